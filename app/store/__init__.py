@@ -1,0 +1,1 @@
+"""What the daemon keeps: one protocol, two databases behind it."""
