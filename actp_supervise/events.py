@@ -1,0 +1,308 @@
+"""What happens in a tree, as values, and how it is handed out.
+
+Each event is frozen and says where (`path`), when (`time`, `sequence`) and what. There are two ways
+to get them: a callback (``open_supervisor(on_event=...)``), called at once, and a stream
+(`Supervisor.subscribe`), read at leisure. Both also get the events of all supervisors below.
+Events that nobody wants are never made. All are logged to the logger ``actp_supervise`` too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+
+import trio
+
+from .errors import ErrorText
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+logger: Final = logging.getLogger("actp_supervise")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What all events have in common."""
+
+    action: ClassVar[str] = "event"
+    """The word for it in logs and JSON, such as ``child_crashed``."""
+    level: ClassVar[int] = logging.DEBUG
+    """The level at which it is logged."""
+
+    path: tuple[str, ...]
+    """The names from the root supervisor down to whom it concerns; supervisors and children
+    alternate."""
+    time: float
+    """Trio's time."""
+    sequence: int
+    """Counts up over the whole tree: the order in which things happened."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold: errors as text, the path as a list."""
+        values: dict[str, Any] = {"action": self.action}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, BaseException):
+                value = _one_line(value)
+            elif isinstance(value, tuple):
+                value = list(value)
+            elif isinstance(value, ErrorText):
+                value = str(value)
+            values[field.name] = value
+        return values
+
+    def __str__(self) -> str:
+        details = ", ".join(
+            f"{name}={value}"
+            for name, value in self.to_dict().items()
+            if name not in _COMMON and value not in (None, "")
+        )
+        text = f"{'/'.join(self.path)}: {self.action}"
+        return f"{text} ({details})" if details else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildStarted(Event):
+    """A run of a child began."""
+
+    action: ClassVar[str] = "child_started"
+    restarts: int
+    """How often it has been started again so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildReady(Event):
+    """A child that was started with `Supervisor.start` called ``task_status.started()``."""
+
+    action: ClassVar[str] = "child_ready"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildCrashed(Event):
+    """A run of a child ended by an error that nobody had asked for."""
+
+    action: ClassVar[str] = "child_crashed"
+    level: ClassVar[int] = logging.ERROR
+    error: BaseException
+    """Without its traceback, which would keep the dead run's variables alive."""
+    traceback: ErrorText
+    """The formatted traceback: ``str(event.traceback)``."""
+    crashes: int
+    """How often it has crashed so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartScheduled(Event):
+    """A child that ended by itself will be started again."""
+
+    action: ClassVar[str] = "restart_scheduled"
+    level: ClassVar[int] = logging.INFO
+    delay: float
+    """Seconds until then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildStalled(Event):
+    """A child missed its watchdog time and is being cancelled; a crash follows when it is gone."""
+
+    action: ClassVar[str] = "child_stalled"
+    level: ClassVar[int] = logging.WARNING
+    watchdog: float
+    """The seconds within which it had to beat."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRequested(Event):
+    """A child was asked to stop."""
+
+    action: ClassVar[str] = "stop_requested"
+    timeout: float
+    """Seconds until it is cancelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopOverdue(Event):
+    """A child was cancelled some time ago and is still there; it cannot be killed, only awaited."""
+
+    action: ClassVar[str] = "stop_overdue"
+    level: ClassVar[int] = logging.WARNING
+    overdue: float
+    """Seconds since it was cancelled. Reported again on each doubling."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildStopped(Event):
+    """A child that was asked to stop is gone."""
+
+    action: ClassVar[str] = "child_stopped"
+    error: BaseException | None
+    """What it raised on its way out, if anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildFinished(Event):
+    """A run of a child returned. A permanent child is started again all the same."""
+
+    action: ClassVar[str] = "child_finished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildFailed(Event):
+    """A child ended by an error and is not started again."""
+
+    action: ClassVar[str] = "child_failed"
+    level: ClassVar[int] = logging.ERROR
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartLimitReached(Event):
+    """A supervisor gives up: it stops all its children, then raises `RestartLimitExceeded`."""
+
+    action: ClassVar[str] = "restart_limit_reached"
+    level: ClassVar[int] = logging.ERROR
+    max_restarts: int
+    within: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorStopped(Event):
+    """All children of a supervisor are gone and its block is being left."""
+
+    action: ClassVar[str] = "supervisor_stopped"
+    error: BaseException | None
+    """What leaves its block, if that is a failure."""
+
+
+_COMMON: Final = frozenset({"action", "path", "time", "sequence", "traceback"})
+
+
+class EventStream:
+    """An async iterator of events, for one reader; made by `Supervisor.subscribe`.
+
+    It never slows the tree: when its buffer is full, the oldest event is dropped and counted. It
+    ends when its supervisor has stopped and the buffer is empty.
+    """
+
+    def __init__(self, hub: EventHub, max_buffer: int) -> None:
+        if not max_buffer >= 1:
+            raise ValueError(f"max_buffer must be at least 1, not {max_buffer!r}")
+        self._hub = hub
+        self._buffer: deque[Event] = deque(maxlen=max_buffer)
+        self._news = trio.Event()
+        self.dropped = 0
+        """How many events the reader was too slow for."""
+
+    def put(self, event: Event) -> None:
+        """Add an event, in place of the oldest one where there is no room."""
+        if len(self._buffer) == self._buffer.maxlen:
+            self.dropped += 1
+        self._buffer.append(event)
+        self._news.set()
+
+    def wake(self) -> None:
+        """Let a waiting reader see that the hub was closed."""
+        self._news.set()
+
+    async def __aenter__(self) -> Self:
+        self._hub.streams[self] = None
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._hub.streams.pop(self, None)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._buffer:
+            if self._hub.closed:
+                raise StopAsyncIteration
+            self._news = trio.Event()
+            await self._news.wait()
+        return self._buffer.popleft()
+
+
+class EventHub:
+    """Where a supervisor hands out its events; those of nested supervisors pass through it."""
+
+    __slots__ = ("_on_event", "_parent", "_queue", "_root", "_sequence", "closed", "streams")
+
+    def __init__(self, on_event: Callable[[Event], object] | None, parent: EventHub | None) -> None:
+        self._on_event = on_event
+        self._parent = parent
+        self._root: EventHub = self if parent is None else parent._root
+        self._sequence = 0
+        self._queue: deque[tuple[EventHub, Event]] | None = None
+        self.streams: dict[EventStream, None] = {}
+        self.closed = False
+
+    def wants(self, kind: type[Event]) -> bool:
+        """Say whether anybody would see an event of this kind."""
+        hub: EventHub | None = self
+        while hub is not None:
+            if hub._on_event is not None or hub.streams:
+                return True
+            hub = hub._parent
+        return logger.isEnabledFor(kind.level)
+
+    def emit(self, kind: type[Event], path: tuple[str, ...], **details: object) -> None:
+        """Make an event and hand it to everybody from here up to the root."""
+        root = self._root
+        root._sequence += 1
+        event = kind(path=path, time=trio.current_time(), sequence=root._sequence, **details)
+        _log(event)
+        if root._queue is not None:
+            # Emitted by a callback: it waits until everybody has seen the event before it.
+            root._queue.append((self, event))
+            return
+        root._queue = deque([(self, event)])
+        try:
+            while root._queue:
+                origin, event = root._queue.popleft()
+                origin._hand_out(event)
+        finally:
+            root._queue = None
+
+    def _hand_out(self, event: Event) -> None:
+        hub: EventHub | None = self
+        while hub is not None:
+            for stream in hub.streams:
+                stream.put(event)
+            if hub._on_event is not None:
+                try:
+                    hub._on_event(event)
+                except Exception:
+                    logger.exception("on_event failed", extra={"action": "on_event_failed"})
+            hub = hub._parent
+
+    def close(self) -> None:
+        """Let the readers of this hub come to an end."""
+        self.closed = True
+        for stream in self.streams:
+            stream.wake()
+
+
+def _log(event: Event) -> None:
+    if not logger.isEnabledFor(event.level):
+        return
+    extra = {"action": event.action, "path": "/".join(event.path)}
+    if isinstance(event, ChildCrashed):
+        logger.log(event.level, "%s\n%s", event, event.traceback, extra=extra)
+    else:
+        logger.log(event.level, "%s", event, extra=extra)
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
