@@ -294,13 +294,16 @@ class EventHub:
 
 
 def _log(event: Event) -> None:
-    if not logger.isEnabledFor(event.level):
+    level = event.level
+    if isinstance(event, ChildStopped) and event.error is not None:
+        level = logging.WARNING  # asked to stop, it ended by an error of its own
+    if not logger.isEnabledFor(level):
         return
     extra = {"action": event.action, "path": "/".join(event.path)}
     if isinstance(event, ChildCrashed):
-        logger.log(event.level, "%s\n%s", event, event.traceback, extra=extra)
+        logger.log(level, "%s\n%s", event, event.traceback, extra=extra)
     else:
-        logger.log(event.level, "%s", event, extra=extra)
+        logger.log(level, "%s", event, extra=extra)
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,0 +1,732 @@
+"""What makes a supervisor go: how a run begins and ends, how a group is restarted, how all stops.
+
+`policies` decides, this module carries it out; `nursery` is its face. Three rules hold it together:
+
+- Each run of a child is one Trio task in a shielded cancel scope of its own. Nothing but the engine
+  ends it, so everything can be ended in order; and a run is known by its scope.
+- What follows the end of a run is decided at once, in `Engine._ended`, with no checkpoint between.
+- Whatever takes time (a stop, a group's restart) is a task that looks afresh after each wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVarTuple
+
+import trio
+
+from . import events as ev
+from .child import Attempt, Child, ChildState, Intent, _current_child, check_async_fn, name_of
+from .errors import (
+    ChildNotFoundError,
+    DoNotRestart,
+    DuplicateChildError,
+    ErrorText,
+    RestartLimitExceeded,
+    Stalled,
+    SupervisionError,
+    SupervisorClosedError,
+)
+from .group import GroupRestart
+from .policies import (
+    AutoShutdown,
+    Backoff,
+    Restart,
+    RestartLimit,
+    ShutdownOrder,
+    Strategy,
+    is_auto_shutdown,
+    is_restarted,
+)
+from .snapshot import SupervisorSnapshot
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable
+
+PosArgsT = TypeVarTuple("PosArgsT")
+
+OVERDUE_AFTER: Final = 5.0
+"""Seconds after its cancellation at which a child that is still there is reported as overdue."""
+
+
+class Engine:
+    """The inside of one supervisor."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        strategy: Strategy,
+        limit: RestartLimit | None,
+        backoff: Backoff,
+        shutdown_timeout: float,
+        shutdown_order: ShutdownOrder,
+        auto_shutdown: AutoShutdown,
+        rng: random.Random,
+        nursery: trio.Nursery,
+        body: trio.CancelScope,
+        parent: Child | None,
+        on_event: Callable[[ev.Event], object] | None,
+    ) -> None:
+        self.name = name
+        self.strategy = strategy
+        self._limit = limit
+        self._backoff = backoff
+        self._shutdown_timeout = shutdown_timeout
+        self._shutdown_order = shutdown_order
+        self._auto_shutdown = auto_shutdown
+        self._rng = rng
+        self._nursery = nursery
+        self._body = body
+        self._body_task = trio.lowlevel.current_task()
+        self._parent = parent
+        self.path: tuple[str, ...] = (name,) if parent is None else (*parent.path, name)
+        self.hub: ev.EventHub = ev.EventHub(on_event, parent._engine.hub if parent else None)
+        self._children: dict[str, Child] = {}  # in start order
+        self._names: dict[str, int] = {}
+        self._active = 0  # runs, and a group's restart: what leaving the block waits for
+        self._idle = trio.Event()
+        self._restart_times: deque[float] = deque(maxlen=limit.memory if limit else 0)
+        self._group = GroupRestart(self)
+        self.stopping = False
+        self._closed = trio.Event()
+        self._failure: RestartLimitExceeded | None = None
+        self._fatal: BaseException | None = None
+
+    # What `nursery.Supervisor` hands on, in its order.
+
+    def start_soon(self, child: Child) -> None:
+        """Begin the first run of a child."""
+        self.begin_run(child)
+
+    async def start(self, child: Child) -> Any:  # noqa: ANN401
+        """Begin the first run of a child and wait until it is ready."""
+        attempt = child._attempt = Attempt(keep=False)
+        self.begin_run(child)
+        try:
+            return await attempt.wait()
+        finally:
+            if not attempt.resolved:  # the caller was cancelled, and nobody else knows the child
+                child._dropped = True
+                self._ask_soon(child, Intent.STOP, timeout=0.0)
+
+    async def stop(self, name: str) -> None:
+        """See `Supervisor.stop`."""
+        await self._stop(self._known(name))
+
+    async def restart(self, name: str) -> Any:  # noqa: ANN401
+        """See `Supervisor.restart`."""
+        child = self._known(name)
+        if self.stopping:
+            raise SupervisorClosedError(f"supervisor {self.name!r} has begun to stop")
+        if child._dropped:
+            raise ChildNotFoundError(f"child {name!r} is being removed")
+        child._held = False
+        if child._attempt is None:
+            child._attempt = Attempt(keep=True)
+        attempt = child._attempt
+        if child in self._group:
+            self._group.hurry()
+        elif not child.is_live:
+            self.begin_run(child)
+        elif child.state is ChildState.BACKING_OFF and child._wait_scope is not None:
+            child._wait_scope.cancel(reason="restart was called")
+        else:
+            self._ask_soon(child, Intent.RESTART)
+        return await attempt.wait()
+
+    async def remove(self, name: str) -> None:
+        """See `Supervisor.remove`."""
+        child = self._known(name)
+        child._dropped = True
+        await self._stop(child)
+        self._drop(child)
+
+    async def shutdown(self) -> None:
+        """See `Supervisor.shutdown`."""
+        self._begin_stop()
+        if trio.lowlevel.current_task() is not self._body_task:
+            self._body.cancel(reason=f"supervisor {self.name!r} was shut down")
+        inside = self._child_around_caller()
+        with inside.cancel_on_stop() if inside is not None else contextlib.nullcontext():
+            await self._closed.wait()
+
+    @property
+    def children(self) -> tuple[Child, ...]:
+        """All children, in start order."""
+        return tuple(self._children.values())
+
+    def find(self, name: object) -> Child | None:
+        """Return a child by name."""
+        return self._children.get(name) if isinstance(name, str) else None
+
+    def snapshot(self) -> SupervisorSnapshot:
+        """See `Supervisor.tree`."""
+        return SupervisorSnapshot(
+            name=self.name,
+            state=self._state(),
+            strategy=self.strategy,
+            children=tuple(child._snapshot() for child in self._children.values()),
+        )
+
+    # A run begins.
+
+    def add(
+        self,
+        async_fn: Callable[..., Awaitable[object]],
+        args: tuple[object, ...],
+        *,
+        name: str | None,
+        restart: Restart,
+        backoff: Backoff | None,
+        shutdown_timeout: float | None,
+        watchdog: float | None,
+        significant: bool,
+        reports_ready: bool,
+    ) -> Child:
+        """Put a new child at the end of the list; see `Supervisor.start_soon`."""
+        if self.stopping:
+            raise SupervisorClosedError(f"supervisor {self.name!r} has begun to stop")
+        check_async_fn(async_fn)
+        if significant and self._auto_shutdown is AutoShutdown.NEVER:
+            raise ValueError("significant has no meaning in a supervisor without auto_shutdown")
+        if name is None:
+            name = self._free_name(name_of(async_fn))
+        elif name in self._children:
+            state = self._children[name].state
+            raise DuplicateChildError(
+                f"supervisor {self.name!r} has a child {name!r} already ({state})"
+            )
+        child = Child._make(
+            self,
+            partial(async_fn, *args) if args else async_fn,
+            name=name,
+            restart=restart,
+            backoff=self._backoff if backoff is None else backoff,
+            shutdown_timeout=(
+                self._shutdown_timeout if shutdown_timeout is None else shutdown_timeout
+            ),
+            watchdog=watchdog,
+            significant=significant,
+            reports_ready=reports_ready,
+        )
+        self._children[child.name] = child
+        return child
+
+    def begin_run(self, child: Child, *, delay: float = 0.0) -> None:
+        """Spawn a run of a child that has none, to begin after a delay."""
+        child._scope = trio.CancelScope(shield=True)
+        child._asked = child._escorted = child.overdue = False
+        child._intent = child._stopping = child._on_stop = child._wait_scope = None
+        if delay:
+            child.state = ChildState.BACKING_OFF
+            child.restart_at = trio.current_time() + delay
+        else:
+            child.state = ChildState.STARTING
+            child.restart_at = None
+        self._active += 1
+        # Task contexts are copies: what a run sets in its own is gone with it.
+        spawn = self._nursery.start_soon
+        child._context.run(partial(spawn, self._run, child, child._scope, name=child.name))
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run(self, child: Child, scope: trio.CancelScope) -> None:
+        error: BaseException | None = None
+        try:
+            with scope:
+                if child.restart_at is not None:
+                    with trio.CancelScope(deadline=child.restart_at) as child._wait_scope:
+                        await trio.sleep_forever()
+                    child.restart_at = None
+                if not child._asked:
+                    await self._call(child)
+        except BaseException as exc:  # noqa: BLE001, ASYNC103  (_ended passes on what is no crash)
+            error = exc
+        # Outside the except block, or each run's error would hang on to that of the run before.
+        try:
+            self._ended(child, error)
+        except BaseException as exc:  # noqa: BLE001  (leaves the block)
+            self._die(exc)
+
+    def _call(self, child: Child) -> Awaitable[None]:
+        """Note that the run begins, and return it as an awaitable."""
+        if child.started_at is not None:
+            child.restarts += 1
+        child.started_at = trio.current_time()
+        if self.hub.wants(ev.ChildStarted):
+            self.hub.emit(ev.ChildStarted, child.path, restarts=child.restarts)
+        if child._reports_ready:
+            child.state = ChildState.STARTING
+            return _unprotected(partial(child._async_fn, task_status=_TaskStatus(self, child)))
+        self._running(child, value=None)
+        return _unprotected(child._async_fn)
+
+    def _running(self, child: Child, value: object) -> None:
+        """Note that a run is under way, and ready where it says so itself."""
+        if not child._asked:
+            child.state = ChildState.RUNNING
+        if child.watchdog is not None:
+            child._beat_at = trio.current_time()
+            child._watch_scope = trio.CancelScope()
+            self.spawn(self._watch, child, child._scope, child._watch_scope)
+        if child._attempt is not None:
+            child._attempt.resolve(value=value)
+            child._attempt = None
+        self._group.look()
+
+    async def _watch(
+        self, child: Child, run: trio.CancelScope | None, scope: trio.CancelScope
+    ) -> None:
+        """Be the watchdog of one run."""
+        assert child.watchdog is not None  # noqa: S101
+        with scope:
+            while (due := child._beat_at + child.watchdog) > trio.current_time():  # noqa: ASYNC110
+                await trio.sleep_until(due)
+        if child._scope is not run or child._asked or run is None:
+            return
+        if self.hub.wants(ev.ChildStalled):
+            self.hub.emit(ev.ChildStalled, child.path, watchdog=child.watchdog)
+        child._intent = Intent.STALLED
+        child.state = ChildState.STOPPING
+        child._cancel_at = trio.current_time()
+        run.cancel(reason=f"child {child.name!r} missed its watchdog time")
+        await self.see_off(child, run)
+
+    # A run ends.
+
+    def _ended(self, child: Child, error: BaseException | None) -> None:
+        """Decide what follows the end of a run, and set it going."""
+        intent = child._intent
+        child._scope = child._intent = child._wait_scope = child._on_stop = None
+        child.overdue = False
+        child.restart_at = None
+        if child._watch_scope is not None:
+            child._watch_scope.cancel(reason="the run is over")
+            child._watch_scope = None
+        was_ready = child.state is not ChildState.STARTING
+        if error is not None and _is_fatal(error):
+            child.state = ChildState.FAILED
+            self._die(error)
+            self._over(child)
+        elif intent is not None and intent is not Intent.STALLED:
+            self._ended_as_asked(child, intent, error)
+        else:
+            if intent is Intent.STALLED:
+                stalled = Stalled(f"no beat for {child.watchdog} s")
+                stalled.__cause__ = error
+                error = stalled
+            elif error is None and not was_ready:
+                error = RuntimeError("child exited without calling task_status.started()")
+            self._ended_by_itself(child, error)
+        if child._ended is not None:
+            child._ended.set()
+            child._ended = None
+        self._group.look()
+        self._leave()
+
+    def _ended_as_asked(self, child: Child, intent: Intent, error: BaseException | None) -> None:
+        if error is not None:
+            child._error_text = ErrorText(error)
+        child.state = ChildState.STOPPED
+        if error is not None or self.hub.wants(ev.ChildStopped):
+            self.hub.emit(ev.ChildStopped, child.path, error=error)
+        if intent is Intent.RESTART and not self.stopping and not child._dropped:
+            self.begin_run(child)
+        elif child in self._group and child.restart is not Restart.TEMPORARY:
+            self._group.wait(child)
+        else:
+            self._over(child)
+
+    def _ended_by_itself(self, child: Child, error: BaseException | None) -> None:
+        if child._attempt is not None:
+            self._attempt_failed(child, error)
+            return
+        for_good = error is not None and _is_do_not_restart(error)
+        frames = None if error is None else error.__traceback__
+        if error is None:
+            child.state = ChildState.FINISHED
+            if self.hub.wants(ev.ChildFinished):
+                self.hub.emit(ev.ChildFinished, child.path)
+        elif for_good:
+            child.state = ChildState.FAILED
+            child._error_text = ErrorText(error)
+        else:
+            self._crashed(child, error)
+        if is_restarted(child.restart, crashed=error is not None) and not for_good:
+            self._schedule_restart(child, error)
+            if error is not None and self._failure is not None:
+                error.__traceback__ = frames  # it leaves the block, as the cause
+        elif error is not None:
+            if self.hub.wants(ev.ChildFailed):
+                self.hub.emit(ev.ChildFailed, child.path, error=error)
+            self._over(child, by_itself=True)
+        elif child in self._group and child.restart is not Restart.TEMPORARY:
+            self._group.wait(child)
+        else:
+            self._over(child, by_itself=True)
+
+    def _attempt_failed(self, child: Child, error: BaseException | None) -> None:
+        """A run that a caller waits for ended before it was ready: the caller gets the error."""
+        attempt = child._attempt
+        assert attempt is not None and error is not None  # noqa: S101, PT018  (a return is an error)
+        child.state = ChildState.FAILED
+        child._attempt = None
+        child._dropped = child._dropped or not attempt.keep
+        traceback = error.__traceback__
+        child._error_text = ErrorText(error)
+        attempt.resolve(error=error.with_traceback(traceback))
+        if self.hub.wants(ev.ChildFailed):
+            self.hub.emit(ev.ChildFailed, child.path, error=error)
+        self._over(child)
+
+    def _crashed(self, child: Child, error: BaseException) -> None:
+        child.state = ChildState.FAILED
+        child.crashes += 1
+        child._error_text = ErrorText(error)
+        if self.hub.wants(ev.ChildCrashed):
+            self.hub.emit(
+                ev.ChildCrashed,
+                child.path,
+                error=error,
+                traceback=child._error_text,
+                crashes=child.crashes,
+            )
+
+    def _over(self, child: Child, *, by_itself: bool = False) -> None:
+        """A child has ended and nothing will start it again by itself."""
+        if child._attempt is not None:
+            child._attempt.resolve(error=self._why_not_started(child))
+            child._dropped = child._dropped or not child._attempt.keep
+            child._attempt = None
+        self._group.discard(child)
+        if child._dropped or child.restart is Restart.TEMPORARY:
+            self._drop(child)
+        if by_itself and child.significant and not self.stopping:
+            others = [c for c in self.children if c.significant and self._is_wanted(c)]
+            if is_auto_shutdown(self._auto_shutdown, others):
+                self._begin_stop()
+                self._body.cancel(reason=f"supervisor {self.name!r}: significant children ended")
+
+    def _why_not_started(self, child: Child) -> SupervisionError:
+        if self.stopping:
+            return SupervisorClosedError(
+                f"supervisor {self.name!r} began to stop before child {child.name!r} was ready"
+            )
+        if child._dropped:
+            return ChildNotFoundError(f"child {child.name!r} was removed before it was ready")
+        return SupervisionError(f"child {child.name!r} was stopped before it was ready")
+
+    def _schedule_restart(self, child: Child, error: BaseException | None) -> None:
+        if self.stopping:
+            self._over(child)
+            return
+        now = trio.current_time()
+        # One group's restart counts once, however many of its members fail before it is due.
+        if self._limit is not None and child not in self._group:
+            self._restart_times.append(now)
+            if self._limit.exceeded(self._restart_times, now):
+                self._give_up(child, error)
+                return
+        delay = self._next_delay(child)
+        if self.hub.wants(ev.RestartScheduled):
+            self.hub.emit(ev.RestartScheduled, child.path, delay=delay)
+        if self._state() != "running":  # an on_event callback may have seen to that
+            self._over(child)
+        elif self.strategy is Strategy.ONE_FOR_ONE:
+            self.begin_run(child, delay=delay)
+        else:
+            self._group.restart(child, delay)
+
+    def _next_delay(self, child: Child) -> float:
+        """Note that a child ended unasked, and return how long to wait before its restart."""
+        if child.backoff.initial == 0:
+            return 0.0
+        now = trio.current_time()
+        if child._crash_times is None:
+            child._crash_times = deque(maxlen=child.backoff.memory)
+        times = child._crash_times
+        times.append(now)
+        while times[0] < now - child.backoff.window:
+            times.popleft()
+        return child.backoff.delay(len(times), self._rng)
+
+    def _give_up(self, child: Child, error: BaseException | None) -> None:
+        assert self._limit is not None  # noqa: S101
+        child.state = ChildState.FINISHED if error is None else ChildState.FAILED
+        self._failure = RestartLimitExceeded(
+            f"child {child.name!r} of supervisor {self.name!r} ended once too often: more than "
+            f"{self._limit.max_restarts} restarts within {self._limit.within} s",
+            path=child.path,
+            max_restarts=self._limit.max_restarts,
+            within=self._limit.within,
+        )
+        self._failure.__cause__ = error
+        if self.hub.wants(ev.RestartLimitReached):
+            self.hub.emit(
+                ev.RestartLimitReached,
+                child.path,
+                max_restarts=self._limit.max_restarts,
+                within=self._limit.within,
+            )
+        self._over(child)
+        self._begin_stop()
+        self._body.cancel(reason=f"supervisor {self.name!r} gave up")
+
+    def _die(self, error: BaseException) -> None:
+        """Stop in order because of an error that no supervisor handles, and pass it on."""
+        if self._fatal is None:
+            self._fatal = _sole(error)
+        self._begin_stop()
+        self._body.cancel(reason=f"supervisor {self.name!r}: {type(self._fatal).__name__}")
+
+    # Stopping.
+
+    async def _stop(self, child: Child) -> None:
+        if self._closed.is_set():
+            raise SupervisorClosedError(f"supervisor {self.name!r} has stopped")
+        child._held = True
+        self._group.discard(child)
+        if child.is_live:
+            self._ask_soon(child, Intent.STOP)
+            await self._until_ended(child)
+        else:
+            self._stay_stopped(child)
+            await trio.lowlevel.checkpoint()
+
+    def _stay_stopped(self, child: Child) -> None:
+        """Stop a child that does not run, where it waits for its group's restart."""
+        if child.state is ChildState.BACKING_OFF:
+            child.state = ChildState.STOPPED
+            child.restart_at = None
+        self._over(child)
+
+    def ask(self, child: Child, intent: Intent, *, timeout: float | None = None) -> None:
+        """Ask a run to end, and set the time at which it will be cancelled."""
+        scope = child._scope
+        if scope is None:
+            return
+        if intent is not Intent.GROUP or child._intent is not Intent.STOP:
+            child._intent = intent
+        if not child._asked:
+            has_begun = child.state is not ChildState.BACKING_OFF
+            child._asked = True
+            child.state = ChildState.STOPPING
+            if timeout is None:
+                timeout = child.shutdown_timeout
+            if self.hub.wants(ev.StopRequested):
+                self.hub.emit(ev.StopRequested, child.path, timeout=timeout)
+            self._cancel_run(child, scope, timeout if has_begun else 0.0)
+            if child._stopping is not None:
+                child._stopping._fire()
+            for callback in tuple((child._on_stop or {}).values()):
+                callback()
+        elif timeout == 0.0:
+            self._cancel_run(child, scope, 0.0)
+
+    def _ask_soon(self, child: Child, intent: Intent, *, timeout: float | None = None) -> None:
+        """Ask, and have a task see it off, for a caller who may be cancelled meanwhile."""
+        if self._child_around_caller() is child:
+            timeout = 0.0  # it asks this of itself, and would wait for its own end
+        self.ask(child, intent, timeout=timeout)
+        if child._scope is not None:
+            self.spawn(self.see_off, child, child._scope)
+
+    def _cancel_run(self, child: Child, scope: trio.CancelScope, timeout: float) -> None:
+        child._cancel_at = trio.current_time() + timeout
+        if timeout > 0:
+            scope.deadline = child._cancel_at
+        else:
+            scope.cancel(reason=f"child {child.name!r} was stopped")
+
+    async def _until_ended(self, child: Child) -> None:
+        """Wait for the end of the run that is under way."""
+        if child._ended is None:
+            child._ended = trio.Event()
+        await child._ended.wait()
+
+    async def see_off(self, child: Child, scope: trio.CancelScope) -> None:
+        """Wait until a run that was asked to end has, and report it if it does not."""
+        reports = not child._escorted  # one reporter is enough
+        child._escorted = True
+        patience = OVERDUE_AFTER if reports else math.inf
+        while child._scope is scope:
+            with trio.move_on_at(child._cancel_at + patience):
+                await self._until_ended(child)
+            if child._scope is scope and trio.current_time() >= child._cancel_at + patience:
+                child.overdue = True
+                if self.hub.wants(ev.StopOverdue):
+                    self.hub.emit(ev.StopOverdue, child.path, overdue=patience)
+                patience *= 2
+
+    def _begin_stop(self) -> None:
+        """Stop all children in order, in a task of its own; start nothing any more."""
+        if self.stopping:
+            return
+        self.stopping = True
+        self._group.look()
+        self.spawn(self._stop_all)
+
+    async def _stop_all(self) -> None:
+        for child in self.children:
+            if child.state is ChildState.BACKING_OFF and not child.is_live:
+                self._stay_stopped(child)
+        children = self.children
+        if self._shutdown_order is ShutdownOrder.TOGETHER:
+            for child in children:
+                self._ask_soon(child, Intent.STOP)
+        for child in reversed(children):
+            scope = child._scope
+            if scope is not None:
+                self.ask(child, Intent.STOP)
+                await self.see_off(child, scope)
+        if self.hub.wants(ev.SupervisorStopped):
+            error = self._fatal or self._failure
+            self.hub.emit(ev.SupervisorStopped, self.path, error=error)
+        self._closed.set()
+        self.hub.close()
+
+    def _cancel_all(self) -> None:
+        for child in self._children.values():
+            self.ask(child, Intent.STOP, timeout=0.0)
+
+    # The block is left.
+
+    @trio.lowlevel.enable_ki_protection
+    async def close(self, error: BaseException | None) -> BaseException | None:
+        """Leave the block: wait for the children, or stop them; return what is to be raised."""
+        if error is None and not self.stopping:
+            asked = self._parent.cancel_on_stop() if self._parent else contextlib.nullcontext()
+            try:
+                with asked:
+                    while self._active:
+                        self._idle = trio.Event()
+                        await self._idle.wait()
+            except BaseException as interrupt:  # noqa: BLE001, ASYNC103  (returned, to be raised)
+                error = interrupt
+        self._begin_stop()
+        while not self._closed.is_set():
+            try:
+                with trio.CancelScope(shield=True):  # bounded by the children's timeouts
+                    await self._closed.wait()
+            except KeyboardInterrupt as again:  # the second Ctrl-C: no more asking
+                error = again
+                self._cancel_all()
+        return self._leaving(error)
+
+    def _leaving(self, error: BaseException | None) -> BaseException | None:
+        failures = [e for e in (self._fatal, self._failure) if e is not None]
+        if error is not None and not (failures and isinstance(error, trio.Cancelled)):
+            failures.append(error)
+        if len(failures) > 1:
+            return BaseExceptionGroup(f"supervisor {self.name!r} failed", failures)
+        return failures[0] if failures else None
+
+    # Small things.
+
+    def _known(self, name: str) -> Child:
+        if self._closed.is_set():
+            raise SupervisorClosedError(f"supervisor {self.name!r} has stopped")
+        child = self.find(name)
+        if child is None:
+            raise ChildNotFoundError(f"supervisor {self.name!r} has no child {name!r}")
+        return child
+
+    def _is_wanted(self, child: Child) -> bool:
+        """Whether a run of the child is under way or will be."""
+        return child.is_live or child in self._group
+
+    def spawn(self, async_fn: Callable[[*PosArgsT], Awaitable[None]], *args: *PosArgsT) -> None:
+        """Run a task of the supervisor's own, which no outside cancellation reaches."""
+
+        @trio.lowlevel.enable_ki_protection
+        async def run() -> None:
+            try:
+                with trio.CancelScope(shield=True):  # its waits end with the runs they watch
+                    await async_fn(*args)
+            finally:
+                self._leave()
+
+        self._active += 1
+        self._nursery.start_soon(run, name=f"{self.name}: {async_fn.__name__}")
+
+    def _leave(self) -> None:
+        self._active -= 1
+        if self._active == 0:
+            self._idle.set()
+
+    def _state(self) -> str:
+        if self._closed.is_set():
+            return "stopped"
+        return "stopping" if self.stopping else "running"
+
+    def _drop(self, child: Child) -> None:
+        if self._children.get(child.name) is child and not child.is_live:
+            del self._children[child.name]
+            del child._context  # which refers back to the child
+
+    def _free_name(self, base: str) -> str:
+        name = base
+        while name in self._children:
+            self._names[base] = self._names.get(base, 1) + 1
+            name = f"{base}-{self._names[base]}"
+        return name
+
+    def _child_around_caller(self) -> Child | None:
+        """Return the child of this supervisor inside which the caller runs, if any."""
+        child = _current_child.get(None)
+        while child is not None and child._engine is not self:
+            child = child._engine._parent
+        return child
+
+
+class _TaskStatus:
+    """What a child that reports readiness is given as ``task_status``."""
+
+    def __init__(self, engine: Engine, child: Child) -> None:
+        self._engine = engine
+        self._child = child
+        self._scope = child._scope
+        self._called = False
+
+    def started(self, value: object = None) -> None:
+        """Say that the child is ready."""
+        if self._called:
+            raise RuntimeError("task_status.started() was called twice")
+        self._called = True
+        child = self._child
+        if child._scope is not self._scope:  # by something that its run left behind
+            return
+        hub = self._engine.hub
+        self._engine._running(child, value)
+        if hub.wants(ev.ChildReady):
+            hub.emit(ev.ChildReady, child.path)
+
+
+@trio.lowlevel.disable_ki_protection
+async def _unprotected(async_fn: Callable[[], Awaitable[object]]) -> None:
+    """Run a child's own code, where Ctrl-C may strike anywhere, as in any Trio task."""
+    await async_fn()
+
+
+def _is_fatal(error: BaseException) -> bool:
+    """Whether no supervisor may handle it: KeyboardInterrupt, SystemExit and their like."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(_is_fatal(member) for member in error.exceptions)
+    return not isinstance(error, (Exception, trio.Cancelled))
+
+
+def _is_do_not_restart(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_do_not_restart(member) for member in error.exceptions)
+    return isinstance(error, DoNotRestart)
+
+
+def _sole(error: BaseException) -> BaseException:
+    """Take an error out of groups that hold it alone."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

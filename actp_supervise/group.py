@@ -1,0 +1,112 @@
+"""How a group of children is restarted together (`Strategy.ONE_FOR_ALL`, `REST_FOR_ONE`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from .child import ChildState, Intent
+from .policies import Restart, affected
+
+if TYPE_CHECKING:
+    from .child import Child
+    from .engine import Engine
+
+
+class GroupRestart:
+    """The children that are to be restarted together, and the task that does it.
+
+    A child belongs to the group from the crash until it has been started again. Members stop in
+    reverse start order, at once; when the longest of their delays is over they start in start
+    order, each ready before the next. Whatever fails meanwhile joins, with the members that a
+    restart of it takes along, so that some may be stopped a second time.
+
+    Source:
+        OTP's supervisor, which retries a group in the same way.
+    """
+
+    __slots__ = ("_engine", "_members", "_news", "_running", "_start_at")
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._members: dict[Child, None] = {}
+        self._start_at = 0.0
+        self._running = False
+        self._news: trio.Event | None = None
+
+    def __contains__(self, child: Child) -> bool:
+        return child in self._members
+
+    def restart(self, failed: Child, delay: float) -> None:
+        """Take a failed child and all that its strategy takes with it into the group."""
+        engine = self._engine
+        for member in affected(engine.strategy, engine.children, failed):
+            # What somebody stopped stays stopped; what failed for good stays failed.
+            is_out = member._held or member._dropped or member.state is ChildState.FAILED
+            if member is failed or not is_out:
+                self._members[member] = None
+        self._start_at = max(self._start_at, trio.current_time() + delay)
+        for member in tuple(self._members):
+            if member.is_live:
+                continue
+            if member.restart is Restart.TEMPORARY:
+                del self._members[member]
+            else:
+                self.wait(member)
+        self.look()
+        if not self._running:
+            self._running = True
+            engine.spawn(self._run)
+
+    def wait(self, child: Child) -> None:
+        """Let a member that has ended wait for the others."""
+        child.state = ChildState.BACKING_OFF
+        child.restart_at = self._start_at
+
+    def discard(self, child: Child) -> None:
+        """Take a child out, if it is in: it will not be started again with the group."""
+        if child in self._members:
+            del self._members[child]
+            self.look()
+
+    def hurry(self) -> None:
+        """Cut the group's delay short."""
+        self._start_at = trio.current_time()
+        self.look()
+
+    def look(self) -> None:
+        """Have the task look afresh, because a child has begun, got ready, ended, or left."""
+        if self._news is not None:
+            self._news.set()
+
+    async def _run(self) -> None:
+        engine = self._engine
+        starting: Child | None = None
+        while not engine.stopping:
+            self._news = trio.Event()
+            order = [child for child in engine.children if child in self._members]
+            if any(child.is_live for child in order):
+                await self._stop(order)
+            elif starting is not None and starting.state is ChildState.STARTING:
+                await self._news.wait()
+            elif not order:
+                break
+            elif trio.current_time() < self._start_at:
+                with trio.move_on_at(self._start_at):
+                    await self._news.wait()
+            else:
+                starting = order[0]
+                del self._members[starting]
+                engine.begin_run(starting)
+        self._members.clear()
+        self._start_at = 0.0
+        self._running = False
+        self._news = None
+
+    async def _stop(self, order: list[Child]) -> None:
+        for child in reversed(order):
+            scope = child._scope
+            if scope is not None and child in self._members and not self._engine.stopping:
+                self._engine.ask(child, Intent.GROUP)
+                await self._engine.see_off(child, scope)
