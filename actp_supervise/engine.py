@@ -249,7 +249,7 @@ class Engine:
         # Outside the except block, or each run's error would hang on to that of the run before.
         try:
             self._ended(child, error)
-        except BaseException as exc:  # noqa: BLE001  (leaves the block)
+        except BaseException as exc:  # noqa: BLE001, ASYNC103  (leaves the block)
             self._die(exc)
 
     def _call(self, child: Child) -> Awaitable[None]:

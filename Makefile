@@ -1,0 +1,55 @@
+# Two commands do everything: `make run` and `make test`. See README.md.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := actp_supervise app tests benchmarks examples
+
+.PHONY: help run test lint format benchmark clean
+
+help:
+	@echo "make run        start the daemon (the demo where no ANTHROPIC_API_KEY is set)"
+	@echo "make test       run all tests"
+	@echo "make lint       check style, types and architecture"
+	@echo "make format     repair what can be repaired"
+	@echo "make benchmark  compare with floors and peers"
+
+run: $(VENV)/app.done
+	@if [ -n "$$ANTHROPIC_API_KEY" ] || grep -qsE '^(export )?ANTHROPIC_API_KEY=.+' .env; \
+	then exec $(BIN)/python -m app.main; \
+	else exec $(BIN)/python -m app.main --demo; fi
+
+test: $(VENV)/dev.done
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/dev.done
+	@$(BIN)/ruff check $(SOURCES) || { echo "repair what can be repaired with: make format"; exit 1; }
+	@$(BIN)/ruff format --check $(SOURCES) || { echo "repair with: make format"; exit 1; }
+	$(BIN)/mypy
+	$(BIN)/flake8-async --enable ASYNC101,ASYNC102,ASYNC103,ASYNC104,ASYNC119,ASYNC120 \
+		$$(git ls-files 'actp_supervise/*.py' 'app/*.py')
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.done
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+benchmark: $(VENV)/dev.done
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+
+$(VENV)/app.done: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[app]'
+	@touch $@
+
+$(VENV)/dev.done: $(VENV)/app.done
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev
+	@touch $@
