@@ -321,6 +321,12 @@ DOMAIN_COLUMNS: Mapping[DomainTable, Mapping[str, str]] = {
 """Columns of each domain table and their kind; `id`, `created_at` and `updated_at` come on top."""
 
 
+def domain_columns(table: DomainTable) -> dict[str, str]:
+    """Return all columns of a domain table with their kind, those that every one has included."""
+    own = DOMAIN_COLUMNS[table]
+    return {"id": "text", **own, "created_at": "moment", "updated_at": "moment"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """Which rows of a domain table, in which order. Conditions are and-ed."""
@@ -329,6 +335,7 @@ class Query:
     contains: Mapping[str, str] = field(default_factory=dict)
     """Text columns that contain a text, upper and lower case alike."""
     order_by: str = "created_at"
+    """Rows without a value there come last, in either direction."""
     descending: bool = True
     limit: int = 20
 
@@ -369,11 +376,17 @@ class Store(Protocol):
     async def set_needs_restart(self, agent_id: str, *, value: bool) -> bool:
         """Ask for a restart, or take the request back; False if no such agent is registered."""
 
-    async def take_restart_requests(self, agent_ids: Sequence[str]) -> list[str]:
-        """Return those of `agent_ids` that are to be restarted; each request is returned once."""
+    async def take_restart_requests(
+        self, agent_ids: Sequence[str], *, token: str | None = None
+    ) -> list[str]:
+        """Return those of `agent_ids` that are to be restarted; each request is returned once.
+
+        Repeated with the `token` that took a request, it is returned again: so a lost answer
+        loses no request.
+        """
 
     async def record_heartbeat(self, agent_id: str, health: Mapping[str, Any]) -> None:
-        """Set `last_heartbeat`, `last_seen` and `health`, also of the agent's open run."""
+        """Set `last_heartbeat`, `last_seen`, `health`; `last_heartbeat` of its open runs too."""
 
     async def agents(self) -> list[AgentRow]:
         """Return every registered agent, by agent_id."""
@@ -389,7 +402,8 @@ class Store(Protocol):
     async def forget_worker(self, instance: str) -> None:
         """Note that a daemon has ended, well or by a kill.
 
-        Its tasks go back to the queue at once, its open runs and fires are marked interrupted.
+        Its tasks go back to the queue at once, their attempt counted (so after `max_attempts` they
+        fail); its open runs and fires are marked interrupted.
         """
 
     # -- runs of agents (R7)
@@ -448,7 +462,10 @@ class Store(Protocol):
         """
 
     async def renew_task(self, task_id: str, token: str, *, lease: float) -> Lease:
-        """Prolong a lease to `lease` seconds from now."""
+        """Prolong a lease to `lease` seconds from now.
+
+        A lease that ran out is held until another claim of that agent takes the task back.
+        """
 
     async def finish_task(
         self,
@@ -476,14 +493,21 @@ class Store(Protocol):
         """Hand a task back to the queue, not to be claimed for `delay` seconds.
 
         Unless `count_attempt`, the attempt is taken back (a drain, a rate limit). If it counts
-        and was the last, the task fails with `error`. False if the lease was lost.
+        and was the last, the task fails with `error`; if its cancelling was asked for, it is
+        cancelled. False if the lease was lost.
         """
 
     async def cancel_task(self, task_id: str) -> TaskRow | None:
-        """Cancel a queued task at once; of a running one, ask its worker to. None if not there."""
+        """Cancel a queued task at once; of a running one, ask its worker to. None if not there.
+
+        A running one whose lease ran out has no worker to ask and is cancelled at once.
+        """
 
     async def retry_task(self, task_id: str) -> TaskRow | None:
-        """Put a failed or cancelled task back in the queue with all its attempts before it."""
+        """Put a failed or cancelled task back in the queue with all its attempts before it.
+
+        Any other is returned as it is. None if not there.
+        """
 
     # -- what agents do
 
@@ -522,8 +546,14 @@ class Store(Protocol):
     async def release_budget(self, reservation: str) -> None:
         """Drop a reservation whose call came to nothing."""
 
-    async def begin_effect(self, key: str, *, agent_id: str, task_id: str | None) -> EffectState:
-        """Ask leave for an effect that must not happen twice, and note that it begins."""
+    async def begin_effect(
+        self, key: str, *, agent_id: str, task_id: str | None, token: str | None = None
+    ) -> EffectState:
+        """Ask leave for an effect that must not happen twice, and note that it begins.
+
+        Repeated with the `token` that began it, it is new again: so a lost answer is not taken
+        for a kill in the middle.
+        """
 
     async def finish_effect(self, key: str, result: JSON) -> None:
         """Note that an effect happened, with what is to be answered if it is asked for again."""
@@ -547,7 +577,10 @@ class Store(Protocol):
     # -- the scheduler's journal
 
     async def claim_fire(self, job_name: str, scheduled_at: datetime, instance: str) -> bool:
-        """Claim one moment of one job; exactly one of several daemons gets True."""
+        """Claim one moment of one job; exactly one of several daemons gets True.
+
+        Repeated by the daemon that has it, it is True again until the fire is finished.
+        """
 
     async def finish_fire(
         self, job_name: str, scheduled_at: datetime, outcome: str, error: str | None

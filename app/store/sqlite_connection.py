@@ -1,0 +1,230 @@
+"""The database file of the embedded store: opening it, threads, transactions, errors.
+
+One connection writes and one reads, each in a worker thread and by one call at a time, so a read
+never waits for another process's write. Other processes may use the same file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from contextlib import ExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from app.store.protocol import StoreError, StoreUnavailable, TableMissing
+from app.store.sqlite_schema import ensure_schema
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+ResultT = TypeVar("ResultT")
+
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+_UNAVAILABLE = _BUSY | {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,  # what a file system becomes that had an error
+}
+_MISSING = re.compile(r"no such (table|column)|has no column named")
+
+# A thread waits no longer than this for a lock, because a thread cannot be cancelled; the rest of
+# the wait is Trio's.
+_BUSY_TIMEOUT = 0.2
+
+
+class SqliteDatabase:
+    """An open database file. Calls run in the order in which they were made."""
+
+    def __init__(
+        self,
+        path: Path,
+        writer: sqlite3.Connection,
+        reader: sqlite3.Connection,
+        lock_timeout: float,
+    ) -> None:
+        self.path = path
+        self._writer = writer
+        self._reader = reader
+        self._lock_timeout = lock_timeout
+        self._writing = trio.CapacityLimiter(1)
+        self._reading = trio.CapacityLimiter(1)
+        self._file = _identity(path)
+
+    async def write(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+        """Run `work` in a transaction that holds the write lock from its first statement.
+
+        Cancelled while it waits for its turn or for another process's lock, nothing has happened;
+        once `work` runs, it ends and is committed, and its result is returned.
+        A transaction that read first and wrote later would fail at once beside another writer,
+        whatever the time-out, so there is only this kind.
+
+        Raises:
+            StoreUnavailable: If the file is locked for long, or the disk fails or is full.
+            TableMissing: If a table or column is not there.
+            StoreError: If SQLite refuses for any other reason.
+        """
+        return await self._run(self._transaction, work, self._writing)
+
+    async def read(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+        """Run `work`, which may only read; it sees all that was committed. Raises as `write`."""
+        return await self._run(self._query, work, self._reading)
+
+    async def aclose(self) -> None:
+        """Close both connections once the calls that run are over. Safe to call twice."""
+        for connection, limiter in ((self._reader, self._reading), (self._writer, self._writing)):
+            await trio.to_thread.run_sync(connection.close, limiter=limiter)
+
+    async def _run(
+        self,
+        run: Callable[[Callable[[sqlite3.Connection], ResultT]], ResultT],
+        work: Callable[[sqlite3.Connection], ResultT],
+        limiter: trio.CapacityLimiter,
+    ) -> ResultT:
+        deadline = trio.current_time() + self._lock_timeout
+        while True:
+            try:
+                return await trio.to_thread.run_sync(run, work, limiter=limiter)
+            except sqlite3.Error as error:
+                if not _is_busy(error) or trio.current_time() >= deadline:
+                    raise store_error(error, self.path) from error
+            except (OverflowError, UnicodeError) as error:
+                raise StoreError(f"SQLite cannot hold this value: {error}") from error
+            await trio.sleep(0.01)
+
+    def _transaction(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+        self._check_file()
+        db = self._writer
+        db.execute("begin immediate")
+        try:
+            result = work(db)
+            db.execute("commit")
+            return result
+        finally:
+            if db.in_transaction:
+                db.execute("rollback")
+
+    def _query(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+        self._check_file()
+        return work(self._reader)
+
+    def _check_file(self) -> None:
+        # SQLite would go on writing to a file that was deleted or replaced, and all of it be lost.
+        if _identity(self.path) != self._file:
+            raise StoreUnavailable(
+                f"the database file {self.path} was removed or replaced while in use: "
+                "put it back, or restart the daemon to use the new one"
+            )
+
+
+@asynccontextmanager
+async def open_database(path: Path, *, lock_timeout: float) -> AsyncIterator[SqliteDatabase]:
+    """Open a database file, made private to its user where it is new, with all its tables.
+
+    Raises:
+        StoreUnavailable: If another process keeps it locked for `lock_timeout` seconds.
+        StoreError: If the path cannot be used; the message is one line for the operator.
+    """
+    writer, reader = await _connect_patiently(path, lock_timeout)
+    database = SqliteDatabase(path, writer, reader, lock_timeout)
+    try:
+        yield database
+    finally:
+        # Bounded: no call holds a connection longer than its time-out for a lock.
+        with trio.CancelScope(shield=True):
+            await database.aclose()
+
+
+async def _connect_patiently(
+    path: Path, lock_timeout: float
+) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    deadline = trio.current_time() + lock_timeout
+    while True:
+        try:
+            return await trio.to_thread.run_sync(_connect, path)
+        except sqlite3.Error as error:
+            if not _is_busy(error) or trio.current_time() >= deadline:
+                raise _opening_error(error, path) from error
+        except OSError as error:
+            raise StoreError(f"cannot use the database file {path}: {error.strerror}") from error
+        await trio.sleep(0.01)
+
+
+def _connect(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Never opened when it exists: closing any descriptor of a file drops SQLite's locks on it.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    with ExitStack() as opened:
+        writer = _connection(path, opened)
+        writer.execute("pragma journal_mode = wal")
+        writer.execute("pragma synchronous = normal")
+        # An error now if the file is read-only, rather than at the first write.
+        writer.execute("begin immediate")
+        writer.execute("rollback")
+        ensure_schema(writer)
+        reader = _connection(path, opened)
+        reader.execute("pragma query_only = on")
+        opened.pop_all()
+    return writer, reader
+
+
+def _connection(path: Path, opened: ExitStack) -> sqlite3.Connection:
+    db = sqlite3.connect(
+        path,
+        timeout=_BUSY_TIMEOUT,
+        isolation_level=None,  # transactions are begun and ended by our own hand
+        check_same_thread=False,  # a limiter lets in one thread at a time
+    )
+    opened.callback(db.close)
+    db.row_factory = sqlite3.Row
+    # SQLite's own `like` and `lower` know upper and lower case in ASCII only.
+    db.create_function("casefold", 1, _casefold, deterministic=True)
+    return db
+
+
+def _casefold(text: str | None) -> str | None:
+    return None if text is None else str(text).casefold()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    code = getattr(error, "sqlite_errorcode", None)
+    return sqlite3.SQLITE_ERROR if code is None else code & 0xFF
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return _primary_code(error) in _BUSY
+
+
+def store_error(error: sqlite3.Error, path: Path) -> StoreError:
+    """Say a driver's error in the store's own words."""
+    code = _primary_code(error)
+    if code in _UNAVAILABLE:
+        return StoreUnavailable(f"the database file {path} cannot be used just now: {error}")
+    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+        return StoreError("the store is closed")
+    if _MISSING.search(str(error)):
+        return TableMissing(f"in {path}: {error}")
+    return StoreError(f"SQLite refused ({path}): {error}")
+
+
+def _opening_error(error: sqlite3.Error, path: Path) -> StoreError:
+    code = _primary_code(error)
+    if code in _BUSY:
+        return store_error(error, path)
+    if code == sqlite3.SQLITE_NOTADB:
+        return StoreError(f"{path} is not a SQLite database: name another file")
+    return StoreError(f"cannot open the database file {path}: {error}")

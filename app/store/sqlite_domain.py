@@ -1,0 +1,114 @@
+"""The embedded store's access to the agents' own tables, row by row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from app.store.protocol import JSON, DomainTable, Query, Row, StoreError, domain_columns
+from app.store.records import json_text, read_domain_row, write_domain_value
+from app.store.sqlite_schema import sql
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping
+
+    from app.store.sqlite_connection import SqliteDatabase
+
+
+class SqliteDomainTables:
+    """The verbs of the Store that are about the domain tables."""
+
+    _db: SqliteDatabase
+
+    async def select(self, table: DomainTable, query: Query) -> list[Row]:
+        """Return rows; unknown columns are a `StoreError`."""
+        conditions, values = _conditions(table, query)
+        statement = sql(
+            "select * from {table} {where} order by {order_by} {direction} nulls last,"
+            " rowid {direction} limit ?",
+            table=table,
+            where="where " * bool(conditions) + " and ".join(conditions),
+            order_by=_known(table, query.order_by),
+            direction="desc" if query.descending else "asc",
+        )
+        values.append(max(0, query.limit))
+
+        def fetch(db: sqlite3.Connection) -> list[Row]:
+            return [read_domain_row(table, dict(row)) for row in db.execute(statement, values)]
+
+        return await self._db.read(fetch)
+
+    async def insert(self, table: DomainTable, row_id: str, values: Mapping[str, Any]) -> Row:
+        """Add a row under an id of the caller's; if that id is there, return it unchanged."""
+        columns = {"id": row_id, **_written(table, values)}
+        statement = sql(
+            "insert into {table} ({columns}, created_at, updated_at)"
+            " values ({places}, {now}, {now}) on conflict (id) do nothing",
+            table=table,
+            columns=", ".join(columns),
+            places=", ".join("?" * len(columns)),
+        )
+
+        def add(db: sqlite3.Connection) -> Row:
+            db.execute(statement, list(columns.values()))
+            return _rows(db, table, row_id)[0]
+
+        return await self._db.write(add)
+
+    async def update(
+        self, table: DomainTable, row_id: str, values: Mapping[str, Any]
+    ) -> Row | None:
+        """Change columns of a row and its `updated_at`; None if there is no such row."""
+        columns = _written(table, values)
+        statement = sql(
+            "update {table} set {assignments} updated_at = {now} where id = ?",
+            table=table,
+            assignments="".join(f"{column} = ?, " for column in columns),
+        )
+
+        def change(db: sqlite3.Connection) -> Row | None:
+            db.execute(statement, [*columns.values(), row_id])
+            return next(iter(_rows(db, table, row_id)), None)
+
+        return await self._db.write(change)
+
+
+def _conditions(table: DomainTable, query: Query) -> tuple[list[str], list[Any]]:
+    """Make the conditions and the values that they bind, in order."""
+    conditions, values = [], []
+    for column, value in query.equal.items():
+        conditions.append(f"{_known(table, column)} is ?")
+        values.append(_bound(table, column, value))
+    for column, text in query.contains.items():
+        if domain_columns(table).get(column, "text") != "text":
+            raise StoreError(f"{table}.{column} is no text that could contain one")
+        conditions.append(f"instr(casefold({_known(table, column)}), ?)")
+        values.append(text.casefold())
+    return conditions, values
+
+
+def _written(table: DomainTable, values: Mapping[str, Any]) -> dict[str, Any]:
+    for column in ("id", "created_at", "updated_at"):
+        if column in values:
+            raise StoreError(f"{table}.{column} is set by the store")
+    return {column: _bound(table, column, value) for column, value in values.items()}
+
+
+def _bound(table: DomainTable, column: str, value: JSON) -> JSON:
+    written = write_domain_value(table, column, value)
+    if written is not None and domain_columns(table)[column] == "json":
+        return json_text(written)
+    return written
+
+
+def _known(table: DomainTable, column: str) -> str:
+    """Return a column's name, which is about to become part of a statement, if there is such."""
+    if column not in domain_columns(table):
+        known = ", ".join(domain_columns(table))
+        raise StoreError(f"{table} has no column {column!r}; it has {known}")
+    return column
+
+
+def _rows(db: sqlite3.Connection, table: DomainTable, row_id: str) -> list[Row]:
+    statement = sql("select * from {table} where id = ?", table=table)
+    return [read_domain_row(table, dict(row)) for row in db.execute(statement, (row_id,))]

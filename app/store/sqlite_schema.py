@@ -1,0 +1,266 @@
+"""The tables of the embedded store, and how a file comes to have them.
+
+Moments are UTC text of one width, so they sort; booleans are 0 and 1; JSON is text. Where rows are
+listed by age, SQLite's own `rowid` gives the order of insertion, which no clock can disturb.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from functools import cache
+
+from app.store.protocol import DomainTable, domain_columns
+
+NOW = "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')"
+"""SQLite's clock, in the text form of `records.moment_text`; it counts milliseconds."""
+
+
+def sql(text: str, **parts: str) -> str:
+    """Fill `{now}` and other named parts into a statement. Values are bound, never filled in."""
+    for name, part in {**parts, "now": NOW}.items():
+        text = text.replace("{" + name + "}", part)
+    return text
+
+
+def _domain_table(table: DomainTable) -> str:
+    types = {"number": "real", "integer": "integer"}
+    columns = [
+        f"{name} {types.get(kind, 'text')}"
+        for name, kind in domain_columns(table).items()
+        if name not in ("id", "created_at", "updated_at")
+    ]
+    lines = [
+        "id text primary key",
+        *columns,
+        "created_at text not null",
+        "updated_at text not null",
+    ]
+    return f"create table if not exists {table} (" + ", ".join(lines) + ")"
+
+
+_TABLES = (
+    """
+    create table if not exists actp_workers (
+        instance text primary key,
+        worker_id text not null,
+        started_at text not null,
+        ended_at text
+    )""",
+    """
+    create table if not exists actp_agent_registry (
+        agent_id text primary key,
+        class_name text not null,
+        model text not null,
+        status text not null,
+        worker_id text,
+        needs_restart integer not null default 0,
+        restart_token text,
+        health text,
+        last_seen text,
+        last_heartbeat text,
+        registered_at text not null
+    )""",
+    """
+    create table if not exists actp_agent_runs (
+        id text primary key,
+        agent_id text not null,
+        worker_id text not null,
+        instance text not null,
+        started_at text not null,
+        last_heartbeat text,
+        finished_at text,
+        outcome text,
+        error text
+    )""",
+    """
+    create table if not exists actp_agent_tasks (
+        id text primary key,
+        agent_type text not null,
+        goal text not null,
+        context text not null default '{}',
+        priority integer not null default 0,
+        status text not null default 'queued',
+        attempts integer not null default 0,
+        max_attempts integer not null default 3,
+        result text,
+        error text,
+        worker_id text,
+        instance text,
+        lease_token text,
+        lease_until text,
+        settled_token text,
+        not_before text,
+        cancel_requested integer not null default 0,
+        created_at text not null,
+        started_at text,
+        finished_at text
+    )""",
+    """
+    create table if not exists actp_agent_memory (
+        agent_id text not null,
+        key text not null,
+        value text not null,
+        created_at text not null,
+        updated_at text not null,
+        primary key (agent_id, key)
+    )""",
+    """
+    create table if not exists actp_tool_call_log (
+        id text primary key,
+        agent_id text not null,
+        run_id text,
+        task_id text,
+        tool text not null,
+        arguments text not null,
+        duration real not null,
+        error text,
+        result text,
+        called_at text not null
+    )""",
+    """
+    create table if not exists anthropic_cost_log (
+        id text primary key,
+        agent_id text not null,
+        run_id text,
+        task_id text,
+        model text not null,
+        input_tokens integer not null,
+        output_tokens integer not null,
+        cache_read_tokens integer not null default 0,
+        cache_write_5m_tokens integer not null default 0,
+        cache_write_1h_tokens integer not null default 0,
+        cost_usd real not null,
+        priced integer not null default 1,
+        request_id text,
+        created_at text not null
+    )""",
+    """
+    create table if not exists actp_budget_reservations (
+        id text primary key,
+        agent_id text not null,
+        amount_usd real not null,
+        created_at text not null,
+        expires_at text not null
+    )""",
+    """
+    create table if not exists actp_effects (
+        key text primary key,
+        agent_id text not null,
+        task_id text,
+        token text,
+        result text,
+        began_at text not null,
+        finished_at text
+    )""",
+    """
+    create table if not exists actp_job_runs (
+        job_name text not null,
+        scheduled_at text not null,
+        worker_id text not null,
+        instance text not null,
+        claimed_at text not null,
+        finished_at text,
+        outcome text,
+        error text,
+        primary key (job_name, scheduled_at)
+    )""",
+    *(_domain_table(table) for table in DomainTable),
+)
+
+# Every index ends in rowid by itself, so "of this agent, newest first" needs no sort.
+_INDEXES = (
+    # The claim: priority first, then age. Without it a claim reads the whole queue.
+    """create index if not exists actp_agent_tasks_to_claim
+        on actp_agent_tasks (agent_type, priority desc) where status = 'queued'""",
+    """create index if not exists actp_agent_tasks_leases
+        on actp_agent_tasks (agent_type, lease_until) where status = 'running'""",
+    """create index if not exists actp_agent_tasks_by_status
+        on actp_agent_tasks (status)""",
+    """create index if not exists actp_agent_tasks_by_agent
+        on actp_agent_tasks (agent_type)""",
+    """create index if not exists actp_agent_tasks_by_agent_and_status
+        on actp_agent_tasks (agent_type, status)""",
+    """create index if not exists actp_agent_runs_by_agent
+        on actp_agent_runs (agent_id)""",
+    """create index if not exists actp_agent_runs_open
+        on actp_agent_runs (agent_id, instance) where finished_at is null""",
+    """create index if not exists actp_agent_runs_crashes
+        on actp_agent_runs (agent_id, finished_at) where outcome = 'crashed'""",
+    """create index if not exists actp_tool_call_log_by_agent
+        on actp_tool_call_log (agent_id, called_at)""",
+    """create index if not exists actp_tool_call_log_by_task
+        on actp_tool_call_log (task_id, called_at)""",
+    """create index if not exists actp_tool_call_log_by_time
+        on actp_tool_call_log (called_at)""",
+    """create index if not exists anthropic_cost_log_by_agent
+        on anthropic_cost_log (agent_id, created_at)""",
+    """create index if not exists anthropic_cost_log_by_time
+        on anthropic_cost_log (created_at)""",
+    """create index if not exists actp_budget_reservations_by_agent
+        on actp_budget_reservations (agent_id)""",
+    """create index if not exists actp_job_runs_open
+        on actp_job_runs (instance) where finished_at is null""",
+)
+
+
+def ensure_schema(db: sqlite3.Connection) -> None:
+    """Make what is missing: tables, columns of tables of an earlier version, indexes.
+
+    A file that has it all is only read, so that opening it waits for nobody.
+    """
+    if not missing_tables(db) and _names(db, "index") >= _INDEX_NAMES:
+        return
+    db.execute("begin immediate")
+    try:
+        for statement in _TABLES:
+            db.execute(statement)
+        for table, columns in missing_tables(db).items():
+            for column in columns:
+                db.execute(f"alter table {table} add column {expected_columns()[table][column]}")
+        for statement in _INDEXES:
+            db.execute(statement)
+        db.execute("commit")
+    finally:
+        if db.in_transaction:
+            db.execute("rollback")
+
+
+def missing_tables(db: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
+    """Return the tables that lack columns with those; with none named, the whole table lacks."""
+    missing: dict[str, tuple[str, ...]] = {}
+    for table, columns in expected_columns().items():
+        present = {name for name, _ in _columns(db, table)}
+        if not present:
+            missing[table] = ()
+        elif lacking := tuple(column for column in columns if column not in present):
+            missing[table] = lacking
+    return missing
+
+
+@cache
+def expected_columns() -> dict[str, dict[str, str]]:
+    """Return table -> column -> its definition, read off a database made in memory."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        for statement in _TABLES:
+            db.execute(statement)
+        return {table: dict(_columns(db, table)) for table in sorted(_names(db, "table"))}
+
+
+def _columns(db: sqlite3.Connection, table: str) -> list[tuple[str, str]]:
+    """Return a table's columns with a definition that `alter table` takes: no bare `not null`."""
+    rows = db.execute(
+        'select name, type, "notnull", dflt_value from pragma_table_info(?)', (table,)
+    )
+    return [
+        (name, f"{name} {kind}" + (f" not null default {default}" if default else ""))
+        for name, kind, _, default in rows
+    ]
+
+
+def _names(db: sqlite3.Connection, kind: str) -> set[str]:
+    rows = db.execute("select name from sqlite_schema where type = ?", (kind,))
+    return {name for (name,) in rows}
+
+
+_INDEX_NAMES = {statement.split()[5] for statement in _INDEXES}
