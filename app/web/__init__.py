@@ -1,0 +1,1 @@
+"""The parts of the HTTP API: serving, guarding, reading input, answering."""

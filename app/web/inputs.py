@@ -1,0 +1,194 @@
+"""What callers send, read strictly: unknown fields, wrong types and unstorable text are refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from app.store.protocol import TaskStatus
+
+from .problems import FieldError, Problem, unprocessable
+
+if TYPE_CHECKING:
+    from werkzeug.datastructures import MultiDict
+
+MAX_GOAL: Final = 16_000
+"""Characters of a task's goal."""
+
+MAX_DEPTH: Final = 20
+"""How deep lists and objects may be nested in a body."""
+
+MAX_LIMIT: Final = 200
+"""Tasks in one list."""
+
+_ID: Final = r"^[A-Za-z0-9_-]{1,64}$"
+
+Id = Annotated[str, Field(pattern=_ID)]
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "Should not be blank")
+    return text
+
+
+class TaskRequest(BaseModel):
+    """The body of `POST /agents/task`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    agent_type: Id
+    goal: Annotated[str, Field(max_length=MAX_GOAL), AfterValidator(_not_blank)]
+    context: dict[str, Any] = {}
+    priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] = 0
+
+
+class TaskFilter(BaseModel):
+    """The query of `GET /tasks`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    status: TaskStatus | None = None
+    agent_type: Id | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
+
+
+_WORDS: Final = {
+    "extra_forbidden": "Unknown field",
+    "model_type": "Should be a JSON object",
+}
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def parse_body(model: type[ModelT], body: bytes) -> ModelT:
+    """Read a JSON body.
+
+    Raises:
+        Problem: 400 for what is no JSON, 422 for JSON that is not what is wanted.
+    """
+    try:
+        value = json.loads(
+            body.decode("utf-8"),
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+            parse_int=_bounded_int,
+            object_pairs_hook=_unique_object,
+        )
+    except RecursionError:
+        raise Problem(400, "The request body is nested too deeply.") from None
+    except ValueError as error:
+        raise Problem(400, f"The request body is not JSON: {_in_words(error)}.") from None
+    fault = _unstorable(value, (), MAX_DEPTH)
+    if fault is not None:
+        raise unprocessable([fault])
+    return _validated(model, value)
+
+
+def parse_query(model: type[ModelT], args: MultiDict[str, str]) -> ModelT:
+    """Read the parameters of a query.
+
+    Raises:
+        Problem: 422 for parameters that are unknown, given twice or not what is wanted.
+    """
+    twice = [name for name, values in args.lists() if len(values) > 1]
+    if twice:
+        raise unprocessable([FieldError(field=name, detail="Given twice") for name in twice])
+    return _validated(model, args.to_dict())
+
+
+def is_id(text: str) -> bool:
+    """Whether a text can be an id at all; what cannot is not there, whatever the store says."""
+    return re.fullmatch(_ID, text) is not None
+
+
+def _validated(model: type[ModelT], value: object) -> ModelT:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise unprocessable(
+            [
+                FieldError(
+                    field=_path(fault["loc"]), detail=_WORDS.get(fault["type"], fault["msg"])
+                )
+                for fault in error.errors(include_url=False, include_context=False)
+            ]
+        ) from None
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location))
+
+
+def _unstorable(value: object, path: tuple[int | str, ...], depth: int) -> FieldError | None:
+    """Find the first text in `value` that no database takes, or where it is nested too deeply."""
+    if isinstance(value, str):
+        fault = _unstorable_text(value)
+        return FieldError(field=_path(path), detail=fault) if fault else None
+    if not isinstance(value, dict | list):
+        return None
+    if depth == 0:
+        return FieldError(field="", detail=f"Nested more than {MAX_DEPTH} levels deep")
+    if isinstance(value, dict):
+        for key in value:
+            fault = _unstorable_text(key)
+            if fault:
+                return FieldError(field=_path(path), detail=f"In the name of a field: {fault}")
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in items:
+        found = _unstorable(item, (*path, key), depth - 1)
+        if found is not None:
+            return found
+    return None
+
+
+def _unstorable_text(text: str) -> str | None:
+    if "\0" in text:
+        return "NUL characters are not allowed"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "Lone surrogates are not allowed"
+    return None
+
+
+class _NotJsonError(ValueError):
+    """Something that Python's parser takes and JSON or a database does not."""
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _NotJsonError(f"{name} is not a JSON number")
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise _NotJsonError("a number is too large")
+    return number
+
+
+def _bounded_int(text: str) -> int:
+    # Checked as text: reading a number of thousands of digits takes long.
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
+        raise _NotJsonError("an integer does not fit into 64 bits")
+    return int(text)
+
+
+def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise _NotJsonError("an object names a field twice")
+    return value
+
+
+def _in_words(error: ValueError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg.rstrip('.').lower()} (line {error.lineno}, column {error.colno})"
+    return str(error)

@@ -1,0 +1,205 @@
+"""HTTP/1.1 over our own listeners: hypercorn's protocol with its open ends tied off.
+
+hypercorn's `serve` is not used: it wraps every error of its start in nested groups, waits for ever
+for a reader that has stalled, ends altogether when one connection fails, and under quart-trio
+neither honours `Connection: close` nor times idle connections out. WebSockets and HTTP/2 are left out: nothing here speaks them, and an upgrade that slips past a
+proxy's checks is a known attack.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import h11
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState, LifespanState
+from hypercorn.utils import parse_socket_addr
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from hypercorn.typing import ASGIFramework
+
+logger = logging.getLogger(__name__)
+
+STOP_GRACE = 3.0
+"""Seconds that answers under way get when the server is asked to stop."""
+
+SEND_TIMEOUT = 10.0
+"""Seconds that a client may take over each `SEND_CHUNK` before it is given up."""
+
+SEND_CHUNK = 2**16
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds for what has to be done after an answer, shielded."""
+
+IDLE_TIMEOUT = 15.0
+"""Seconds that a connection may stay without a complete request head."""
+
+
+class AddressUnavailableError(OSError):
+    """The address to listen on cannot be had. Its text is one line for the operator."""
+
+
+class StopRequest(Protocol):
+    """What tells a server to stop: a child's `stopping`, or a `trio.Event`."""
+
+    async def wait(self) -> None:
+        """Return when it is time to stop."""
+
+
+async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
+    """Listen on a host and port; port 0 takes a free one.
+
+    Raises:
+        AddressUnavailableError: If that is not possible.
+    """
+    try:
+        return await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
+        where = f"cannot listen on {format_address(host, port)}"
+        if error.errno == errno.EADDRINUSE:
+            hint = "another program has that port; set WORKER_HEALTH_PORT to a free one"
+        elif error.errno == errno.EACCES:
+            hint = "not permitted; set WORKER_HEALTH_PORT to a port above 1023"
+        else:
+            hint = f"{_reason(error)}; check WORKER_HEALTH_HOST and WORKER_HEALTH_PORT"
+        raise AddressUnavailableError(f"{where}: {hint}") from error
+
+
+def format_address(host: str, port: int) -> str:
+    """Return host and port as they stand in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def serve(
+    app: ASGIFramework, listeners: list[trio.SocketListener], stop: StopRequest
+) -> None:
+    """Serve `app` until asked to stop; then answers under way get `STOP_GRACE` seconds.
+
+    Cancelled, it cuts all connections at once. Either way no socket outlives it.
+    """
+    config = Config()
+    config.errorlog = logger
+    config.include_server_header = False
+    config.keep_alive_timeout = IDLE_TIMEOUT
+    context = WorkerContext(None)
+    wrapped = ASGIWrapper(app)
+
+    async def talk(stream: trio.SocketStream) -> None:
+        state = LifespanState({})
+        # hypercorn's annotation knows only its TLS streams.
+        await _Connection(wrapped, config, context, state, stream).run()  # type: ignore[arg-type]
+
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as accepting:
+            accepting.start_soon(
+                partial(trio.serve_listeners, talk, listeners, handler_nursery=connections)
+            )
+            await stop.wait()
+            accepting.cancel_scope.cancel(reason="the server was asked to stop")
+        await context.terminated.set()
+        connections.cancel_scope.deadline = trio.current_time() + STOP_GRACE
+
+
+def _reason(error: OSError) -> str:
+    # A failed look-up of a name has numbers of its own, which os.strerror does not know.
+    return str(error.strerror) if error.strerror else os.strerror(error.errno or 0)
+
+
+class _Connection(TCPServer):
+    """One connection. Whatever happens on it stays on it."""
+
+    @override
+    async def run(self) -> None:
+        try:
+            await self._talk()
+        except* OSError:
+            pass
+        except* Exception as errors:
+            for error in errors.exceptions:
+                logger.warning("A connection failed", exc_info=error)
+        finally:
+            await trio.aclose_forcefully(self.stream)
+
+    async def _talk(self) -> None:
+        sock = self.stream.socket
+        client = parse_socket_addr(sock.family, sock.getpeername())
+        server = parse_socket_addr(sock.family, sock.getsockname())
+        async with TaskGroup() as task_group:
+            self._task_group = task_group
+            self.protocol = _Http11(  # type: ignore[assignment]  # in place of a chooser of protocols
+                self.app,
+                self.config,
+                self.context,
+                task_group,
+                ConnectionState(self.state),
+                ssl=False,
+                client=client,
+                server=server,
+                send=self.protocol_send,
+            )
+            await self.idle_task.restart(task_group, self._idle_timeout)
+            await self._read_data()
+            await self.idle_task.stop()
+
+    @override
+    async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, RawData):
+            async with self.send_lock:
+                if not await self._send(event.data):
+                    await self.protocol.handle(Closed())
+        else:
+            # quart-trio cancels its request as soon as the last byte is out, which is when this
+            # is called to close the connection or to begin its idle time.
+            with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await super().protocol_send(event)
+
+    async def _send(self, data: bytes) -> bool:
+        """Send all of `data`; else cut the connection, for half an answer is worth nothing."""
+        sent = False
+        try:
+            for start in range(0, len(data), SEND_CHUNK):
+                with trio.fail_after(SEND_TIMEOUT):
+                    await self.stream.send_all(data[start : start + SEND_CHUNK])
+            sent = True
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            pass
+        finally:
+            if not sent:
+                await trio.aclose_forcefully(self.stream)
+        return sent
+
+
+class _Http11(H11Protocol):
+    """HTTP/1.1 that ignores every offer to speak something else, as RFC 9110 7.8 allows."""
+
+    @override
+    async def _check_protocol(self, event: h11.Request) -> None:
+        pass
+
+    @override
+    async def _create_stream(self, request: h11.Request) -> None:
+        if not request.target.startswith(b"/"):
+            await self._send_error_response(400)
+            await self.send(Closed())
+            return
+        headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
+        await super()._create_stream(
+            h11.Request(
+                method=request.method,
+                target=request.target,
+                headers=headers,
+                http_version=request.http_version,
+            )
+        )
