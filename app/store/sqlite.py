@@ -28,8 +28,8 @@ from app.store.protocol import (
 from app.store.records import json_text, moment_text, read_json, read_moment, read_record
 from app.store.sqlite_connection import SqliteDatabase, open_database
 from app.store.sqlite_domain import SqliteDomainTables
-from app.store.sqlite_schema import missing_tables, sql
-from app.store.sqlite_tasks import REQUEUE_TASKS_OF_WORKER, SqliteTasks, after
+from app.store.sqlite_schema import after, before, missing_tables, sql
+from app.store.sqlite_tasks import REQUEUE_TASKS_OF_WORKER, SqliteTasks
 
 if TYPE_CHECKING:
     import sqlite3
@@ -164,7 +164,7 @@ class SqliteStore(SqliteTasks, SqliteDomainTables):
 
     async def crash_ages(self, agent_id: str, *, within: float) -> list[float]:
         """Return how many seconds ago each crash of the last `within` seconds was, newest first."""
-        values = {"agent_id": agent_id, "within": within}
+        values = {"agent_id": agent_id, "within": before(within)}
         return await self._db.read(
             lambda db: [max(0.0, age) for (age,) in db.execute(_CRASH_AGES, values)]
         )
@@ -196,7 +196,7 @@ class SqliteStore(SqliteTasks, SqliteDomainTables):
     async def tool_stats(self, agent_id: str, *, within: float = 86_400.0) -> list[ToolStats]:
         """Return statistics by tool over the last `within` seconds, most called first."""
         return await self._rows(
-            ToolStats, _TOOL_STATS, {"agent_id": agent_id, "within": f"-{after(within)[1:]}"}
+            ToolStats, _TOOL_STATS, {"agent_id": agent_id, "within": before(within)}
         )
 
     async def record_cost(self, entry: CostEntry, *, reservation: str | None = None) -> None:
@@ -432,11 +432,12 @@ _FINISH_RUN = sql("""
     update actp_agent_runs set outcome = :outcome, error = :error, finished_at = {now}
     where id = :id and finished_at is null
 """)
-_CRASH_AGES = """
+_CRASH_AGES = sql("""
     select (julianday('now') - julianday(finished_at)) * 86400.0 as age from actp_agent_runs
-    where agent_id = :agent_id and outcome = 'crashed' and age <= :within
+    where agent_id = :agent_id and outcome = 'crashed'
+        and finished_at >= {now :within}
     order by finished_at desc, rowid desc
-"""
+""")
 _RUNS = """
     select * from actp_agent_runs where agent_id = :agent_id order by rowid desc limit :limit
 """
@@ -447,14 +448,14 @@ _RECORD_TOOL_CALL = sql("""
     values (:id, :agent_id, :run_id, :task_id, :tool, :arguments, :duration, :error, :result, {now})
     on conflict (id) do nothing
 """)
-_TOOL_STATS = """
+_TOOL_STATS = sql("""
     select tool, count(*) as calls, count(error) as errors, avg(duration) as mean_duration,
         max(duration) as max_duration, max(called_at) as last_called_at
     from actp_tool_call_log
     where agent_id = :agent_id
-        and called_at >= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', :within)
+        and called_at >= {now :within}
     group by tool order by calls desc, tool
-"""
+""")
 
 _RECORD_COST = sql("""
     insert into anthropic_cost_log
@@ -480,7 +481,7 @@ _RESERVATION = "select 1 from actp_budget_reservations where id = :id"
 # The tolerance is for sums of floats: three tenths are not three times a tenth.
 _RESERVE = sql("""
     insert into actp_budget_reservations (id, agent_id, amount_usd, created_at, expires_at)
-    select :id, :agent_id, :amount, {now}, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', :lifetime)
+    select :id, :agent_id, :amount, {now}, {now :lifetime}
     where :amount
         + (select total(cost_usd) from anthropic_cost_log
             where agent_id = :agent_id and created_at >= :since)

@@ -77,6 +77,8 @@ def _conditions(table: DomainTable, query: Query) -> tuple[list[str], list[Any]]
     """Make the conditions and the values that they bind, in order."""
     conditions, values = [], []
     for column, value in query.equal.items():
+        if domain_columns(table).get(column) == "json":
+            raise StoreError(f"{table}.{column} holds JSON, which has no one form to compare")
         conditions.append(f"{_known(table, column)} is ?")
         values.append(_bound(table, column, value))
     for column, text in query.contains.items():

@@ -6,21 +6,48 @@ listed by age, SQLite's own `rowid` gives the order of insertion, which no clock
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from functools import cache
 
 from app.store.protocol import DomainTable, domain_columns
 
-NOW = "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')"
-"""SQLite's clock, in the text form of `records.moment_text`; it counts milliseconds."""
-
 
 def sql(text: str, **parts: str) -> str:
-    """Fill `{now}` and other named parts into a statement. Values are bound, never filled in."""
-    for name, part in {**parts, "now": NOW}.items():
+    """Fill named parts into a statement, in their order. Values are bound, never filled in.
+
+    `{now}` is SQLite's clock in the text form of `records.moment_text` (it counts milliseconds),
+    and `{now :lease}` that many seconds from now, where the bound value is made by `after` or
+    `before`.
+    """
+    for name, part in parts.items():
         text = text.replace("{" + name + "}", part)
-    return text
+    return re.sub(r"\{now(?: (:\w+))?\}", _now, text)
+
+
+def _now(found: re.Match[str]) -> str:
+    offset = f", {found[1]}" if found[1] else ""
+    return f"strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'{offset})"
+
+
+def after(seconds: float) -> str:
+    """Write a duration as SQLite's `strftime` adds it.
+
+    Raises:
+        ValueError: If it is negative, or too long for SQLite's calendar.
+    """
+    if not 0 <= seconds <= _LONGEST:
+        raise ValueError(f"a duration of {seconds} s: it must be between 0 and {_LONGEST:.0f} s")
+    return f"+{seconds:.3f} seconds"
+
+
+_LONGEST = 100 * 366 * 86_400.0
+
+
+def before(seconds: float) -> str:
+    """Write a duration as SQLite's `strftime` takes it off. Raises as `after`."""
+    return after(seconds).replace("+", "-")
 
 
 def _domain_table(table: DomainTable) -> str:
@@ -183,8 +210,9 @@ _INDEXES = (
         on actp_agent_tasks (agent_type, status)""",
     """create index if not exists actp_agent_runs_by_agent
         on actp_agent_runs (agent_id)""",
+    # Two columns, or the planner would take the index above for open runs too.
     """create index if not exists actp_agent_runs_open
-        on actp_agent_runs (agent_id, instance) where finished_at is null""",
+        on actp_agent_runs (agent_id, finished_at) where finished_at is null""",
     """create index if not exists actp_agent_runs_crashes
         on actp_agent_runs (agent_id, finished_at) where outcome = 'crashed'""",
     """create index if not exists actp_tool_call_log_by_agent

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from app.store.protocol import Lease, TaskRow, TaskStatus
 from app.store.records import json_text, read_record
-from app.store.sqlite_schema import sql
+from app.store.sqlite_schema import after, sql
 
 if TYPE_CHECKING:
     import sqlite3
@@ -38,7 +37,7 @@ _CLAIM = sql("""
         worker_id = :worker_id,
         instance = :instance,
         lease_token = :token,
-        lease_until = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', :lease),
+        lease_until = {now :lease},
         not_before = null,
         started_at = {now}
     where id = (
@@ -50,12 +49,11 @@ _CLAIM = sql("""
     )
     returning *
 """)
-_RENEW = """
-    update actp_agent_tasks
-    set lease_until = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', :lease)
+_RENEW = sql("""
+    update actp_agent_tasks set lease_until = {now :lease}
     where id = :id and lease_token = :token and status = 'running'
     returning cancel_requested
-"""
+""")
 _FINISH = sql("""
     update actp_agent_tasks set
         status = :status,
@@ -119,7 +117,7 @@ _RELEASE = _hand_back(
     more="""
             settled_token = :token,
             not_before = case when not (cancel_requested or {spent})
-                then strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', :delay) end,""",
+                then {now :delay} end,""",
 )
 REQUEUE_TASKS_OF_WORKER = _hand_back(
     "instance = :instance",
@@ -127,8 +125,8 @@ REQUEUE_TASKS_OF_WORKER = _hand_back(
 )
 
 _CANCEL_IDLE = sql("""
-    update actp_agent_tasks set status = 'cancelled', lease_token = null, lease_until = null,
-        not_before = null, finished_at = {now}
+    update actp_agent_tasks set status = 'cancelled', instance = null, lease_token = null,
+        lease_until = null, not_before = null, finished_at = {now}
     where id = :id
         and (status = 'queued' or (status = 'running' and lease_until < {now}))
 """)
@@ -143,17 +141,6 @@ _RETRY = """
 """
 
 _FINAL = (TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELLED)
-
-
-def after(seconds: float) -> str:
-    """Write a duration as SQLite's `strftime` adds it.
-
-    Raises:
-        ValueError: If it is negative or not finite.
-    """
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"a duration of {seconds} s: it must be finite and not negative")
-    return f"+{seconds:.3f} seconds"
 
 
 class SqliteTasks:

@@ -1,0 +1,92 @@
+"""Calls of the Store with what a test does not care about filled in."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import count
+
+import trio
+
+from app.store.protocol import (
+    AgentRegistration,
+    CostEntry,
+    ToolCall,
+)
+
+LONG = 60.0
+SHORT = 0.02
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+_numbers = count(1)
+
+
+async def lapse():
+    """Let what lives for SHORT seconds run out."""
+    await trio.sleep(SHORT * 3)
+
+
+async def register(store, *agent_ids, worker_id="w1"):
+    await store.register_agents(
+        worker_id,
+        [
+            AgentRegistration(agent_id=agent_id, class_name=f"a.b:{agent_id}", model="opus")
+            for agent_id in agent_ids
+        ],
+    )
+
+
+async def add(store, task_id="t1", agent_type="social", **options):
+    return await store.add_task(task_id, agent_type, "do it", **options)
+
+
+async def claim(store, token="k1", agent_type="social", *, lease=LONG, worker="w1"):
+    return await store.claim_task(
+        agent_type, worker_id=worker, instance=f"{worker}-run", token=token, lease=lease
+    )
+
+
+async def claimed_ids(store, agent_type="social"):
+    """Claim until nothing is left; the ids in the order of the claims."""
+    ids = []
+    while task := await claim(store, f"token-{next(_numbers)}", agent_type):
+        ids.append(task.id)
+    return ids
+
+
+def tool_call(call_id, **changes):
+    values = {
+        "id": call_id,
+        "agent_id": "social",
+        "run_id": "r1",
+        "task_id": "t1",
+        "tool": "list_actions",
+        "arguments": {"limit": 3},
+        "duration": 0.5,
+    }
+    return ToolCall(**{**values, **changes})
+
+
+def cost(entry_id, usd=1.0, **changes):
+    values = {
+        "id": entry_id,
+        "agent_id": "social",
+        "run_id": None,
+        "task_id": None,
+        "model": "opus",
+        "input_tokens": 10,
+        "output_tokens": 20,
+        "cost_usd": usd,
+    }
+    return CostEntry(**{**values, **changes})
+
+
+async def reserve(store, reservation="b1", *, amount=1.0, limit=10.0, lifetime=LONG, **options):
+    return await store.reserve_budget(
+        reservation,
+        options.get("agent_id", "social"),
+        since=options.get("since", EPOCH),
+        limit=limit,
+        amount=amount,
+        lifetime=lifetime,
+    )
