@@ -2,8 +2,8 @@
 
 hypercorn's `serve` is not used: it wraps every error of its start in nested groups, waits for ever
 for a reader that has stalled, ends altogether when one connection fails, and under quart-trio
-neither honours `Connection: close` nor times idle connections out. WebSockets and HTTP/2 are left out: nothing here speaks them, and an upgrade that slips past a
-proxy's checks is a known attack.
+neither honours `Connection: close` nor times idle connections out. WebSockets and HTTP/2 are left
+out: nothing here speaks them, and an upgrade that slips past a proxy's checks is a known attack.
 """
 
 from __future__ import annotations

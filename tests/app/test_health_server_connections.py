@@ -158,14 +158,14 @@ async def test_requests_with_two_meanings_are_refused(app):
     smuggled = (
         b"POST /unread HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
         b"Transfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-        b"POST /unread HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcd",
+        b"POST /unread HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcd",
         b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: a\n b\r\n\r\n",
     )
     async with running(app) as server:
-        for request in smuggled[:-1]:
+        for request in smuggled:
             answer = await server.ask(request)
             assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 501")), request
             assert answer.count(b"HTTP/1.1") == 1, request
@@ -207,21 +207,19 @@ async def test_a_stalled_reader_is_given_up(app, fast_clock):
 
 
 async def test_a_stalled_reader_does_not_hold_the_stop(app, fast_clock):
-    async with running(app) as server:
-        async with await server.connect(receive_buffer=4096) as stream:
-            await stream.send_all(get("/large"))
-            await trio.sleep(1)
-            server.stop.set()
-            with trio.fail_after(serving.STOP_GRACE * 1.5):
-                await server.finished.wait()
+    async with running(app) as server, await server.connect(receive_buffer=4096) as stream:
+        await stream.send_all(get("/large"))
+        await trio.sleep(1)
+        server.stop.set()
+        with trio.fail_after(serving.STOP_GRACE * 1.5):
+            await server.finished.wait()
 
 
 async def test_a_slow_head_is_cut_off(app, fast_clock):
-    async with running(app) as server:
-        async with await server.connect() as stream:
-            await stream.send_all(b"GET / HTTP/1.1\r\nHost: ")
-            with trio.fail_after(serving.IDLE_TIMEOUT * 1.5):
-                assert await read_all(stream) == b""
+    async with running(app) as server, await server.connect() as stream:
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: ")
+        with trio.fail_after(serving.IDLE_TIMEOUT * 1.5):
+            assert await read_all(stream) == b""
 
 
 async def test_asked_to_stop_it_finishes_answers_under_way_and_drops_idle_connections(app):
@@ -236,7 +234,7 @@ async def test_asked_to_stop_it_finishes_answers_under_way_and_drops_idle_connec
                 await read_all(idle)
             assert (await read_all(busy)).endswith(b"late")
         await server.finished.wait()
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="failed"):
             await trio.open_tcp_stream("127.0.0.1", server.port)
 
 

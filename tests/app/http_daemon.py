@@ -1,0 +1,129 @@
+"""A daemon for tests of the HTTP API: the real store and the real server, and agents that only say.
+
+The agents are stood in for, so that each state that an answer can show is had by writing it down.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import trio
+
+from app.health_server import HealthServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+AGENT_IDS = ("social", "content", "acquisition", "revenue")
+TOKEN = "correct-horse"
+
+
+def status(**changes: Any) -> dict[str, Any]:
+    return {
+        "status": "running",
+        "pid": 4711,
+        "uptime": 61.5,
+        "restarts": 0,
+        "crashes": 0,
+        "restart_in": None,
+        "error_count": 0,
+        "last_error": None,
+        "doing": "idle",
+        "task_id": None,
+        "heartbeat_age": 1.5,
+        "paused": None,
+        "throttled_until": None,
+        "last_run_at": datetime(2026, 11, 23, 7, 0, tzinfo=UTC),
+        "enabled": True,
+        "why_disabled": None,
+        "isolation": "loop",
+        "model": "claude-haiku-5-5",
+    } | changes
+
+
+@dataclass
+class Agents:
+    """Stands in for AgentSupervisor: states to show, and a record of what was asked."""
+
+    statuses: dict[str, dict[str, Any]] = field(
+        default_factory=lambda: {agent_id: status() for agent_id in AGENT_IDS}
+    )
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    may_finish: trio.Event = field(default_factory=trio.Event)
+
+    def get_status(self) -> dict[str, dict[str, Any]]:
+        return self.statuses
+
+    def notify_task(self, agent_id: str) -> None:
+        self.asked.append(("notify", agent_id))
+
+    async def restart_agent(self, agent_id: str) -> None:
+        self.asked.append(("restart", agent_id))
+        await self.may_finish.wait()
+
+    async def stop_agent(self, agent_id: str) -> None:
+        self.asked.append(("stop", agent_id))
+
+    async def start_agent(self, agent_id: str) -> None:
+        self.asked.append(("start", agent_id))
+        raise RuntimeError("it would not start")
+
+
+@dataclass
+class Routines:
+    """Stands in for DailyRoutineScheduler."""
+
+    job: dict[str, Any] = field(
+        default_factory=lambda: {
+            "name": "content-daily-pipeline",
+            "agent_id": "content",
+            "method": "run_daily_pipeline",
+            "schedule": "0 6 * * *",
+            "timezone": "UTC",
+            "next_run_time": datetime(2026, 11, 24, 6, 0, tzinfo=UTC),
+            "last_run": None,
+            "paused": False,
+            "disabled": None,
+        }
+    )
+    asked: list[str] = field(default_factory=list)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        return [self.job]
+
+    async def run_now(self, name: str) -> None:
+        self.asked.append(name)
+
+    def pause(self, _name: str) -> None:
+        self.job["paused"] = True
+
+    def resume(self, _name: str) -> None:
+        self.job["paused"] = False
+
+
+def make_daemon(store: Any, *, api_token: str | None = None, health_host: str = "127.0.0.1") -> Any:
+    daemon = SimpleNamespace(
+        settings=SimpleNamespace(api_token=api_token, health_host=health_host),
+        store=store,
+        supervisor=Agents(),
+        routines=Routines(),
+        stopping=False,
+    )
+    daemon.state = {"status": "healthy", "agents": 4, "uptime": 12.5, "reasons": []}
+    daemon.health = lambda: daemon.state
+    return daemon
+
+
+@asynccontextmanager
+async def served(daemon: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve a daemon on a free port; gives a client of it."""
+    async with trio.open_nursery() as nursery:
+        address = await nursery.start(HealthServer(daemon).start, 0)
+        async with httpx.AsyncClient(base_url=address, timeout=5) as client:
+            yield client
+        nursery.cancel_scope.cancel()
