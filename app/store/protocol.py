@@ -118,6 +118,8 @@ class RunRow:
     agent_id: str
     worker_id: str
     started_at: datetime
+    last_heartbeat: datetime | None
+    """When it was last heard of: of an interrupted run, the only sign of how long it lived."""
     finished_at: datetime | None
     outcome: RunOutcome | None
     """None while it runs."""

@@ -165,7 +165,6 @@ async def test_a_released_reservation_is_free_again(store):
 
 async def test_a_reservation_that_is_never_settled_lapses(store):
     await reserve(store, "b1", amount=10, lifetime=SHORT)
-    assert await reserve(store, "b2", amount=10) is False
     await lapse()
     assert await reserve(store, "b2", amount=10) is True
 
@@ -207,6 +206,12 @@ async def test_an_effect_begun_and_never_finished_is_unknown(store):
     assert again.state is Effect.UNKNOWN
     without = await store.begin_effect("k", agent_id="social", task_id="t1")
     assert without.state is Effect.UNKNOWN
+
+
+async def test_without_a_token_no_effect_is_taken_for_one_of_ours(store):
+    await store.begin_effect("k", agent_id="social", task_id="t1")
+    again = await store.begin_effect("k", agent_id="social", task_id="t1")
+    assert again.state is Effect.UNKNOWN
 
 
 async def test_a_lost_answer_does_not_make_an_effect_unknown(store):

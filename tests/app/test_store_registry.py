@@ -105,6 +105,18 @@ async def test_a_heartbeat_sets_health_and_both_times(store):
     assert before <= agent.last_heartbeat == agent.last_seen
 
 
+async def test_a_heartbeat_is_kept_on_the_open_runs_of_its_agent(store):
+    await store.start_run("over", "social", "run-1")
+    await store.finish_run("over", RunOutcome.STOPPED)
+    await store.start_run("open", "social", "run-1")
+    await store.start_run("other", "content", "run-1")
+    await store.record_heartbeat("social", {})
+    newest, oldest = await store.runs("social")
+    assert newest.last_heartbeat >= newest.started_at
+    assert oldest.last_heartbeat is None
+    assert (await store.runs("content"))[0].last_heartbeat is None
+
+
 async def test_heartbeat_age_grows_by_the_databases_clock(store):
     await register(store, "social")
     await store.record_heartbeat("social", {})

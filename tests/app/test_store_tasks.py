@@ -309,6 +309,16 @@ async def test_the_error_of_an_earlier_attempt_does_not_stay_on_a_success(store)
     assert (await store.task("t1")).error is None
 
 
+async def test_a_release_without_a_reason_keeps_the_error_of_an_earlier_attempt(store):
+    await add(store)
+    await claim(store)
+    await store.release_task("t1", "k1", count_attempt=True, error="first try failed")
+    await claim(store, "k2")
+    await store.release_task("t1", "k2")
+    task = await store.task("t1")
+    assert (task.error, task.attempts) == ("first try failed", 1)
+
+
 async def test_finishing_what_was_never_claimed_is_lost(store):
     await add(store)
     assert await store.finish_task("t1", "k1", TaskStatus.SUCCEEDED) is False
@@ -341,11 +351,18 @@ async def test_a_counted_release_of_the_last_attempt_fails_with_the_error(store)
 async def test_a_task_released_with_a_delay_waits_that_long(store):
     await add(store)
     await claim(store, "k1")
-    await store.release_task("t1", "k1", delay=0.1)
+    await store.release_task("t1", "k1", delay=LONG)
     assert await claim(store, "k2") is None
-    assert (await store.task("t1")).not_before > await store.ping()
-    await trio.sleep(0.15)
-    task = await claim(store, "k3")
+    left = (await store.task("t1")).not_before - await store.ping()
+    assert timedelta(seconds=LONG / 2) < left <= timedelta(seconds=LONG)
+
+
+async def test_a_task_whose_delay_is_over_is_claimed(store):
+    await add(store)
+    await claim(store, "k1")
+    await store.release_task("t1", "k1", delay=SHORT)
+    await lapse()
+    task = await claim(store, "k2")
     assert task.id == "t1"
     assert task.not_before is None
 
