@@ -1,0 +1,100 @@
+"""From asyncio to Trio: `run_in_trio`, which works from any loop in any thread of a run."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import trio
+
+from actp_supervise.child import _current_child, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .run import Run
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+current_run: ContextVar[Run | None] = ContextVar("actp_supervise_asyncio_run", default=None)
+
+
+async def run_in_trio(async_fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a Trio async function from asyncio code inside an `asyncio_child`, and wait for it.
+
+    It runs in a Trio task that belongs to the child's run, where `current_child` is Trio's again.
+    Cancelling the caller cancels it, and the caller goes on when it has ended; a result that it
+    returned nevertheless is dropped, so that no cancellation is lost.
+
+    Returns:
+        What `async_fn` returned.
+
+    Raises:
+        BaseException: Whatever `async_fn` raised.
+        RuntimeError: If the caller is not asyncio code of a child, or its run is over.
+    """
+    run = current_run.get()
+    if run is None:
+        raise RuntimeError("run_in_trio() works only in the asyncio code of an asyncio_child")
+    return await _Call(run, partial(async_fn, *args, **kwargs))
+
+
+class _Call(asyncio.Future[T]):
+    """The outcome of a Trio task; cancelling it cancels the task, and it ends with the task."""
+
+    def __init__(self, run: Run, async_fn: Callable[[], Awaitable[T]]) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self._run = run
+        self._async_fn = async_fn
+        self._scope = trio.CancelScope()
+        self._cancel_asked = False
+        self._context = copy_context()
+        run.token.run_sync_soon(self._begin)
+
+    # In the caller's loop.
+
+    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ANN401  (as in asyncio)
+        if self.done():
+            return False
+        self._cancel_asked = True
+        reason = "the asyncio code that waits for it was cancelled"
+        self._run.token.run_sync_soon(partial(self._scope.cancel, reason=reason))
+        return True
+
+    def _returned(self, value: T) -> None:
+        if self._cancel_asked:
+            super().cancel()
+        else:
+            self.set_result(value)
+
+    # In Trio's thread.
+
+    def _begin(self) -> None:
+        if self._run.over:
+            error = RuntimeError("run_in_trio(): the run of this child is over")
+            self._settle(partial(self.set_exception, error))
+        else:
+            start_soon = self._run.calls.start_soon
+            self._context.run(partial(start_soon, self._carry_out, name=name_of(self._async_fn)))
+
+    @trio.lowlevel.enable_ki_protection  # so that Ctrl-C is the program's and not some agent's
+    async def _carry_out(self) -> None:
+        current_run.set(None)
+        if self._run.child is not None:
+            _current_child.set(self._run.child)
+        settle: Callable[[], object] = super().cancel
+        try:
+            with self._scope:
+                settle = partial(self._returned, await self._async_fn())
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  (handed over)
+            settle = partial(self.set_exception, error)
+        finally:
+            self._settle(settle)
+
+    def _settle(self, settle: Callable[[], object]) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self.get_loop().call_soon_threadsafe(settle)

@@ -1,0 +1,154 @@
+"""Where a run's asyncio loop turns: in Trio's thread by trio-asyncio, or in a thread of its own.
+
+trio-asyncio is imported here alone, and only where it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from .run import Run
+
+
+async def host_in_thread(run: Run) -> None:
+    """Turn a run's loop in a thread of its own; leave the thread behind when time is up."""
+    context = run.context()
+
+    def in_thread() -> None:
+        # A factory, since trio-asyncio, where it is imported, replaces asyncio's own.
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            try:
+                runner.run(run.main(), context=context)
+            except BaseException as error:  # noqa: BLE001, ASYNC103  (raised when the run has ended)
+                run.fail(error)
+
+    with run.time_left:
+        await trio.to_thread.run_sync(
+            in_thread, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+        )
+    if run.time_left.cancelled_caught:
+        run.ignored_cancellation("it was left in its thread")
+
+
+async def host_in_loop(run: Run) -> None:
+    """Turn a run's loop in Trio's thread; close its coroutines when time is up."""
+    import trio_asyncio
+
+    try:
+        async with trio_asyncio.open_loop() as loop:
+            _fence(loop, run)
+            try:
+                with run.time_left:
+                    await _until_done(loop.create_task(run.main(), context=run.context()))
+                    await _cancel_all(loop, run)
+                    await _until_done(loop.create_task(loop.shutdown_asyncgens()))
+                    await _cancel_all(loop, run)
+            finally:
+                _kill(asyncio.all_tasks(loop), loop, run)
+                del loop.stop  # which open_loop itself needs
+    except BaseExceptionGroup as group:
+        for error in _leaves(group):
+            if not isinstance(error, trio.Cancelled):
+                run.fail(error)
+
+
+def _fence(loop: Any, run: Run) -> None:  # noqa: ANN401  (trio-asyncio has no types)
+    """Keep the code from ending or taking over more than its own run."""
+
+    def refuse(name: str, advice: str) -> None:
+        def refused(*_args: object) -> None:
+            raise RuntimeError(f"loop.{name}() is not for the code of a child: {advice}")
+
+        setattr(loop, name, refused)
+
+    def guard(name: str, position: int) -> None:
+        """Have the callback at that position of the method's arguments called by the run."""
+        original = getattr(loop, name)
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            return original(*args[:position], run.call, *args[position:], **kwargs)
+
+        setattr(loop, name, guarded)
+
+    refuse("stop", "return, or raise an error")
+    refuse("add_signal_handler", "signals are the program's")
+    guard("call_soon", 0)
+    guard("call_soon_threadsafe", 0)
+    guard("call_later", 1)
+    guard("call_at", 1)
+    guard("_add_reader", 1)
+    guard("_add_writer", 1)
+
+
+async def _until_done(future: asyncio.Future[Any]) -> None:
+    done = trio.Event()
+    future.add_done_callback(lambda _: done.set())
+    await done.wait()
+
+
+async def _cancel_all(loop: asyncio.AbstractEventLoop, run: Run) -> None:
+    """End all tasks of a loop, those included that they start meanwhile."""
+    while tasks := asyncio.all_tasks(loop):
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            await _until_done(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                run.fail(error)
+
+
+def _kill(tasks: Collection[Any], loop: Any, run: Run) -> None:  # noqa: ANN401
+    """Close the coroutines of tasks that did not end, and let the loop call nothing any more."""
+    if not tasks:
+        return
+    run.ignored_cancellation("its coroutines were closed")
+    run.killed = True
+    loop._asyncgens.clear()  # open_loop would wait for what can no longer be finalized
+    for task in tasks:
+        asyncio._unregister_task(task)
+        task._log_destroy_pending = False
+        for _ in range(10):  # each close() ends one more block that awaits while it is closed
+            with suppress(Exception, SystemExit, KeyboardInterrupt):
+                task.get_coro().close()
+                break
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for member in error.exceptions for leaf in _leaves(member)]
+    return [error]
+
+
+@functools.cache
+def check_trio_asyncio() -> None:
+    """Raise a `RuntimeError` that says what to do, unless trio-asyncio can work here."""
+    try:
+        import trio_asyncio  # noqa: F401
+    except (ImportError, AttributeError) as error:  # the latter on Python 3.14
+        raise RuntimeError(
+            "isolation='loop' needs trio-asyncio, which cannot be imported: install "
+            "actp-supervise[asyncio] (Python 3.13 or older), or use isolation='thread'"
+        ) from error
+    import _asyncio
+
+    names = ("get_running_loop", "_get_running_loop", "get_event_loop", "current_task")
+    originals = [getattr(_asyncio, name) for name in names if hasattr(_asyncio, name)]
+    for module_name, module in sorted(sys.modules.items()):
+        if module_name.split(".")[0] in {"_asyncio", "asyncio", "trio_asyncio"}:
+            continue
+        for name, value in tuple(getattr(module, "__dict__", {}).items()):
+            if any(value is original for original in originals):
+                raise RuntimeError(
+                    f"isolation='loop' cannot work: {module_name} took asyncio's {name} before "
+                    "trio_asyncio was imported, and would find no running loop; write 'import "
+                    "trio_asyncio' first in the main module, or use isolation='thread'"
+                )

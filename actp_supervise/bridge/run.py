@@ -1,0 +1,289 @@
+"""`asyncio_child`, and a run of it as Trio sees it; `hosts` turns its asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import sys
+import traceback
+from contextlib import suppress
+from contextvars import Context, copy_context
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, cast
+
+import trio
+
+from actp_supervise.child import _current_child, check_async_fn, check_seconds
+from actp_supervise.errors import SupervisionError
+
+from .calls import current_run
+from .hosts import check_trio_asyncio, host_in_loop, host_in_thread
+from .view import AsyncioView
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from types import FrameType
+
+    from actp_supervise.child import Child
+
+P = ParamSpec("P")
+
+CANCEL_TIMEOUT: Final = 3.0
+"""Seconds that cancelled asyncio code has to end, where `asyncio_child` is given no other.
+
+Less than `OVERDUE_AFTER`, so that what is ended by force is not also reported as overdue.
+"""
+
+
+class CancellationIgnored(SupervisionError):
+    """Asyncio code went on after it was cancelled: it was closed, or left in its thread."""
+
+
+def asyncio_child(
+    async_fn: Callable[P, Awaitable[object]],
+    *,
+    isolation: Literal["loop", "thread"] = "loop",
+    cancel_timeout: float = CANCEL_TIMEOUT,
+) -> Callable[P, Coroutine[Any, Any, None]]:
+    """Make a Trio async function that runs an asyncio one, in an asyncio loop of its own.
+
+    The run ends with `async_fn`: tasks that it left behind are cancelled, its async generators
+    closed. An error that nobody looks at, in a background task or a callback, cancels `async_fn`
+    and is the child's crash; so are ``SystemExit``, ``KeyboardInterrupt``, and a ``CancelledError``
+    that nobody sent. Cancellation arrives as one ``asyncio.CancelledError``.
+
+    Args:
+        async_fn: The asyncio code. It gets the child's arguments and, where the child was started
+            with `Supervisor.start`, ``task_status``.
+        isolation: ``"loop"`` turns the loop in Trio's thread and on Trio's clock: cheap, but code
+            that blocks delays everybody. ``"thread"`` gives the loop a thread, where it does not.
+        cancel_timeout: Seconds that the code has to end once it is cancelled. Then, with
+            ``"loop"``, its coroutines are closed and its loop stops; with ``"thread"`` it is left
+            in its thread. In both cases the run ends with `CancellationIgnored`.
+
+    Raises:
+        RuntimeError: If ``"loop"`` cannot work: trio-asyncio is missing, or was imported too late.
+        TypeError: If `async_fn` cannot be called.
+        ValueError: If an option is out of range.
+    """
+    check_async_fn(async_fn)
+    check_seconds("cancel_timeout", cancel_timeout)
+    hosts = {"loop": host_in_loop, "thread": host_in_thread}
+    if isolation not in hosts:
+        raise ValueError(f"isolation must be 'loop' or 'thread', not {isolation!r}")
+    if isolation == "loop":
+        check_trio_asyncio()
+
+    @functools.wraps(async_fn)
+    async def child(*args: P.args, **kwargs: P.kwargs) -> None:
+        run = Run(cancel_timeout)
+        given: dict[str, Any] = dict(kwargs)
+        if "task_status" in given:
+            given["task_status"] = _TaskStatus(run, given["task_status"])
+        code: Callable[..., Awaitable[object]] = async_fn
+        await run.carry_out(partial(code, *args, **given), hosts[isolation])
+
+    return child
+
+
+class _TaskStatus:
+    """Trio's ``task_status``, for asyncio code in whatever thread."""
+
+    def __init__(self, run: Run, task_status: trio.TaskStatus[object]) -> None:
+        self._run = run
+        self._task_status = task_status
+
+    def started(self, value: object = None) -> None:
+        self._run.soon(self._task_status.started, value)
+
+
+class Run:
+    """One run of asyncio code."""
+
+    calls: trio.Nursery  # what the code has running in Trio
+
+    def __init__(self, cancel_timeout: float) -> None:
+        self.child = _current_child.get(None)
+        self.token = trio.lowlevel.current_trio_token()
+        self.time_left = trio.CancelScope()  # a host holds it around the loop; `end` limits it
+        self.over = False  # nothing is to be done in Trio for the code any more
+        self.killed = False  # nor in its loop
+        self._cancel_timeout = cancel_timeout
+        self._view: AsyncioView | None = None
+        if self.child is not None:
+            self._view = AsyncioView(self.child.name, partial(self.soon, self.child.beat))
+        self._errors: list[BaseException] = []
+        self._ending = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelled = False
+
+    # In Trio's thread.
+
+    async def carry_out(
+        self, code: Callable[[], Awaitable[object]], host: Callable[[Run], Awaitable[None]]
+    ) -> None:
+        """Run the code to its end; its errors take the place of a cancellation."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._code = code
+        forget = self.child and self.child._on_stop_requested(self._stop_requested)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._end_when_cancelled)
+                with trio.CancelScope(shield=True):  # bounded, since a cancellation calls `end`
+                    async with trio.open_nursery() as self.calls:
+                        try:
+                            await host(self)
+                        finally:
+                            self.over = True
+                        self.calls.cancel_scope.cancel(reason="the asyncio code has ended")
+                nursery.cancel_scope.cancel(reason="the asyncio code has ended")
+        finally:
+            if forget is not None:
+                forget()
+            errors, self._errors = [_as_exception(error) for error in self._errors], []
+            if errors:
+                raise errors[0] if len(errors) == 1 else ExceptionGroup("asyncio code", errors)
+
+    async def _end_when_cancelled(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Cancel the code if it still runs; from now on its time is limited."""
+        if not self._ending:
+            self._ending = True
+            self.time_left.deadline = trio.current_time() + self._cancel_timeout
+            self._to_asyncio(self._cancel_code)
+
+    def context(self) -> Context:
+        """Return a copy of the caller's context, to run the code in."""
+        context = copy_context()
+        context.run(current_run.set, self)
+        if self._view is not None:
+            context.run(_current_child.set, cast("Child", self._view))
+        return context
+
+    def _stop_requested(self) -> None:
+        if self._view is not None:
+            self._view.stopping.set()
+            self._to_asyncio(self._view.stopping.wake)
+
+    def _to_asyncio(self, callback: Callable[[], object]) -> None:
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(callback)
+
+    # In whatever thread.
+
+    def fail(self, error: BaseException) -> None:
+        """Note an error, and end the run."""
+        if not self.killed and not any(known is error for known in self._errors):
+            self._errors.append(error)
+        with suppress(trio.RunFinishedError):
+            self.token.run_sync_soon(self.end)
+
+    def soon(self, sync_fn: Callable[..., object], *args: object) -> None:
+        """Have `sync_fn` called in Trio's thread, unless the run is over by then."""
+        self.token.run_sync_soon(self._unless_over, sync_fn, args)
+
+    def _unless_over(self, sync_fn: Callable[..., object], args: tuple[object, ...]) -> None:
+        try:
+            if not self.over:
+                sync_fn(*args)
+        except Exception as error:  # noqa: BLE001  (raised when the run has ended)
+            self.fail(error)
+
+    # In the asyncio loop.
+
+    async def main(self) -> None:
+        """Run the code; the loop's host waits for this task."""
+        self._task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._on_unhandled)
+        if self._view is not None and self._view.stopping:
+            self._view.stopping.wake()
+        try:
+            if not self._ending:
+                await self._code()
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001, ASYNC103  (raised when the run has ended)
+            is_ours = isinstance(error, asyncio.CancelledError) and (
+                self._cancelled or self._errors
+            )
+            if not is_ours:
+                self.fail(error)
+        finally:
+            self.token.run_sync_soon(self.end)
+
+    def _cancel_code(self) -> None:
+        if self._task is not None and not self._cancelled:
+            self._cancelled = True
+            self._task.cancel("the child was cancelled")
+
+    @trio.lowlevel.enable_ki_protection  # so that Ctrl-C is the program's and not some agent's
+    def call(self, callback: Callable[..., object], *args: object) -> None:
+        """Call a callback for a loop in Trio's thread, which would not survive these errors."""
+        try:
+            if not self.killed:
+                callback(*args)
+        except (SystemExit, KeyboardInterrupt) as error:
+            self.fail(error)
+
+    def _on_unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        # What broke a connection was told to its protocol; for asyncio too it is only worth a log.
+        if error is None or "transport" in context or self.over:
+            asyncio.BaseEventLoop.default_exception_handler(
+                cast("asyncio.BaseEventLoop", loop), context
+            )
+        else:
+            self.fail(error)
+
+    def ignored_cancellation(self, what_now: str) -> None:
+        """Note that the code did not end in time, and where it is."""
+        tasks = set() if self._loop is None else asyncio.all_tasks(self._loop)
+        where = "; ".join(sorted(_where(task) for task in tasks))
+        self.fail(
+            CancellationIgnored(
+                f"asyncio code went on for {self._cancel_timeout} s after it was cancelled; "
+                f"{what_now}: {where}"
+            )
+        )
+
+
+def _where(task: asyncio.Task[Any]) -> str:
+    """Return the lines at which a task is, the outermost first; also if it runs just now."""
+    frames: list[FrameType] = []
+    inner: Any = task.get_coro()
+    while inspect.iscoroutine(inner) and inner.cr_frame is not None:
+        frames.append(inner.cr_frame)
+        inner = inner.cr_await
+    for top in sys._current_frames().values():
+        stack = [frame for frame, _ in traceback.walk_stack(top)]
+        if frames and frames[-1] in stack:
+            frames += reversed(stack[: stack.index(frames[-1])])
+    lines = [
+        f"{frame.f_code.co_qualname} ({Path(frame.f_code.co_filename).name}:{frame.f_lineno})"
+        for frame in frames
+        if frame.f_code is not Run.main.__code__
+    ]
+    return " > ".join(lines) or task.get_name()
+
+
+def _as_exception(error: BaseException) -> Exception:
+    """Turn what would end more than a child into a plain error of that child."""
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        message = "asyncio code ended with CancelledError, but nobody had cancelled it"
+    else:
+        message = f"asyncio code raised {error!r}, which ends this child alone"
+    result = SupervisionError(message)
+    result.__cause__ = error
+    return result

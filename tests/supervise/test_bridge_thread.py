@@ -1,0 +1,161 @@
+"""Asyncio code in a thread of its own. Its time is real, so the waits here are short."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+import pytest
+import trio
+
+from actp_supervise import ChildState, Restart, current_child, open_supervisor
+from actp_supervise.bridge import CancellationIgnored, asyncio_child, run_in_trio
+from actp_supervise.events import ChildStarted
+
+
+@pytest.fixture
+def released():
+    """What a test's blocking code waits for; set at the end, so that no thread stays behind."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+async def test_code_that_blocks_delays_nobody(released):
+    async def code():
+        assert released.wait(30)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asyncio_child(code, isolation="thread"))
+        for _ in range(5):
+            await trio.sleep(0.01)
+        released.set()
+
+
+async def test_code_that_blocks_sees_that_it_is_asked_to_stop(released):
+    record = []
+
+    async def code():
+        child = current_child()
+        while not child.stopping:
+            released.wait(0.005)
+        record.append("stopped")
+
+    async with open_supervisor() as supervisor:
+        supervisor.start_soon(asyncio_child(code, isolation="thread"))
+        await trio.sleep(0.05)
+        await supervisor.shutdown()
+
+    assert record == ["stopped"]
+
+
+async def test_stuck_code_is_left_in_its_thread_and_the_error_says_where(released):
+    async def code():
+        released.wait(30)
+
+    start = trio.current_time()
+    with (
+        pytest.raises(CancellationIgnored, match=r"0\.2 s .*thread: .*code \(test_bridge_thread"),
+        trio.move_on_after(0.1),
+    ):
+        await asyncio_child(code, isolation="thread", cancel_timeout=0.2)()
+
+    assert 0.3 <= trio.current_time() - start < 5
+
+
+async def test_code_that_swallows_its_cancellation_is_left_in_its_thread(released):
+    async def stubborn():
+        while not released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    with (
+        pytest.raises(CancellationIgnored, match=r"stubborn \(test_bridge_thread"),
+        trio.move_on_after(0.1),
+    ):
+        await asyncio_child(stubborn, isolation="thread", cancel_timeout=0.1)()
+
+
+async def test_code_whose_left_behind_thread_is_stuck_is_left_too(released):
+    async def code():
+        asyncio.get_running_loop().run_in_executor(None, released.wait, 30)
+        await asyncio.sleep(0.01)
+
+    with pytest.raises(CancellationIgnored, match="left in its thread"):
+        await asyncio_child(code, isolation="thread", cancel_timeout=0.1)()
+
+
+async def test_code_left_in_its_thread_reaches_neither_trio_nor_the_next_run(released):
+    record = []
+    ended = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    async def code():
+        child = current_child()
+        released.wait(30)
+        child.beat()
+        try:
+            await run_in_trio(trio.sleep, 0)
+        except RuntimeError as error:
+            record.append(str(error))
+        token.run_sync_soon(ended.set)
+
+    codes = iter([asyncio_child(code, isolation="thread", cancel_timeout=0.1), trio.sleep_forever])
+
+    async def run_the_next():
+        await next(codes)()
+
+    async with open_supervisor(shutdown_timeout=0) as supervisor:
+        async with supervisor.subscribe() as events:
+            child = supervisor.start_soon(run_the_next, watchdog=0.4)
+            async for event in events:
+                if isinstance(event, ChildStarted) and event.restarts == 1:
+                    break
+        beat = child._beat_at
+        released.set()
+        await ended.wait()
+        assert child._beat_at == beat
+        await supervisor.shutdown()
+
+    assert record == ["run_in_trio(): the run of this child is over"]
+
+
+async def test_cancellation_ends_a_waiting_thread_at_once():
+    async def code():
+        await asyncio.sleep(1000)
+
+    start = trio.current_time()
+    with trio.move_on_after(0.1) as scope:
+        await asyncio_child(code, isolation="thread")()
+
+    assert scope.cancelled_caught
+    assert trio.current_time() - start < 2
+
+
+async def test_the_loop_is_asyncios_own_even_where_trio_asyncio_is_imported():
+    record = []
+
+    async def code():
+        record.append(type(asyncio.get_running_loop()))
+
+    await asyncio_child(code, isolation="thread")()
+
+    assert record == [asyncio.SelectorEventLoop]
+
+
+async def test_children_in_threads_use_up_no_threads_of_others():
+    count = trio.to_thread.current_default_thread_limiter().total_tokens + 1
+    barrier = threading.Barrier(count)
+
+    async def code():
+        barrier.wait(30)
+
+    async with open_supervisor() as supervisor:
+        for n in range(count):
+            supervisor.start_soon(
+                asyncio_child(code, isolation="thread"), name=str(n), restart=Restart.TRANSIENT
+            )
+        await trio.to_thread.run_sync(int)
+
+    assert all(child.state is ChildState.FINISHED for child in supervisor.children)
