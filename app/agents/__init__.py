@@ -1,0 +1,1 @@
+"""The domain agents: asyncio code that does tasks by talking to Claude."""

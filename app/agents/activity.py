@@ -1,0 +1,119 @@
+"""What an agent is doing: written in the agent's loop, read in Trio's thread.
+
+Two clocks are kept apart. *Alive*: the agent's own loop turned (`beat`). *Progress*: it took a step
+(a look at the queue, a turn, a tool call), or said until when it waits for something. An agent that
+waits for a model, or is throttled until a known time, is alive and gets on; it is not stale.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Activity:
+    """The doings of one run of an agent. Single assignments only, so no lock is needed.
+
+    Args:
+        clock: Trio's clock, as a function that any thread may call.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.beat_at = clock()
+        self.progress_at: float | None = None
+        """When it last reported progress; None for code that never has, which then need not."""
+        self.waiting_until: float | None = None
+        self.throttled_until: float | None = None
+        self.paused: str | None = None
+        """Why it takes no tasks, where it does not."""
+        self.doing = "starting"
+        self.task_id: str | None = None
+        self.step = 0
+        self.tasks_done = 0
+        self.tasks_failed = 0
+        self.last_run_at: str | None = None
+        """When its last task ended, ISO 8601 in UTC."""
+
+    # In the agent's loop.
+
+    def beat(self) -> None:
+        """Vouch for the loop: it turns."""
+        self.beat_at = self._clock()
+
+    def progress(
+        self, doing: str, *, task_id: str | None = None, step: int = 0, within: float | None = None
+    ) -> None:
+        """Report a step.
+
+        Args:
+            doing: What it does now, for an operator.
+            task_id: The task that it works on.
+            step: The turn of the conversation.
+            within: Seconds until the next step, where it may take longer than usual.
+        """
+        now = self._clock()
+        self.doing = doing
+        self.task_id = task_id
+        self.step = step
+        self.waiting_until = None if within is None else now + within
+        self.throttled_until = None
+        self.progress_at = now
+
+    def throttle(self, seconds: float, doing: str) -> None:
+        """Report that the model makes it wait so long; it stays at the same task and step."""
+        self.doing = doing
+        self.throttled_until = self.waiting_until = self._clock() + seconds
+        self.progress_at = self._clock()
+
+    def pause(self, reason: str) -> None:
+        """Report that it takes no more tasks until somebody resumes it, or a day ends."""
+        self.paused = reason
+        self.doing = f"paused: {reason}"
+        self.task_id = None
+
+    def resume(self) -> None:
+        """Report that it takes tasks again."""
+        self.paused = None
+        self.progress("idle")
+
+    # In Trio's thread.
+
+    def stale(self, threshold: float) -> str | None:
+        """Say why the agent counts as hung, or None where it does not.
+
+        Args:
+            threshold: Seconds without a beat, or without the progress that was due.
+        """
+        now = self._clock()
+        silent = now - self.beat_at
+        if silent > threshold:
+            return f"its loop has not turned for {silent:.0f} s"
+        if self.progress_at is None or self.paused is not None:
+            return None
+        due = max(self.progress_at, self.waiting_until or 0.0) + threshold
+        if now > due:
+            return f"no progress for {now - self.progress_at:.0f} s while {self.doing}"
+        return None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return it as JSON for the registry's `health`; ages and waits in seconds."""
+        now = self._clock()
+        return {
+            "doing": self.doing,
+            "task_id": self.task_id,
+            "step": self.step,
+            "heartbeat_age": round(now - self.beat_at, 3),
+            "progress_age": None if self.progress_at is None else round(now - self.progress_at, 3),
+            "throttled_for": (
+                None
+                if self.throttled_until is None
+                else round(max(0.0, self.throttled_until - now), 3)
+            ),
+            "paused": self.paused,
+            "tasks_done": self.tasks_done,
+            "tasks_failed": self.tasks_failed,
+            "last_run_at": self.last_run_at,
+        }
