@@ -135,8 +135,8 @@ def _arguments(
             continue
         elif positional or parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             raise AgentClassError(
-                f"{path!r}: its constructor wants {parameter.name!r}, which nobody can give; it may "
-                "take 'context' and 'model'"
+                f"{path!r}: its constructor wants {parameter.name!r}, which nobody can give; it "
+                "may take 'context' and 'model'"
             )
         else:
             positional = (context,)
