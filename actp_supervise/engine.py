@@ -112,7 +112,7 @@ class Engine:
         finally:
             if not attempt.resolved:  # the caller was cancelled, and nobody else knows the child
                 child._dropped = True
-                self._ask_soon(child, Intent.STOP, timeout=0.0)
+                self._stop_soon(child, timeout=0.0)
 
     async def stop(self, name: str) -> None:
         """See `Supervisor.stop`."""
@@ -130,6 +130,8 @@ class Engine:
             child._attempt = Attempt(keep=True)
         attempt = child._attempt
         if child in self._group:
+            if child._intent is Intent.STOP:
+                child._intent = Intent.GROUP
             self._group.hurry()
         elif not child.is_live:
             self.begin_run(child)
@@ -334,15 +336,15 @@ class Engine:
         child.state = ChildState.STOPPED
         if error is not None or self.hub.wants(ev.ChildStopped):
             self.hub.emit(ev.ChildStopped, child.path, error=error)
-        if intent is Intent.RESTART and not self.stopping and not child._dropped:
-            self.begin_run(child)
-        elif child in self._group and child.restart is not Restart.TEMPORARY:
+        if intent is not Intent.STOP and self._group.awaits(child):
             self._group.wait(child)
+        elif intent is Intent.RESTART and child not in self._group and not self.stopping:
+            self.begin_run(child)
         else:
             self._over(child)
 
     def _ended_by_itself(self, child: Child, error: BaseException | None) -> None:
-        if child._attempt is not None:
+        if child._attempt is not None and child not in self._group:
             self._attempt_failed(child, error)
             return
         for_good = error is not None and _is_do_not_restart(error)
@@ -364,7 +366,7 @@ class Engine:
             if self.hub.wants(ev.ChildFailed):
                 self.hub.emit(ev.ChildFailed, child.path, error=error)
             self._over(child, by_itself=True)
-        elif child in self._group and child.restart is not Restart.TEMPORARY:
+        elif self._group.awaits(child):
             self._group.wait(child)
         else:
             self._over(child, by_itself=True)
@@ -488,14 +490,18 @@ class Engine:
     async def _stop(self, child: Child) -> None:
         if self._closed.is_set():
             raise SupervisorClosedError(f"supervisor {self.name!r} has stopped")
-        child._held = True
-        self._group.discard(child)
+        self._stop_soon(child)
         if child.is_live:
-            self._ask_soon(child, Intent.STOP)
             await self._until_ended(child)
         else:
-            self._stay_stopped(child)
             await trio.lowlevel.checkpoint()
+
+    def _stop_soon(self, child: Child, *, timeout: float | None = None) -> None:
+        child._held = True
+        if child.is_live:
+            self._ask_soon(child, Intent.STOP, timeout=timeout)
+        else:
+            self._stay_stopped(child)
 
     def _stay_stopped(self, child: Child) -> None:
         """Stop a child that does not run, where it waits for its group's restart."""
@@ -509,6 +515,8 @@ class Engine:
         scope = child._scope
         if scope is None:
             return
+        if intent is Intent.GROUP and child._intent is Intent.STALLED:
+            return  # it is being cancelled, and will have crashed
         if intent is not Intent.GROUP or child._intent is not Intent.STOP:
             child._intent = intent
         if not child._asked:
@@ -536,6 +544,8 @@ class Engine:
             self.spawn(self.see_off, child, child._scope)
 
     def _cancel_run(self, child: Child, scope: trio.CancelScope, timeout: float) -> None:
+        if scope.cancel_called:  # it is overdue from then on, not from now
+            return
         child._cancel_at = trio.current_time() + timeout
         if timeout > 0:
             scope.deadline = child._cancel_at
@@ -567,7 +577,7 @@ class Engine:
         if self.stopping:
             return
         self.stopping = True
-        self._group.look()
+        self._group.disband()
         self.spawn(self._stop_all)
 
     async def _stop_all(self) -> None:

@@ -38,21 +38,22 @@ class GroupRestart:
     def __contains__(self, child: Child) -> bool:
         return child in self._members
 
+    def awaits(self, child: Child) -> bool:
+        """Say whether the group will start a member again: a temporary one it only stops."""
+        return child in self._members and child.restart is not Restart.TEMPORARY
+
     def restart(self, failed: Child, delay: float) -> None:
         """Take a failed child and all that its strategy takes with it into the group."""
         engine = self._engine
         for member in affected(engine.strategy, engine.children, failed):
-            # What somebody stopped stays stopped; what failed for good stays failed.
-            is_out = member._held or member._dropped or member.state is ChildState.FAILED
-            if member is failed or not is_out:
+            # What somebody stopped stays stopped and what failed for good stays failed; but no
+            # member starts while one that it may depend on is still on its way out.
+            stays_out = member._held or member.state is ChildState.FAILED
+            if member is failed or member.is_live or not stays_out:
                 self._members[member] = None
         self._start_at = max(self._start_at, trio.current_time() + delay)
-        for member in tuple(self._members):
-            if member.is_live:
-                continue
-            if member.restart is Restart.TEMPORARY:
-                del self._members[member]
-            else:
+        for member in self._members:
+            if not member.is_live:
                 self.wait(member)
         self.look()
         if not self._running:
@@ -69,6 +70,11 @@ class GroupRestart:
         if child in self._members:
             del self._members[child]
             self.look()
+
+    def disband(self) -> None:
+        """Take all children out, because their supervisor stops."""
+        self._members.clear()
+        self.look()
 
     def hurry(self) -> None:
         """Cut the group's delay short."""
@@ -99,7 +105,6 @@ class GroupRestart:
                 starting = order[0]
                 del self._members[starting]
                 engine.begin_run(starting)
-        self._members.clear()
         self._start_at = 0.0
         self._running = False
         self._news = None
