@@ -300,8 +300,9 @@ def _log(event: Event) -> None:
     if not logger.isEnabledFor(level):
         return
     extra = {"action": event.action, "path": "/".join(event.path)}
-    if isinstance(event, ChildCrashed):
-        logger.log(level, "%s\n%s", event, event.traceback, extra=extra)
+    traceback = getattr(event, "traceback", None)
+    if traceback is not None:
+        logger.log(level, "%s\n%s", event, traceback, extra=extra)
     else:
         logger.log(level, "%s", event, extra=extra)
 

@@ -1,0 +1,143 @@
+"""What becomes of a job's moments: runs, their outcomes, and the events that tell of them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar, Final, final
+
+from .errors import ErrorText
+from .events import Event
+
+
+class Overlap(StrEnum):
+    """What happens when a run is due while the last one of its job is still under way."""
+
+    SKIP = "skip"
+    """It is left out, and recorded as skipped."""
+    QUEUE = "queue"
+    """It waits for its turn. Then `misfire_grace` and `coalesce` apply to those that wait."""
+    REPLACE = "replace"
+    """The one under way is stopped, as a child is; then the new one begins."""
+    ALLOW = "allow"
+    """Both run."""
+
+
+class Outcome(StrEnum):
+    """How a run ended, or why there was none."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """It raised."""
+    TIMED_OUT = "timed_out"
+    """It was cancelled after its job's `timeout`."""
+    CANCELLED = "cancelled"
+    """It was stopped: by the scheduler's end, or replaced."""
+    SKIPPED = "skipped"
+    """It never began: `Overlap.SKIP`, or its job was paused or removed while it waited."""
+    MISSED = "missed"
+    """It never began: too late by `misfire_grace`, or coalesced into a later one."""
+    INTERRUPTED = "interrupted"
+    """Its daemon died while it ran."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What became of one moment of a job, or of one `Scheduler.run_now`."""
+
+    scheduled_at: datetime
+    """The moment, by the schedule and without jitter."""
+    started_at: datetime | None = None
+    """By the wall clock; None if it never began."""
+    finished_at: datetime | None = None
+    """By the wall clock; None while it runs."""
+    outcome: Outcome | None = None
+    """None while it runs."""
+    error: str | None = None
+    """One line on why it did not succeed."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold: moments in ISO 8601."""
+        return {
+            "scheduled_at": self.scheduled_at.isoformat(),
+            "started_at": None if self.started_at is None else self.started_at.isoformat(),
+            "finished_at": None if self.finished_at is None else self.finished_at.isoformat(),
+            "outcome": self.outcome,
+            "error": self.error,
+        }
+
+
+# Events, handed out with those of the scheduler's supervisor; a path ends with the job's name.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RunEvent(Event):
+    run: Run
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        values = Event.to_dict(self)
+        del values["run"]
+        return values | self.run.to_dict()
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(_RunEvent):
+    """A run of a job began."""
+
+    action: ClassVar[str] = "run_started"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished(_RunEvent):
+    """A run succeeded, or was stopped."""
+
+    action: ClassVar[str] = "run_finished"
+    level: ClassVar[int] = logging.INFO
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFailed(_RunEvent):
+    """A run failed, took longer than its timeout, or was interrupted."""
+
+    action: ClassVar[str] = "run_failed"
+    level: ClassVar[int] = logging.ERROR
+    traceback: ErrorText | None
+    """The formatted traceback, where it raised."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunMissed(_RunEvent):
+    """A run that was due never began: it was missed or skipped."""
+
+    action: ClassVar[str] = "run_missed"
+    level: ClassVar[int] = logging.WARNING
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockJumped(Event):
+    """The wall clock went another way than Trio's: it was set, or the machine slept."""
+
+    action: ClassVar[str] = "clock_jumped"
+    level: ClassVar[int] = logging.WARNING
+    seconds: float
+    """By how much; negative if it was set back."""
+
+
+EVENT_OF: Final = {
+    Outcome.SUCCEEDED: RunFinished,
+    Outcome.CANCELLED: RunFinished,
+    Outcome.FAILED: RunFailed,
+    Outcome.TIMED_OUT: RunFailed,
+    Outcome.INTERRUPTED: RunFailed,
+    Outcome.SKIPPED: RunMissed,
+    Outcome.MISSED: RunMissed,
+}
+"""Which event tells of which outcome."""

@@ -1,0 +1,485 @@
+"""When something is due: `Cron`, `Every`, `At`, `AnyOf`. Pure: a moment in, a moment out.
+
+All moments are aware datetimes, and they are compared as points in time, whatever their zones.
+``cronsim`` reads the expressions and says which days they mean; the walk from one moment to the
+next is done here, because it has to be right in every zone.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from bisect import bisect_left, bisect_right
+from calendar import monthrange
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from functools import lru_cache
+from typing import Final, final
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+from cronsim.cronsim import Field
+
+_SECOND: Final = timedelta(seconds=1)
+_DAY: Final = timedelta(days=1)
+_YEARS: Final = 50
+"""How far ahead a match is sought, as in cronsim: February has five Mondays once in 28 years."""
+
+_NICKNAMES: Final = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+
+
+class Trigger(ABC):
+    """What says when a job is due. Derive from it for a schedule of your own."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def next_after(self, moment: datetime) -> datetime | None:
+        """Return the first moment strictly later than `moment`; None if there is none.
+
+        Args:
+            moment: Aware, in any zone. The answer is in the trigger's own zone if it has one, else
+                in this one.
+
+        Raises:
+            ValueError: If `moment` is naive.
+        """
+
+    def upcoming(self, n: int, after: datetime) -> tuple[datetime, ...]:
+        """Return the first `n` moments later than `after`; fewer where there are no more."""
+        moments: list[datetime] = []
+        moment = self.next_after(after)
+        while moment is not None and len(moments) < n:
+            moments.append(moment)
+            moment = self.next_after(moment)
+        return tuple(moments)
+
+    def anchored(self, moment: datetime) -> Trigger:
+        """Return the same schedule with its start fixed, where it has none of its own."""
+        return self
+
+
+@final
+@dataclass(frozen=True, slots=True, init=False)
+class Cron(Trigger):
+    """A cron expression, read in a time zone.
+
+    Five fields (minute, hour, day of month, month, day of week), or six with seconds first; lists,
+    ranges, steps and names; ``L`` and ``LW`` in the day of month; ``5L`` and ``MON#2`` in the day
+    of week, where Sunday is 0 and 7; ``@hourly``, ``@daily``, ``@weekly``, ``@monthly``,
+    ``@yearly``.
+
+    >>> from datetime import datetime
+    >>> from zoneinfo import ZoneInfo
+    >>> start = datetime(2026, 3, 7, 12, 0, tzinfo=ZoneInfo("America/New_York"))
+    >>> for moment in Cron("30 2 * * *").upcoming(2, after=start):
+    ...     print(moment)  # on the 8th there is no half past two
+    2026-03-08 03:00:00-04:00
+    2026-03-09 02:30:00-04:00
+
+    Two are equal if their text and their zone are, spacing, letter case and nicknames aside.
+
+    Args:
+        expression: The fields, or a nickname.
+        timezone: An IANA name or a tzinfo; None reads the expression in the zone of the moment
+            that is asked about, which for a job is its scheduler's.
+
+    Raises:
+        ValueError: If a field is bad or the zone unknown; the message names it and its value.
+
+    Source:
+        Debian's cron. If the day of month or the day of week starts with a star, both must match;
+        else either. If neither minute nor hour starts with a star, then a time that the clocks
+        skip runs when they have skipped it, and one that comes twice runs the first time; the
+        others follow the wall clock as it is. cronsim has the last rule for five fields only.
+    """
+
+    expression: str
+    """The fields in capitals, spaced singly."""
+    timezone: tzinfo | None
+    _fields: _Fields = field(repr=False, compare=False)
+
+    def __init__(self, expression: str, timezone: str | tzinfo | None = None) -> None:
+        if not isinstance(expression, str):
+            raise TypeError(f"expression must be a str, not {expression!r}")
+        fields = _parse(expression)
+        object.__setattr__(self, "expression", fields.text)
+        object.__setattr__(self, "timezone", None if timezone is None else as_timezone(timezone))
+        object.__setattr__(self, "_fields", fields)
+
+    def next_after(self, moment: datetime) -> datetime | None:
+        """Return the first moment strictly later than `moment`; None within 50 years."""
+        start = _as_utc(moment)
+        zone = self.timezone or moment.tzinfo
+        assert zone is not None  # noqa: S101  (_as_utc refuses a naive moment)
+        try:
+            if isinstance(zone, timezone):
+                found = self._fields.next_after(_local(start, zone))
+                return None if found is None else found.replace(tzinfo=zone)
+            if self._fields.at_fixed_times:
+                return _next_fixed(self._fields, start, zone)
+            return _next_literal(self._fields, start, zone)
+        except OverflowError:  # the year 9999
+            return None
+
+    def __str__(self) -> str:
+        words = self._fields.sim.explain()
+        return words if self.timezone is None else f"{words} ({self.timezone})"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Every(Trigger):
+    """Every so many seconds of elapsed time, whatever the wall clocks do in between.
+
+    >>> from datetime import datetime, UTC
+    >>> Every(90.0).next_after(datetime(2026, 1, 1, tzinfo=UTC)).isoformat()
+    '2026-01-01T00:01:30+00:00'
+
+    Raises:
+        ValueError: If `seconds` is not positive and finite, or `anchor` is naive.
+    """
+
+    seconds: float
+    anchor: datetime | None = None
+    """One of the moments, from which the others are counted in both directions. None counts from
+    the moment that is asked about, which for a job is when it was added."""
+
+    def __post_init__(self) -> None:
+        if not 1e-6 <= self.seconds < math.inf or self.seconds > timedelta.max.total_seconds():
+            raise ValueError(f"seconds must be a positive number of seconds, not {self.seconds!r}")
+        if self.anchor is not None:
+            _as_utc(self.anchor, "anchor")
+
+    def next_after(self, moment: datetime) -> datetime | None:
+        """Return the first moment strictly later than `moment`."""
+        start = _as_utc(moment)
+        anchor = start if self.anchor is None else self.anchor.astimezone(UTC)
+        period = timedelta(seconds=self.seconds)
+        try:
+            found = anchor + ((start - anchor) // period + 1) * period
+            return found.astimezone(moment.tzinfo)
+        except OverflowError:  # the year 9999
+            return None
+
+    def anchored(self, moment: datetime) -> Every:
+        """Return the same with `moment` as its anchor, where it has none of its own."""
+        return self if self.anchor is not None else Every(self.seconds, moment)
+
+    def __str__(self) -> str:
+        for unit, size in (("hour", 3600), ("minute", 60), ("second", 1)):
+            count = self.seconds / size
+            if count == 1:
+                return f"Every {unit}"
+            if count.is_integer():
+                return f"Every {count:.0f} {unit}s"
+        return f"Every {self.seconds:g} seconds"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class At(Trigger):
+    """Once, at a moment.
+
+    Raises:
+        ValueError: If the moment is naive.
+    """
+
+    moment: datetime
+
+    def __post_init__(self) -> None:
+        _as_utc(self.moment)
+
+    def next_after(self, moment: datetime) -> datetime | None:
+        """Return its moment, if that is strictly later than `moment`."""
+        return self.moment if self.moment.astimezone(UTC) > _as_utc(moment) else None
+
+    def __str__(self) -> str:
+        return f"Once at {self.moment}"
+
+
+@final
+@dataclass(frozen=True, slots=True, init=False)
+class AnyOf(Trigger):
+    """Whenever any of several triggers says so; a moment that several name counts once.
+
+    Raises:
+        ValueError: If no trigger is given.
+        TypeError: If one of them is no trigger.
+    """
+
+    triggers: tuple[Trigger, ...]
+
+    def __init__(self, *triggers: Trigger) -> None:
+        if not triggers:
+            raise ValueError("AnyOf needs at least one trigger")
+        for trigger in triggers:
+            check_trigger(trigger)
+        object.__setattr__(self, "triggers", triggers)
+
+    def next_after(self, moment: datetime) -> datetime | None:
+        """Return the first moment of any of them that is strictly later than `moment`."""
+        candidates = [trigger.next_after(moment) for trigger in self.triggers]
+        found = [candidate for candidate in candidates if candidate is not None]
+        # By UTC: two moments in one zone would be compared by what the clocks show.
+        return min(found, key=_as_utc, default=None)
+
+    def anchored(self, moment: datetime) -> AnyOf:
+        """Return the same with those anchored that have no start of their own."""
+        return AnyOf(*(trigger.anchored(moment) for trigger in self.triggers))
+
+    def __repr__(self) -> str:
+        return f"AnyOf({', '.join(map(repr, self.triggers))})"
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.triggers))
+
+
+def latest_until(trigger: Trigger, moment: datetime, *, after: datetime) -> datetime | None:
+    """Return the last moment of an anchored trigger in (`after`, `moment`]; None if there is none.
+
+    It halves the span instead of walking through it: a week has 604,800 seconds.
+    """
+    low, high = _as_utc(after), _as_utc(moment)
+    zone = moment.tzinfo
+    latest = trigger.next_after(low.astimezone(zone))
+    if latest is None or _as_utc(latest) > high:
+        return None
+    low = _as_utc(latest)
+    while high - low > timedelta.resolution:
+        middle = low + (high - low) // 2
+        later = trigger.next_after(middle.astimezone(zone))
+        if later is None or _as_utc(later) > _as_utc(moment):
+            high = middle
+        else:
+            latest, low = later, _as_utc(later)
+    return latest
+
+
+def as_timezone(value: str | tzinfo) -> tzinfo:
+    """Return a zone by its IANA name; a tzinfo is returned as it is.
+
+    Raises:
+        ValueError: If there is no such zone, or it is one of pytz's, which answer wrongly.
+        TypeError: If it is neither a name nor a zone.
+    """
+    if isinstance(value, tzinfo):
+        if hasattr(value, "localize"):
+            raise ValueError(f"timezone {value!r} is pytz's: give its name, {str(value)!r}")
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f"timezone must be an IANA name or a tzinfo, not {value!r}")
+    try:
+        return ZoneInfo(value)
+    except (KeyError, ValueError, OSError):  # unknown, malformed, a directory of names
+        raise ValueError(
+            f"unknown timezone {value!r}: give an IANA name such as 'America/New_York'"
+        ) from None
+
+
+def check_trigger(value: object) -> None:
+    """Raise a `TypeError` unless the value is a trigger."""
+    if not isinstance(value, Trigger):
+        raise TypeError(f"a trigger is a Cron, Every, At or AnyOf, not {value!r}")
+
+
+# An expression, read.
+
+_kind_of_month = lru_cache(maxsize=None)(monthrange)
+
+
+class _Fields:
+    """What an expression means on the face of a clock that never skips: naive moments only."""
+
+    __slots__ = ("_days", "at_fixed_times", "hours", "minutes", "months", "seconds", "sim", "text")
+
+    def __init__(self, parts: list[str], sim: CronSim) -> None:
+        self.text = " ".join(parts)
+        self.sim = sim
+        self.seconds = tuple(sorted(sim.seconds))
+        self.minutes = tuple(sorted(sim.minutes))
+        self.hours = tuple(sorted(sim.hours))
+        self.months = frozenset(sim.months)
+        minute, hour = sim.parts[1:3]
+        self.at_fixed_times = not minute.startswith("*") and not hour.startswith("*")
+        self._days: dict[tuple[int, int], tuple[int, ...]] = {}
+
+    def next_after(self, moment: datetime) -> datetime | None:
+        """Return the first match strictly later than a naive moment."""
+        start = moment.replace(microsecond=0) + _SECOND
+        year, month = start.year, start.month
+        days = self._days_of(year, month)
+        index = bisect_left(days, start.day)
+        if index < len(days) and days[index] == start.day:
+            time = self._time_from(start.hour, start.minute, start.second)
+            if time is not None:
+                return datetime(year, month, start.day, *time)  # noqa: DTZ001
+            index += 1
+        for _ in range(12 * _YEARS):
+            if index < len(days):
+                return datetime(  # noqa: DTZ001
+                    year, month, days[index], self.hours[0], self.minutes[0], self.seconds[0]
+                )
+            year, month = (year, month + 1) if month < 12 else (year + 1, 1)
+            if year > date.max.year:
+                break
+            days = self._days_of(year, month)
+            index = 0
+        return None
+
+    def _days_of(self, year: int, month: int) -> tuple[int, ...]:
+        """Return the days of a month that match; there are only 28 kinds of month."""
+        if month not in self.months:
+            return ()
+        kind = _kind_of_month(year, month)
+        days = self._days.get(kind)
+        if days is None:
+            _, length = kind
+            dates = (date(year, month, day) for day in range(1, length + 1))
+            days = self._days[kind] = tuple(d.day for d in dates if self.sim.match_day(d))
+        return days
+
+    def _time_from(self, hour: int, minute: int, second: int) -> tuple[int, int, int] | None:
+        """Return the first time of day that matches, not before the one given."""
+        at = bisect_left(self.hours, hour)
+        if at == len(self.hours):
+            return None
+        if self.hours[at] == hour:
+            rest = self._minute_from(minute, second)
+            if rest is not None:
+                return (hour, *rest)
+            at += 1
+        if at == len(self.hours):
+            return None
+        return self.hours[at], self.minutes[0], self.seconds[0]
+
+    def _minute_from(self, minute: int, second: int) -> tuple[int, int] | None:
+        at = bisect_left(self.minutes, minute)
+        if at < len(self.minutes) and self.minutes[at] == minute:
+            index = bisect_left(self.seconds, second)
+            if index < len(self.seconds):
+                return minute, self.seconds[index]
+            at = bisect_right(self.minutes, minute)
+        if at == len(self.minutes):
+            return None
+        return self.minutes[at], self.seconds[0]
+
+
+@lru_cache(maxsize=4096)
+def _parse(expression: str) -> _Fields:
+    nickname = expression.strip().lower()
+    if nickname.startswith("@") and nickname not in _NICKNAMES:
+        known = ", ".join(sorted(_NICKNAMES))
+        raise ValueError(f"bad nickname {expression!r} for a cron expression; there are {known}")
+    text = _NICKNAMES.get(nickname, expression)
+    parts = text.upper().split()
+    if len(parts) not in {5, 6}:
+        raise ValueError(
+            f"cron expression {expression!r} has {len(parts)} fields; it needs 5, or 6 with "
+            "seconds first"
+        )
+    for kind, part, typed in zip(tuple(Field)[-len(parts) :], parts, text.split(), strict=True):
+        try:
+            kind.parse(part)
+        except (CronSimError, ValueError):  # the latter from a number of thousands of digits
+            name = kind.msg().removeprefix("Bad ")
+            raise ValueError(f"bad {name} {typed!r} in cron expression {expression!r}") from None
+    try:
+        sim = CronSim(text, datetime(2000, 1, 1, tzinfo=UTC))
+    except CronSimError:
+        raise ValueError(
+            f"bad day-of-month {text.split()[-3]!r} in cron expression {expression!r}: "
+            "its months have no such day"
+        ) from None
+    return _Fields(parts, sim)
+
+
+# The walk through a zone whose clocks are set forward and back.
+
+
+def _next_fixed(fields: _Fields, start: datetime, zone: tzinfo) -> datetime | None:
+    """Return the next moment by Debian's rule for jobs at fixed times."""
+    found = fields.next_after(_local(start, zone))
+    while found is not None:
+        moment = _first_pass(found, zone)
+        if moment.astimezone(UTC) > start:
+            return moment
+        found = fields.next_after(found)  # it was the second pass of a time that comes twice
+    return None
+
+
+def _first_pass(local: datetime, zone: tzinfo) -> datetime:
+    """Return when clocks first show `local`; if they skip it, when they have skipped it."""
+    moment = local.replace(tzinfo=zone)
+    instant = moment.astimezone(UTC)
+    if _local(instant, zone) == local:
+        return moment
+    earlier = moment.replace(fold=1).astimezone(UTC)  # read by the offset after the gap
+    return _transition(zone, earlier, instant).astimezone(zone)
+
+
+def _next_literal(fields: _Fields, start: datetime, zone: tzinfo) -> datetime | None:
+    """Return the next moment at which the clocks of a zone really show a match.
+
+    It goes on in steps within which the offset from UTC changes at most once. A long step is safe
+    where no match lies ahead, but for the day after `start`: clocks set back by less than a day may
+    show again what they showed before it.
+    """
+    offset = _offset(zone, start)
+    local = _local(start, zone)
+    while (found := fields.next_after(local)) is not None:
+        instant = (found - offset).replace(tzinfo=UTC)
+        horizon = min(instant, start + _DAY)
+        if _offset(zone, horizon) != offset:
+            start = _transition(zone, start, horizon)
+            offset = _offset(zone, start)
+            local = _local(start, zone) - _SECOND
+        elif horizon == instant:
+            return instant.astimezone(zone)
+        else:
+            start = max(horizon, instant - _DAY)
+            offset = _offset(zone, start)
+            local = _local(start, zone)
+    return None
+
+
+def _transition(zone: tzinfo, low: datetime, high: datetime) -> datetime:
+    """Return the first whole second after `low` at which the offset is that of `high`."""
+    low = low.replace(microsecond=0)
+    after = _offset(zone, high)
+    seconds = math.ceil((high - low) / _SECOND)
+    below, above = 0, seconds
+    while above - below > 1:
+        middle = (below + above) // 2
+        if _offset(zone, low + middle * _SECOND) == after:
+            above = middle
+        else:
+            below = middle
+    return low + above * _SECOND
+
+
+def _offset(zone: tzinfo, instant: datetime) -> timedelta:
+    offset = instant.astimezone(zone).utcoffset()
+    assert offset is not None  # noqa: S101  (a zone has one for every moment)
+    return offset
+
+
+def _local(instant: datetime, zone: tzinfo) -> datetime:
+    """Return what the clocks of a zone show, naive."""
+    return instant.astimezone(zone).replace(tzinfo=None, fold=0)
+
+
+def _as_utc(moment: datetime, name: str = "moment") -> datetime:
+    if not isinstance(moment, datetime):
+        raise TypeError(f"{name} must be a datetime, not {moment!r}")
+    if moment.utcoffset() is None:
+        raise ValueError(f"{name} must be aware (give it a tzinfo), not {moment!r}")
+    return moment.astimezone(UTC)
