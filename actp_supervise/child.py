@@ -148,10 +148,10 @@ class Child:
         "_ended",
         "_engine",
         "_error_text",
-        "_escorted",
         "_held",
         "_intent",
         "_on_stop",
+        "_patience",
         "_reports_ready",
         "_scope",
         "_stopping",
@@ -208,7 +208,7 @@ class Child:
     _asked: bool
     _intent: Intent | None
     _cancel_at: float  # when it is cancelled, once asked
-    _escorted: bool  # somebody reports when it is overdue
+    _patience: float  # the seconds after that at which it is next reported as overdue
     _beat_at: float
     _stopping: StopSignal | None
     _on_stop: dict[object, Callable[[], object]] | None

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVarTuple
@@ -222,7 +221,8 @@ class Engine:
     def begin_run(self, child: Child, *, delay: float = 0.0) -> None:
         """Spawn a run of a child that has none, to begin after a delay."""
         child._scope = trio.CancelScope(shield=True)
-        child._asked = child._escorted = child.overdue = False
+        child._asked = child.overdue = False
+        child._patience = OVERDUE_AFTER
         child._intent = child._stopping = child._on_stop = child._wait_scope = None
         if delay:
             child.state = ChildState.BACKING_OFF
@@ -560,17 +560,16 @@ class Engine:
 
     async def see_off(self, child: Child, scope: trio.CancelScope) -> None:
         """Wait until a run that was asked to end has, and report it if it does not."""
-        reports = not child._escorted  # one reporter is enough
-        child._escorted = True
-        patience = OVERDUE_AFTER if reports else math.inf
         while child._scope is scope:
-            with trio.move_on_at(child._cancel_at + patience):
+            with trio.move_on_at(child._cancel_at + child._patience):
                 await self._until_ended(child)
-            if child._scope is scope and trio.current_time() >= child._cancel_at + patience:
+            # Several may see it off; whoever is first reports.
+            overdue = child._patience
+            if child._scope is scope and trio.current_time() >= child._cancel_at + overdue:
                 child.overdue = True
+                child._patience *= 2
                 if self.hub.wants(ev.StopOverdue):
-                    self.hub.emit(ev.StopOverdue, child.path, overdue=patience)
-                patience *= 2
+                    self.hub.emit(ev.StopOverdue, child.path, overdue=overdue)
 
     def _begin_stop(self) -> None:
         """Stop all children in order, in a task of its own; start nothing any more."""
@@ -600,8 +599,8 @@ class Engine:
         self.hub.close()
 
     def _cancel_all(self) -> None:
-        for child in self._children.values():
-            self.ask(child, Intent.STOP, timeout=0.0)
+        for child in self.children:
+            self._ask_soon(child, Intent.STOP, timeout=0.0)
 
     # The block is left.
 
