@@ -137,7 +137,8 @@ class Backoff:
         if self.initial == 0 or self.factor == 1 or self.initial >= self.maximum:
             steps = 0
         else:
-            steps = math.ceil(math.log(self.maximum / self.initial, self.factor))
+            growth = math.log(self.maximum) - math.log(self.initial)
+            steps = math.ceil(growth / math.log(self.factor))
         return self.free_restarts + steps + 2
 
 
@@ -173,9 +174,12 @@ class RestartLimit:
 
     def out_of_reach(self, backoff: Backoff) -> bool:
         """Say whether `backoff` slows one child down so much that it can never get here."""
-        shortest = 1 - backoff.jitter
-        waits = (backoff.delay(n) * shortest for n in range(1, self.memory))
-        return sum(waits) > self.within
+        free = backoff.free_restarts
+        waits = self.max_restarts - free
+        growing = min(waits, backoff.memory - free)
+        total = sum(backoff.delay(free + n) for n in range(1, growing + 1))
+        total += (waits - growing) * backoff.delay(backoff.memory)
+        return total * (1 - backoff.jitter) > self.within
 
 
 def is_restarted(restart: Restart, *, crashed: bool) -> bool:
