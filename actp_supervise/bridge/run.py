@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, cast
 
 import trio
 
-from actp_supervise.child import _current_child, check_async_fn, check_seconds
+from actp_supervise.child import _current_child, check_async_fn, check_seconds, name_of
 from actp_supervise.errors import SupervisionError
+from actp_supervise.events import logger
 
 from .calls import current_run
 from .hosts import check_trio_asyncio, host_in_loop, host_in_thread
@@ -85,6 +86,7 @@ def asyncio_child(
         code: Callable[..., Awaitable[object]] = async_fn
         await run.carry_out(partial(code, *args, **given), hosts[isolation])
 
+    child.__name__ = name_of(async_fn)
     return child
 
 
@@ -182,7 +184,13 @@ class Run:
 
     def fail(self, error: BaseException) -> None:
         """Note an error, and end the run."""
-        if not self.killed and not any(known is error for known in self._errors):
+        if self.over:
+            logger.warning(
+                "asyncio code failed after its run was over",
+                exc_info=error,
+                extra={"action": "asyncio_failed_late"},
+            )
+        elif not self.killed and not any(known is error for known in self._errors):
             self._errors.append(error)
         with suppress(trio.RunFinishedError):
             self.token.run_sync_soon(self.end)

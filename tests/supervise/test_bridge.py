@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import weakref
 from contextvars import ContextVar
 
@@ -111,6 +113,11 @@ async def test_a_restart_ends_what_the_last_run_left_behind(isolation, clock):
     await trio.sleep(0.1)
 
     assert record == ["run 0 began", "background 0 ended", "run 2 began", "background 2 ended"]
+
+
+def test_the_child_is_named_after_the_code(isolation):
+    assert asyncio_child(fail, isolation=isolation).__name__ == "fail"
+    assert asyncio_child(functools.partial(fail, None), isolation=isolation).__name__ == "fail"
 
 
 async def test_context_variables_go_in_and_do_not_come_back(isolation, clock):
@@ -307,6 +314,22 @@ async def test_code_that_returns_when_cancelled_still_ends_as_cancelled(isolatio
             await asyncio.sleep(1000)
 
     assert await cancelled_after(0.1, asyncio_child(code, isolation=isolation))
+
+
+async def test_cancellation_waits_for_no_thread_of_the_code(isolation):
+    record = []
+    released = threading.Event()
+
+    async def code():
+        try:
+            await asyncio.to_thread(released.wait, 30)
+        except asyncio.CancelledError:
+            record.append("cancelled")
+            released.set()
+            raise
+
+    assert await cancelled_after(0.1, asyncio_child(code, isolation=isolation))
+    assert record == ["cancelled"]
 
 
 async def test_background_tasks_are_there_while_the_cancelled_code_cleans_up(isolation, clock):
@@ -649,6 +672,18 @@ def test_importing_trio_asyncio_too_late_is_refused_and_the_culprit_named(tmp_pa
     )
     assert output.endswith("or use isolation='thread'\n")
     assert run_python("import trio_asyncio\n" + code, path=str(tmp_path)) == ""
+
+
+def test_get_event_loop_may_be_taken_before_trio_asyncio_is_imported(tmp_path):
+    (tmp_path / "early.py").write_text("from asyncio import get_event_loop\n")
+    code = (
+        "import early, trio\n"
+        "from actp_supervise.bridge import asyncio_child\n"
+        "async def code(): print(early.get_event_loop().is_running())\n"
+        "trio.run(asyncio_child(code))\n"
+    )
+
+    assert run_python(code, path=str(tmp_path)) == "True\n"
 
 
 def test_without_trio_asyncio_a_thread_works_and_a_loop_says_what_to_do():

@@ -121,6 +121,24 @@ async def test_code_left_in_its_thread_reaches_neither_trio_nor_the_next_run(rel
     assert record == ["run_in_trio(): the run of this child is over"]
 
 
+async def test_an_error_of_code_left_in_its_thread_is_logged(released, caplog):
+    ended = threading.Event()
+
+    async def code():
+        try:
+            released.wait(30)
+            raise ValueError("too late")
+        finally:
+            asyncio.get_running_loop().call_soon(ended.set)
+
+    with pytest.raises(CancellationIgnored), trio.move_on_after(0.1):
+        await asyncio_child(code, isolation="thread", cancel_timeout=0.1)()
+    released.set()
+    await trio.to_thread.run_sync(ended.wait, 30)
+
+    assert "too late" in caplog.text
+
+
 async def test_cancellation_ends_a_waiting_thread_at_once():
     async def code():
         await asyncio.sleep(1000)
