@@ -1,0 +1,1 @@
+"""What `--demo` and the tests run against: a simulated Claude."""
