@@ -15,13 +15,15 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import MethodNotAllowed
 
 from actp_supervise import current_child
+from app.logs import make_redactor
+from app.settings import is_loopback
 from app.store.protocol import StoreError, TaskStatus
 from app.web import guard
 from app.web.inputs import TaskFilter, TaskRequest, is_id, parse_body, parse_query
 from app.web.page import Page
 from app.web.problems import FieldError, Problem, answer_errors, unprocessable
 from app.web.serving import StopRequest, format_address, open_listeners, serve
-from app.web.views import agent_summary, answer, plain
+from app.web.views import agent_summary, answer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -53,6 +55,7 @@ class HealthServer:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self._redact = make_redactor(daemon.settings.secrets)
         self._page = Page()
         self._app = self._make_app()
         self._commands: trio.Nursery
@@ -69,7 +72,7 @@ class HealthServer:
         """
         settings = self._daemon.settings
         host = settings.health_host
-        if not guard.is_loopback(host) and settings.api_token is None:
+        if not is_loopback(host) and settings.api_token is None:
             raise ValueError(f"WORKER_HEALTH_HOST={host} needs WORKER_API_TOKEN to be set")
         listeners = await open_listeners(host, port)
         bound_port = listeners[0].socket.getsockname()[1]
@@ -119,6 +122,9 @@ class HealthServer:
         guard.check_request(request, bound_to=settings.health_host, token=settings.api_token)
 
     async def _finish(self, response: Response) -> Response:
+        # Agents and their tools write what is shown, so whatever is shown is looked through.
+        if response.is_json or response.mimetype == "text/html":
+            response.set_data(self._redact(await response.get_data(as_text=True)))
         return guard.secure(response)
 
     # -- health
@@ -149,10 +155,15 @@ class HealthServer:
                 store = None
             except StoreError:
                 store = "cannot be reached"
-        return {
-            "daemon": "is stopping" if self._daemon.stopping else None,
-            "store": store,
-        }
+        return {"daemon": self._phase(), "store": store}
+
+    def _phase(self) -> str | None:
+        """Return what the daemon is about when it is not simply running."""
+        if self._daemon.stopping:
+            return "is stopping"
+        statuses = self._daemon.supervisor.get_status().values()
+        starting = any(status["status"] == "starting" for status in statuses)
+        return "is starting" if starting else None
 
     # -- agents
 
@@ -304,7 +315,8 @@ class HealthServer:
         return self._page.render(
             health=self._daemon.health(),
             agents=[agent_summary(*item) for item in statuses.items()],
-            jobs=plain(self._daemon.routines.jobs()),
+            jobs=self._daemon.routines.jobs(),
+            timezone=self._daemon.settings.timezone,
             queue=queue,
             store=self._daemon.store.where,
         )

@@ -13,6 +13,8 @@ import socket
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
+from app.settings import is_loopback
+
 from .problems import Problem
 
 if TYPE_CHECKING:
@@ -93,14 +95,6 @@ def is_own_host(header: str, bound_to: str) -> bool:
         return ip_address(name).is_loopback or reachable
     except ValueError:
         return reachable and name == socket.gethostname().lower()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine alone."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _check_token(authorization: str, token: str) -> None:

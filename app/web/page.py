@@ -23,6 +23,8 @@ _TONES: Final = {
     "restarting": "warn",
     "backing_off": "warn",
     "draining": "warn",
+    "paused": "warn",
+    "stopping": "warn",
     "unknown": "warn",
     "missed": "warn",
     "critical": "bad",

@@ -129,8 +129,6 @@ class _Connection(TCPServer):
         except* Exception as errors:
             for error in errors.exceptions:
                 logger.warning("A connection failed", exc_info=error)
-        finally:
-            await trio.aclose_forcefully(self.stream)
 
     async def _talk(self) -> None:
         sock = self.stream.socket

@@ -51,4 +51,16 @@ def agent_summary(agent_id: str, status: Mapping[str, Any]) -> dict[str, Any]:
     return {"agent_id": agent_id, **rest, "health": health}
 
 
-_HEALTH = ("heartbeat_age", "doing", "task_id", "paused", "throttled_until")
+_HEALTH = (
+    "doing",
+    "task_id",
+    "step",
+    "heartbeat_age",
+    "progress_age",
+    "paused",
+    "throttled_until",
+    "throttled_for",
+    "tasks_done",
+    "tasks_failed",
+)
+"""What of a status tells how the agent is doing just now."""

@@ -5,6 +5,7 @@ The agents are stood in for, so that each state that an answer can show is had b
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ import httpx
 import trio
 
 from app.health_server import HealthServer
+from app.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -107,8 +109,10 @@ class Routines:
 
 
 def make_daemon(store: Any, *, api_token: str | None = None, health_host: str = "127.0.0.1") -> Any:
+    environ = {"WORKER_API_TOKEN": api_token or "", "WORKER_TIMEZONE": "America/New_York"}
+    settings = load_settings(environ, env_file=None)
     daemon = SimpleNamespace(
-        settings=SimpleNamespace(api_token=api_token, health_host=health_host),
+        settings=dataclasses.replace(settings, health_host=health_host),
         store=store,
         supervisor=Agents(),
         routines=Routines(),

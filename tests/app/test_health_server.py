@@ -8,11 +8,19 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from http_daemon import AGENT_IDS, make_daemon, served, status
+from http_daemon import AGENT_IDS, TOKEN, make_daemon, served, status
 
 from actp_supervise import open_supervisor
 from app.health_server import HealthServer
-from app.store.protocol import AgentRegistration, RunOutcome, StoreUnavailable, TaskStatus, ToolCall
+from app.store.protocol import (
+    AgentRegistration,
+    RunOutcome,
+    StoreError,
+    StoreUnavailable,
+    TableMissing,
+    TaskStatus,
+    ToolCall,
+)
 
 
 @pytest.fixture
@@ -26,16 +34,22 @@ async def client(daemon):
         yield client
 
 
-class Away:
-    """A store that cannot be reached, whatever is asked of it."""
+class Failing:
+    """A store that answers whatever it is asked with an error."""
 
-    where = "a database that is away"
+    where = "a database that fails"
+
+    def __init__(self, error: StoreError) -> None:
+        self._error = error
 
     def __getattr__(self, _verb):
-        async def unavailable(*_args, **_options):
-            raise StoreUnavailable("connection to db.internal refused")
+        async def fail(*_args, **_options):
+            raise self._error
 
-        return unavailable
+        return fail
+
+
+AWAY = Failing(StoreUnavailable("connection to db.internal refused"))
 
 
 async def add_task(client, **changes):
@@ -66,7 +80,7 @@ async def test_health_is_503_only_when_critical(daemon, client, state, code):
 
 
 async def test_livez_answers_whatever_the_store_does(daemon, client):
-    daemon.store = Away()
+    daemon.store = AWAY
     assert (await client.get("/livez")).status_code == 200
 
 
@@ -77,7 +91,7 @@ async def test_readyz_is_200_when_tasks_can_be_taken(client):
 
 
 async def test_readyz_is_503_without_the_store(daemon, client):
-    daemon.store = Away()
+    daemon.store = AWAY
     answer = await client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["detail"] == "Not ready: store (cannot be reached)."
@@ -88,6 +102,13 @@ async def test_readyz_is_503_while_draining(daemon, client):
     answer = await client.get("/readyz")
     assert answer.status_code == 503
     assert "stopping" in answer.json()["detail"]
+
+
+async def test_readyz_is_503_while_agents_are_being_started(daemon, client):
+    daemon.supervisor.statuses["content"] = status(status="starting")
+    answer = await client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["detail"] == "Not ready: daemon (is starting)."
 
 
 @pytest.mark.parametrize("path", ["/agents/content", "/agents/content/status"])
@@ -273,16 +294,25 @@ async def test_a_disabled_job_is_not_run(daemon, client):
 
 
 async def test_without_the_store_what_needs_it_is_503_and_the_rest_goes_on(daemon, client):
-    daemon.store = Away()
+    daemon.store = AWAY
     for path in ("/tasks", "/tasks/x", "/agents/content"):
         answer = await client.get(path)
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "5"
         assert "db.internal" not in answer.text
     assert (await add_task(client)).status_code == 503
+    # What can be no id is not there, and no database is asked.
+    assert (await client.get("/tasks/%00")).status_code == 404
     for path in ("/agents", "/scheduler/jobs", "/"):
         assert (await client.get(path)).status_code == 200
     assert (await client.post("/agents/content/restart")).status_code == 202
+
+
+async def test_a_missing_table_is_503_and_says_how_to_see_which(daemon, client):
+    daemon.store = Failing(TableMissing("no such table: actp_agent_tasks"))
+    answer = await client.get("/tasks")
+    assert answer.status_code == 503
+    assert "--dry-run" in answer.json()["detail"]
 
 
 async def test_an_error_of_ours_is_a_500_that_tells_nothing(daemon, client, caplog):
@@ -317,7 +347,8 @@ async def test_the_page_shows_status_with_reasons_agents_jobs_and_queue(daemon, 
         "restarts in 1 min 4 s",
         "ValueError: no",
         "content-daily-pipeline",
-        "2026-11-24 06:00 UTC",
+        "Tue 24 Nov 01:00",
+        "Times are those of America/New_York",
         '<a href="/tasks?status=queued&amp;agent_type=content">1</a>',
     ):
         assert shown in page
@@ -335,7 +366,7 @@ async def test_markup_in_anything_shown_is_text(daemon, client):
 
 
 async def test_the_page_without_the_store_says_so(daemon, client):
-    daemon.store = Away()
+    daemon.store = AWAY
     assert "The store cannot be reached" in (await client.get("/")).text
 
 
@@ -354,6 +385,18 @@ async def test_the_page_loads_its_own_files_and_no_inline_script_or_style(client
         assert (file.status_code, file.headers["content-type"]) == (200, kind)
         again = await client.get(f"/static/{name}", headers={"If-None-Match": file.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_no_answer_shows_a_secret(store):
+    daemon = make_daemon(store, api_token=TOKEN)
+    daemon.supervisor.statuses["content"] = status(doing=f"posting with {TOKEN}")
+    task = await store.add_task("t", "content", f"use {TOKEN}", context={TOKEN: [TOKEN]})
+    async with served(daemon) as client:
+        for path in ("/", "/agents", "/agents/content", f"/tasks/{task.id}", "/tasks"):
+            answer = await client.get(path)
+            assert "[redacted]" in answer.text
+            assert TOKEN not in answer.text
+            assert int(answer.headers["content-length"]) == len(answer.content)
 
 
 async def test_every_answer_carries_the_security_headers(client):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 import trio
+from hypercorn.protocol.h11 import H11Protocol
 from quart import Response
 from quart_trio import QuartTrio
 from trio.testing import MockClock
@@ -184,6 +185,33 @@ async def test_noise_and_broken_connections_leave_the_server_whole(app):
                 stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, linger)
             await stream.aclose()
         assert await server.answers()
+
+
+async def test_a_fault_in_handling_one_connection_is_logged_and_the_server_goes_on(
+    app, monkeypatch, caplog
+):
+    async def faulty(*_args):
+        raise RuntimeError("a fault of hypercorn's")
+
+    async with running(app) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(H11Protocol, "_create_stream", faulty)
+            assert await server.ask(get("/")) == b""
+        assert await server.answers()
+    assert "a fault of hypercorn's" in caplog.text
+
+
+async def test_nothing_is_left_of_a_connection_that_its_client_closed(app):
+    async with running(app) as server:
+        assert await server.answers()
+        before = trio.lowlevel.current_statistics().tasks_living
+        async with await server.connect() as stream:
+            await stream.send_all(get("/", close=False))
+            await stream.receive_some()
+        with trio.fail_after(serving.IDLE_TIMEOUT / 2):
+            # Nothing tells of the end of a connection on the other side.
+            while trio.lowlevel.current_statistics().tasks_living > before:  # noqa: ASYNC110
+                await trio.sleep(0.01)
 
 
 async def test_a_body_that_nobody_reads_does_not_hold_the_connection(app):
