@@ -1,0 +1,58 @@
+"""Is all well? One word for the daemon, and why it is not a better one. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+HEALTHY: Final = "healthy"
+DEGRADED: Final = "degraded"
+"""Something needs a look, but work gets done or will."""
+CRITICAL: Final = "critical"
+"""No agent can work."""
+
+_FINE: Final = frozenset({"running", "starting", "restarting"})
+
+
+def overall(
+    statuses: Mapping[str, Mapping[str, Any]],
+    *,
+    store_error: str | None = None,
+    stopping: bool = False,
+    notes: Sequence[str] = (),
+) -> tuple[str, list[str]]:
+    """Return the daemon's state and the reasons why it is not healthy.
+
+    An agent that somebody disabled is nobody's trouble. A store that is away is never critical,
+    for agents wait for it and lose nothing.
+
+    Args:
+        statuses: What `AgentSupervisor.get_status` says.
+        store_error: Why the store cannot be reached; None where it can.
+        stopping: Whether the daemon was asked to stop.
+        notes: What else is not as it should be.
+    """
+    enabled = {agent_id: status for agent_id, status in statuses.items() if status["enabled"]}
+    faults = {agent_id: _fault(status) for agent_id, status in enabled.items()}
+    reasons = [f"{agent_id} {fault}" for agent_id, fault in faults.items() if fault is not None]
+    if store_error is not None:
+        reasons.append(f"the store is away: {store_error}")
+    reasons += notes
+    if stopping:
+        return DEGRADED, ["the daemon is stopping", *reasons]
+    if enabled and not any(status["status"] in _FINE for status in enabled.values()):
+        return CRITICAL, reasons
+    return (DEGRADED if reasons else HEALTHY), reasons
+
+
+def _fault(status: Mapping[str, Any]) -> str | None:
+    """Say what is wrong with an agent."""
+    if status["paused"]:
+        return f"is paused: {status['paused']}"
+    if status["status"] in _FINE:
+        return None
+    if status["restart_in"] is not None:
+        return f"crashed and restarts in {status['restart_in']:.0f} s"
+    return f"is {status['status'].replace('_', ' ')}"

@@ -1,0 +1,92 @@
+"""HealthHeartbeat: who is alive, told to the registry, and who is not any more (R15 to R17).
+
+A heartbeat vouches for the agent and not for the daemon: it is published only where the agent's own
+loop has turned since the last one. Whether the store can be reached is another matter, and makes
+nobody stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from app.agents.activity import Activity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from app.record_keeper import RecordKeeper
+    from app.registry import AgentRegistry
+
+
+@dataclass(slots=True)
+class _Watched:
+    activity: Activity
+    on_beat: Callable[[], object]
+    published: float | None = None
+    """The beat that the registry knows of, by Trio's time."""
+
+
+class HealthHeartbeat:
+    """The heartbeats of the agents that run.
+
+    Args:
+        registry: Where they are published.
+        records: Writes them down when the store is there.
+    """
+
+    def __init__(self, registry: AgentRegistry, records: RecordKeeper) -> None:
+        self._registry = registry
+        self._records = records
+        self._watched: dict[str, _Watched] = {}
+
+    def watch(
+        self, agent_id: str, activity: Activity, on_beat: Callable[[], object] = lambda: None
+    ) -> None:
+        """Follow an agent from now on, in place of an earlier run of it.
+
+        Args:
+            agent_id: The agent.
+            activity: What it does, with the sign of life that its loop gives.
+            on_beat: Called whenever a heartbeat of it is published.
+        """
+        self._watched[agent_id] = _Watched(activity, on_beat)
+
+    def forget(self, agent_id: str) -> None:
+        """Follow an agent no longer, because it has ended."""
+        self._watched.pop(agent_id, None)
+
+    async def start(self, interval: float = 30.0) -> None:
+        """Publish the heartbeats of all agents that are alive every `interval` seconds."""
+        while True:
+            for agent_id, watched in self._watched.items():
+                beat_at = watched.activity.beat_at
+                if beat_at != watched.published:
+                    watched.published = beat_at
+                    self._records.put(
+                        f"heartbeat of {agent_id}",
+                        partial(self.send, agent_id, watched.activity.snapshot()),
+                        key=("heartbeat", agent_id),
+                    )
+                    watched.on_beat()
+            await trio.sleep(interval)
+
+    async def send(self, agent_id: str, health_dict: Mapping[str, Any]) -> None:
+        """Set an agent's last heartbeat and health in the registry.
+
+        Raises:
+            StoreUnavailable: If the store cannot be reached just now.
+        """
+        await self._registry.heartbeat(agent_id, health_dict)
+
+    def detect_stale(self, threshold: float = 90.0) -> dict[str, str]:
+        """Return agent_id -> why, for agents without a sign of life for `threshold` seconds."""
+        reasons = {
+            agent_id: watched.activity.stale(threshold)
+            for agent_id, watched in self._watched.items()
+        }
+        return {agent_id: reason for agent_id, reason in reasons.items() if reason is not None}

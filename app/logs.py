@@ -1,0 +1,143 @@
+"""Logs on stderr: lines for people on a terminal, JSON lines for everybody else; no secret passes.
+
+Whatever runs inside `log_context` has its fields in each line, in whatever task, loop or thread.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    Redact = Callable[[str], str]
+
+REDACTED: Final = "[redacted]"
+
+_context: ContextVar[Mapping[str, str]] = ContextVar("log_context", default={})  # noqa: B039
+
+# These report every request or retry as news, with nothing that our own lines do not say.
+_CHATTY: Final = ("anthropic", "httpcore", "httpx", "httpx2", "hypercorn", "quart")
+
+
+@contextmanager
+def log_context(**fields: str) -> Iterator[None]:
+    """Have the fields in each line that is logged in this block and by what it starts."""
+    token = _context.set({**_context.get(), **fields})
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+def make_redactor(secrets: Iterable[str]) -> Redact:
+    """Return what takes the given secrets, and anything that looks like an API key, out of a text.
+
+    >>> make_redactor(["hunter2"])("the password is hunter2, the key sk-ant-api03-abc_DEF-1")
+    'the password is [redacted], the key [redacted]'
+    """
+    # The longest first, for one may be the beginning of another.
+    known = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+    pattern = re.compile("|".join([*map(re.escape, known), r"sk-ant-[\w-]{4,}"]))
+
+    def redact(text: str) -> str:
+        return pattern.sub(REDACTED, text)
+
+    return redact
+
+
+def configure_logging(stream: IO[str], *, redact: Redact, as_json: bool) -> None:
+    """Send all logs to `stream`, as JSON lines or as lines for people."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter(redact) if as_json else TextFormatter(redact))
+    handler.addFilter(_add_context)
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.captureWarnings(capture=True)
+    # A reader of our stderr that went away must not disturb the daemon.
+    logging.raiseExceptions = False
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _add_context(record: logging.LogRecord) -> bool:
+    # On the handler and not while formatting, because a handler may format later, elsewhere.
+    for name, value in _context.get().items():
+        if not hasattr(record, name):
+            setattr(record, name, value)
+    return True
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, then whatever else is known."""
+
+    def __init__(self, redact: Redact) -> None:
+        super().__init__()
+        self._redact = redact
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": _moment(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_extra(record),
+        }
+        if record.exc_info:
+            fields["error"] = self.formatException(record.exc_info)
+        return json.dumps(self._clean(fields), ensure_ascii=False)
+
+    def _clean(self, value: object) -> Any:  # noqa: ANN401  (JSON)
+        if isinstance(value, dict):
+            return {str(key): self._clean(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._clean(item) for item in value]
+        if value is None or isinstance(value, int):
+            return value
+        if isinstance(value, float) and math.isfinite(value):
+            return value
+        return self._redact(str(value))
+
+
+class TextFormatter(logging.Formatter):
+    """A line that begins with the time of day, how bad it is, and which agent it is about."""
+
+    def __init__(self, redact: Redact) -> None:
+        super().__init__()
+        self._redact = redact
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        clock = _moment(record).astimezone().strftime("%H:%M:%S")
+        extra = _extra(record)
+        who = " ".join(str(extra[name])[:12] for name in ("agent_id", "run") if name in extra)
+        text = f"{clock} {record.levelname:<7} {f'[{who}] ' if who else ''}{record.getMessage()}"
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return self._redact(text).translate(_CONTROL_CHARACTERS)
+
+
+# What others write into a line must not steer the terminal that shows it.
+_CONTROL_CHARACTERS: Final = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
+}
+
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def _extra(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what was logged by `extra=` or added by a filter."""
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+def _moment(record: logging.LogRecord) -> datetime:
+    return datetime.fromtimestamp(record.created, UTC)

@@ -1,0 +1,73 @@
+"""AgentRegistry: what others may know of the agents, and ask of them (R10 to R14)."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from app.store.protocol import AgentRegistration, Store
+
+
+class AgentRegistry:
+    """The rows of `actp_agent_registry` that this daemon's agents have.
+
+    Every method raises `StoreUnavailable` while the store is away, and may be repeated.
+
+    Args:
+        store: Where the registry is kept.
+        worker_id: The daemon that says it.
+    """
+
+    def __init__(self, store: Store, worker_id: str) -> None:
+        self._store = store
+        self._worker_id = worker_id
+        self._agent_ids: tuple[str, ...] = ()
+        self._poll_token: str | None = None
+
+    async def register_all(self, agents: Sequence[AgentRegistration]) -> None:
+        """Upsert a row for every agent; these are the daemon's from now on.
+
+        One that is disabled here and belongs to another daemon keeps what that one says of it.
+        """
+        self._agent_ids = tuple(agent.agent_id for agent in agents)
+        elsewhere = await self._elsewhere()
+        await self._store.register_agents(
+            self._worker_id,
+            [a for a in agents if a.status != "disabled" or a.agent_id not in elsewhere],
+        )
+
+    async def set_status(self, agent_id: str, status: str) -> None:
+        """Set an agent's status, and when it was last seen."""
+        await self._store.set_status(agent_id, status, worker_id=self._worker_id)
+
+    async def set_needs_restart(self, agent_id: str, val: bool) -> bool:  # noqa: FBT001  (R12)
+        """Ask for a restart, or take the request back; False if there is no such agent."""
+        return await self._store.set_needs_restart(agent_id, value=val)
+
+    async def poll_restart_requests(self) -> list[str]:
+        """Return the agents whose restart was asked for; each request is returned once."""
+        # The token stays until an answer has come, so that an answer that is lost loses nothing.
+        self._poll_token = self._poll_token or uuid.uuid4().hex
+        asked = await self._store.take_restart_requests(self._agent_ids, token=self._poll_token)
+        self._poll_token = None
+        return asked
+
+    async def heartbeat(self, agent_id: str, health: Mapping[str, Any]) -> None:
+        """Set an agent's last heartbeat and its health."""
+        await self._store.record_heartbeat(agent_id, health)
+
+    async def deregister_all(self) -> None:
+        """Set all agents to stopped, those excepted that another daemon has taken over."""
+        elsewhere = await self._elsewhere()
+        for agent_id in self._agent_ids:
+            if agent_id not in elsewhere:
+                await self.set_status(agent_id, "stopped")
+
+    async def _elsewhere(self) -> set[str]:
+        """Return the agents of which another daemon, not known to have ended, spoke last."""
+        others = {worker_id for worker_id, _ in await self._store.live_workers()}
+        others.discard(self._worker_id)
+        return {row.agent_id for row in await self._store.agents() if row.worker_id in others}

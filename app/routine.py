@@ -1,0 +1,256 @@
+"""DailyRoutineScheduler: the agents' daily routines, on the library's scheduler (R22 to R25)."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from actp_supervise.cron import Cron, Scheduler, open_scheduler
+from app.store.protocol import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from datetime import datetime
+    from zoneinfo import ZoneInfo
+
+    from actp_supervise.clock import WallClock
+    from app.store.protocol import Store
+
+MISFIRE_GRACE: Final = 3600.0
+"""Seconds by which a routine may be late, because the daemon was down or the machine slept."""
+
+TIMEOUT: Final = 7200.0
+"""Seconds after which a routine counts as hung and is cancelled."""
+
+RECALL_TIMEOUT: Final = 5.0
+"""Seconds that the start waits for the store to say how the routines went before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutineJob:
+    """A method of an agent, and when it is called."""
+
+    agent_id: str
+    method: str
+    cron: str
+    disabled: str | None
+    """Why it is not called, where it is not."""
+
+    @property
+    def name(self) -> str:
+        """What the job is called, as in ``content.run_daily_pipeline``."""
+        return f"{self.agent_id}.{self.method}"
+
+
+class StoreJournal:
+    """The scheduler's journal, kept in the store: of several daemons one fires each moment.
+
+    Args:
+        store: Where it is kept.
+        instance: This start of the daemon.
+    """
+
+    def __init__(self, store: Store, instance: str) -> None:
+        self._store = store
+        self._instance = instance
+
+    async def claim(self, job_name: str, scheduled_at: datetime) -> bool:
+        """Claim one moment of one job."""
+        return await self._store.claim_fire(job_name, scheduled_at, self._instance)
+
+    async def finished(
+        self, job_name: str, scheduled_at: datetime, outcome: str, error: str | None
+    ) -> None:
+        """Record what became of a claimed moment."""
+        await self._store.finish_fire(job_name, scheduled_at, outcome, error)
+
+    async def last_fire(self, job_name: str) -> datetime | None:
+        """Return the latest moment of a job that was claimed."""
+        return await self._store.last_fire(job_name)
+
+
+class UnknownRoutineError(LookupError):
+    """There is no routine of that name; the message names the known ones."""
+
+
+class RoutineDisabledError(RuntimeError):
+    """The routine is disabled and cannot be run; the message says by what."""
+
+
+class RoutineCutError(RuntimeError):
+    """A routine was ended because the daemon had to stop at once."""
+
+
+class DailyRoutineScheduler:
+    """The routines of all agents.
+
+    Args:
+        routines: The jobs; those that are disabled are listed only.
+        run: Runs a routine, by agent_id and method, to its end.
+        store: Remembers the fires, which makes up for a time when no daemon ran.
+        instance: This start of the daemon.
+        timezone: In which zone the times of day are meant.
+        drain_timeout: Seconds that a routine under way has when the daemon stops.
+        wall_clock: Tells the time of day; the machine's where not given.
+    """
+
+    def __init__(
+        self,
+        routines: Sequence[RoutineJob],
+        *,
+        run: Callable[[str, str], Awaitable[object]],
+        store: Store,
+        instance: str,
+        timezone: ZoneInfo,
+        drain_timeout: float = 30.0,
+        wall_clock: WallClock | None = None,
+    ) -> None:
+        self._routines = {routine.name: routine for routine in routines}
+        self._triggers: dict[str, Cron] = {}
+        self._run = run
+        self._store = store
+        self._journal = StoreJournal(store, instance)
+        self._timezone = timezone
+        self._drain_timeout = drain_timeout
+        self._wall_clock = wall_clock
+        self._scheduler: Scheduler | None = None
+        self._paused: set[str] = set()
+        self._last_fires: dict[str, dict[str, Any]] = {}
+        self._under_way: set[trio.CancelScope] = set()
+
+    def setup(self) -> None:
+        """Read the schedules of all routines that are not disabled.
+
+        Raises:
+            ValueError: If one of them makes no sense.
+        """
+        self._triggers = {
+            name: Cron(routine.cron)
+            for name, routine in self._routines.items()
+            if routine.disabled is None
+        }
+
+    async def start(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the routines when they are due, until `shutdown`; for a child of the tree."""
+        await self._recall()
+        async with open_scheduler(
+            name="routines",
+            timezone=self._timezone,
+            journal=self._journal,
+            shutdown_timeout=self._drain_timeout,
+            wall_clock=self._wall_clock,
+        ) as self._scheduler:
+            for name, trigger in self._triggers.items():
+                self._scheduler.add(
+                    self._carry_out,
+                    self._routines[name],
+                    name=name,
+                    trigger=trigger,
+                    misfire_grace=MISFIRE_GRACE,
+                    timeout=TIMEOUT,
+                )
+                if name in self._paused:
+                    self._scheduler.pause(name)
+            task_status.started()
+
+    async def shutdown(self) -> None:
+        """Start no routine any more, and wait for those under way."""
+        if self._scheduler is not None:
+            await self._scheduler.shutdown()
+
+    async def cancel_all(self) -> None:
+        """End the routines under way at once."""
+        for scope in self._under_way:
+            scope.cancel(reason="the daemon is to stop at once")
+        await self.shutdown()
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Return what is known of every routine, those included that are disabled."""
+        return [self._report(routine) for routine in self._routines.values()]
+
+    async def run_now(self, name: str) -> None:
+        """Run a routine once, now, and wait until it has ended, however it ends.
+
+        Raises:
+            UnknownRoutineError: If there is no routine of that name.
+            RoutineDisabledError: If it is disabled.
+            SupervisorClosedError: If the daemon is stopping.
+        """
+        routine = self._known(name)
+        if routine.disabled is not None or self._scheduler is None:
+            why = routine.disabled or "the scheduler has not started"
+            raise RoutineDisabledError(f"routine {name!r} cannot be run: {why}")
+        await self._scheduler.run_now(name)
+
+    def pause(self, name: str) -> None:
+        """Let a routine's times pass unnoticed until it is resumed, or the daemon starts anew.
+
+        Raises:
+            UnknownRoutineError: If there is no routine of that name.
+        """
+        self._paused.add(self._known(name).name)
+        if self._scheduler is not None and name in self._scheduler:
+            self._scheduler.pause(name)
+
+    def resume(self, name: str) -> None:
+        """Let a paused routine go on with its next time.
+
+        Raises:
+            UnknownRoutineError: If there is no routine of that name.
+        """
+        self._paused.discard(self._known(name).name)
+        if self._scheduler is not None and name in self._scheduler:
+            self._scheduler.resume(name)
+
+    async def _carry_out(self, routine: RoutineJob) -> None:
+        with trio.CancelScope() as scope:
+            self._under_way.add(scope)
+            try:
+                await self._run(routine.agent_id, routine.method)
+            finally:
+                self._under_way.discard(scope)
+        if scope.cancelled_caught:
+            raise RoutineCutError("ended because the daemon had to stop at once")
+
+    async def _recall(self) -> None:
+        """Look up how the routines went before this daemon began."""
+        with trio.move_on_after(RECALL_TIMEOUT), suppress(StoreError):
+            for name in self._routines:
+                for fire in await self._store.fires(name, limit=1):
+                    self._last_fires[name] = {
+                        "scheduled_at": fire.scheduled_at,
+                        "started_at": fire.claimed_at,
+                        "finished_at": fire.finished_at,
+                        "outcome": fire.outcome or "running",
+                        "error": fire.error,
+                    }
+
+    def _known(self, name: str) -> RoutineJob:
+        if name not in self._routines:
+            known = ", ".join(self._routines)
+            raise UnknownRoutineError(f"there is no routine {name!r}; known are {known}")
+        return self._routines[name]
+
+    def _report(self, routine: RoutineJob) -> dict[str, Any]:
+        job = None
+        if self._scheduler is not None and routine.name in self._scheduler:
+            job = self._scheduler[routine.name]
+        last_run = self._last_fires.get(routine.name)
+        if job is not None and job.last_run is not None:
+            last_run = dataclasses.asdict(job.last_run)
+        return {
+            "name": routine.name,
+            "agent_id": routine.agent_id,
+            "method": routine.method,
+            "schedule": routine.cron,
+            "timezone": str(self._timezone),
+            "next_run_time": None if job is None else job.next_run_time,
+            "last_run": last_run,
+            "running": job is not None and bool(job.running),
+            "paused": routine.name in self._paused,
+            "disabled": routine.disabled,
+        }

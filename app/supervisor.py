@@ -1,0 +1,477 @@
+"""AgentSupervisor: the agents as children of a tree, their state, and what may be asked (R1 to R9).
+
+The tree restarts; in here is what the daemon adds to that: each run is a row in the store, a crash
+before the daemon's own restart counts, and an agent that hangs is made to crash.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import traceback
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import trio
+
+from actp_supervise import (
+    Child,
+    ChildState,
+    Restart,
+    ShutdownOrder,
+    SupervisorClosedError,
+    current_child,
+    open_supervisor,
+)
+from actp_supervise.clock import SystemWallClock, WallClock
+from app.agents.activity import Activity
+from app.crashes import DAY, HOUR, AgentBackoff, CrashHistory
+from app.logs import log_context
+from app.settings import AgentSettings, unknown_agent
+from app.store.protocol import RunOutcome, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from types import TracebackType
+
+    from actp_supervise.events import Event
+    from app.heartbeat import HealthHeartbeat
+    from app.record_keeper import RecordKeeper
+    from app.registry import AgentRegistry
+    from app.store.protocol import Store
+
+    Launch = Callable[["AgentSettings", "AgentRun"], Awaitable[object]]
+    """Runs one agent to its end: see `app.launcher`."""
+
+logger = logging.getLogger(__name__)
+
+HISTORY_TIMEOUT: Final = 5.0
+"""Seconds that the start of the agents waits for the store to say how often they crashed."""
+
+LATE: Final = 1.0
+"""Seconds by which a look for hung agents may be late; else the fault was not theirs."""
+
+
+class UnknownAgentError(LookupError):
+    """There is no agent of that name; the message names the known ones."""
+
+
+class AgentDisabledError(RuntimeError):
+    """The agent is disabled and cannot be started; the message says by what."""
+
+
+class AgentEndedError(RuntimeError):
+    """An agent returned although nobody had asked it to stop; it counts as a crash."""
+
+
+class AgentStaleError(RuntimeError):
+    """An agent hung, and was ended for that; it counts as a crash."""
+
+
+@dataclass(slots=True, kw_only=True)
+class AgentRun:
+    """One run of an agent, from start to end."""
+
+    run_id: str
+    activity: Activity
+    wait_for_work: Callable[[float], Awaitable[None]]
+    """Returns after so many seconds, or sooner when a task was posted; for Trio."""
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    stale: str | None = None
+    """Why it counts as hung, and was ended."""
+    cut: bool = False
+    """Whether it was ended because the daemon is to stop at once."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Agent:
+    """What is kept of an agent over its runs."""
+
+    config: AgentSettings
+    history: CrashHistory
+    backoff: AgentBackoff
+    posted: trio.Event
+    """Set when there is a task that it has not looked for yet."""
+    run: AgentRun | None = None
+    child: Child | None = None
+    restarting: int = 0
+    last_error: str | None = None
+    last_run_at: str | None = None
+
+
+class AgentSupervisor:
+    """The agents of one daemon, to be used in an ``async with``; leaving it stops them all.
+
+    Args:
+        agents_config: The agents, with their poll intervals; those not enabled are listed only.
+        launch: Runs one of them to its end.
+        store: Where runs are recorded.
+        registry: Where their status is published.
+        heartbeat: Knows which of them are alive.
+        records: Writes all that down, also when the store was away for a while.
+        instance: This start of the daemon.
+        drain_timeout: Seconds that an agent asked to stop has for its work in flight.
+        watch_interval: Seconds between two looks for restart requests and hung agents.
+        stale_threshold: Seconds after which an agent that gives no sign of life is hung.
+        redact: Takes secrets out of what is recorded of an error.
+        wall_clock: Tells the time of day.
+    """
+
+    def __init__(
+        self,
+        agents_config: Sequence[AgentSettings],
+        *,
+        launch: Launch,
+        store: Store,
+        registry: AgentRegistry,
+        heartbeat: HealthHeartbeat,
+        records: RecordKeeper,
+        instance: str,
+        drain_timeout: float = 30.0,
+        watch_interval: float = 10.0,
+        stale_threshold: float = 90.0,
+        redact: Callable[[str], str] = str,
+        wall_clock: WallClock | None = None,
+    ) -> None:
+        self._launch = launch
+        self._store = store
+        self._registry = registry
+        self._heartbeat = heartbeat
+        self._records = records
+        self._instance = instance
+        self._watch_interval = watch_interval
+        self._stale_threshold = stale_threshold
+        self._redact = redact
+        self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
+        self._stopping = False
+        self._agents: dict[str, _Agent] = {}
+        for config in agents_config:
+            history = CrashHistory()
+            self._agents[config.agent_id] = _Agent(
+                config=config,
+                history=history,
+                backoff=AgentBackoff(history=history),
+                posted=trio.Event(),
+            )
+        self._manager = open_supervisor(
+            name="agents",
+            limit=None,
+            shutdown_order=ShutdownOrder.TOGETHER,
+            shutdown_timeout=drain_timeout,
+            on_event=self._on_event,
+        )
+
+    async def __aenter__(self) -> Self:
+        self._tree = await self._manager.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        exc_traceback: TracebackType | None,
+    ) -> bool:
+        if exc_type is None:
+            await self.stop_all()
+        return await self._manager.__aexit__(exc_type, exc, exc_traceback)
+
+    # What may be asked.
+
+    async def start_all(self) -> None:
+        """Start every enabled agent, once it is known how often each has crashed lately."""
+        enabled = [agent for agent in self._agents.values() if agent.config.enabled]
+        await self._load_histories(enabled)
+        for agent in enabled:
+            agent.child = self._tree.start_soon(
+                self._run,
+                agent,
+                name=agent.config.agent_id,
+                restart=Restart.PERMANENT,
+                backoff=agent.backoff,
+            )
+
+    async def watch_loop(self) -> None:
+        """Take up restart requests and restart hung agents, for ever."""
+        async with trio.open_nursery() as restarts:
+            while True:
+                due = trio.current_time() + self._watch_interval
+                await trio.sleep_until(due)
+                for agent_id in await self._restart_requests():
+                    restarts.start_soon(self._restart_as_asked, agent_id)
+                # After a time in which nothing ran at all, agents first get to give their signs.
+                if trio.current_time() < due + LATE:
+                    for agent_id, why in self._heartbeat.detect_stale(
+                        self._stale_threshold
+                    ).items():
+                        self._end_stale(agent_id, why)
+
+    async def restart_agent(self, agent_id: str) -> None:
+        """Stop an agent, work in flight finishing, and start a new instance of it.
+
+        Raises:
+            UnknownAgentError: If there is no such agent.
+            AgentDisabledError: If it is disabled.
+            SupervisorClosedError: If all are being stopped.
+        """
+        agent = self._startable(agent_id)
+        agent.restarting += 1
+        try:
+            await self._tree.restart(agent_id)
+        finally:
+            agent.restarting -= 1
+
+    async def stop_agent(self, agent_id: str) -> None:
+        """Stop an agent, work in flight finishing; it stays stopped.
+
+        Raises:
+            UnknownAgentError: If there is no such agent.
+        """
+        if self._known(agent_id).child is not None:
+            await self._tree.stop(agent_id)
+
+    async def start_agent(self, agent_id: str) -> None:
+        """Start an agent that was stopped; one that waits for its restart waits no longer.
+
+        Raises:
+            UnknownAgentError: If there is no such agent.
+            AgentDisabledError: If it is disabled.
+            SupervisorClosedError: If all are being stopped.
+        """
+        child = self._startable(agent_id).child
+        if child is None or child.state is not ChildState.RUNNING:
+            await self._tree.restart(agent_id)
+
+    async def stop_all(self) -> None:
+        """Stop all, work in flight finishing, and start nothing any more."""
+        self._stopping = True
+        async with trio.open_nursery() as nursery:
+            for agent_id in self._agents:
+                nursery.start_soon(self.stop_agent, agent_id)
+
+    async def cancel_all(self) -> None:
+        """Stop all at once; what was in flight goes back to the queue."""
+        self._stopping = True
+        for agent in self._agents.values():
+            if agent.run is not None:
+                agent.run.cut = True
+                agent.run.scope.cancel(reason="the daemon is to stop at once")
+        await self.stop_all()
+
+    def notify_task(self, agent_id: str) -> None:
+        """Have an agent look at its queue now."""
+        self._known(agent_id).posted.set()
+
+    # What is to be seen.
+
+    @property
+    def agent_ids(self) -> tuple[str, ...]:
+        """All agents, those included that are disabled."""
+        return tuple(self._agents)
+
+    def get_status(self) -> dict[str, dict[str, Any]]:
+        """Return agent_id -> what is known of it, without asking the store."""
+        return {agent_id: self._report(agent) for agent_id, agent in self._agents.items()}
+
+    async def get_crash_count(self, agent_id: str) -> int:
+        """Return how often an agent crashed in the last 24 hours.
+
+        While the store is away it is what this daemon knows.
+        """
+        agent = self._known(agent_id)
+        try:
+            return len(await self._store.crash_ages(agent_id, within=DAY))
+        except StoreError:
+            return agent.history.count(DAY)
+
+    def publish_status(self, agent_id: str) -> None:
+        """Have an agent's status written to the registry, as it is by then."""
+
+        async def write() -> None:
+            await self._registry.set_status(agent_id, self._status(self._known(agent_id)))
+
+        self._records.put(f"status of {agent_id}", write, key=("status", agent_id))
+
+    def _should_backoff(self, agent_id: str) -> bool:
+        return self._known(agent_id).history.count(HOUR) > 5
+
+    def _backoff_delay(self, agent_id: str) -> float:
+        agent = self._known(agent_id)
+        return agent.backoff.delay(agent.history.own(HOUR))
+
+    # A run.
+
+    async def _run(self, agent: _Agent) -> None:
+        agent_id = agent.config.agent_id
+        run = AgentRun(
+            run_id=uuid.uuid4().hex,
+            activity=Activity(trio.lowlevel.current_clock().current_time),
+            wait_for_work=partial(_wait_for_work, agent),
+        )
+        agent.run = run
+        self._heartbeat.watch(agent_id, run.activity, partial(self.publish_status, agent_id))
+        self._records.put(
+            f"start of run {run.run_id}",
+            partial(self._store.start_run, run.run_id, agent_id, self._instance),
+        )
+        outcome, error_text = RunOutcome.STOPPED, None
+        try:
+            with log_context(agent_id=agent_id, run=run.run_id):
+                await self._carry_out(agent.config, run)
+        except Exception as error:
+            error_text = self._redact("".join(traceback.format_exception(error)))
+            agent.last_error = error_text
+            if not current_child().stopping:
+                outcome = RunOutcome.CRASHED
+                agent.history.note()
+            raise
+        finally:
+            agent.run = None
+            self._heartbeat.forget(agent_id)
+            agent.last_run_at = run.activity.last_run_at or agent.last_run_at
+            self._records.put(
+                f"end of run {run.run_id}",
+                partial(self._store.finish_run, run.run_id, outcome, error=error_text),
+            )
+
+    async def _carry_out(self, config: AgentSettings, run: AgentRun) -> None:
+        try:
+            with run.scope:
+                await self._launch(config, run)
+        except Exception as error:
+            if run.stale is None:
+                raise
+            raise AgentStaleError(run.stale) from error
+        if run.stale is not None:
+            raise AgentStaleError(run.stale)
+        if run.cut:  # it is about to be asked as well, and is no crash
+            await current_child().stopping.wait()
+        if not current_child().stopping:
+            raise AgentEndedError("run_as_daemon returned although nobody had asked it to stop")
+
+    def _end_stale(self, agent_id: str, why: str) -> None:
+        """Make a hung agent crash; the tree sees to the rest."""
+        run = self._known(agent_id).run
+        if run is not None and not run.cut:
+            run.stale = why
+            run.scope.cancel(reason=f"agent {agent_id!r} is stale: {why}")
+
+    # Watching.
+
+    async def _restart_requests(self) -> list[str]:
+        try:
+            return await self._registry.poll_restart_requests()
+        except StoreError:  # asked again at the next look, by when nothing is lost
+            return []
+
+    async def _restart_as_asked(self, agent_id: str) -> None:
+        extra = {"action": "restart_requested", "agent_id": agent_id}
+        logger.info("A restart of %s was asked for in the registry", agent_id, extra=extra)
+        try:
+            await self.restart_agent(agent_id)
+        except Exception:
+            logger.exception("Could not restart %s", agent_id, extra=extra)
+
+    async def _load_histories(self, agents: Sequence[_Agent]) -> None:
+        async def load() -> None:
+            for agent in agents:
+                ages = await self._store.crash_ages(agent.config.agent_id, within=DAY)
+                agent.history.load(ages)
+
+        try:
+            with trio.fail_after(HISTORY_TIMEOUT):
+                await load()
+        except (StoreError, trio.TooSlowError):
+            self._records.put("recent crashes, to be read", load)
+
+    def _on_event(self, event: Event) -> None:
+        if event.path[-1] in self._agents:
+            self.publish_status(event.path[-1])
+
+    # Small things.
+
+    def _known(self, agent_id: str) -> _Agent:
+        if agent_id not in self._agents:
+            raise UnknownAgentError(unknown_agent(agent_id, self._agents))
+        return self._agents[agent_id]
+
+    def _startable(self, agent_id: str) -> _Agent:
+        agent = self._known(agent_id)
+        if agent.child is None:
+            raise AgentDisabledError(f"agent {agent_id!r} is disabled: {agent.config.why_disabled}")
+        if self._stopping:
+            raise SupervisorClosedError("the daemon is stopping")
+        return agent
+
+    def _status(self, agent: _Agent) -> str:
+        if not agent.config.enabled:
+            return "disabled"
+        if agent.child is None:
+            return "stopped" if self._stopping else "starting"
+        state = agent.child.state
+        if state is ChildState.STOPPING:
+            if agent.restarting:
+                return "restarting"
+            return "draining" if self._stopping else "stopping"
+        if state is ChildState.STARTING and agent.child.started_at is not None:
+            return "restarting"
+        return _STATUS.get(state, str(state))
+
+    def _report(self, agent: _Agent) -> dict[str, Any]:
+        child = agent.child
+        now = trio.current_time()
+        waits_until = None if child is None else child.restart_at
+        report: dict[str, Any] = {
+            "status": self._status(agent),
+            "pid": os.getpid() if agent.run is not None else None,
+            "uptime": 0.0 if child is None else child.uptime,
+            "restarts": 0 if child is None else child.restarts,
+            "crashes": 0 if child is None else child.crashes,
+            "restart_in": None if waits_until is None else max(0.0, waits_until - now),
+            "error_count": agent.history.count(DAY),
+            "last_error": agent.last_error,
+            "last_run_at": agent.last_run_at,
+            "enabled": agent.config.enabled,
+            "why_disabled": agent.config.why_disabled,
+            "isolation": agent.config.isolation,
+            "model": agent.config.model,
+            "class": agent.config.class_path,
+            "poll_interval": agent.config.poll_interval,
+            "doing": None,
+            "task_id": None,
+            "heartbeat_age": None,
+            "paused": None,
+            "throttled_until": None,
+        }
+        if agent.run is not None:
+            report |= self._doings(agent.run.activity)
+            report["last_run_at"] = agent.run.activity.last_run_at or agent.last_run_at
+        return report
+
+    def _doings(self, activity: Activity) -> dict[str, Any]:
+        return {
+            **activity.snapshot(),
+            "throttled_until": self._moment(activity.throttled_until),
+        }
+
+    def _moment(self, time: float | None) -> datetime | None:
+        """Turn Trio's time, if it lies ahead, into the time of day."""
+        ahead = 0.0 if time is None else time - trio.current_time()
+        return self._wall_clock.now() + timedelta(seconds=ahead) if ahead > 0 else None
+
+
+_STATUS: Final = {
+    ChildState.FINISHED: "stopped",
+    ChildState.FAILED: "crashed",
+}
+"""Where an agent's status is not called as its child's state is."""
+
+
+async def _wait_for_work(agent: _Agent, seconds: float) -> None:
+    with trio.move_on_after(seconds):
+        await agent.posted.wait()
+    agent.posted = trio.Event()

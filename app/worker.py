@@ -1,0 +1,137 @@
+"""This daemon among others: made known, noticed when it dies, and cleared up after.
+
+Each daemon holds a lock that the kernel lets go when it dies, however it dies. So whoever starts
+next on the same machine knows at once which tasks nobody works on any more; anybody else learns it
+when their leases run out. The lock files lie beside the database file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import uuid
+from contextlib import asynccontextmanager, contextmanager
+from enum import IntEnum
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from app.store.protocol import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from app.record_keeper import RecordKeeper
+    from app.settings import Settings
+    from app.store.protocol import Store
+
+logger = logging.getLogger(__name__)
+
+FAREWELL_TIMEOUT: Final = 5.0
+"""Seconds that the end of a daemon waits for the store to take note of it."""
+
+
+class Life(IntEnum):
+    """What a lock file tells of its daemon; of several, the greatest holds."""
+
+    DEAD = 0
+    """The file is there, and nobody holds the lock."""
+    UNKNOWN = 1
+    """There is no file: it may run on another machine."""
+    ALIVE = 2
+
+
+def lock_folder(settings: Settings) -> Path:
+    """Return the folder of the lock files."""
+    return settings.db_path.parent / "workers"
+
+
+@asynccontextmanager
+async def open_worker(
+    settings: Settings, store: Store, records: RecordKeeper
+) -> AsyncIterator[str]:
+    """Make this daemon known for the time of the block; gives its `instance`.
+
+    Daemons that died without a word are cleared up after: their tasks go back to the queue.
+
+    Args:
+        settings: Where the lock lies, and what the daemon is called.
+        store: Where daemons are known.
+        records: Writes it down, as soon as it runs.
+
+    Raises:
+        OSError: If the lock file cannot be made.
+    """
+    folder = lock_folder(settings)
+    instance = uuid.uuid4().hex
+    lock = _take_lock(folder, instance)
+    noted = False
+    try:
+        records.put("this daemon", partial(store.register_worker, settings.worker_id, instance))
+        records.put("daemons that died", partial(_clear_up, store, folder))
+        yield instance
+    finally:
+        try:
+            with trio.fail_after(FAREWELL_TIMEOUT, shield=True):
+                await store.forget_worker(instance)
+                noted = True
+        except (StoreError, trio.TooSlowError) as error:
+            extra = {"action": "farewell_failed"}
+            logger.warning("The store could not be told of the end: %r", error, extra=extra)
+        finally:
+            if noted:  # else the next daemon finds the file without its lock, and tells
+                _path(folder, instance).unlink(missing_ok=True)
+            os.close(lock)
+
+
+def life_of(settings: Settings, instance: str) -> Life:
+    """Say whether a daemon lives."""
+    with _seized(lock_folder(settings), instance) as life:
+        return life
+
+
+async def _clear_up(store: Store, folder: Path) -> None:
+    for worker_id, instance in await store.live_workers():
+        # Of several daemons that start at once, the one that gets hold of the lock does it.
+        with _seized(folder, instance) as life:
+            if life is Life.DEAD:
+                extra = {"action": "worker_died"}
+                logger.warning("Daemon %s died; its tasks are queued again", worker_id, extra=extra)
+                await store.forget_worker(instance)
+                _path(folder, instance).unlink(missing_ok=True)
+
+
+@contextmanager
+def _seized(folder: Path, instance: str) -> Iterator[Life]:
+    """Say whether a daemon lives; if it is dead, hold its lock in the block."""
+    try:
+        file = os.open(_path(folder, instance), os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        yield Life.UNKNOWN
+        return
+    try:
+        yield Life.DEAD if _lock(file) else Life.ALIVE
+    finally:
+        os.close(file)
+
+
+def _take_lock(folder: Path, instance: str) -> int:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = os.open(_path(folder, instance), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def _lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _path(folder: Path, instance: str) -> Path:
+    return folder / f"{instance}.lock"
