@@ -34,7 +34,7 @@ format: $(VENV)/dev.done
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-benchmark: $(VENV)/dev.done
+benchmark: $(VENV)/bench.done
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 clean:
@@ -52,4 +52,8 @@ $(VENV)/app.done: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/dev.done: $(VENV)/app.done
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev
+	@touch $@
+
+$(VENV)/bench.done: $(VENV)/dev.done
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
 	@touch $@
