@@ -82,12 +82,15 @@ def _fence(loop: Any, run: Run) -> None:  # noqa: ANN401  (trio-asyncio has no t
 
         setattr(loop, name, refused)
 
-    def guard(name: str, position: int) -> None:
+    def guard(name: str, position: int, *, once: bool = True) -> None:
         """Have the callback at that position of the method's arguments called by the run."""
         original = getattr(loop, name)
 
         def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            return original(*args[:position], run.call, *args[position:], **kwargs)
+            before, job = args[:position], args[position:]
+            if once:
+                return original(*before, run.call_once, [*job], **kwargs)
+            return original(*before, run.call, *job, **kwargs)
 
         setattr(loop, name, guarded)
 
@@ -97,8 +100,8 @@ def _fence(loop: Any, run: Run) -> None:  # noqa: ANN401  (trio-asyncio has no t
     guard("call_soon_threadsafe", 0)
     guard("call_later", 1)
     guard("call_at", 1)
-    guard("_add_reader", 1)
-    guard("_add_writer", 1)
+    guard("_add_reader", 1, once=False)
+    guard("_add_writer", 1, once=False)
 
 
 async def _until_done(future: asyncio.Future[Any]) -> None:

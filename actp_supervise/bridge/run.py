@@ -242,6 +242,23 @@ class Run:
                 callback(*args)
         except (SystemExit, KeyboardInterrupt) as error:
             self.fail(error)
+        finally:
+            del callback, args  # see `call_once`
+
+    def call_once(self, job: list[Any]) -> None:
+        """Call a callback, and have the loop forget it where it was the last step of a task.
+
+        Since Python 3.12 an error holds all frames below it, so the loop's last handle. Did that
+        still hold the task, a task that nobody looks at would live on, and its error be missed.
+        """
+        callback, *args = job
+        task = getattr(callback, "__self__", None)
+        try:
+            self.call(callback, *args)
+            if isinstance(task, asyncio.Task) and task.done():
+                self.token.run_sync_soon(job.clear)  # not here, inside the task's context
+        finally:
+            del callback, args, task
 
     def _on_unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
