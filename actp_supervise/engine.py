@@ -244,6 +244,8 @@ class Engine:
                     with trio.CancelScope(deadline=child.restart_at) as child._wait_scope:
                         await trio.sleep_forever()
                     child.restart_at = None
+                if self.stopping:
+                    self.ask(child, Intent.STOP)
                 if not child._asked:
                     await self._call(child)
         except BaseException as exc:  # noqa: BLE001, ASYNC103  (_ended passes on what is no crash)
@@ -577,12 +579,16 @@ class Engine:
             return
         self.stopping = True
         self._group.disband()
+        for child in self.children:
+            if child.state is not ChildState.BACKING_OFF:
+                continue
+            if child.is_live:
+                self.ask(child, Intent.STOP)
+            else:
+                self._stay_stopped(child)
         self.spawn(self._stop_all)
 
     async def _stop_all(self) -> None:
-        for child in self.children:
-            if child.state is ChildState.BACKING_OFF and not child.is_live:
-                self._stay_stopped(child)
         children = self.children
         if self._shutdown_order is ShutdownOrder.TOGETHER:
             for child in children:
