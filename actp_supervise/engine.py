@@ -28,6 +28,7 @@ from .errors import (
     Stalled,
     SupervisionError,
     SupervisorClosedError,
+    strip_tracebacks,
 )
 from .group import GroupRestart
 from .policies import (
@@ -338,6 +339,8 @@ class Engine:
         child.state = ChildState.STOPPED
         if error is not None or self.hub.wants(ev.ChildStopped):
             self.hub.emit(ev.ChildStopped, child.path, error=error)
+        if error is not None:
+            strip_tracebacks(error)
         if intent is not Intent.STOP and self._group.awaits(child):
             self._group.wait(child)
         elif intent is Intent.RESTART and child not in self._group and not self.stopping:
@@ -350,7 +353,6 @@ class Engine:
             self._attempt_failed(child, error)
             return
         for_good = error is not None and _is_do_not_restart(error)
-        frames = None if error is None else error.__traceback__
         if error is None:
             child.state = ChildState.FINISHED
             if self.hub.wants(ev.ChildFinished):
@@ -362,8 +364,6 @@ class Engine:
             self._crashed(child, error)
         if is_restarted(child.restart, crashed=error is not None) and not for_good:
             self._schedule_restart(child, error)
-            if error is not None and self._failure is not None:
-                error.__traceback__ = frames  # it leaves the block, as the cause
         elif error is not None:
             if self.hub.wants(ev.ChildFailed):
                 self.hub.emit(ev.ChildFailed, child.path, error=error)
@@ -372,6 +372,12 @@ class Engine:
             self._group.wait(child)
         else:
             self._over(child, by_itself=True)
+        if error is not None and not self._is_cause(error):
+            strip_tracebacks(error)
+
+    def _is_cause(self, error: BaseException) -> bool:
+        """Whether an error leaves the block, as the cause why the supervisor gave up."""
+        return self._failure is not None and self._failure.__cause__ is error
 
     def _attempt_failed(self, child: Child, error: BaseException | None) -> None:
         """A run that a caller waits for ended before it was ready: the caller gets the error."""
@@ -380,9 +386,9 @@ class Engine:
         child.state = ChildState.FAILED
         child._attempt = None
         child._dropped = child._dropped or not attempt.keep
-        traceback = error.__traceback__
         child._error_text = ErrorText(error)
-        attempt.resolve(error=error.with_traceback(traceback))
+        child._error_text.render()
+        attempt.resolve(error=error)
         if self.hub.wants(ev.ChildFailed):
             self.hub.emit(ev.ChildFailed, child.path, error=error)
         self._over(child)
@@ -469,6 +475,8 @@ class Engine:
             within=self._limit.within,
         )
         self._failure.__cause__ = error
+        if error is not None and child._error_text is not None:
+            child._error_text.render()
         if self.hub.wants(ev.RestartLimitReached):
             self.hub.emit(
                 ev.RestartLimitReached,

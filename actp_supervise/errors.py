@@ -16,6 +16,10 @@
 from __future__ import annotations
 
 import traceback
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 class SupervisionError(Exception):
@@ -66,54 +70,72 @@ class DoNotRestart(SupervisionError):
 
 
 class ErrorText:
-    """An error kept as the text it prints, without the frames that it was raised through.
+    """An error as the text it prints, without the frames that it was raised through.
 
     Taking the line numbers out costs some microseconds, formatting a traceback ten times that; so
-    the text is made when it is first asked for. The error's own traceback is taken from it.
+    the text is made when it is first asked for.
     """
 
     __slots__ = ("_error", "_frames", "_text")
 
     def __init__(self, error: BaseException) -> None:
         self._error: BaseException | None = error
-        self._frames: dict[int, list[tuple[str, int, str, None]]] = {}
+        self._frames = {id(part): _frames_of(part) for part in _parts_of(error)}
         self._text = ""
-        self._strip(error)
-
-    def _strip(self, error: BaseException) -> None:
-        todo: list[BaseException | None] = [error]
-        while todo:
-            error_or_none = todo.pop()
-            if error_or_none is None or id(error_or_none) in self._frames:
-                continue
-            error = error_or_none
-            frames: list[tuple[str, int, str, None]] = []
-            step = error.__traceback__
-            while step is not None:
-                code = step.tb_frame.f_code
-                frames.append((code.co_filename, step.tb_lineno, code.co_name, None))
-                step = step.tb_next
-            self._frames[id(error)] = frames
-            error.__traceback__ = None
-            todo += [error.__cause__, error.__context__]
-            if isinstance(error, BaseExceptionGroup):
-                todo += error.exceptions
 
     def __str__(self) -> str:
-        if self._error is not None:
-            report = traceback.TracebackException.from_exception(self._error)
-            self._fill(report, self._error)
-            self._text = "".join(report.format())
-            self._error = None
-            self._frames = {}
+        self.render()
         return self._text
 
+    def render(self) -> None:
+        """Make the text now, to let go of an error that keeps its frames."""
+        if self._error is None:
+            return
+        report = traceback.TracebackException.from_exception(self._error)
+        self._fill(report, self._error)
+        self._text = "".join(report.format())
+        self._error = None
+        self._frames = {}
+
     def _fill(self, report: traceback.TracebackException, error: BaseException) -> None:
-        report.stack = traceback.StackSummary.from_list(self._frames[id(error)])
-        if report.__cause__ is not None and error.__cause__ is not None:
-            self._fill(report.__cause__, error.__cause__)
-        if report.__context__ is not None and error.__context__ is not None:
-            self._fill(report.__context__, error.__context__)
-        if isinstance(error, BaseExceptionGroup):
-            for part, member in zip(report.exceptions or (), error.exceptions, strict=False):
-                self._fill(part, member)
+        todo: list[tuple[traceback.TracebackException | None, BaseException | None]]
+        todo = [(report, error)]
+        while todo:
+            part, of = todo.pop()
+            if part is None or of is None:
+                continue
+            part.stack = traceback.StackSummary.from_list(self._frames.get(id(of), []))
+            todo += [(part.__cause__, of.__cause__), (part.__context__, of.__context__)]
+            if isinstance(of, BaseExceptionGroup):
+                todo += zip(part.exceptions or (), of.exceptions, strict=False)
+
+
+def strip_tracebacks(error: BaseException) -> None:
+    """Let go of the frames that an error was raised through, and with them their variables."""
+    for part in _parts_of(error):
+        part.__traceback__ = None
+
+
+def _parts_of(error: BaseException) -> Collection[BaseException]:
+    """Return the error and all that hang on it: causes, contexts and members of groups."""
+    parts: dict[int, BaseException] = {}
+    todo: list[BaseException | None] = [error]
+    while todo:
+        part = todo.pop()
+        if part is None or id(part) in parts:
+            continue
+        parts[id(part)] = part
+        todo += [part.__cause__, part.__context__]
+        if isinstance(part, BaseExceptionGroup):
+            todo += part.exceptions
+    return parts.values()
+
+
+def _frames_of(error: BaseException) -> list[tuple[str, int, str, None]]:
+    frames: list[tuple[str, int, str, None]] = []
+    step = error.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        frames.append((code.co_filename, step.tb_lineno, code.co_name, None))
+        step = step.tb_next
+    return frames
