@@ -90,6 +90,8 @@ class Settings:
     drain_timeout: float
     task_lease: float
     watch_interval: float
+    prices_path: Path | None
+    """The price table to use in place of the one that ships."""
     heartbeat_interval: float = 30.0
     stale_threshold: float = 90.0
     agents: tuple[AgentSettings, ...]
@@ -167,7 +169,10 @@ def load_settings(
     Raises:
         SettingsError: If a variable is wrong.
     """
-    given = _Environment({**_read_file(env_file), **environ})
+    return _read(_Environment({**_read_file(env_file), **environ}))
+
+
+def _read(given: _Environment) -> Settings:
     data_dir = platformdirs.user_data_path(APPLICATION)
     supabase_url, supabase_key = _supabase(given)
     health_host, api_token = _web(given)
@@ -181,11 +186,12 @@ def load_settings(
         health_host=health_host,
         health_port=given.read("WORKER_HEALTH_PORT", _port, 8090),
         api_token=api_token,
-        timezone=given.read("WORKER_TIMEZONE", _timezone, None) or _local_timezone(environ),
+        timezone=given.read("WORKER_TIMEZONE", _timezone, None) or _local_timezone(given),
         worker_id=given.read("WORKER_ID", _worker_id, None) or _own_name(),
         drain_timeout=given.read("WORKER_DRAIN_TIMEOUT", _seconds, 30.0),
         task_lease=given.read("WORKER_TASK_LEASE", _lease, 60.0),
         watch_interval=given.read("SUPERVISOR_WATCH_INTERVAL", _interval, 10.0),
+        prices_path=given.read("WORKER_PRICES", _existing_file, None),
         agents=tuple(_agent(given, spec) for spec in AGENT_SPECS),
         data_dir=data_dir,
         warnings=(*_missing_integrations(given), *given.unknown_variables()),
@@ -247,9 +253,9 @@ def _missing_integrations(given: _Environment) -> Iterable[str]:
             yield f"{name} is not set: {consequence}"
 
 
-def _local_timezone(environ: Mapping[str, str]) -> ZoneInfo:
+def _local_timezone(given: _Environment) -> ZoneInfo:
     try:
-        zone = local_timezone(environ)
+        zone = local_timezone(given.values)
     except ValueError as error:
         raise SettingsError(f"{error}, in WORKER_TIMEZONE") from error
     return zone if isinstance(zone, ZoneInfo) else ZoneInfo("UTC")
@@ -263,8 +269,8 @@ class _Environment:
     """Variables by name, and a record of which were asked for: so the known ones are known."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
-        self._values = {name: value.strip() for name, value in values.items()}
-        self._asked: dict[str, None] = {}
+        self.values = {name: value.strip() for name, value in values.items()}
+        self.asked: dict[str, None] = {}
 
     def read(
         self, name: str, parse: Callable[[str], ValueT], default: DefaultT
@@ -274,8 +280,8 @@ class _Environment:
         Raises:
             SettingsError: If `parse` raises a `ValueError`, whose text says what is allowed.
         """
-        self._asked[name] = None
-        text = self._values.get(name)
+        self.asked[name] = None
+        text = self.values.get(name)
         if not text:
             return default
         try:
@@ -286,7 +292,7 @@ class _Environment:
 
     def values_of(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the values of those that are set."""
-        return tuple(self._values[name] for name in names if self._values.get(name))
+        return tuple(self.values[name] for name in names if self.values.get(name))
 
     def unknown_variables(self) -> Iterable[str]:
         """Say which variables look like ours and are none, so that a slip of the pen is seen."""
@@ -294,9 +300,9 @@ class _Environment:
             "WORKER_|SUPERVISOR_|ENABLE_.*_AGENT$|"
             + "|".join(spec.env_prefix for spec in AGENT_SPECS)
         )
-        for name in sorted(self._values.keys() - self._asked.keys()):
+        for name in sorted(self.values.keys() - self.asked.keys()):
             if ours.match(name):
-                close = difflib.get_close_matches(name, self._asked, n=1)
+                close = difflib.get_close_matches(name, self.asked, n=1)
                 hint = f"; did you mean {close[0]}?" if close else ""
                 yield f"{name} is no setting of this program{hint}"
 
@@ -420,6 +426,13 @@ def _path(text: str) -> Path:
     except (OSError, RuntimeError):  # the latter for ~somebody who has no home
         pass
     raise ValueError("the path of a file, which need not be there")
+
+
+def _existing_file(text: str) -> Path:
+    path = _path(text)
+    if not path.is_file():
+        raise ValueError("the path of a file, and there is none")
+    return path
 
 
 def _secret(text: str) -> str:

@@ -1,0 +1,133 @@
+"""The agents' supervisor with all around it that is real, for agents written in a line or two."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from actp_supervise import current_child
+from app.heartbeat import HealthHeartbeat
+from app.record_keeper import RecordKeeper
+from app.registry import AgentRegistry
+from app.settings import AgentSettings, load_settings
+from app.store.protocol import AgentRegistration, Store, StoreUnavailable
+from app.supervisor import AgentRun, AgentSupervisor
+
+WORKER = "worker-1"
+INSTANCE = "instance-1"
+
+Launch = Callable[[AgentSettings, AgentRun], Awaitable[object]]
+
+
+class Flaky:
+    """A store that can be taken away and brought back."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.away = False
+
+    def __getattr__(self, name: str) -> Any:
+        verb = getattr(self._store, name)
+        if not callable(verb):
+            return verb
+
+        async def perhaps(*args: Any, **options: Any) -> Any:
+            if self.away:
+                raise StoreUnavailable("connection refused")
+            return await verb(*args, **options)
+
+        return perhaps
+
+
+@dataclass
+class Stage:
+    supervisor: AgentSupervisor
+    registry: AgentRegistry
+    heartbeat: HealthHeartbeat
+    records: RecordKeeper
+    nursery: trio.Nursery
+    store: Any
+
+    async def settle(self) -> None:
+        """Wait until everybody waits, and all is written down."""
+        await trio.testing.wait_all_tasks_blocked()
+        await self.records.flush()
+
+    def status(self, agent_id: str = "social") -> dict[str, Any]:
+        return self.supervisor.get_status()[agent_id]
+
+
+@dataclass
+class Recorder:
+    """An agent that notes when its runs begin, and ends each as told."""
+
+    ends: Sequence[BaseException | None] = ()
+    """What the first runs raise; later ones idle until asked to stop."""
+    starts: list[float] = field(default_factory=list)
+
+    async def __call__(self, config: AgentSettings, run: AgentRun) -> None:
+        self.starts.append(trio.current_time())
+        if len(self.starts) <= len(self.ends):
+            error = self.ends[len(self.starts) - 1]
+            if error is not None:
+                raise error
+        else:
+            await current_child().stopping.wait()
+
+
+async def live_on(config: AgentSettings, run: AgentRun) -> None:
+    """Idle until asked to stop, with a heart that beats."""
+    child = current_child()
+    while not child.stopping:
+        run.activity.beat()
+        with child.cancel_on_stop():
+            await trio.sleep(40)
+
+
+async def hang(config: AgentSettings, run: AgentRun) -> None:
+    """Give no sign of life."""
+    await trio.sleep_forever()
+
+
+def agents(*agent_ids: str, **environ: str) -> list[AgentSettings]:
+    configured = load_settings(environ, env_file=None).agents
+    return [config for config in configured if config.agent_id in agent_ids]
+
+
+@asynccontextmanager
+async def staged(
+    store: Any,
+    launch: Launch,
+    *,
+    agent_ids: Sequence[str] = ("social",),
+    environ: dict[str, str] | None = None,
+    **options: Any,
+) -> AsyncIterator[Stage]:
+    """Set up a supervisor whose agents are still to be started."""
+    configs = agents(*agent_ids, **(environ or {}))
+    records = RecordKeeper()
+    registry = AgentRegistry(store, WORKER)
+    heartbeat = HealthHeartbeat(registry, records)
+    await store.register_worker(WORKER, INSTANCE)
+    await registry.register_all(
+        [AgentRegistration(agent_id=c.agent_id, class_name="X", model="m") for c in configs]
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(records.run)
+        async with AgentSupervisor(
+            configs,
+            launch=launch,
+            store=store,
+            registry=registry,
+            heartbeat=heartbeat,
+            records=records,
+            instance=INSTANCE,
+            **options,
+        ) as supervisor:
+            yield Stage(supervisor, registry, heartbeat, records, nursery, store)
+        await records.flush()
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,74 @@
+"""Whether all is well, in one word."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.health import overall
+
+
+def agent(status="running", **changes):
+    return {"status": status, "enabled": True, "paused": None, "restart_in": None} | changes
+
+
+DISABLED = agent("disabled", enabled=False)
+
+
+def test_all_agents_running_is_healthy():
+    assert overall({"social": agent(), "content": agent()}) == ("healthy", [])
+
+
+def test_an_agent_that_somebody_disabled_is_nobodys_trouble():
+    assert overall({"social": agent(), "content": DISABLED}) == ("healthy", [])
+    assert overall({"social": DISABLED}) == ("healthy", [])
+
+
+@pytest.mark.parametrize("status", ["starting", "restarting"])
+def test_an_agent_on_its_way_is_fine(status):
+    assert overall({"social": agent(status)}) == ("healthy", [])
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (agent("crashed"), "social is crashed"),
+        (agent("stopped"), "social is stopped"),
+        (agent("backing_off", restart_in=63.7), "social crashed and restarts in 64 s"),
+        (agent(paused="budget spent"), "social is paused: budget spent"),
+    ],
+)
+def test_one_agent_in_trouble_is_degraded_and_says_why(fault, reason):
+    assert overall({"social": fault, "content": agent()}) == ("degraded", [reason])
+
+
+def test_no_agent_able_to_work_is_critical():
+    statuses = {"social": agent("crashed"), "content": agent("backing_off", restart_in=5.0)}
+    assert overall({**statuses, "revenue": DISABLED}) == (
+        "critical",
+        ["social is crashed", "content crashed and restarts in 5 s"],
+    )
+
+
+def test_paused_agents_alone_are_not_critical():
+    assert overall({"social": agent(paused="budget spent")})[0] == "degraded"
+
+
+def test_a_store_that_is_away_is_degraded():
+    assert overall({"social": agent()}, store_error="locked") == (
+        "degraded",
+        ["the store is away: locked"],
+    )
+
+
+def test_a_daemon_that_is_stopping_is_degraded_and_not_critical():
+    assert overall({"social": agent("stopped")}, stopping=True) == (
+        "degraded",
+        ["the daemon is stopping", "social is stopped"],
+    )
+
+
+def test_what_else_is_wrong_is_told():
+    assert overall({"social": agent()}, notes=["table x is missing"]) == (
+        "degraded",
+        ["table x is missing"],
+    )

@@ -1,0 +1,110 @@
+"""HealthHeartbeat: whom it vouches for, and who is stale."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+from agents_stage import Flaky
+
+from app.agents.activity import Activity
+from app.heartbeat import HealthHeartbeat
+from app.record_keeper import RecordKeeper
+from app.registry import AgentRegistry
+from app.store.protocol import AgentRegistration
+
+
+@pytest.fixture
+def clock():
+    return trio.testing.MockClock(autojump_threshold=0.1)
+
+
+@pytest.fixture
+async def store_of_two(store):
+    await AgentRegistry(store, "worker-1").register_all(
+        [
+            AgentRegistration(agent_id=agent_id, class_name="X", model="m")
+            for agent_id in ("social", "content")
+        ]
+    )
+    return Flaky(store)
+
+
+@pytest.fixture
+async def heartbeat(store_of_two, nursery):
+    records = RecordKeeper()
+    nursery.start_soon(records.run)
+    return HealthHeartbeat(AgentRegistry(store_of_two, "worker-1"), records)
+
+
+def activity():
+    return Activity(trio.lowlevel.current_clock().current_time)
+
+
+async def keep_beating(activity):
+    while True:
+        activity.beat()
+        await trio.sleep(10)
+
+
+async def last_heartbeats(store):
+    return {row.agent_id: row.last_heartbeat for row in await store.agents()}
+
+
+async def test_a_heartbeat_sets_when_it_was_and_the_health(heartbeat, store_of_two):
+    await heartbeat.send("social", {"doing": "idle", "tasks_done": 3})
+    social = next(r for r in await store_of_two.agents() if r.agent_id == "social")
+    assert social.health == {"doing": "idle", "tasks_done": 3}
+    assert social.last_heartbeat is not None
+    assert social.heartbeat_age < 60
+
+
+async def test_a_heartbeat_is_published_only_for_an_agent_whose_loop_turns(
+    clock, heartbeat, store_of_two, nursery
+):
+    alive, hung = activity(), activity()
+    heartbeat.watch("social", alive)
+    heartbeat.watch("content", hung)
+    nursery.start_soon(keep_beating, alive)
+    nursery.start_soon(heartbeat.start, 30)
+    await trio.sleep(1)
+    first = await last_heartbeats(store_of_two)
+    await trio.sleep(100)
+    later = await last_heartbeats(store_of_two)
+    assert later["social"] > first["social"]
+    assert later["content"] == first["content"]
+
+
+async def test_an_agent_that_has_ended_has_no_heartbeat(clock, heartbeat, store_of_two, nursery):
+    gone = activity()
+    nursery.start_soon(keep_beating, gone)
+    heartbeat.watch("social", gone)
+    heartbeat.forget("social")
+    nursery.start_soon(heartbeat.start, 30)
+    await trio.sleep(100)
+    assert (await last_heartbeats(store_of_two))["social"] is None
+
+
+async def test_an_agent_without_a_sign_of_life_is_stale_after_the_threshold(clock, heartbeat):
+    silent, alive = activity(), activity()
+    heartbeat.watch("social", silent)
+    heartbeat.watch("content", alive)
+    await trio.sleep(90)
+    alive.beat()
+    assert heartbeat.detect_stale(90) == {}
+    await trio.sleep(1)
+    assert heartbeat.detect_stale(90) == {"social": "its loop has not turned for 91 s"}
+    assert heartbeat.detect_stale(100) == {}
+
+
+async def test_a_store_that_is_away_makes_nobody_stale(clock, heartbeat, store_of_two, nursery):
+    alive = activity()
+    heartbeat.watch("social", alive)
+    nursery.start_soon(keep_beating, alive)
+    nursery.start_soon(heartbeat.start, 30)
+    store_of_two.away = True
+    await trio.sleep(100)
+    assert heartbeat.detect_stale(90) == {}
+    store_of_two.away = False
+    await trio.sleep(45)
+    assert (await last_heartbeats(store_of_two))["social"] is not None

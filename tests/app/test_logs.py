@@ -1,0 +1,123 @@
+"""Log lines: for people, for machines, and without secrets."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+
+import pytest
+import trio
+
+from app.logs import configure_logging, log_context, make_redactor
+
+
+@pytest.fixture
+def lines():
+    """Configure logging as the daemon does; gives what was logged since, as lines."""
+    root = logging.getLogger()
+    handlers, level, raises = root.handlers[:], root.level, logging.raiseExceptions
+    stream = io.StringIO()
+
+    def configured(*, as_json):
+        redact = make_redactor(["hunter2"])
+        configure_logging(stream, redact=redact, as_json=as_json)
+        return lambda: stream.getvalue().splitlines()
+
+    yield configured
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+    logging.raiseExceptions = raises
+
+
+logger = logging.getLogger("app.test")
+
+
+def test_a_machine_gets_one_json_object_a_line(lines):
+    written = lines(as_json=True)
+    logger.info("Two\nlines, %s", "ärger", extra={"action": "tested", "count": 3, "part": (1.5,)})
+    (line,) = written()
+    entry = json.loads(line)
+    assert entry.pop("time").endswith("Z")
+    assert entry == {
+        "level": "info",
+        "logger": "app.test",
+        "message": "Two\nlines, ärger",
+        "action": "tested",
+        "count": 3,
+        "part": [1.5],
+    }
+
+
+def test_numbers_that_json_has_not_are_written_as_text(lines):
+    written = lines(as_json=True)
+    logger.info("late", extra={"seconds": float("nan")})
+    assert json.loads(written()[0])["seconds"] == "nan"
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_an_error_comes_with_its_traceback(lines, as_json):
+    written = lines(as_json=as_json)
+    try:
+        raise ValueError("no such template")
+    except ValueError:
+        logger.exception("A task failed")
+    text = "\n".join(written())
+    assert "A task failed" in text
+    assert "Traceback" in text
+    assert "ValueError: no such template" in text
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_no_secret_is_written_wherever_it_stands(lines, as_json):
+    written = lines(as_json=as_json)
+    try:
+        raise ValueError("401 for hunter2")
+    except ValueError:
+        logger.exception("key %s", "hunter2", extra={"header": {"x": ["Bearer hunter2"]}})
+    logger.warning("found sk-ant-api03-AbC_dEf-123")
+    text = "\n".join(written())
+    assert "hunter2" not in text
+    assert "AbC" not in text
+    assert "[redacted]" in text
+
+
+def test_a_person_sees_time_level_and_agent(lines):
+    written = lines(as_json=False)
+    with log_context(agent_id="social", run="0123456789abcdef"):
+        logger.warning("It waits")
+    logger.info("It is over")
+    first, second = written()
+    assert first[8:] == " WARNING [social 0123456789ab] It waits"
+    assert second[8:] == " INFO    It is over"
+
+
+def test_what_others_write_cannot_steer_the_terminal(lines):
+    written = lines(as_json=False)
+    logger.info("\x1b[2J cleared \x9b31m")
+    assert written()[0].endswith(r"\x1b[2J cleared \x9b31m")
+
+
+async def test_lines_of_whatever_an_agent_starts_carry_its_fields(lines):
+    written = lines(as_json=True)
+
+    async def task():
+        await trio.lowlevel.checkpoint()
+        logger.info("in a task")
+        await trio.to_thread.run_sync(logger.info, "in a thread")
+
+    async with trio.open_nursery() as nursery:
+        with log_context(agent_id="social"), log_context(run="r1"):
+            nursery.start_soon(task)
+        logger.info("beside it")
+    entries = {entry["message"]: entry for entry in map(json.loads, written())}
+    for message in ("in a task", "in a thread"):
+        assert (entries[message]["agent_id"], entries[message]["run"]) == ("social", "r1")
+    assert "agent_id" not in entries["beside it"]
+
+
+def test_libraries_that_report_every_request_are_quiet(lines):
+    written = lines(as_json=True)
+    logging.getLogger("httpx2").info("HTTP Request: POST")
+    assert written() == []

@@ -1,0 +1,241 @@
+"""DailyRoutineScheduler: which routines there are, when they run, and what is remembered."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+import trio
+import trio.testing
+
+from actp_supervise import Restart, open_supervisor
+from actp_supervise.testing import TrioWallClock
+from app.agents.spec import AGENT_SPECS
+from app.routine import (
+    DailyRoutineScheduler,
+    RoutineDisabledError,
+    RoutineJob,
+    UnknownRoutineError,
+)
+
+NEW_YORK = ZoneInfo("America/New_York")
+SUNDAY = datetime(2026, 11, 22, 0, 0, tzinfo=NEW_YORK)
+
+
+@pytest.fixture
+def clock():
+    return trio.testing.MockClock(autojump_threshold=0.1)
+
+
+def all_routines(**disabled):
+    return [
+        RoutineJob(
+            agent_id=spec.agent_id,
+            method=routine.method,
+            cron=routine.cron,
+            disabled=disabled.get(spec.agent_id),
+        )
+        for spec in AGENT_SPECS
+        for routine in spec.routines
+    ]
+
+
+class Ran:
+    """What runs a routine: it notes which and when."""
+
+    def __init__(self, wall_clock):
+        self._wall_clock = wall_clock
+        self.runs = []
+
+    async def __call__(self, agent_id, method):
+        moment = self._wall_clock.now().astimezone(NEW_YORK)
+        self.runs.append((moment.strftime("%a %H:%M"), f"{agent_id}.{method}"))
+
+
+@pytest.fixture
+def wall_clock():
+    return TrioWallClock(SUNDAY)
+
+
+@pytest.fixture
+def ran(wall_clock):
+    return Ran(wall_clock)
+
+
+@pytest.fixture
+async def start(store, wall_clock, ran, nursery):
+    """Start routines as a child of a tree, as the daemon does."""
+    await store.register_worker("worker-1", "instance-1")
+
+    async def start(routines, *, run=ran, instance="instance-1", drain_timeout=30.0):
+        scheduler = DailyRoutineScheduler(
+            routines,
+            run=run,
+            store=store,
+            instance=instance,
+            timezone=NEW_YORK,
+            drain_timeout=drain_timeout,
+            wall_clock=wall_clock,
+        )
+        scheduler.setup()
+
+        async def tree(*, task_status):
+            async with open_supervisor() as supervisor:
+                await supervisor.start(scheduler.start, restart=Restart.TRANSIENT)
+                task_status.started()
+
+        await nursery.start(tree)
+        return scheduler
+
+    return start
+
+
+async def test_daily_routine_jobs_registered(clock, start):
+    scheduler = await start(all_routines())
+    await trio.testing.wait_all_tasks_blocked()
+    found = {
+        job["name"]: job["next_run_time"].astimezone(NEW_YORK).strftime("%a %H:%M")
+        for job in scheduler.jobs()
+    }
+    assert found == {
+        "content.run_daily_pipeline": "Sun 06:00",
+        "acquisition.run_pipeline_advance": "Sun 09:00",
+        "acquisition.run_daily_prospecting": "Sun 11:00",
+        "revenue.run_daily_check": "Sun 08:00",
+        "revenue.run_cost_audit": "Sun 23:00",
+        "revenue.run_weekly_report": "Sun 20:00",
+    }
+    assert {job["timezone"] for job in scheduler.jobs()} == {"America/New_York"}
+
+
+async def test_routines_run_at_their_times_in_the_workers_zone(clock, start, ran):
+    await start(all_routines())
+    await trio.sleep(timedelta(days=1, hours=12).total_seconds())
+    assert ran.runs == [
+        ("Sun 06:00", "content.run_daily_pipeline"),
+        ("Sun 08:00", "revenue.run_daily_check"),
+        ("Sun 09:00", "acquisition.run_pipeline_advance"),
+        ("Sun 11:00", "acquisition.run_daily_prospecting"),
+        ("Sun 15:00", "acquisition.run_daily_prospecting"),
+        ("Sun 20:00", "revenue.run_weekly_report"),
+        ("Sun 23:00", "revenue.run_cost_audit"),
+        ("Mon 06:00", "content.run_daily_pipeline"),
+        ("Mon 08:00", "revenue.run_daily_check"),
+        ("Mon 09:00", "acquisition.run_pipeline_advance"),
+        ("Mon 11:00", "acquisition.run_daily_prospecting"),
+    ]
+
+
+async def test_of_two_daemons_one_runs_each_moment(clock, store, start, ran):
+    await store.register_worker("worker-2", "instance-2")
+    await start(all_routines())
+    await start(all_routines(), instance="instance-2")
+    await trio.sleep(7 * 3600)
+    assert ran.runs == [("Sun 06:00", "content.run_daily_pipeline")]
+
+
+async def test_a_routine_that_fails_is_recorded_and_the_others_go_on(clock, store, start):
+    async def run(agent_id, method):
+        if agent_id == "content":
+            raise ValueError("no templates")
+
+    scheduler = await start(all_routines(), run=run)
+    await trio.sleep(8.5 * 3600)
+    outcomes = {job["name"]: job["last_run"] for job in scheduler.jobs() if job["last_run"]}
+    assert outcomes["content.run_daily_pipeline"]["outcome"] == "failed"
+    assert "no templates" in outcomes["content.run_daily_pipeline"]["error"]
+    assert outcomes["revenue.run_daily_check"]["outcome"] == "succeeded"
+    (fire,) = await store.fires("content.run_daily_pipeline")
+    assert fire.scheduled_at == datetime(2026, 11, 22, 11, 0, tzinfo=UTC)
+    assert fire.outcome == "failed"
+
+
+async def test_how_it_went_is_known_after_a_restart_of_the_daemon(clock, start):
+    first = await start(all_routines())
+    await trio.sleep(7 * 3600)
+    await first.shutdown()
+    second = await start(all_routines(), instance="instance-2")
+    last_run = {job["name"]: job["last_run"] for job in second.jobs()}
+    assert last_run["content.run_daily_pipeline"]["outcome"] == "succeeded"
+
+
+async def test_a_moment_that_passed_while_no_daemon_ran_is_made_up_for(clock, start, ran):
+    first = await start(all_routines())
+    await trio.sleep(7 * 3600)
+    await first.shutdown()
+    await trio.sleep(23.5 * 3600)  # to 06:30 on Monday
+    await start(all_routines(), instance="instance-2")
+    await trio.sleep(60)
+    assert ran.runs[1:] == [("Mon 06:30", "content.run_daily_pipeline")]
+
+
+async def test_a_disabled_agents_routines_are_listed_and_not_run(clock, start, ran):
+    scheduler = await start(all_routines(content="ENABLE_CONTENT_AGENT is false"))
+    await trio.sleep(7 * 3600)
+    job = scheduler.jobs()[0]
+    assert (job["name"], job["disabled"], job["next_run_time"]) == (
+        "content.run_daily_pipeline",
+        "ENABLE_CONTENT_AGENT is false",
+        None,
+    )
+    assert ran.runs == []
+    with pytest.raises(RoutineDisabledError, match="ENABLE_CONTENT_AGENT"):
+        await scheduler.run_now("content.run_daily_pipeline")
+
+
+async def test_a_routine_can_be_run_now(clock, start, ran):
+    scheduler = await start(all_routines())
+    await scheduler.run_now("revenue.run_cost_audit")
+    assert ran.runs == [("Sun 00:00", "revenue.run_cost_audit")]
+
+
+async def test_a_paused_routine_lets_its_times_pass(clock, start, ran):
+    scheduler = await start(all_routines())
+    scheduler.pause("content.run_daily_pipeline")
+    await trio.sleep(7 * 3600)
+    assert scheduler.jobs()[0]["paused"]
+    scheduler.resume("content.run_daily_pipeline")
+    assert not scheduler.jobs()[0]["paused"]
+    await trio.sleep(24 * 3600)
+    times = [moment for moment, name in ran.runs if name == "content.run_daily_pipeline"]
+    assert times == ["Mon 06:00"]
+
+
+@pytest.mark.parametrize("ask", ["pause", "resume", "run_now"])
+async def test_an_unknown_routine_is_refused_and_the_known_ones_are_named(clock, start, ask):
+    scheduler = await start(all_routines())
+
+    async def asked():
+        answer = getattr(scheduler, ask)("content.run")
+        if answer is not None:
+            await answer
+
+    with pytest.raises(UnknownRoutineError, match=r"known are content\.run_daily_pipeline, "):
+        await asked()
+
+
+async def test_stopping_waits_for_a_routine_under_way(clock, start):
+    finished = []
+
+    async def run(agent_id, method):
+        await trio.sleep(10)
+        finished.append(trio.current_time())
+
+    scheduler = await start(all_routines(), run=run)
+    await trio.sleep(6 * 3600 + 5)
+    await scheduler.shutdown()
+    assert finished == [6 * 3600 + 10]
+
+
+async def test_stopping_at_once_ends_a_routine_under_way(clock, store, start):
+    async def run(agent_id, method):
+        await trio.sleep_forever()
+
+    scheduler = await start(all_routines(), run=run)
+    await trio.sleep(6 * 3600 + 5)
+    await scheduler.cancel_all()
+    assert trio.current_time() == 6 * 3600 + 5
+    (fire,) = await store.fires("content.run_daily_pipeline")
+    assert fire.outcome == "failed"
+    assert "had to stop at once" in fire.error

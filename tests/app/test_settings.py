@@ -1,0 +1,261 @@
+"""Settings: what is allowed, what is said otherwise, and that all of it is documented."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from app import settings
+from app.agents.spec import AGENT_SPECS
+from app.settings import SettingsError, is_loopback, load_settings
+
+ROOT = Path(__file__).parents[2]
+
+KEY = "sk-ant-test-0000"
+
+
+def load(**environ):
+    return load_settings(environ, env_file=None)
+
+
+def agent(agent_id, **environ):
+    return next(a for a in load(**environ).agents if a.agent_id == agent_id)
+
+
+def test_without_any_variable_the_defaults_hold():
+    loaded = load()
+    assert loaded.health_host == "127.0.0.1"
+    assert loaded.health_port == 8090
+    assert loaded.drain_timeout == 30.0
+    assert loaded.task_lease == 60.0
+    assert loaded.watch_interval == 10.0
+    assert loaded.heartbeat_interval == 30.0
+    assert loaded.stale_threshold == 90.0
+    assert loaded.db_path.name == "worker.db"
+    assert [(a.agent_id, a.poll_interval, a.enabled) for a in loaded.agents] == [
+        ("social", 30.0, True),
+        ("content", 60.0, True),
+        ("acquisition", 30.0, True),
+        ("revenue", 120.0, True),
+    ]
+
+
+WRONG = {
+    "WORKER_HEALTH_PORT": ["abc", "-1", "65536", "80.5", "1e3", "٨٠٩٠"],
+    "WORKER_HEALTH_HOST": ["two words", "http://host", "a/b"],
+    "WORKER_TIMEZONE": ["Mars/Olympus", "../etc/passwd", "America", "EST5EDT4,M1"],
+    "WORKER_ID": ["two words", "x" * 101, "a/b"],
+    "WORKER_DRAIN_TIMEOUT": ["soon", "-1", "nan", "inf", "30s"],
+    "WORKER_TASK_LEASE": ["0", "0.5", "86401", "nan", "long"],
+    "SUPERVISOR_WATCH_INTERVAL": ["0", "-5", "inf", "often"],
+    "WORKER_DB_PATH": ["/", "~nobody-of-that-name/x.db", "a\0b"],
+    "WORKER_PRICES": ["/no/such/file.toml"],
+    "WORKER_API_TOKEN": ["two words", "schlüssel"],
+    "ANTHROPIC_API_KEY": ["two words", "sk-ant-\x07"],
+    "ANTHROPIC_BASE_URL": ["localhost:8080", "ftp://host", "https://", "http://host:port"],
+    "SUPABASE_URL": ["abc.supabase.co", "https://"],
+    "ENABLE_CONTENT_AGENT": ["maybe", "2", "truefalse"],
+    "CONTENT_AGENT_CLASS": ["module", "module:", ":Class", "a b:C", "mod/ule:C", "1a:C"],
+    "CONTENT_AGENT_MODEL": ["two words"],
+    "CONTENT_AGENT_POLL_INTERVAL": ["0", "-1", "nan", "fast"],
+    "CONTENT_AGENT_DAILY_BUDGET_USD": ["-1", "$5", "inf"],
+    "CONTENT_AGENT_ISOLATION": ["process", "container", "Loop"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values]
+)
+def test_a_wrong_value_is_one_line_that_names_the_variable(name, value):
+    with pytest.raises(SettingsError) as caught:
+        load(**{name: value})
+    assert str(caught.value).startswith(name)
+    assert "must be" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_process_isolation_says_that_it_is_not_there_yet():
+    with pytest.raises(SettingsError, match="process is not there yet"):
+        load(SOCIAL_MEDIA_AGENT_ISOLATION="process")
+
+
+@pytest.mark.parametrize(
+    "name", ["WORKER_API_TOKEN", "ANTHROPIC_API_KEY", "STRIPE_SECRET_KEY", "SUPABASE_DB_URL"]
+)
+def test_a_wrong_secret_is_not_shown(name):
+    with pytest.raises(SettingsError) as caught:
+        load(**{name: "hunter2 with spaces"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_no_secret_is_in_the_settings_repr_and_all_are_known_as_such():
+    loaded = load(
+        ANTHROPIC_API_KEY="secret-1",
+        SUPABASE_URL="https://x.supabase.co",
+        SUPABASE_SERVICE_ROLE_KEY="secret-2",
+        SUPABASE_DB_URL="postgres://u:secret-3@host/db",
+        WORKER_API_TOKEN="secret-4",
+        STRIPE_SECRET_KEY="secret-5",
+    )
+    assert "secret" not in repr(loaded).replace("other_secrets", "")
+    for number in range(1, 6):
+        assert any(f"secret-{number}" in secret for secret in loaded.secrets)
+
+
+@pytest.mark.parametrize("text", ["1", "true", "YES", "On"])
+def test_a_flag_is_true(text):
+    assert agent("revenue", ENABLE_REVENUE_AGENT=text).enabled
+
+
+@pytest.mark.parametrize("text", ["0", "false", "NO", "Off"])
+def test_a_flag_is_false_and_the_agent_says_by_what(text):
+    revenue = agent("revenue", ENABLE_REVENUE_AGENT=text)
+    assert not revenue.enabled
+    assert revenue.why_disabled == "ENABLE_REVENUE_AGENT is false"
+
+
+def test_each_agent_has_its_own_variables():
+    content = agent(
+        "content",
+        CONTENT_AGENT_CLASS="my.agents:Writer",
+        CONTENT_AGENT_MODEL="claude-opus-5-5",
+        CONTENT_AGENT_POLL_INTERVAL="2.5",
+        CONTENT_AGENT_DAILY_BUDGET_USD="4",
+        CONTENT_AGENT_ISOLATION="thread",
+        REVENUE_AGENT_MODEL="claude-haiku-5-5",
+    )
+    assert content.class_path == "my.agents:Writer"
+    assert content.model == "claude-opus-5-5"
+    assert content.poll_interval == 2.5
+    assert content.daily_budget_usd == 4.0
+    assert content.isolation == "thread"
+
+
+def test_an_empty_value_is_as_good_as_none():
+    loaded = load(WORKER_HEALTH_PORT="", ANTHROPIC_API_KEY="  ", SUPABASE_URL="")
+    assert loaded.health_port == 8090
+    assert loaded.anthropic_api_key is None
+
+
+def test_a_daemon_needs_an_api_key():
+    with pytest.raises(SettingsError, match=r"ANTHROPIC_API_KEY is not set.*--demo"):
+        load().check_runnable()
+    load(ANTHROPIC_API_KEY=KEY).check_runnable()
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"SUPABASE_URL": "https://x.supabase.co"}, "SUPABASE_SERVICE_ROLE_KEY"),
+        ({"SUPABASE_SERVICE_ROLE_KEY": "key"}, "SUPABASE_URL"),
+    ],
+)
+def test_supabase_is_configured_whole_or_not_at_all(given, missing):
+    with pytest.raises(SettingsError, match=f"^{missing} is not set"):
+        load(**given)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "worker.example.com"])
+def test_others_may_reach_the_port_only_with_a_token(host):
+    with pytest.raises(SettingsError, match=r"^WORKER_HEALTH_HOST=.*WORKER_API_TOKEN"):
+        load(WORKER_HEALTH_HOST=host)
+    assert load(WORKER_HEALTH_HOST=host, WORKER_API_TOKEN="token").health_host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "LocalHost"])
+def test_a_loopback_address_needs_no_token(host):
+    assert is_loopback(host)
+    assert load(WORKER_HEALTH_HOST=host).api_token is None
+
+
+def test_the_zone_is_the_machines_unless_one_is_named():
+    assert str(load(TZ="Asia/Tokyo").timezone) == "Asia/Tokyo"
+    assert str(load(TZ="Asia/Tokyo", WORKER_TIMEZONE="Europe/Berlin").timezone) == "Europe/Berlin"
+
+
+def test_a_machine_zone_that_cannot_be_read_is_named_unless_it_is_not_needed():
+    with pytest.raises(SettingsError, match=r"TZ.*WORKER_TIMEZONE"):
+        load(TZ="Mars/Olympus")
+    assert str(load(TZ="Mars/Olympus", WORKER_TIMEZONE="UTC").timezone) == "UTC"
+
+
+def test_missing_integration_keys_are_warned_of():
+    warnings = " ".join(load(STRIPE_SECRET_KEY="sk_1").warnings)
+    assert "TELEGRAM_BOT_TOKEN is not set" in warnings
+    assert "APPLE_KEY_ID is not set" in warnings
+    assert "STRIPE_SECRET_KEY" not in warnings
+
+
+def test_a_misspelt_variable_is_warned_of():
+    warnings = load(WORKER_HEALT_PORT="1", ENABLE_CONTNT_AGENT="0", OTHER="x").warnings
+    assert "WORKER_HEALT_PORT is no setting of this program; did you mean WORKER_HEALTH_PORT?" in (
+        warnings
+    )
+    assert any(w.startswith("ENABLE_CONTNT_AGENT is no setting") for w in warnings)
+    assert not any("OTHER" in w for w in warnings)
+
+
+def test_the_environment_wins_over_the_file(tmp_path):
+    env_file = tmp_path / ".env"
+    env_file.write_text("WORKER_HEALTH_PORT=1111\nexport WORKER_ID='from-file'\n")
+    loaded = load_settings({"WORKER_HEALTH_PORT": "2222"}, env_file=env_file)
+    assert loaded.health_port == 2222
+    assert loaded.worker_id == "from-file"
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
+    env_file = tmp_path / ".env"
+    env_file.write_bytes(b"WORKER_ID=\xff\xfe")
+    with pytest.raises(SettingsError, match=r"\.env cannot be read"):
+        load_settings({}, env_file=env_file)
+
+
+def test_a_file_that_is_not_there_is_none(tmp_path):
+    assert load_settings({}, env_file=tmp_path / ".env").health_port == 8090
+
+
+def test_naming_agents_enables_them_and_no_others():
+    loaded = load(ENABLE_SOCIAL_MEDIA_AGENT="no").with_agents(["social", "revenue"])
+    assert [(a.agent_id, a.enabled, a.why_disabled) for a in loaded.agents] == [
+        ("social", True, None),
+        ("content", False, "not named by --agents"),
+        ("acquisition", False, "not named by --agents"),
+        ("revenue", True, None),
+    ]
+
+
+def test_naming_an_unknown_agent_names_the_known_ones():
+    with pytest.raises(SettingsError, match="'scoial'; known are social, content, acquisition, "):
+        load().with_agents(["scoial"])
+
+
+def known_variables():
+    given = settings._Environment({})
+    settings._read(given)
+    return set(given.asked)
+
+
+def test_the_example_file_names_every_variable_and_its_default(tmp_path):
+    example = (ROOT / ".env.example").read_text()
+    given = dict(re.findall(r"^(?:# )?([A-Z_]+)=(.*)$", example, re.MULTILINE))
+    assert given.keys() == known_variables()
+    uncommented = tmp_path / ".env"
+    uncommented.write_text("\n".join(f"{name}={value}" for name, value in given.items()))
+    filled = load_settings({}, env_file=uncommented)
+    assert filled == dataclasses.replace(load(), anthropic_base_url="https://api.anthropic.com")
+
+
+def test_the_reference_names_every_variable():
+    reference = (ROOT / "docs/reference/environment.md").read_text()
+    prefixes = tuple(spec.env_prefix for spec in AGENT_SPECS)
+    for name in known_variables():
+        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
+        assert not prefix or f"`{prefix}`" in reference
+        assert f"`{name.removeprefix(prefix)}`" in reference, name
+
+
+def test_the_example_file_as_it_is_changes_nothing():
+    assert load_settings({}, env_file=ROOT / ".env.example") == load()
