@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from .run import Run
 
@@ -54,7 +54,7 @@ async def host_in_loop(run: Run) -> None:
                     await _until_done(loop.create_task(loop.shutdown_asyncgens()))
                     await _cancel_all(loop, run)
             finally:
-                _kill(asyncio.all_tasks(loop), loop, run)
+                _kill(loop, run)
                 del loop.stop  # which open_loop itself needs
     except BaseExceptionGroup as group:
         for error in _leaves(group):
@@ -121,11 +121,13 @@ async def _cancel_all(loop: asyncio.AbstractEventLoop, run: Run) -> None:
                 run.fail(error)
 
 
-def _kill(tasks: Collection[Any], loop: Any, run: Run) -> None:  # noqa: ANN401
+def _kill(loop: Any, run: Run) -> None:  # noqa: ANN401
     """Close the coroutines of tasks that did not end, and let the loop call nothing any more."""
+    tasks: set[Any] = asyncio.all_tasks(loop)
     if not tasks:
         return
-    run.ignored_cancellation("its coroutines were closed")
+    if run.time_left.cancelled_caught:  # else the loop itself is broken
+        run.ignored_cancellation("its coroutines were closed")
     run.killed = True
     loop._asyncgens.clear()  # open_loop would wait for what can no longer be finalized
     for task in tasks:

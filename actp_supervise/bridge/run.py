@@ -190,7 +190,7 @@ class Run:
                 exc_info=error,
                 extra={"action": "asyncio_failed_late"},
             )
-        elif not self.killed and not any(known is error for known in self._errors):
+        elif not any(known is error for known in self._errors):
             self._errors.append(error)
         with suppress(trio.RunFinishedError):
             self.token.run_sync_soon(self.end)
@@ -221,17 +221,15 @@ class Run:
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001, ASYNC103  (raised when the run has ended)
-            is_ours = isinstance(error, asyncio.CancelledError) and (
-                self._cancelled or self._errors
-            )
-            if not is_ours:
+            is_cancelled = isinstance(error, asyncio.CancelledError)
+            if not self.killed and not (is_cancelled and (self._cancelled or self._errors)):
                 self.fail(error)
         finally:
             self.token.run_sync_soon(self.end)
 
     def _cancel_code(self) -> None:
-        if self._task is not None and not self._cancelled:
-            self._cancelled = True
+        self._cancelled = True
+        if self._task is not None:
             self._task.cancel("the child was cancelled")
 
     @trio.lowlevel.enable_ki_protection  # so that Ctrl-C is the program's and not some agent's
@@ -263,7 +261,7 @@ class Run:
     def _on_unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         # What broke a connection was told to its protocol; for asyncio too it is only worth a log.
-        if error is None or "transport" in context or self.over:
+        if error is None or "transport" in context:
             asyncio.BaseEventLoop.default_exception_handler(
                 cast("asyncio.BaseEventLoop", loop), context
             )

@@ -17,6 +17,7 @@ from contextvars import ContextVar
 
 import pytest
 import trio
+import trio_asyncio
 from trio.testing import MockClock
 
 from actp_supervise import Restart, SupervisionError, current_child, open_supervisor
@@ -154,6 +155,32 @@ async def test_async_generators_are_finalized_before_the_run_ends(isolation, clo
     assert record == ["finalized"]
 
 
+async def test_a_task_that_a_generator_starts_at_its_end_is_ended_too(isolation, clock):
+    record = []
+
+    async def background():
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            record.append("ended")
+
+    async def generator():
+        try:
+            yield 1
+        finally:
+            asyncio.create_task(background())  # noqa: RUF006
+            await asyncio.sleep(0.01)
+
+    kept = generator()
+
+    async def code():
+        await anext(kept)
+
+    await asyncio_child(code)()
+
+    assert record == ["ended"]
+
+
 async def test_a_run_leaves_nothing_in_memory(isolation, clock):
     loops = []
 
@@ -163,14 +190,17 @@ async def test_a_run_leaves_nothing_in_memory(isolation, clock):
         await asyncio.sleep(0.01)
         raise ValueError
 
-    with contextlib.suppress(ValueError):
-        await asyncio_child(code, isolation=isolation)()
-    for _ in range(10):  # a worker thread lets go of its last call when it gets the next
-        if isolation == "thread":
-            await trio.to_thread.run_sync(gc.collect)
-        gc.collect()
+    async def child():
+        with contextlib.suppress(ValueError):
+            await asyncio_child(code, isolation=isolation)()
+        for _ in range(10):  # a worker thread lets go of its last call when it gets the next
+            if isolation == "thread":
+                await trio.to_thread.run_sync(gc.collect)
+            gc.collect()
+        assert [ref() for ref in loops] == [None]
 
-    assert [ref() for ref in loops] == [None]
+    async with open_supervisor() as supervisor:
+        supervisor.start_soon(child, restart=Restart.TRANSIENT)
 
 
 async def test_asyncio_subprocesses_work(isolation):
@@ -435,20 +465,40 @@ async def test_an_exit_in_a_callback_is_an_error_of_the_child(isolation, clock, 
         await asyncio_child(code, isolation=isolation)()
 
 
-async def test_an_exit_in_a_callback_of_a_socket_is_an_error_of_the_child(isolation):
+@pytest.mark.parametrize("kind", ["reader", "writer"])
+async def test_an_exit_in_a_callback_of_a_socket_is_an_error_of_the_child(isolation, kind):
     async def code():
         here, there = socket.socketpair()
         with here, there:
             there.send(b"x")
             loop = asyncio.get_running_loop()
-            loop.add_reader(here, raises, SystemExit(3))
+            getattr(loop, f"add_{kind}")(here, raises, SystemExit(3))
             try:
                 await asyncio.sleep(1000)
             finally:
-                loop.remove_reader(here)
+                getattr(loop, f"remove_{kind}")(here)
 
     with pytest.raises(SupervisionError, match=r"SystemExit\(3\)"):
         await asyncio_child(code, isolation=isolation)()
+
+
+async def test_what_breaks_the_loop_itself_is_an_error_of_the_child(autojump_clock):
+    record = []
+
+    async def exit_in_trio():
+        raise SystemExit(3)
+
+    async def code():
+        trio_asyncio.run_trio_task(exit_in_trio)
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            record.append("ended")
+
+    with pytest.raises(SupervisionError, match=r"SystemExit\(3\)"):
+        await asyncio_child(code)()
+
+    assert record == ["ended"]
 
 
 async def test_stopping_the_loop_is_an_error_of_the_child(isolation, clock):
@@ -538,6 +588,38 @@ async def test_a_left_behind_task_that_will_not_end_is_closed_too(autojump_clock
         await asyncio_child(code, cancel_timeout=2.0)()
 
     assert trio.current_time() == 7.0
+
+
+async def test_the_time_to_end_is_one_for_all_that_the_run_has_left(autojump_clock):
+    async def code():
+        asyncio.create_task(stubborn())  # noqa: RUF006
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await asyncio.sleep(1.5)
+
+    with pytest.raises(CancellationIgnored):
+        await cancelled_after(10, asyncio_child(code, cancel_timeout=2.0))
+
+    assert trio.current_time() == 12.0
+
+
+async def test_closing_code_closes_its_async_generators_and_logs_nothing(autojump_clock, caplog):
+    async def generator():
+        yield 1
+        yield 2
+
+    kept = generator()
+
+    async def code():
+        await anext(kept)
+        await stubborn()
+
+    with pytest.raises(CancellationIgnored):
+        await cancelled_after(10, asyncio_child(code))
+    gc.collect()
+
+    assert caplog.records == []
 
 
 async def test_closing_runs_the_codes_finally_blocks(autojump_clock):
