@@ -36,6 +36,8 @@ class Activity:
         self.tasks_failed = 0
         self.last_run_at: str | None = None
         """When its last task ended, ISO 8601 in UTC."""
+        self.found_stale: str | None = None
+        """Why it was found to be hung, if it was: what it was doing then counts as an attempt."""
 
     # In the agent's loop.
 
@@ -62,11 +64,18 @@ class Activity:
         self.throttled_until = None
         self.progress_at = now
 
+    def wait(self, doing: str, seconds: float) -> None:
+        """Report that it waits so long; it stays at the same task and step."""
+        now = self._clock()
+        self.doing = doing
+        self.waiting_until = now + seconds
+        self.throttled_until = None
+        self.progress_at = now
+
     def throttle(self, seconds: float, doing: str) -> None:
         """Report that the model makes it wait so long; it stays at the same task and step."""
-        self.doing = doing
-        self.throttled_until = self.waiting_until = self._clock() + seconds
-        self.progress_at = self._clock()
+        self.wait(doing, seconds)
+        self.throttled_until = self.waiting_until
 
     def pause(self, reason: str) -> None:
         """Report that it takes no more tasks until somebody resumes it, or a day ends."""
@@ -87,6 +96,10 @@ class Activity:
         Args:
             threshold: Seconds without a beat, or without the progress that was due.
         """
+        self.found_stale = self._hung(threshold)
+        return self.found_stale
+
+    def _hung(self, threshold: float) -> str | None:
         now = self._clock()
         silent = now - self.beat_at
         if silent > threshold:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -87,7 +87,7 @@ def load_agent_class(path: str) -> type[Agent]:
     if not inspect.isclass(cls):
         raise AgentClassError(f"module {module_name!r} has no class {class_name!r}")
     _check(cls, path)
-    return cls
+    return cast("type[Agent]", cls)
 
 
 def make_agent(cls: type[Agent], context: AgentContext) -> Agent:

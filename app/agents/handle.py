@@ -1,0 +1,123 @@
+"""The store as an agent has it: callable from the agent's own loop, and patient.
+
+Also what is begun there and must not be left half done: `finish_anyway`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from actp_supervise import Backoff, current_child
+from actp_supervise.bridge import run_in_trio
+from app.store.protocol import Store, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from .activity import Activity
+
+    AsyncFn = Callable[..., Coroutine[Any, Any, Any]]
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+WAITING: Final = "waiting for the store"
+
+PATIENCE: Final = Backoff(initial=0.2, factor=2.0, maximum=15.0)
+"""How long it waits between two tries while the store is away."""
+
+
+def agent_store(store: Store, activity: Activity, *, patience: Backoff = PATIENCE) -> Store:
+    """Return the store for an agent's loop: each call crosses over to Trio.
+
+    While the store is away a call waits and is repeated, which every verb allows; the agent's
+    activity says so. Only `claim_task` gives up, with `StoreUnavailable`, once the agent is asked
+    to stop: there is nothing to lose yet.
+
+    Args:
+        store: The daemon's store, on Trio's side.
+        activity: The agent's.
+        patience: How long to wait before each new try.
+    """
+    return cast("Store", AgentStore(store, activity, patience))
+
+
+class AgentStore:
+    """What `agent_store` returns: every verb of the store, called in Trio."""
+
+    def __init__(self, store: Store, activity: Activity, patience: Backoff = PATIENCE) -> None:
+        self._store = store
+        self._activity = activity
+        self._patience = patience
+        self._doing_before: str | None = None
+        """What the agent did when the store went away; None while it is there."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (a verb of the store)
+        verb = getattr(self._store, name)
+        if not inspect.iscoroutinefunction(verb):
+            return verb
+        return partial(self._call, verb)
+
+    async def _call(self, verb: AsyncFn, *args: object, **kwargs: object) -> Any:  # noqa: ANN401
+        for tries in range(1, 2**31):
+            try:
+                answer = await run_in_trio(verb, *args, **kwargs)
+            except StoreUnavailable as error:
+                if self._doing_before is None:
+                    self._doing_before = self._activity.doing
+                    logger.warning("Waiting for the store: %s", error, extra={"action": "wait"})
+                await self._wait(self._patience.delay(tries), verb, error)
+            else:
+                self._resume()
+                return answer
+        raise AssertionError("unreachable: nobody waits that often")
+
+    def _resume(self) -> None:
+        if self._doing_before is not None:
+            if self._activity.doing == WAITING:
+                self._activity.wait(self._doing_before, 0.0)
+            self._doing_before = None
+
+    async def _wait(self, seconds: float, verb: AsyncFn, error: StoreUnavailable) -> None:
+        self._activity.wait(WAITING, seconds)
+        if verb.__name__ != "claim_task":
+            await asyncio.sleep(seconds)
+            return
+        with current_child().cancel_on_stop() as stop:
+            await asyncio.sleep(seconds)
+        if stop.cancelled_caught:
+            raise error
+
+
+async def finish_anyway(begun: Coroutine[Any, Any, T], *, within: float = 1.0) -> T:
+    """Wait for something that must not be left half done, even if this task is cancelled.
+
+    Args:
+        begun: What is to be finished.
+        within: Seconds that it still has once this task is cancelled; then it is cancelled too.
+
+    Raises:
+        asyncio.CancelledError: If this task was cancelled, but only when `begun` has ended.
+    """
+    task = asyncio.ensure_future(begun)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=within)
+        await end(task)
+        raise
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they have ended; how they end is nobody's business."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # looked at, or the loop would call it lost

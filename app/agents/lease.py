@@ -1,0 +1,67 @@
+"""Work that goes on only while its task's lease is held."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from app.store.protocol import Lease, Store, TaskRow
+
+from .handle import end
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+T = TypeVar("T")
+
+RENEWALS: Final = 3
+"""How often a lease is renewed in its time."""
+
+
+class LeaseEnded(Exception):
+    """The work was ended: its lease was lost, or somebody asked for its task to be cancelled."""
+
+    def __init__(self, why: Lease) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+async def under_lease(
+    work: Coroutine[Any, Any, T], *, store: Store, task: TaskRow, token: str, lease: float
+) -> T:
+    """Do the work of a task while its lease is renewed beside it.
+
+    While the store is away the work goes on: it can have no effect without the store, and whether
+    the lease was lost shows when the store is back.
+
+    Args:
+        work: What is to be done; cancelled when the lease ends.
+        store: Where the lease is.
+        task: The task.
+        token: The one that claimed it.
+        lease: Seconds that each renewal lasts.
+
+    Returns:
+        What the work returned.
+
+    Raises:
+        LeaseEnded: If the work was ended early.
+    """
+    working = asyncio.ensure_future(work)
+    renewing = asyncio.ensure_future(_renew(store, task.id, token, lease))
+    try:
+        await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return await working
+        raise LeaseEnded(await renewing)
+    finally:
+        await end(working, renewing)
+
+
+async def _renew(store: Store, task_id: str, token: str, lease: float) -> Lease:
+    """Renew a lease until it is not simply held any more, and say what it is then."""
+    while True:
+        await asyncio.sleep(lease / RENEWALS)
+        state = await store.renew_task(task_id, token, lease=lease)
+        if state is not Lease.HELD:
+            return state

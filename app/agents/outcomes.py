@@ -1,0 +1,65 @@
+"""How work can end: well, or for one of the reasons that decide what becomes of its task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+class HandBack(Exception):
+    """The work cannot go on now, by no fault of its own: its task goes back to the queue."""
+
+    def __init__(self, reason: str, *, delay: float = 0.0, count_attempt: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.delay = delay
+        """Seconds until another try is worth while."""
+        self.count_attempt = count_attempt
+        """Whether the fault may be its own after all."""
+
+
+class Paused(HandBack):
+    """Nor can any other work: the agent pauses."""
+
+    def __init__(self, reason: str, *, until: datetime | None = None) -> None:
+        super().__init__(reason)
+        self.until = until
+        """None for until the agent is restarted."""
+
+
+class Refused(Exception):
+    """The API refuses what it was sent, and would again: the work has failed."""
+
+
+class RoutineFailedError(Exception):
+    """A routine's conversation did not come to a good end; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a conversation ended."""
+
+    failure: str | None
+    """Why it counts as failed; None where it went well."""
+    result: dict[str, Any]
+    """What is kept of it: text, turns, tool_calls, tokens, usd, model, stop_reason."""
+
+
+_FAILURES: Final = {
+    "end_turn": None,
+    "stop_sequence": None,
+    "max_tokens": "the reply was cut off: it reached max_tokens",
+    "model_context_window_exceeded": "the conversation outgrew the model's context window",
+    "refusal": "Claude refused to go on with this",
+    "tool_use": "it still called tools after the most turns that are allowed",
+    "pause_turn": "it was not done after the most turns that are allowed",
+    "compaction": "it was not done after the most turns that are allowed",
+}
+
+
+def failure_of(stop_reason: str | None) -> str | None:
+    """Say why a conversation that ended for this reason has failed; None where it has not."""
+    return _FAILURES.get(stop_reason or "", f"it stopped for an unknown reason: {stop_reason}")

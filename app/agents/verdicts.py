@@ -1,0 +1,129 @@
+"""What follows from an error of the API: wait and repeat, pause the agent, or fail the work. Pure.
+
+Source of the cases: https://platform.claude.com/docs/en/api/errors, and the SDK's retry policy.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Consequence(Enum):
+    """What is to be done about an error."""
+
+    WAIT = "wait"
+    """Repeat the call after a while."""
+    PAUSE = "pause"
+    """No call will succeed until somebody has done something: take no work meanwhile."""
+    FAIL = "fail"
+    """This call will never succeed, others may."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """An error, judged."""
+
+    consequence: Consequence
+    reason: str
+    """One line for the operator."""
+    retry_after: float | None = None
+    """Seconds that the API asks to wait."""
+    counts: bool = False
+    """Whether what was sent may be to blame, if it goes on for long."""
+    until: datetime | None = None
+    """When a pause ends by itself."""
+
+
+# Here money is the matter and not speed, whatever the status.
+_MONEY_CODES: Final = re.compile(r"spend_limit_reached|billing|organization_on_hold")
+_MONEY_WORDS: Final = re.compile(r"credit balance|usage limit|spend limit", re.IGNORECASE)
+_REGAINED: Final = re.compile(r"regain access on (\d{4}-\d\d-\d\d)")
+
+_OVERLOADED: Final = frozenset({429, 529})
+_WORTH_REPEATING: Final = frozenset({408, 409, 429})
+
+
+def judge(
+    status: int, body: object, headers: Mapping[str, str], *, now: datetime
+) -> Verdict | None:
+    """Judge an answer of the API; None where it is no error.
+
+    Args:
+        status: Its HTTP status.
+        body: Its JSON, or the text where it is none.
+        headers: Its headers.
+        now: The present moment.
+    """
+    if status < 400:
+        return None
+    kind, message, code = _error(body)
+    reason = f"Claude answers {status} {kind}: {message}".replace("\n", " ")
+    if _MONEY_CODES.search(code) or (status in {400, 429} and _MONEY_WORDS.search(message)):
+        until = _regained(message) or (_next_month(now) if code.startswith("enforced_") else None)
+        return Verdict(consequence=Consequence.PAUSE, reason=reason, until=until)
+    if status in {401, 402, 403, 404}:  # 404: there is no such model
+        return Verdict(consequence=Consequence.PAUSE, reason=reason)
+    if status in _WORTH_REPEATING or status >= 500:
+        return Verdict(
+            consequence=Consequence.WAIT,
+            reason=reason,
+            retry_after=_retry_after(headers),
+            counts=status not in _OVERLOADED,
+        )
+    return Verdict(consequence=Consequence.FAIL, reason=reason)
+
+
+def judge_exception(error: Exception) -> Verdict:
+    """Judge a call that got no answer, or none that could be read."""
+    timed_out = isinstance(error, TimeoutError) or "Timeout" in type(error).__name__
+    what = "did not answer in time" if timed_out else "could not be reached"
+    if isinstance(error, ValueError):
+        what = "answered what cannot be read"
+    cause = error.__cause__ or error
+    reason = f"Claude {what} ({type(cause).__name__})"
+    counts = timed_out or isinstance(error, ValueError)
+    return Verdict(consequence=Consequence.WAIT, reason=reason, counts=counts)
+
+
+def _error(body: object) -> tuple[str, str, str]:
+    """Return the type, the message and the code of an error."""
+    error: Any = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict):
+        return "", str(body)[:200], ""
+    details = error.get("details")
+    code = details.get("error_code") if isinstance(details, dict) else None
+    return str(error.get("type", "")), str(error.get("message", ""))[:500], str(code or "")
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, "")) / unit
+        except ValueError:
+            continue
+        if 0 < seconds < 1e9:
+            return seconds
+    return None
+
+
+def _regained(message: str) -> datetime | None:
+    found = _REGAINED.search(message)
+    return _midnight(date.fromisoformat(found[1])) if found else None
+
+
+def _next_month(now: datetime) -> datetime:
+    day = now.astimezone(UTC).date().replace(day=28)
+    while day.day != 1:
+        day = date.fromordinal(day.toordinal() + 1)
+    return _midnight(day)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)

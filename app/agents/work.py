@@ -1,0 +1,199 @@
+"""Tasks of an agent's queue, one after another: claimed, done under a lease, and settled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+from actp_supervise import current_child
+from app.logs import log_context
+from app.store.protocol import Lease, StoreError, StoreUnavailable, TaskRow, TaskStatus
+
+from .handle import end, finish_anyway
+from .lease import LeaseEnded, under_lease
+from .outcomes import HandBack, Outcome, Paused, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from .contract import AgentContext
+
+logger = logging.getLogger(__name__)
+
+RELEASE_TIMEOUT: Final = 1.5
+"""Seconds for settling a task once the agent is cancelled; else its lease does it in the end."""
+
+LOOK_AT_CLOCK: Final = 60.0
+"""Seconds between two looks whether a pause is over: the machine may sleep meanwhile."""
+
+
+class Worker:
+    """Works off the queue of one agent.
+
+    Args:
+        context: The agent's.
+        do: Does a task.
+    """
+
+    def __init__(
+        self, context: AgentContext, do: Callable[[TaskRow], Coroutine[Any, Any, Outcome]]
+    ) -> None:
+        self._context = context
+        self._store = context.store
+        self._activity = context.activity
+        self._do = do
+
+    async def run(self, poll_interval: float) -> None:
+        """Do tasks until asked to stop; the one in flight is finished.
+
+        Args:
+            poll_interval: Seconds between two looks at an empty queue.
+        """
+        while not current_child().stopping:
+            if not await self._do_next():
+                self._activity.progress("idle", within=poll_interval)
+                with current_child().cancel_on_stop():
+                    await self._context.wait_for_work(poll_interval)
+
+    async def _do_next(self) -> bool:
+        """Do one task, if there is any."""
+        token = uuid.uuid4().hex
+        task = await self._claim(token)
+        if task is None:
+            return False
+        with log_context(task=task.id):
+            logger.info("Task taken: %.200s", task.goal, extra={"action": "task_claimed"})
+            try:
+                await self._work_off(task, token)
+            except Paused as paused:
+                await self._pause(paused)
+            except HandBack as back:
+                await self._rest(back)
+        return True
+
+    async def _claim(self, token: str) -> TaskRow | None:
+        claiming = asyncio.ensure_future(
+            self._store.claim_task(
+                self._context.agent_id,
+                worker_id=self._context.worker_id,
+                instance=self._context.instance,
+                token=token,
+                lease=self._context.task_lease,
+            )
+        )
+        try:
+            return await asyncio.shield(claiming)
+        except StoreUnavailable:  # and it was asked to stop meanwhile
+            return None
+        except asyncio.CancelledError:
+            await asyncio.wait({claiming}, timeout=RELEASE_TIMEOUT / 2)
+            claimed = claiming.done() and not claiming.cancelled() and not claiming.exception()
+            task = claiming.result() if claimed else None
+            await end(claiming)
+            if task is not None:
+                await self._release_in_time(task, token)
+            raise
+
+    async def _work_off(self, task: TaskRow, token: str) -> None:
+        """Do a task and record how it ended, or hand it back."""
+        self._activity.progress(f"task: {task.goal:.80}", task_id=task.id)
+        try:
+            outcome = await under_lease(
+                self._do(task),
+                store=self._store,
+                task=task,
+                token=token,
+                lease=self._context.task_lease,
+            )
+        except LeaseEnded as ended:
+            if ended.why is Lease.CANCEL_REQUESTED:
+                await self._finish(task, token, TaskStatus.CANCELLED)
+            else:
+                logger.warning("Task lost to another worker", extra={"action": "task_lost"})
+        except Refused as refused:
+            await self._finish(task, token, TaskStatus.FAILED, error=str(refused))
+        except HandBack as back:
+            logger.warning("Task handed back: %s", back.reason, extra={"action": "task_released"})
+            await self._store.release_task(
+                task.id,
+                token,
+                count_attempt=back.count_attempt,
+                delay=back.delay,
+                error=back.reason,
+            )
+            raise
+        except asyncio.CancelledError:
+            await self._release_in_time(task, token)
+            raise
+        except Exception as error:
+            await self._store.release_task(
+                task.id,
+                token,
+                count_attempt=True,
+                error=f"the agent crashed with {type(error).__name__} while it did this",
+            )
+            raise
+        else:
+            status = TaskStatus.SUCCEEDED if outcome.failure is None else TaskStatus.FAILED
+            await self._finish(task, token, status, result=outcome.result, error=outcome.failure)
+
+    async def _finish(
+        self,
+        task: TaskRow,
+        token: str,
+        status: TaskStatus,
+        *,
+        result: Mapping[str, Any] | None = None,
+        error: str | None = None,
+    ) -> None:
+        held = await finish_anyway(
+            self._store.finish_task(task.id, token, status, result=result, error=error)
+        )
+        if not held:
+            logger.warning("Task lost to another worker", extra={"action": "task_lost"})
+            return
+        logger.info("Task %s", status, extra={"action": f"task_{status}", "error": error})
+        self._activity.last_run_at = (await self._store.ping()).isoformat()
+        if status is TaskStatus.SUCCEEDED:
+            self._activity.tasks_done += 1
+        elif status is TaskStatus.FAILED:
+            self._activity.tasks_failed += 1
+
+    async def _release_in_time(self, task: TaskRow, token: str) -> None:
+        """Hand a task back although the agent is cancelled; what hung it may hang it again."""
+        hung = self._activity.found_stale
+        try:
+            async with asyncio.timeout(RELEASE_TIMEOUT):
+                await self._store.release_task(
+                    task.id,
+                    token,
+                    count_attempt=hung is not None,
+                    error=None if hung is None else f"the agent hung: {hung}",
+                )
+        except (TimeoutError, StoreError) as error:
+            logger.warning("Task not handed back, its lease will end: %r", error)
+
+    async def _pause(self, paused: Paused) -> None:
+        """Take no tasks until the pause ends, or the agent."""
+        logger.error("Paused: %s", paused.reason, extra={"action": "agent_paused"})
+        self._activity.pause(paused.reason)
+        with current_child().cancel_on_stop():
+            while (seconds := await self._left(paused)) > 0:  # noqa: ASYNC110  (no event)
+                await asyncio.sleep(seconds)
+            self._activity.resume()
+
+    async def _left(self, paused: Paused) -> float:
+        """Return the seconds to sleep before the next look whether a pause is over."""
+        if paused.until is None:
+            return LOOK_AT_CLOCK
+        left = (paused.until - await self._store.ping()).total_seconds()
+        return min(left, LOOK_AT_CLOCK)
+
+    async def _rest(self, back: HandBack) -> None:
+        """Take no tasks for as long as it is no use."""
+        self._activity.progress("idle")
+        self._activity.throttle(back.delay, f"waiting: {back.reason}")
+        with current_child().cancel_on_stop():
+            await asyncio.sleep(back.delay)
