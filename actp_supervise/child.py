@@ -231,11 +231,14 @@ class Child:
         significant: bool,
         reports_ready: bool,
     ) -> Child:
+        check_type("name", name, str)
         check_type("restart", restart, Restart)
         check_type("backoff", backoff, Backoff)
         check_seconds("shutdown_timeout", shutdown_timeout)
-        if watchdog is not None and not watchdog > 0:
-            raise ValueError(f"watchdog must be a positive number of seconds, not {watchdog!r}")
+        if watchdog is not None:
+            check_seconds("watchdog", watchdog)
+            if watchdog == 0:
+                raise ValueError(f"watchdog must be a positive number of seconds, not {watchdog!r}")
         if significant and restart is Restart.PERMANENT:
             raise ValueError("a significant child is never permanent: it would not end")
         child = object.__new__(cls)
@@ -364,11 +367,13 @@ def name_of(async_fn: object) -> str:
 def check_type(name: str, value: object, kind: type) -> None:
     """Raise a `TypeError` that names the option, unless the value is of its type."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}")
+        raise TypeError(f"{name} must be of type {kind.__name__}, not {value!r}")
 
 
 def check_seconds(name: str, value: float) -> None:
-    """Raise a `ValueError` that names the option, unless the value is a duration."""
+    """Raise an error that names the option, unless the value is a duration."""
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
     if not value >= 0:  # so that NaN is refused too
         raise ValueError(f"{name} must be a number of seconds from 0, not {value!r}")
 

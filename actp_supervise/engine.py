@@ -139,7 +139,8 @@ class Engine:
             child._wait_scope.cancel(reason="restart was called")
         else:
             self._ask_soon(child, Intent.RESTART)
-        return await attempt.wait()
+        with self._until_asked_inside(child):
+            return await attempt.wait()
 
     async def remove(self, name: str) -> None:
         """See `Supervisor.remove`."""
@@ -153,8 +154,7 @@ class Engine:
         self._begin_stop()
         if trio.lowlevel.current_task() is not self._body_task:
             self._body.cancel(reason=f"supervisor {self.name!r} was shut down")
-        inside = self._child_around_caller()
-        with inside.cancel_on_stop() if inside is not None else contextlib.nullcontext():
+        with self._until_asked_inside(self._child_around_caller()):
             await self._closed.wait()
 
     @property
@@ -502,7 +502,8 @@ class Engine:
             raise SupervisorClosedError(f"supervisor {self.name!r} has stopped")
         self._stop_soon(child)
         if child.is_live:
-            await self._until_ended(child)
+            with self._until_asked_inside(child):
+                await self._until_ended(child)
         else:
             await trio.lowlevel.checkpoint()
 
@@ -547,7 +548,7 @@ class Engine:
 
     def _ask_soon(self, child: Child, intent: Intent, *, timeout: float | None = None) -> None:
         """Ask, and have a task see it off, for a caller who may be cancelled meanwhile."""
-        if self._child_around_caller() is child:
+        if _current_child.get(None) is child:
             timeout = 0.0  # it asks this of itself, and would wait for its own end
         self.ask(child, intent, timeout=timeout)
         if child._scope is not None:
@@ -600,7 +601,9 @@ class Engine:
         children = self.children
         if self._shutdown_order is ShutdownOrder.TOGETHER:
             for child in children:
-                self._ask_soon(child, Intent.STOP)
+                self.ask(child, Intent.STOP)
+                if child._scope is not None:
+                    self.spawn(self.see_off, child, child._scope)
         for child in reversed(children):
             scope = child._scope
             if scope is not None:
@@ -697,6 +700,12 @@ class Engine:
             self._names[base] = self._names.get(base, 1) + 1
             name = f"{base}-{self._names[base]}"
         return name
+
+    def _until_asked_inside(self, child: Child | None) -> contextlib.AbstractContextManager[object]:
+        """Let a caller inside the child, who would wait for its own end, go once it is asked."""
+        if child is None or self._child_around_caller() is not child:
+            return contextlib.nullcontext()
+        return _current_child.get().cancel_on_stop()
 
     def _child_around_caller(self) -> Child | None:
         """Return the child of this supervisor inside which the caller runs, if any."""

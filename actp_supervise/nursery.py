@@ -81,13 +81,18 @@ def open_supervisor(
         TypeError: If an option is of the wrong type.
         ValueError: If a time is negative.
     """
+    rng = random.Random() if rng is None else rng
     for option, value, kind in (
+        ("name", name, str),
         ("strategy", strategy, Strategy),
         ("backoff", backoff, Backoff),
         ("shutdown_order", shutdown_order, ShutdownOrder),
         ("auto_shutdown", auto_shutdown, AutoShutdown),
+        ("rng", rng, random.Random),
     ):
         check_type(option, value, kind)
+    if on_event is not None and not callable(on_event):
+        raise TypeError(f"on_event must be callable, not {on_event!r}")
     if limit is not None:
         check_type("limit", limit, RestartLimit)
         if limit.out_of_reach(backoff):
@@ -108,7 +113,7 @@ def open_supervisor(
         "shutdown_order": shutdown_order,
         "auto_shutdown": auto_shutdown,
         "on_event": on_event,
-        "rng": random.Random() if rng is None else rng,
+        "rng": rng,
     }
     return _SupervisorManager(options)
 
