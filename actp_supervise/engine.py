@@ -326,7 +326,11 @@ class Engine:
                 error = stalled
             elif error is None and not was_ready:
                 error = RuntimeError("child exited without calling task_status.started()")
-            self._ended_by_itself(child, error)
+            # After a run that was ready, an attempt is still there if it is for the next run.
+            if error is not None and not was_ready and child._attempt is not None:
+                self._attempt_failed(child, child._attempt, error)
+            else:
+                self._ended_by_itself(child, error)
         if child._ended is not None:
             child._ended.set()
             child._ended = None
@@ -349,9 +353,6 @@ class Engine:
             self._over(child)
 
     def _ended_by_itself(self, child: Child, error: BaseException | None) -> None:
-        if child._attempt is not None and child not in self._group:
-            self._attempt_failed(child, error)
-            return
         for_good = error is not None and _is_do_not_restart(error)
         if error is None:
             child.state = ChildState.FINISHED
@@ -379,10 +380,8 @@ class Engine:
         """Whether an error leaves the block, as the cause why the supervisor gave up."""
         return self._failure is not None and self._failure.__cause__ is error
 
-    def _attempt_failed(self, child: Child, error: BaseException | None) -> None:
+    def _attempt_failed(self, child: Child, attempt: Attempt, error: BaseException) -> None:
         """A run that a caller waits for ended before it was ready: the caller gets the error."""
-        attempt = child._attempt
-        assert attempt is not None and error is not None  # noqa: S101, PT018  (a return is an error)
         child.state = ChildState.FAILED
         child._attempt = None
         child._dropped = child._dropped or not attempt.keep

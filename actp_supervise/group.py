@@ -26,12 +26,14 @@ class GroupRestart:
         OTP's supervisor, which retries a group in the same way.
     """
 
-    __slots__ = ("_engine", "_members", "_news", "_running", "_start_at")
+    __slots__ = ("_engine", "_joined", "_members", "_news", "_running", "_start_at", "_starting")
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._members: dict[Child, None] = {}
         self._start_at = 0.0
+        self._starting: Child | None = None  # the member started last
+        self._joined = False  # so that the orders of stopping and starting are to be made anew
         self._running = False
         self._news: trio.Event | None = None
 
@@ -51,11 +53,8 @@ class GroupRestart:
             stays_out = member._held or member.state is ChildState.FAILED
             if member is failed or member.is_live or not stays_out:
                 self._members[member] = None
-        self._start_at = max(self._start_at, trio.current_time() + delay)
-        for member in self._members:
-            if not member.is_live:
-                self.wait(member)
-        self.look()
+        self._joined = True
+        self._start_from(max(self._start_at, trio.current_time() + delay))
         if not self._running:
             self._running = True
             engine.spawn(self._run)
@@ -78,7 +77,13 @@ class GroupRestart:
 
     def hurry(self) -> None:
         """Cut the group's delay short."""
-        self._start_at = trio.current_time()
+        self._start_from(min(self._start_at, trio.current_time()))
+
+    def _start_from(self, moment: float) -> None:
+        self._start_at = moment
+        for member in self._members:
+            if not member.is_live:
+                self.wait(member)
         self.look()
 
     def look(self) -> None:
@@ -87,31 +92,32 @@ class GroupRestart:
             self._news.set()
 
     async def _run(self) -> None:
-        engine = self._engine
-        starting: Child | None = None
-        while not engine.stopping:
-            self._news = trio.Event()
-            order = [child for child in engine.children if child in self._members]
-            if any(child.is_live for child in order):
-                await self._stop(order)
-            elif starting is not None and starting.state is ChildState.STARTING:
-                await self._news.wait()
-            elif not order:
-                break
-            elif trio.current_time() < self._start_at:
-                with trio.move_on_at(self._start_at):
-                    await self._news.wait()
-            else:
-                starting = order[0]
-                del self._members[starting]
-                engine.begin_run(starting)
+        while self._members:
+            self._joined = False
+            order = [child for child in self._engine.children if child in self._members]
+            for child in reversed(order):
+                await self._stop(child)
+            for child in order:
+                await self._start(child)
         self._start_at = 0.0
         self._running = False
         self._news = None
 
-    async def _stop(self, order: list[Child]) -> None:
-        for child in reversed(order):
-            scope = child._scope
-            if scope is not None and child in self._members and not self._engine.stopping:
-                self._engine.ask(child, Intent.GROUP)
-                await self._engine.see_off(child, scope)
+    async def _stop(self, child: Child) -> None:
+        scope = child._scope
+        if scope is not None and child in self._members and not self._joined:
+            self._engine.ask(child, Intent.GROUP)
+            await self._engine.see_off(child, scope)
+
+    async def _start(self, child: Child) -> None:
+        while child in self._members and not self._joined:
+            self._news = trio.Event()
+            if self._starting is not None and self._starting.state is ChildState.STARTING:
+                await self._news.wait()
+            elif trio.current_time() < self._start_at:
+                with trio.move_on_at(self._start_at):
+                    await self._news.wait()
+            else:
+                del self._members[child]
+                self._starting = child
+                self._engine.begin_run(child)
