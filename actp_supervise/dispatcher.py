@@ -103,14 +103,15 @@ class Dispatcher:
     async def close(self) -> None:
         """Settle what never began, now that all children are gone."""
         left = tuple(self._firings)
+        reason = "the scheduler stopped before it began"
         for firing in left:
-            self._settle(firing, Outcome.CANCELLED, "the scheduler stopped before it began")
+            self._settle(firing, Outcome.CANCELLED, reason)
         if self._journal is not None:
             with trio.move_on_after(JOURNAL_TIMEOUT, shield=True):
                 for firing in left:
                     if firing.claimed:
                         await self._journal.try_finished(
-                            firing.job.name, firing.moment, Outcome.CANCELLED, firing.run.error
+                            firing.job.name, firing.moment, Outcome.CANCELLED, reason
                         )
 
     # What `cron.Scheduler` hands on, in its order.
@@ -200,6 +201,7 @@ class Dispatcher:
         firing.done = done.set
         self._admit(firing)
         await done.wait()
+        assert firing.run is not None  # noqa: S101  (it is settled)
         return firing.run
 
     def find(self, name: str) -> Job:
@@ -271,17 +273,14 @@ class Dispatcher:
         if taken is None:
             return
         self._push(job)
-        firings = []
-        for due in taken:
-            firing = Firing(job, due.moment, due.time)
-            if self._journal is not None:
-                firings.append((firing, due.missed))
-            elif due.missed is not None:
-                self._settle(firing, Outcome.MISSED, due.missed)
-            else:
-                self._admit(firing)
         if self._journal is not None:
-            self._start_helper("claim", self._claim, job, firings)
+            self._start_helper("claim", self._claim, job, taken)
+            return
+        for firing in taken:
+            if firing.missed is None:
+                self._admit(firing)
+            else:
+                self._settle(firing, Outcome.MISSED, firing.missed)
 
     def _planned(
         self, job: Job, change: Callable[[float, tzinfo, random.Random], T], time: float
@@ -312,11 +311,16 @@ class Dispatcher:
 
     def _push(self, job: Job) -> None:
         """Put a job's next moment on the heap, in place of what it had there."""
-        self._unpush(job)
         if job._moment is None:
+            self._unpush(job)
             return
+        old = job._entry
         entry = job._entry = (job._due, next(self._serial), job)
-        heapq.heappush(self._heap, entry)
+        if old is not None and self._heap[0] is old:
+            heapq.heapreplace(self._heap, entry)
+        else:
+            heapq.heappush(self._heap, entry)
+            self._stale += old is not None
         if job._due < self._wakes_at:
             self._wake_up()
 
@@ -431,9 +435,10 @@ class Dispatcher:
                 return
 
     def _began(self, firing: Firing) -> None:
-        firing.run = Run(scheduled_at=firing.moment, started_at=self._clock.now())
+        firing.started_at = self._clock.now()
         if self._hub.wants(RunStarted):
-            self._hub.emit(RunStarted, (*self.supervisor.path, firing.job.name), run=firing.run)
+            run = Run(scheduled_at=firing.moment, started_at=firing.started_at)
+            self._hub.emit(RunStarted, (*self.supervisor.path, firing.job.name), run=run)
 
     def _settle(
         self,
@@ -455,7 +460,7 @@ class Dispatcher:
             text = ErrorText(error)
         run = firing.run = Run(
             scheduled_at=firing.moment,
-            started_at=firing.run.started_at,
+            started_at=firing.started_at,
             finished_at=self._clock.now(),
             outcome=outcome,
             error=reason,
@@ -470,11 +475,11 @@ class Dispatcher:
 
     # What the journal is asked and told; whoever does it is a child of its own.
 
-    async def _claim(self, job: Job, firings: list[tuple[Firing, str | None]]) -> None:
+    async def _claim(self, job: Job, firings: list[Firing]) -> None:
         """Claim the moments of a job that are due, those that are to run first."""
         assert self._journal is not None  # noqa: S101
         child = current_child()
-        for firing, missed in sorted(firings, key=lambda pair: pair[1] is not None):
+        for firing in sorted(firings, key=lambda firing: firing.missed is not None):
             if child.stopping or self.jobs.get(job.name) is not job:
                 return  # unclaimed, so that another daemon, or the next start, sees to it
             try:
@@ -485,10 +490,10 @@ class Dispatcher:
                 if not child.stopping:
                     self._settle(firing, Outcome.MISSED, str(error))
                 continue
-            if firing.claimed and missed is None:
+            if firing.claimed and firing.missed is None:
                 self._admit(firing)
             elif firing.claimed:
-                self._settle(firing, Outcome.MISSED, missed)
+                self._settle(firing, Outcome.MISSED, firing.missed)
                 await self._report(firing)
 
     def _is_too_late(self, firing: Firing) -> bool:
@@ -498,7 +503,7 @@ class Dispatcher:
         """Tell the journal what became of a moment that it knows of."""
         assert self._journal is not None  # noqa: S101
         run = firing.run
-        assert run.outcome is not None  # noqa: S101
+        assert run is not None and run.outcome is not None  # noqa: S101, PT018  (it is settled)
         with contextlib.suppress(NoAnswer):  # which is in the log
             await self._journal.finished(firing.job.name, firing.moment, run.outcome, run.error)
 

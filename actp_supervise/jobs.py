@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, tzinfo
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, final
 
 from .runs import Overlap, Run
 from .triggers import At, Trigger, check_trigger, latest_until
@@ -22,30 +22,33 @@ BACKLOG: Final = 1000
 """How many moments of one job that are due at once are looked at one by one."""
 
 
-class Due(NamedTuple):
-    """A moment that has come."""
-
-    moment: datetime
-    time: float
-    """When it was due, jitter included."""
-    missed: str | None
-    """Why it is not to run; None if it is."""
-
-
 class Firing:
-    """One moment on its way to becoming a `Run`."""
+    """One moment that has come, on its way to becoming a `Run`."""
 
-    __slots__ = ("by_hand", "child_name", "claimed", "done", "job", "moment", "run", "time")
+    __slots__ = (
+        "by_hand",
+        "child_name",
+        "claimed",
+        "done",
+        "job",
+        "missed",
+        "moment",
+        "run",
+        "started_at",
+        "time",
+    )
 
     def __init__(self, job: Job, moment: datetime, time: float, *, by_hand: bool = False) -> None:
         self.job = job
         self.moment = moment
-        self.time = time
+        self.time = time  # when it was due, jitter included
         self.by_hand = by_hand
+        self.missed: str | None = None  # why it is not to run
         self.claimed = False  # the journal knows of it
         self.child_name = ""
-        self.run = Run(scheduled_at=moment)
-        self.done: Callable[[], object] | None = None  # called when it is settled
+        self.started_at: datetime | None = None
+        self.run: Run | None = None  # once it is settled
+        self.done: Callable[[], object] | None = None  # called then
 
 
 @final
@@ -66,6 +69,7 @@ class Job:
         "_restoring",
         "_running",
         "_since",
+        "_time",
         "_upto",
         "_waiting",
         "coalesce",
@@ -94,7 +98,8 @@ class Job:
     _args: tuple[object, ...]
     _plan: Trigger  # the trigger, with its start fixed
     _moment: datetime | None  # the next one
-    _due: float  # when that is due, jitter included
+    _time: float  # of the next moment
+    _due: float  # the same with jitter
     # Every moment in (_since, _upto] and in the spans of _handled has been dealt with.
     _since: float
     _upto: float
@@ -130,7 +135,10 @@ class Job:
     @property
     def running(self) -> tuple[Run, ...]:
         """The runs under way, oldest first."""
-        return tuple(firing.run for firing in self._running)
+        return tuple(
+            Run(scheduled_at=firing.moment, started_at=firing.started_at)
+            for firing in self._running
+        )
 
     def upcoming(self, n: int) -> tuple[datetime, ...]:
         """Return its next `n` moments, as if it were not paused."""
@@ -197,48 +205,51 @@ class Job:
         """Find the first moment that has not been dealt with."""
         self._moment = None
         after = self._upto
-        moment = self._plan.next_after(datetime.fromtimestamp(after, zone))
-        while moment is not None:
+        while True:
+            # In the scheduler's zone, in which a trigger without one is read.
+            moment = self._plan.next_after(datetime.fromtimestamp(after, zone))
+            if moment is None:
+                return
             if moment.tzinfo is None:
                 raise ValueError(f"trigger {self.trigger!r} answered with a naive moment")
             time = moment.timestamp()
             if not time > after:
                 raise ValueError(f"trigger {self.trigger!r} answered with no later moment")
+            after = time
             for low, high in self._handled:
                 if low < time <= high:
                     after = high
-                    break
-            else:
-                self._moment = moment
-                self._due = time + rng.uniform(0.0, self.jitter) if self.jitter else time
-                return
-            moment = self._plan.next_after(datetime.fromtimestamp(after, zone))
+            if after == time:
+                break
+        self._moment = moment
+        self._time = time
+        self._due = time + rng.uniform(0.0, self.jitter) if self.jitter else time
 
-    def _take_due(self, now: float, zone: tzinfo, rng: random.Random) -> list[Due]:
-        """Take off the moments that are due by `now`, oldest first, with a verdict on each.
+    def _take_due(self, now: float, zone: tzinfo, rng: random.Random) -> list[Firing]:
+        """Take off the moments that are due by `now`, oldest first; say which are not to run.
 
         Those beyond `BACKLOG` are left for the next call, or passed over where they cannot run:
-        then one entry stands for all of them.
+        then one firing stands for all of them.
         """
-        taken: list[Due] = []
+        taken: list[Firing] = []
         while self._moment is not None and self._due <= now and len(taken) < BACKLOG:
             taken.append(self._take(zone, rng))
         if self._moment is not None and self._due <= now:
             taken += self._pass_over(now, zone, rng)
-        latest = taken[-1].moment if self.coalesce else None
-        return [
-            due._replace(missed=self._why_missed(due, now, latest)) if due.missed is None else due
-            for due in taken
-        ]
+        latest = taken[-1] if self.coalesce else None
+        for firing in taken:
+            if firing.missed is None:
+                firing.missed = self._why_missed(firing, now, latest)
+        return taken
 
-    def _take(self, zone: tzinfo, rng: random.Random) -> Due:
+    def _take(self, zone: tzinfo, rng: random.Random) -> Firing:
         assert self._moment is not None  # noqa: S101
-        due = Due(self._moment, self._due, None)
-        self._upto = self._moment.timestamp()
+        firing = Firing(self, self._moment, self._due)
+        self._upto = self._time
         self._seek(zone, rng)
-        return due
+        return firing
 
-    def _pass_over(self, now: float, zone: tzinfo, rng: random.Random) -> list[Due]:
+    def _pass_over(self, now: float, zone: tzinfo, rng: random.Random) -> list[Firing]:
         """Go on, without a walk through all between, to the next moment that may have to run."""
         assert self._moment is not None  # noqa: S101
         if self.coalesce:
@@ -248,26 +259,26 @@ class Job:
             goal = self._plan.next_after(datetime.fromtimestamp(now - self.misfire_grace, zone))
         else:
             goal = None
-        if goal is None or goal.timestamp() <= self._moment.timestamp():
+        if goal is None or goal.timestamp() <= self._time:
             return []
-        passed = Due(self._moment, self._due, f"passed over, with all that were due before {goal}")
-        self._moment, self._due = goal, goal.timestamp()
+        passed = Firing(self, self._moment, self._due)
+        passed.missed = f"passed over, with all that were due before {goal}"
+        self._moment = goal
+        self._time = self._due = goal.timestamp()
         return [passed, self._take(zone, rng)] if self.coalesce else [passed]
 
-    def _why_missed(
-        self, due: Due | Firing, now: float, latest: datetime | None = None
-    ) -> str | None:
-        """Return why something due is not to run at `now`; None if it is.
+    def _why_missed(self, firing: Firing, now: float, latest: Firing | None = None) -> str | None:
+        """Return why a firing is not to run at `now`; None if it is.
 
         Args:
-            due: What is due.
+            firing: What is due.
             now: The time.
-            latest: The moment into which older ones are coalesced, if they are.
+            latest: The one into which older ones are coalesced, if they are.
         """
-        if now - due.time > self.misfire_grace:
+        if now - firing.time > self.misfire_grace:
             return f"more than {self.misfire_grace:g} s late"
-        if latest is not None and due.moment is not latest:
-            return f"coalesced into the run of {latest}"
+        if latest is not None and firing is not latest:
+            return f"coalesced into the run of {latest.moment}"
         return None
 
     def _skip_to(self, now: float, zone: tzinfo, rng: random.Random) -> None:

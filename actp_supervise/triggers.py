@@ -120,15 +120,7 @@ class Cron(Trigger):
         start = _as_utc(moment)
         zone = self.timezone or moment.tzinfo
         assert zone is not None  # noqa: S101  (_as_utc refuses a naive moment)
-        try:
-            if isinstance(zone, timezone):
-                found = self._fields.next_after(_local(start, zone))
-                return None if found is None else found.replace(tzinfo=zone)
-            if self._fields.at_fixed_times:
-                return _next_fixed(self._fields, start, zone)
-            return _next_literal(self._fields, start, zone)
-        except OverflowError:  # the year 9999
-            return None
+        return self._fields.next_moment(start, zone)
 
     def __str__(self) -> str:
         words = self._fields.sim.explain()
@@ -297,9 +289,19 @@ _kind_of_month = lru_cache(maxsize=None)(monthrange)
 
 
 class _Fields:
-    """What an expression means on the face of a clock that never skips: naive moments only."""
+    """What an expression means; shared by all triggers with that text."""
 
-    __slots__ = ("_days", "at_fixed_times", "hours", "minutes", "months", "seconds", "sim", "text")
+    __slots__ = (
+        "_answer",
+        "_days",
+        "at_fixed_times",
+        "hours",
+        "minutes",
+        "months",
+        "seconds",
+        "sim",
+        "text",
+    )
 
     def __init__(self, parts: list[str], sim: CronSim) -> None:
         self.text = " ".join(parts)
@@ -311,23 +313,44 @@ class _Fields:
         minute, hour = sim.parts[1:3]
         self.at_fixed_times = not minute.startswith("*") and not hour.startswith("*")
         self._days: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._answer: tuple[datetime, tzinfo, datetime | None] | None = None
+
+    def next_moment(self, start: datetime, zone: tzinfo) -> datetime | None:
+        """Return the first moment later than `start` (in UTC) at which the clocks show a match.
+
+        The last answer is kept: many jobs with one expression fall due together.
+        """
+        if self._answer is not None:
+            asked, where, found = self._answer
+            if asked == start and where is zone:
+                return found
+        try:
+            if isinstance(zone, timezone):
+                found = self.next_after(start.astimezone(zone))
+            elif self.at_fixed_times:
+                found = _next_fixed(self, start, zone)
+            else:
+                found = _next_literal(self, start, zone)
+        except OverflowError:  # the year 9999
+            found = None
+        self._answer = (start, zone, found)
+        return found
 
     def next_after(self, moment: datetime) -> datetime | None:
-        """Return the first match strictly later than a naive moment."""
-        start = moment.replace(microsecond=0) + _SECOND
-        year, month = start.year, start.month
+        """Return the first match on a clock that shows later than `moment`, in the same zone."""
+        start = moment + _SECOND
+        year, month, zone = start.year, start.month, start.tzinfo
         days = self._days_of(year, month)
         index = bisect_left(days, start.day)
         if index < len(days) and days[index] == start.day:
             time = self._time_from(start.hour, start.minute, start.second)
             if time is not None:
-                return datetime(year, month, start.day, *time)  # noqa: DTZ001
+                return datetime(year, month, start.day, *time, tzinfo=zone)
             index += 1
         for _ in range(12 * _YEARS):
             if index < len(days):
-                return datetime(  # noqa: DTZ001
-                    year, month, days[index], self.hours[0], self.minutes[0], self.seconds[0]
-                )
+                time = (self.hours[0], self.minutes[0], self.seconds[0])
+                return datetime(year, month, days[index], *time, tzinfo=zone)
             year, month = (year, month + 1) if month < 12 else (year + 1, 1)
             if year > date.max.year:
                 break
@@ -386,14 +409,16 @@ def _parse(expression: str) -> _Fields:
             f"cron expression {expression!r} has {len(parts)} fields; it needs 5, or 6 with "
             "seconds first"
         )
+    fields = []
     for kind, part, typed in zip(tuple(Field)[-len(parts) :], parts, text.split(), strict=True):
         try:
             kind.parse(part)
+            fields.append(",".join(_without_idle_step(kind, term) for term in part.split(",")))
         except (CronSimError, ValueError):  # the latter from a number of thousands of digits
             name = kind.msg().removeprefix("Bad ")
             raise ValueError(f"bad {name} {typed!r} in cron expression {expression!r}") from None
     try:
-        sim = CronSim(text, datetime(2000, 1, 1, tzinfo=UTC))
+        sim = CronSim(" ".join(fields), datetime(2000, 1, 1, tzinfo=UTC))
     except CronSimError:
         raise ValueError(
             f"bad day-of-month {text.split()[-3]!r} in cron expression {expression!r}: "
@@ -402,28 +427,30 @@ def _parse(expression: str) -> _Fields:
     return _Fields(parts, sim)
 
 
-# The walk through a zone whose clocks are set forward and back.
+def _without_idle_step(kind: Field, term: str) -> str:
+    """Return ``5-5`` for ``5-5/2``, which cronsim would take for ``5/2``."""
+    span, _, step = term.partition("/")
+    return span if step and "-" in span and len(kind.parse(span)) == 1 else term
+
+
+# The walk through a zone whose clocks are set forward and back. Two datetimes in one zone are
+# compared and subtracted by what the clocks show; here that is what is wanted.
 
 
 def _next_fixed(fields: _Fields, start: datetime, zone: tzinfo) -> datetime | None:
     """Return the next moment by Debian's rule for jobs at fixed times."""
-    found = fields.next_after(_local(start, zone))
+    found = fields.next_after(start.astimezone(zone))
     while found is not None:
-        moment = _first_pass(found, zone)
-        if moment.astimezone(UTC) > start:
-            return moment
-        found = fields.next_after(found)  # it was the second pass of a time that comes twice
+        instant = found.astimezone(UTC)
+        shown = instant.astimezone(zone)
+        if shown != found:  # clocks skip it: once they have
+            before = found.replace(fold=1).astimezone(UTC)  # read by the offset after the gap
+            instant = _transition(zone, before, instant)
+            shown = instant.astimezone(zone)
+        if instant > start:
+            return shown
+        found = fields.next_after(found)  # this was the second pass of a time that comes twice
     return None
-
-
-def _first_pass(local: datetime, zone: tzinfo) -> datetime:
-    """Return when clocks first show `local`; if they skip it, when they have skipped it."""
-    moment = local.replace(tzinfo=zone)
-    instant = moment.astimezone(UTC)
-    if _local(instant, zone) == local:
-        return moment
-    earlier = moment.replace(fold=1).astimezone(UTC)  # read by the offset after the gap
-    return _transition(zone, earlier, instant).astimezone(zone)
 
 
 def _next_literal(fields: _Fields, start: datetime, zone: tzinfo) -> datetime | None:
@@ -433,48 +460,38 @@ def _next_literal(fields: _Fields, start: datetime, zone: tzinfo) -> datetime | 
     where no match lies ahead, but for the day after `start`: clocks set back by less than a day may
     show again what they showed before it.
     """
-    offset = _offset(zone, start)
-    local = _local(start, zone)
-    while (found := fields.next_after(local)) is not None:
-        instant = (found - offset).replace(tzinfo=UTC)
+    shown = start.astimezone(zone)
+    offset = shown.utcoffset()
+    while (found := fields.next_after(shown)) is not None:
+        instant = start + (found - shown)  # if the clocks are not set until then
         horizon = min(instant, start + _DAY)
-        if _offset(zone, horizon) != offset:
-            start = _transition(zone, start, horizon)
-            offset = _offset(zone, start)
-            local = _local(start, zone) - _SECOND
+        ahead = horizon.astimezone(zone)
+        if ahead.utcoffset() != offset:
+            turn = _transition(zone, start, horizon)
+            shown = turn.astimezone(zone)
+            offset = shown.utcoffset()
+            start, shown = turn - _SECOND, shown - _SECOND  # the turn itself may match
         elif horizon == instant:
-            return instant.astimezone(zone)
+            return ahead
         else:
             start = max(horizon, instant - _DAY)
-            offset = _offset(zone, start)
-            local = _local(start, zone)
+            shown = start.astimezone(zone)
+            offset = shown.utcoffset()
     return None
 
 
 def _transition(zone: tzinfo, low: datetime, high: datetime) -> datetime:
     """Return the first whole second after `low` at which the offset is that of `high`."""
     low = low.replace(microsecond=0)
-    after = _offset(zone, high)
-    seconds = math.ceil((high - low) / _SECOND)
-    below, above = 0, seconds
+    after = high.astimezone(zone).utcoffset()
+    below, above = 0, math.ceil((high - low) / _SECOND)
     while above - below > 1:
         middle = (below + above) // 2
-        if _offset(zone, low + middle * _SECOND) == after:
+        if (low + middle * _SECOND).astimezone(zone).utcoffset() == after:
             above = middle
         else:
             below = middle
     return low + above * _SECOND
-
-
-def _offset(zone: tzinfo, instant: datetime) -> timedelta:
-    offset = instant.astimezone(zone).utcoffset()
-    assert offset is not None  # noqa: S101  (a zone has one for every moment)
-    return offset
-
-
-def _local(instant: datetime, zone: tzinfo) -> datetime:
-    """Return what the clocks of a zone show, naive."""
-    return instant.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
 def _as_utc(moment: datetime, name: str = "moment") -> datetime:
