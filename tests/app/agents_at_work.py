@@ -22,12 +22,12 @@ from app.agents.host import run_agent, run_routine
 from app.agents.prices import load_prices
 from app.agents.social import SocialMediaDomainAgent
 from app.demo.claude import SimulatedClaude, serve_claude
-from app.store.protocol import TaskStatus
+from app.store.protocol import Store, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from app.store.protocol import Store, TaskRow
+    from app.store.protocol import TaskRow
 
 FINAL = {TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELLED}
 QUICK = Patience(backoff=Backoff(initial=0.01, maximum=0.05), total=1.0)
@@ -91,6 +91,22 @@ class Office:
         )
         return child, context.activity
 
+    async def cancellable(
+        self,
+        cls: type = QuickAgent,
+        *,
+        store: Store | None = None,
+        task_status: trio.TaskStatus[Activity] = trio.TASK_STATUS_IGNORED,
+        **changes: Any,
+    ) -> None:
+        """Run an agent outside of the tree, so that it can be cancelled without being asked."""
+        context = self.context(store, **changes)
+        task_status.started(context.activity)
+        async with open_supervisor(name="cancelled", limit=None, shutdown_timeout=0.0) as tree:
+            tree.start_soon(
+                asyncio_child(run_agent, isolation=self.isolation), cls, context, 30.0, name="a"
+            )
+
     async def routine(self, cls: type, method: str, **changes: Any) -> Any:
         """Run a routine to its end, and return what it returned."""
         results = []
@@ -136,7 +152,7 @@ async def _look_soon(_seconds: float) -> None:
 async def until(is_so: Callable[[], Any], *, within: float = 15.0) -> None:
     """Wait until something is so, in real time."""
     with trio.fail_after(within):
-        while not is_so():
+        while not is_so():  # noqa: ASYNC110  (what others do sets no event)
             await trio.sleep(0.01)
 
 
