@@ -1,0 +1,105 @@
+"""What `--demo` shows: a simulated Claude, tasks to do, an agent that crashes, nothing of value."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from .claude import SimulatedClaude, serve_claude
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from app.settings import Settings
+    from app.store.protocol import Store
+
+LATENCY: Final = 1.5
+"""Seconds that the simulated Claude takes for a reply, so that agents can be seen at work."""
+
+TASKS: Final = (
+    ("social", "List the queued engagement actions for our launch post on LinkedIn"),
+    ("social", "Queue a comment on the LinkedIn post 'Hiring is broken'"),
+    ("content", "Find viral templates about launches and save the best hook as a template"),
+    ("content", "Draft content about our launch from a saved template"),
+    ("acquisition", "Add the prospect 'Northwind Traders', found at the Berlin meetup"),
+    ("acquisition", "List the open deals and note the next action for each"),
+    ("revenue", "Set a revenue goal of 12000 for this month"),
+    ("revenue", "Audit the costs of the last 7 days and save a weekly snapshot"),
+)
+
+_SETTINGS: Final = {
+    "ANTHROPIC_API_KEY": "simulated-key",
+    "REVENUE_AGENT_CLASS": "app.demo.crashing:CrashingRevenueAgent",
+    "SOCIAL_MEDIA_AGENT_POLL_INTERVAL": "3",
+    "CONTENT_AGENT_POLL_INTERVAL": "3",
+    "ACQUISITION_AGENT_POLL_INTERVAL": "3",
+    "REVENUE_AGENT_POLL_INTERVAL": "3",
+    # An empty value hides what .env has.
+    "SUPABASE_URL": "",
+    "SUPABASE_SERVICE_ROLE_KEY": "",
+    "WORKER_PRICES": "",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demo:
+    """A demonstration that is set up."""
+
+    environ: Mapping[str, str]
+    """The environment for its settings."""
+
+    async def queue_tasks(self, store: Store) -> None:
+        """Give the agents something to do."""
+        for agent_id, goal in TASKS:
+            await store.add_task(uuid.uuid4().hex, agent_id, goal)
+
+    def introduction(self, settings: Settings, page: str) -> str:
+        """Say what is to be seen, and that none of it is real."""
+        database = shlex.quote(str(settings.db_path))
+        command = f"{shlex.quote(_python())} -m app.main"
+        return (
+            "This is a demonstration. The model is SIMULATED: no request leaves this machine, no\n"
+            "money is spent, and what is stored is thrown away at the end. The agent 'revenue'\n"
+            "crashes now and then, so that you see it being restarted.\n\n"
+            f"Open {page}/ in a browser.\n\n"
+            "In another terminal:\n"
+            f"  WORKER_DB_PATH={database} {command} --list-agents\n"
+            f"  WORKER_DB_PATH={database} {command} --restart-agent content\n\n"
+            "Ctrl-C lets the agents finish what they do, and ends it.\n"
+        )
+
+
+def _python() -> str:
+    """Return what runs us, as it is to be typed in the folder where we were started."""
+    python, here = Path(sys.executable), Path.cwd()
+    return str(python.relative_to(here) if python.is_relative_to(here) else python)
+
+
+@asynccontextmanager
+async def open_demo(environ: Mapping[str, str]) -> AsyncIterator[Demo]:
+    """Serve a simulated Claude, and make a folder for a store, for the time of the block.
+
+    Args:
+        environ: The environment, much of which holds for the demonstration as well.
+    """
+    with tempfile.TemporaryDirectory(prefix="actp-worker-demo-") as folder:
+        async with trio.open_nursery() as nursery:
+            address = await nursery.start(serve_claude, SimulatedClaude(latency=LATENCY))
+            yield Demo(
+                environ={
+                    **environ,
+                    **_SETTINGS,
+                    "ANTHROPIC_BASE_URL": address,
+                    "WORKER_DB_PATH": str(Path(folder) / "worker.db"),
+                }
+            )
+            nursery.cancel_scope.cancel(reason="the demonstration is over")

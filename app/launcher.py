@@ -1,0 +1,163 @@
+"""What an agent is run with: its class, its context, a way into its own asyncio loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import uuid
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import trio
+
+from actp_supervise.bridge import asyncio_child, run_in_trio
+from app.agents.activity import Activity
+from app.agents.contract import (
+    Agent,
+    AgentClassError,
+    AgentContext,
+    has_routine,
+    load_agent_class,
+)
+from app.agents.handle import agent_store
+from app.agents.host import run_agent, run_routine
+from app.agents.prices import PriceTable, PriceTableError, load_prices
+from app.agents.spec import SHARED_TABLES
+from app.logs import log_context
+from app.routine import RoutineJob
+from app.settings import AgentSettings, Settings, SettingsError, is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from anthropic import AsyncAnthropic
+
+    from app.store.protocol import Store
+    from app.store.schema import TableReport
+    from app.supervisor import AgentRun
+
+logger = logging.getLogger(__name__)
+
+
+class AgentLauncher:
+    """Runs the enabled agents, and their routines, with all that they need.
+
+    Args:
+        settings: What is configured.
+        store: The daemon's store.
+        instance: This start of the daemon.
+
+    Raises:
+        SettingsError: If a class cannot be an agent, or the price table cannot be used.
+    """
+
+    def __init__(self, settings: Settings, store: Store, instance: str) -> None:
+        self._settings = settings
+        self._store = store
+        self._instance = instance
+        self._prices = _load_prices(settings)
+        self._agents = {agent.agent_id: agent for agent in settings.agents if agent.enabled}
+        self._classes = {agent_id: _load_class(agent) for agent_id, agent in self._agents.items()}
+
+    async def run(self, config: AgentSettings, run: AgentRun) -> None:
+        """Run a new instance of an agent to its end."""
+        context = self._context(config, run.activity, run.run_id, run.wait_for_work)
+        in_its_loop = asyncio_child(run_agent, isolation=config.isolation)
+        await in_its_loop(self._classes[config.agent_id], context, config.poll_interval)
+
+    async def run_routine(self, agent_id: str, method: str) -> None:
+        """Run a routine to its end, on an instance of its own beside the agent that does tasks."""
+        config = self._agents[agent_id]
+        run_id = uuid.uuid4().hex
+        activity = Activity(trio.lowlevel.current_clock().current_time)
+        context = self._context(config, activity, run_id, trio.sleep)
+        in_its_loop = asyncio_child(run_routine, isolation=config.isolation)
+        with log_context(agent_id=agent_id, run=run_id, routine=method):
+            await in_its_loop(self._classes[agent_id], context, method)
+
+    def routines(self) -> list[RoutineJob]:
+        """Return the routines of all agents; those that cannot be run say why."""
+        return [
+            RoutineJob(
+                agent_id=agent.agent_id,
+                method=routine.method,
+                cron=routine.cron,
+                disabled=self._why_not(agent, routine.method),
+            )
+            for agent in self._settings.agents
+            for routine in agent.spec.routines
+        ]
+
+    def _why_not(self, agent: AgentSettings, method: str) -> str | None:
+        if not agent.enabled:
+            return agent.why_disabled
+        if not has_routine(self._classes[agent.agent_id], method):
+            return f"{agent.class_path} has no 'async def {method}(self)'"
+        return None
+
+    def _context(
+        self,
+        config: AgentSettings,
+        activity: Activity,
+        run_id: str,
+        wait_for_work: Callable[[float], Awaitable[None]],
+    ) -> AgentContext:
+        async def wait_in_trio(seconds: float) -> None:
+            await run_in_trio(wait_for_work, seconds)
+
+        return AgentContext(
+            agent_id=config.agent_id,
+            model=config.model,
+            worker_id=self._settings.worker_id,
+            instance=self._instance,
+            run_id=run_id,
+            store=agent_store(self._store, activity),
+            activity=activity,
+            claude=self._make_client,
+            wait_for_work=wait_in_trio,
+            prices=self._prices,
+            daily_budget_usd=config.daily_budget_usd,
+            timezone=self._settings.timezone,
+            task_lease=self._settings.task_lease,
+        )
+
+    def _make_client(self) -> AsyncAnthropic:
+        import anthropic  # takes seconds, and not every class needs it
+
+        options: dict[str, Any] = {"api_key": self._settings.anthropic_api_key}
+        base_url = self._settings.anthropic_base_url
+        if base_url is not None:
+            options["base_url"] = base_url
+            if is_loopback(urlsplit(base_url).hostname or ""):
+                # A proxy that the environment names would look for it on its own machine.
+                options["http_client"] = anthropic.DefaultAsyncHttpxClient(trust_env=False)
+        return anthropic.AsyncAnthropic(**options)
+
+
+def without_tables(settings: Settings, report: TableReport) -> Settings:
+    """Return the settings with those agents disabled whose tables are not there (R40)."""
+    agents = []
+    for agent in settings.agents:
+        lacking = report.lacking((*SHARED_TABLES, *agent.spec.tables))
+        if agent.enabled and lacking is not None:
+            agent = dataclasses.replace(agent, enabled=False, why_disabled=lacking)
+        agents.append(agent)
+    return dataclasses.replace(settings, agents=tuple(agents))
+
+
+def _load_class(agent: AgentSettings) -> type[Agent]:
+    try:
+        return load_agent_class(agent.class_path)
+    except AgentClassError as error:
+        raise SettingsError(f"{agent.spec.env_prefix}CLASS: {_one_line(error)}") from error
+
+
+def _load_prices(settings: Settings) -> PriceTable:
+    try:
+        return load_prices(settings.prices_path)
+    except PriceTableError as error:
+        raise SettingsError(f"WORKER_PRICES: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

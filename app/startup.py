@@ -1,0 +1,185 @@
+"""How the daemon starts, works and ends: `run_daemon`, to be read from top to bottom (R33)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from actp_supervise import Restart, Supervisor, open_supervisor
+from actp_supervise.clock import SystemWallClock
+from app import banner
+from app.daemon import SERVICE_BACKOFF, Daemon, hold_agents, hold_services
+from app.health_server import HealthServer
+from app.heartbeat import HealthHeartbeat
+from app.launcher import AgentLauncher, without_tables
+from app.logs import configure_logging, make_redactor
+from app.record_keeper import RecordKeeper
+from app.registry import AgentRegistry
+from app.routine import DailyRoutineScheduler
+from app.shutdown import GracefulShutdown
+from app.store.open import open_store
+from app.store.protocol import AgentRegistration
+from app.store.schema import TableReport, check_required_tables
+from app.supervisor import AgentSupervisor
+from app.worker import open_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from app.settings import Settings
+    from app.store.protocol import Store
+
+logger = logging.getLogger(__name__)
+
+START_TIMEOUT = 5.0
+"""Seconds that the start waits for the store to take note of the daemon and its agents."""
+
+WEB_STOP_TIMEOUT = 5.0
+"""Seconds that the web server has to stop; it gives answers under way somewhat less."""
+
+
+async def run_daemon(
+    settings: Settings,
+    *,
+    prepare: Callable[[Store], Awaitable[object]] | None = None,
+    announce: Callable[[str], object] | None = None,
+) -> None:
+    """Be the daemon until a signal ends it.
+
+    Args:
+        settings: What is configured.
+        prepare: Does something to the store before anything else does.
+        announce: Gets the address of the page, once it is there.
+
+    Raises:
+        AddressUnavailableError: If the port cannot be had.
+        SettingsError: If an agent's class or the price table cannot be used.
+        StoreError: If the store cannot be opened.
+    """
+    redact = make_redactor(settings.secrets)
+    configure_logging(sys.stderr, redact=redact, as_json=not sys.stderr.isatty())
+    records = RecordKeeper()
+    async with open_store(settings) as store, open_worker(settings, store, records) as instance:
+        if prepare is not None:
+            await prepare(store)
+        report = await check_required_tables(store)
+        settings = without_tables(settings, report)
+
+        launcher = AgentLauncher(settings, store, instance)
+        registry = AgentRegistry(store, settings.worker_id)
+        heartbeat = HealthHeartbeat(registry, records)
+        agents = AgentSupervisor(
+            settings.agents,
+            launch=launcher.run,
+            store=store,
+            registry=registry,
+            heartbeat=heartbeat,
+            records=records,
+            instance=instance,
+            drain_timeout=settings.drain_timeout,
+            watch_interval=settings.watch_interval,
+            stale_threshold=settings.stale_threshold,
+            redact=redact,
+        )
+        routines = DailyRoutineScheduler(
+            launcher.routines(),
+            run=launcher.run_routine,
+            store=store,
+            instance=instance,
+            timezone=settings.timezone,
+            drain_timeout=settings.drain_timeout,
+        )
+        routines.setup()
+        shutdown = GracefulShutdown(agents, routines, registry, records)
+
+        async with open_supervisor(name="worker", limit=None, backoff=SERVICE_BACKOFF) as root:
+            daemon = Daemon(
+                settings=settings,
+                store=store,
+                supervisor=agents,
+                routines=routines,
+                records=records,
+                shutdown=shutdown,
+                root=root,
+                notes=_notes(report),
+                redact=redact,
+                started_at=SystemWallClock().now(),
+                started=trio.current_time(),
+            )
+            services = await _subtree(root, "services")
+            services.start_soon(records.run, name="records")
+            await _register(registry, settings, records)
+            await services.start(
+                routines.start,
+                name="scheduler",
+                restart=Restart.TRANSIENT,
+                shutdown_timeout=math.inf,  # bounded by that of its runs
+            )
+            web = await _subtree(root, "web")
+            page = await web.start(
+                HealthServer(daemon).start,
+                settings.health_port,
+                name="http",
+                shutdown_timeout=WEB_STOP_TIMEOUT,
+            )
+            services.start_soon(heartbeat.start, settings.heartbeat_interval, name="heartbeat")
+            await services.start(shutdown.register, name="signals")
+            banner.show(settings, where=store.where, page=page)
+            if announce is not None:
+                announce(page)
+            await root.start(hold_agents, agents, name="agents", shutdown_timeout=math.inf)
+            services.start_soon(agents.watch_loop, name="watch")
+
+            await shutdown.stop_event.wait()
+            finished = await shutdown.drain_wait(settings.drain_timeout)
+            await shutdown.force_stop()
+            await root.shutdown()
+    how = "all work finished" if finished else "what was in flight is queued again"
+    logger.info("Stopped: %s", how, extra={"action": "stopped"})
+
+
+async def check(settings: Settings) -> str:
+    """Check what a start would check and start nothing (R36); return the banner.
+
+    Raises as `run_daemon`.
+    """
+    async with open_store(settings) as store:
+        settings = without_tables(settings, await check_required_tables(store))
+        AgentLauncher(settings, store, instance="none")
+        return banner.text(settings, where=store.where)
+
+
+async def _register(registry: AgentRegistry, settings: Settings, records: RecordKeeper) -> None:
+    """Register all agents; if the store is away, as soon as it is back."""
+    registrations = [
+        AgentRegistration(
+            agent_id=agent.agent_id,
+            class_name=agent.class_path,
+            model=agent.model,
+            status="starting" if agent.enabled else "disabled",
+        )
+        for agent in settings.agents
+    ]
+    records.put("registration of the agents", partial(registry.register_all, registrations))
+    with trio.move_on_after(START_TIMEOUT):
+        await records.flush()
+
+
+async def _subtree(root: Supervisor, name: str) -> Supervisor:
+    subtree: Supervisor = await root.start(
+        hold_services, name, name=name, shutdown_timeout=math.inf
+    )
+    return subtree
+
+
+def _notes(report: TableReport) -> tuple[str, ...]:
+    """Return, and warn of, what is missing in the store (R40)."""
+    if report.warning is None:
+        return ()
+    logger.warning(report.warning, extra={"action": "tables_missing"})
+    return (report.warning,)
