@@ -476,11 +476,13 @@ async def test_a_supervisor_that_stops_starts_nothing_but_lets_itself_be_told_to
         stopped_at.append(trio.current_time())
 
     stopped_at = []
-    async with trio.open_nursery() as nursery:
-        async with open_supervisor(shutdown_timeout=2.0) as supervisor:
-            supervisor.start_soon(live_on, name="first")
-            supervisor.start_soon(live_on, name="second", shutdown_timeout=10.0)
-            nursery.start_soon(late_calls)
-            await trio.sleep(0.5)
-            await supervisor.shutdown()
+    async with (
+        trio.open_nursery() as nursery,
+        open_supervisor(shutdown_timeout=2.0) as supervisor,
+    ):
+        supervisor.start_soon(live_on, name="first")
+        supervisor.start_soon(live_on, name="second", shutdown_timeout=10.0)
+        nursery.start_soon(late_calls)
+        await trio.sleep(0.5)
+        await supervisor.shutdown()
     assert stopped_at == [3.0]

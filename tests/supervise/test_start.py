@@ -231,11 +231,13 @@ async def test_a_start_under_way_when_its_supervisor_stops_fails_in_the_caller(a
         outcome.append(trio.current_time())
 
     outcome = []
-    async with trio.open_nursery() as nursery:
-        async with open_supervisor(shutdown_timeout=2.0) as supervisor:
-            nursery.start_soon(caller)
-            await trio.sleep(1)
-            await supervisor.shutdown()
+    async with (
+        trio.open_nursery() as nursery,
+        open_supervisor(shutdown_timeout=2.0) as supervisor,
+    ):
+        nursery.start_soon(caller)
+        await trio.sleep(1)
+        await supervisor.shutdown()
     assert outcome == [3.0]
 
 
