@@ -29,6 +29,7 @@ async def host_in_thread(run: Run) -> None:
             try:
                 runner.run(run.main(), context=context)
             except BaseException as error:  # noqa: BLE001, ASYNC103  (raised when the run has ended)
+                run.cancelled = True  # the runner does it now, and twice would cut clean-up short
                 run.fail(error)
 
     with run.time_left:
@@ -133,10 +134,8 @@ def _kill(loop: Any, run: Run) -> None:  # noqa: ANN401
     for task in tasks:
         asyncio._unregister_task(task)
         task._log_destroy_pending = False
-        for _ in range(10):  # each close() ends one more block that awaits while it is closed
-            with suppress(Exception, SystemExit, KeyboardInterrupt):
-                task.get_coro().close()
-                break
+        with suppress(Exception, SystemExit, KeyboardInterrupt):  # RuntimeError: it awaits again
+            task.get_coro().close()
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

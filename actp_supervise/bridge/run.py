@@ -111,7 +111,8 @@ class Run:
         self.token = trio.lowlevel.current_trio_token()
         self.time_left = trio.CancelScope()  # a host holds it around the loop; `end` limits it
         self.over = False  # nothing is to be done in Trio for the code any more
-        self.killed = False  # nor in its loop
+        self.cancelled = False  # the code was, by us
+        self.killed = False  # its loop is to call nothing any more
         self._cancel_timeout = cancel_timeout
         self._view: AsyncioView | None = None
         if self.child is not None:
@@ -120,7 +121,6 @@ class Run:
         self._ending = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._cancelled = False
 
     # In Trio's thread.
 
@@ -221,15 +221,15 @@ class Run:
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001, ASYNC103  (raised when the run has ended)
-            is_cancelled = isinstance(error, asyncio.CancelledError)
-            if not self.killed and not (is_cancelled and (self._cancelled or self._errors)):
+            is_ours = self.cancelled and isinstance(error, asyncio.CancelledError)
+            if not (is_ours or self.killed):
                 self.fail(error)
         finally:
             self.token.run_sync_soon(self.end)
 
     def _cancel_code(self) -> None:
-        self._cancelled = True
-        if self._task is not None:
+        if self._task is not None and not self.cancelled:
+            self.cancelled = True
             self._task.cancel("the child was cancelled")
 
     @trio.lowlevel.enable_ki_protection  # so that Ctrl-C is the program's and not some agent's

@@ -21,7 +21,7 @@ import trio_asyncio
 from trio.testing import MockClock
 
 from actp_supervise import Restart, SupervisionError, current_child, open_supervisor
-from actp_supervise.bridge import CancellationIgnored, asyncio_child
+from actp_supervise.bridge import CancellationIgnored, asyncio_child, run_in_trio
 
 variable = ContextVar("variable", default="unset")
 
@@ -162,6 +162,7 @@ async def test_a_task_that_a_generator_starts_at_its_end_is_ended_too(isolation,
         try:
             await asyncio.sleep(1000)
         finally:
+            await asyncio.sleep(0.01)
             record.append("ended")
 
     async def generator():
@@ -400,12 +401,27 @@ async def test_a_child_cancelled_before_it_begins_runs_nothing(isolation, clock)
     async def code():
         record.append("ran")
 
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        await asyncio_child(code, isolation=isolation)()
+    for _ in range(20):  # a thread might begin before it is told
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await asyncio_child(code, isolation=isolation)()
+        assert scope.cancelled_caught
 
-    assert scope.cancelled_caught
     assert record == []
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_cancellation_is_never_too_early_to_be_heard(autojump_clock, steps):
+    async def code():
+        await asyncio.sleep(1000)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asyncio_child(code))
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+
+    assert trio.current_time() == 0
 
 
 async def test_a_cancelled_error_that_nobody_sent_is_a_crash(isolation, clock):
@@ -455,18 +471,28 @@ async def test_an_exit_in_a_background_task_is_an_error_of_the_child(isolation, 
 
 @pytest.mark.parametrize("how", ["call_soon", "call_later", "call_at", "call_soon_threadsafe"])
 async def test_an_exit_in_a_callback_is_an_error_of_the_child(isolation, clock, how):
+    record = []
+
     async def code():
         loop = asyncio.get_running_loop()
         when = {"call_later": [0.01], "call_at": [loop.time() + 0.01]}.get(how, [])
         getattr(loop, how)(*when, raises, SystemExit(3))
-        await asyncio.sleep(1000)
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await asyncio.sleep(0.01)
+            record.append("cleaned up")
 
     with pytest.raises(SupervisionError, match=r"SystemExit\(3\)"):
         await asyncio_child(code, isolation=isolation)()
 
+    assert record == ["cleaned up"]
+
 
 @pytest.mark.parametrize("kind", ["reader", "writer"])
 async def test_an_exit_in_a_callback_of_a_socket_is_an_error_of_the_child(isolation, kind):
+    record = []
+
     async def code():
         here, there = socket.socketpair()
         with here, there:
@@ -477,9 +503,13 @@ async def test_an_exit_in_a_callback_of_a_socket_is_an_error_of_the_child(isolat
                 await asyncio.sleep(1000)
             finally:
                 getattr(loop, f"remove_{kind}")(here)
+                await asyncio.sleep(0.01)
+                record.append("cleaned up")
 
     with pytest.raises(SupervisionError, match=r"SystemExit\(3\)"):
         await asyncio_child(code, isolation=isolation)()
+
+    assert record == ["cleaned up"]
 
 
 async def test_what_breaks_the_loop_itself_is_an_error_of_the_child(autojump_clock):
@@ -522,12 +552,16 @@ async def test_a_signal_handler_is_refused_and_the_programs_stays(isolation, clo
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_ctrl_c_ends_the_program_and_is_no_error_of_the_child():
+@pytest.mark.parametrize("where", ["asyncio", "Trio"])
+def test_ctrl_c_ends_the_program_and_is_no_error_of_the_child(where):
     record = []
 
-    async def code():
+    async def interrupt():
         signal.raise_signal(signal.SIGINT)
         record.append("not interrupted")
+
+    async def code():
+        await (interrupt() if where == "asyncio" else run_in_trio(interrupt))
         try:
             await asyncio.sleep(1000)
         finally:

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from actp_supervise import ChildState, Restart, SupervisionError, current_child, open_supervisor
-from actp_supervise.bridge import asyncio_child, run_in_trio
+from actp_supervise.bridge import AsyncioView, CancellationIgnored, asyncio_child, run_in_trio
 
 variable = ContextVar("variable", default="unset")
 
@@ -194,6 +194,17 @@ async def test_no_call_outlives_its_run(isolation, clock):
     assert record == ["call cancelled"]
 
 
+async def test_a_call_that_will_not_end_is_waited_for_when_its_code_was_closed(autojump_clock):
+    async def in_trio():
+        with trio.CancelScope(shield=True):
+            await trio.sleep(10)
+
+    with pytest.raises(CancellationIgnored), trio.move_on_after(1):
+        await asyncio_child(run_in_trio, cancel_timeout=2.0)(in_trio)
+
+    assert trio.current_time() == 10
+
+
 async def test_context_variables_go_into_a_call(isolation, clock):
     record = []
 
@@ -332,6 +343,25 @@ async def test_stopping_is_set_and_wakes_who_waits_for_it(isolation, clock):
     assert record == [(False, False), (True, True)]
 
 
+async def test_code_that_begins_after_the_ask_is_woken_too(isolation, clock):
+    record = []
+
+    async def code():
+        await current_child().stopping.wait()
+        record.append("woken")
+
+    async def child():
+        await current_child().stopping.wait()
+        await asyncio_child(code, isolation=isolation)()
+
+    async with open_supervisor() as supervisor:
+        supervisor.start_soon(child)
+        await trio.sleep(0.1)
+        await supervisor.shutdown()
+
+    assert record == ["woken"]
+
+
 @pytest.mark.parametrize("form", ["with", "async with"])
 async def test_cancel_on_stop_ends_the_idle_wait_and_not_the_work(isolation, clock, form):
     record = []
@@ -395,6 +425,62 @@ async def test_cancel_on_stop_around_no_wait_cancels_nothing_after_it(isolation,
         await supervisor.shutdown()
 
     assert record == [False]
+
+
+async def test_a_block_of_cancel_on_stop_that_was_left_cancels_nothing(isolation, clock):
+    record = []
+
+    async def code():
+        child = current_child()
+        with child.cancel_on_stop():
+            pass
+        await child.stopping.wait()
+        await asyncio.sleep(0.01)
+        record.append("worked")
+
+    async with open_supervisor() as supervisor:
+        supervisor.start_soon(asyncio_child(code, isolation=isolation))
+        await trio.sleep(0.1)
+        await supervisor.shutdown()
+
+    assert record == ["worked"]
+
+
+async def test_an_error_in_a_block_of_cancel_on_stop_is_raised(isolation, clock):
+    async def code():
+        with current_child().cancel_on_stop():
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                raise ValueError("in clean-up")
+
+    async with open_supervisor() as supervisor:
+        child = supervisor.start_soon(asyncio_child(code, isolation=isolation))
+        await trio.sleep(0.1)
+        await supervisor.shutdown()
+
+    assert "ValueError: in clean-up" in child.last_error
+
+
+@pytest.mark.parametrize("asked_first", [True, False])
+async def test_code_asked_and_cancelled_at_once_is_cancelled(isolation, clock, asked_first):
+    record = []
+
+    async def code():
+        view = AsyncioView("view", print)
+        task = asyncio.current_task()
+        both = [view.stopping.wake, task.cancel]
+        for callback in both if asked_first else reversed(both):
+            asyncio.get_running_loop().call_soon(callback)
+        with contextlib.suppress(asyncio.CancelledError):
+            with view.cancel_on_stop():
+                await asyncio.sleep(1000)
+            record.append("went on")
+        record.append(task.cancelling())
+
+    await asyncio_child(code, isolation=isolation)()
+
+    assert record == [1]
 
 
 async def test_cancel_on_stop_keeps_no_cancellation_of_another(isolation, clock):
