@@ -1,0 +1,216 @@
+"""Children that must show that they get on."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from actors import Crash, Log, hold_out, live_on, states
+
+from actp_supervise import (
+    Restart,
+    RestartLimit,
+    RestartLimitExceeded,
+    Stalled,
+    Strategy,
+    current_child,
+    open_supervisor,
+)
+
+
+async def beats(*moments):
+    """Beat at these moments of each run, then hang."""
+    start = trio.current_time()
+    for moment in moments:
+        await trio.sleep_until(start + moment)
+        current_child().beat()
+    await trio.sleep_forever()
+
+
+async def test_a_child_that_does_not_beat_is_cancelled_and_counts_as_a_crash(autojump_clock):
+    log = Log()
+    async with open_supervisor(on_event=log) as supervisor:
+        child = supervisor.start_soon(beats, 4.0, 8.0, name="c", watchdog=5.0)
+        await trio.sleep(14)
+        assert (child.state, child.crashes, child.restarts) == ("running", 1, 1)
+        await supervisor.shutdown()
+    assert log.of()[:5] == [
+        ("c", "child_started", 0.0),
+        ("c", "child_stalled", 13.0),
+        ("c", "child_crashed", 13.0),
+        ("c", "restart_scheduled", 13.0),
+        ("c", "child_started", 13.0),
+    ]
+    assert log.last("child_stalled").watchdog == 5.0
+
+
+async def test_a_child_that_beats_often_enough_lives_on(autojump_clock):
+    async def worker():
+        while True:
+            await trio.sleep(4.75)
+            current_child().beat()
+
+    async with open_supervisor() as supervisor:
+        child = supervisor.start_soon(worker, watchdog=5.0)
+        await trio.sleep(10_000)
+        assert (child.state, child.crashes) == ("running", 0)
+        await supervisor.shutdown()
+
+
+async def test_the_error_of_a_stall_says_so(autojump_clock):
+    with pytest.raises(RestartLimitExceeded) as caught:
+        async with open_supervisor(limit=RestartLimit(0)) as supervisor:
+            child = supervisor.start_soon(live_on, watchdog=5.0)
+    assert repr(caught.value.__cause__) == "Stalled('no beat for 5.0 s')"
+    assert "Stalled: no beat for 5.0 s" in child.last_error
+
+
+async def test_a_child_without_a_watchdog_may_beat_or_not(autojump_clock):
+    async with open_supervisor() as supervisor:
+        child = supervisor.start_soon(beats, 1.0)
+        await trio.sleep(10_000)
+        assert (child.state, child.crashes) == ("running", 0)
+        await supervisor.shutdown()
+
+
+async def test_a_temporary_child_that_stalls_is_not_restarted(autojump_clock):
+    async with open_supervisor() as supervisor:
+        supervisor.start_soon(live_on, watchdog=5.0, restart=Restart.TEMPORARY)
+    assert trio.current_time() == 5.0
+
+
+async def test_the_watchdog_begins_when_the_child_is_ready(autojump_clock):
+    async def slow_start(*, task_status):
+        await trio.sleep(60)
+        task_status.started()
+        await trio.sleep_forever()
+
+    async with open_supervisor() as supervisor:
+        await supervisor.start(slow_start, name="c", watchdog=5.0)
+        child = supervisor["c"]
+        await trio.sleep(4)
+        assert (trio.current_time(), child.state) == (64.0, "running")
+        await trio.sleep(2)
+        assert (child.crashes, child.state) == (1, "starting")
+        await trio.sleep(58)
+        assert (child.crashes, child.state) == (1, "starting")
+        await supervisor.shutdown()
+
+
+async def test_each_run_has_its_time_anew(autojump_clock):
+    async def crashes_first():
+        if child.restarts == 0:
+            await trio.sleep(3)
+            raise Crash
+        await trio.sleep(4)
+        current_child().beat()
+        await trio.sleep_forever()
+
+    log = Log()
+    async with open_supervisor(on_event=log) as supervisor:
+        child = supervisor.start_soon(crashes_first, watchdog=5.0)
+        await trio.sleep(13)
+        await supervisor.shutdown()
+    assert log.of("child_stalled") == [("crashes_first", "child_stalled", 12.0)]
+
+
+async def test_a_child_that_is_stopping_need_not_beat(autojump_clock):
+    log = Log()
+    async with open_supervisor(shutdown_timeout=20.0, on_event=log) as supervisor:
+        child = supervisor.start_soon(live_on, watchdog=5.0)
+        await trio.sleep(1)
+        await supervisor.stop("live_on")
+    assert (trio.current_time(), child.state, child.crashes) == (21.0, "stopped", 0)
+    assert log.of("child_stalled") == []
+
+
+async def test_a_child_that_is_done_need_not_beat(autojump_clock):
+    log = Log()
+    async with open_supervisor(on_event=log) as supervisor:
+        supervisor.start_soon(trio.sleep, 1, watchdog=5.0, restart=Restart.TRANSIENT)
+        await trio.sleep(20)
+    assert log.of("child_stalled", "child_crashed") == []
+
+
+async def test_leaving_the_block_does_not_wait_for_the_watchdog_of_a_child_that_is_done(
+    autojump_clock,
+):
+    async with open_supervisor() as supervisor:
+        supervisor.start_soon(trio.sleep, 1, watchdog=5.0, restart=Restart.TRANSIENT)
+    assert trio.current_time() == 1.0
+
+
+async def test_a_stalled_child_that_swallows_its_cancellation_has_crashed_all_the_same(
+    autojump_clock,
+):
+    log = Log()
+    async with open_supervisor(on_event=log) as supervisor:
+        child = supervisor.start_soon(hold_out, 7.0, name="c", watchdog=5.0)
+        await trio.sleep(13)
+        assert (child.crashes, child.restarts, child.state) == (1, 1, "running")
+        await supervisor.shutdown()
+    assert log.of("child_stalled", "stop_overdue", "child_crashed")[:3] == [
+        ("c", "child_stalled", 5.0),
+        ("c", "stop_overdue", 10.0),
+        ("c", "child_crashed", 12.0),
+    ]
+
+
+async def test_what_a_stalled_child_raises_is_the_cause_of_the_stall(autojump_clock):
+    async def crashes_on_cancel():
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise Crash("in the cleanup")
+
+    with pytest.raises(RestartLimitExceeded) as caught:
+        async with open_supervisor(limit=RestartLimit(0)) as supervisor:
+            supervisor.start_soon(crashes_on_cancel, watchdog=5.0)
+    stalled = caught.value.__cause__
+    assert isinstance(stalled, Stalled)
+    assert stalled.__cause__.args == ("in the cleanup",)
+
+
+async def test_stopping_a_stalled_child_leaves_it_stopped(autojump_clock):
+    async with open_supervisor() as supervisor:
+        child = supervisor.start_soon(hold_out, 7.0, watchdog=5.0)
+        await trio.sleep(6)
+        assert child.state == "stopping"
+        await supervisor.stop("hold_out")
+        assert (trio.current_time(), child.state, child.restarts) == (12.0, "stopped", 0)
+
+
+async def test_restarting_a_stalled_child_is_that_restart_and_no_crash(autojump_clock):
+    async with open_supervisor(limit=RestartLimit(0)) as supervisor:
+        child = supervisor.start_soon(hold_out, 7.0, watchdog=5.0)
+        await trio.sleep(6)
+        await supervisor.restart("hold_out")
+        assert (trio.current_time(), child.state) == (12.0, "running")
+        assert (child.restarts, child.crashes) == (1, 0)
+        await supervisor.shutdown()
+
+
+async def test_a_stall_takes_the_group_with_it_as_any_crash_does(autojump_clock):
+    async with open_supervisor(strategy=Strategy.ONE_FOR_ALL, shutdown_timeout=0.0) as supervisor:
+        supervisor.start_soon(live_on, name="a", watchdog=5.0)
+        supervisor.start_soon(live_on, name="b")
+        await trio.sleep(6)
+        assert states(supervisor) == {"a": "running", "b": "running"}
+        assert [child.restarts for child in supervisor.children] == [1, 1]
+        await supervisor.shutdown()
+
+
+async def test_a_beat_from_a_task_or_a_function_below_counts(autojump_clock):
+    async def helper():
+        while True:
+            await trio.sleep(3)
+            current_child().beat()
+
+    async def child_fn():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(helper)
+
+    async with open_supervisor() as supervisor:
+        child = supervisor.start_soon(child_fn, watchdog=5.0)
+        await trio.sleep(100)
+        assert child.crashes == 0
+        await supervisor.shutdown()
