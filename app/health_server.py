@@ -15,7 +15,6 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import MethodNotAllowed
 
 from actp_supervise import current_child
-from app.logs import make_redactor
 from app.settings import is_loopback
 from app.store.protocol import StoreError, TaskStatus
 from app.web import guard
@@ -55,7 +54,6 @@ class HealthServer:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._redact = make_redactor(daemon.settings.secrets)
         self._page = Page()
         self._app = self._make_app()
         self._commands: trio.Nursery
@@ -124,7 +122,7 @@ class HealthServer:
     async def _finish(self, response: Response) -> Response:
         # Agents and their tools write what is shown, so whatever is shown is looked through.
         if response.is_json or response.mimetype == "text/html":
-            response.set_data(self._redact(await response.get_data(as_text=True)))
+            response.set_data(self._daemon.redact(await response.get_data(as_text=True)))
         return guard.secure(response)
 
     # -- health

@@ -131,6 +131,8 @@ class _Connection(TCPServer):
                 logger.warning("A connection failed", exc_info=error)
 
     async def _talk(self) -> None:
+        self._reading = trio.CancelScope()
+        self._is_over = False
         sock = self.stream.socket
         client = parse_socket_addr(sock.family, sock.getpeername())
         server = parse_socket_addr(sock.family, sock.getsockname())
@@ -148,7 +150,9 @@ class _Connection(TCPServer):
                 send=self.protocol_send,
             )
             await self.idle_task.restart(task_group, self._idle_timeout)
-            await self._read_data()
+            with self._reading:
+                await self._read_data()
+            self._is_over = True
             await self.idle_task.stop()
 
     @override
@@ -157,11 +161,13 @@ class _Connection(TCPServer):
             async with self.send_lock:
                 if not await self._send(event.data):
                     await self.protocol.handle(Closed())
-        else:
+        elif isinstance(event, Closed) or not self._is_over:
             # quart-trio cancels its request as soon as the last byte is out, which is when this
-            # is called to close the connection or to begin its idle time.
+            # is called to close the connection or, unless that is over, to begin its idle time.
             with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
                 await super().protocol_send(event)
+            if isinstance(event, Closed):
+                self._stop_reading()
 
     async def _send(self, data: bytes) -> bool:
         """Send all of `data`; else cut the connection, for half an answer is worth nothing."""
@@ -171,12 +177,22 @@ class _Connection(TCPServer):
                 with trio.fail_after(SEND_TIMEOUT):
                     await self.stream.send_all(data[start : start + SEND_CHUNK])
             sent = True
-        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+        except (
+            trio.BrokenResourceError,
+            trio.BusyResourceError,  # it is being closed this very moment
+            trio.ClosedResourceError,
+            trio.TooSlowError,
+        ):
             pass
         finally:
             if not sent:
+                self._stop_reading()
                 await trio.aclose_forcefully(self.stream)
         return sent
+
+    def _stop_reading(self) -> None:
+        # Reading may wait for its turn behind a request whose answer is never finished now.
+        self._reading.cancel(reason="the connection was closed")
 
 
 class _Http11(H11Protocol):

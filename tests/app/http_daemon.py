@@ -16,6 +16,7 @@ import httpx
 import trio
 
 from app.health_server import HealthServer
+from app.logs import make_redactor
 from app.settings import load_settings
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def make_daemon(store: Any, *, api_token: str | None = None, health_host: str = 
         supervisor=Agents(),
         routines=Routines(),
         stopping=False,
+        redact=make_redactor(settings.secrets),
     )
     daemon.state = {"status": "healthy", "agents": 4, "uptime": 12.5, "reasons": []}
     daemon.health = lambda: daemon.state

@@ -12,7 +12,7 @@ import trio
 from hypercorn.protocol.h11 import H11Protocol
 from quart import Response
 from quart_trio import QuartTrio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from app.web import serving
 from app.web.serving import AddressUnavailableError, open_listeners, serve
@@ -51,6 +51,13 @@ def get(path: str, *headers: str, close: bool = True) -> bytes:
     if close:
         lines.append("Connection: close")
     return "\r\n".join([*lines, "", ""]).encode()
+
+
+async def until_no_more_tasks_than(number: int) -> None:
+    with trio.fail_after(serving.IDLE_TIMEOUT / 2):
+        # Nothing tells of the end of a connection on the other side.
+        while trio.lowlevel.current_statistics().tasks_living > number:  # noqa: ASYNC110
+            await trio.sleep(0.01)
 
 
 async def read_all(stream: trio.SocketStream) -> bytes:
@@ -201,17 +208,61 @@ async def test_a_fault_in_handling_one_connection_is_logged_and_the_server_goes_
     assert "a fault of hypercorn's" in caplog.text
 
 
-async def test_nothing_is_left_of_a_connection_that_its_client_closed(app):
+@pytest.mark.parametrize(
+    "requests",
+    [
+        get("/", close=False),
+        get("/", close=False) * 3,
+        get("/") * 3,
+        get("/large", close=False) * 2,
+        get("/", *UPGRADE) + get("/"),
+        b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n123",
+        b"POST /unread HTTP/1.0\r\nContent-Length: 3\r\n\r\n123" + get("/"),
+    ],
+)
+async def test_nothing_is_left_of_a_connection_that_was_closed(app, requests):
     async with running(app) as server:
-        assert await server.answers()
+        await wait_all_tasks_blocked()
+        before = trio.lowlevel.current_statistics().tasks_living
+        async with await server.connect() as stream:
+            await stream.send_all(requests)
+            await stream.receive_some()
+        await until_no_more_tasks_than(before)
+
+
+async def test_nothing_is_left_of_an_idle_connection_that_was_closed(app):
+    async with running(app) as server:
+        await wait_all_tasks_blocked()
         before = trio.lowlevel.current_statistics().tasks_living
         async with await server.connect() as stream:
             await stream.send_all(get("/", close=False))
-            await stream.receive_some()
-        with trio.fail_after(serving.IDLE_TIMEOUT / 2):
-            # Nothing tells of the end of a connection on the other side.
-            while trio.lowlevel.current_statistics().tasks_living > before:  # noqa: ASYNC110
-                await trio.sleep(0.01)
+            await wait_all_tasks_blocked(0.1)
+        await until_no_more_tasks_than(before)
+
+
+async def test_nothing_is_left_of_a_connection_closed_by_the_server_with_requests_to_come(app):
+    async with running(app) as server:
+        await wait_all_tasks_blocked()
+        before = trio.lowlevel.current_statistics().tasks_living
+        # After a thousand requests on one connection hypercorn closes it.
+        answers = await server.ask(get("/", close=False) * 1010)
+        assert 1000 <= answers.count(b"HTTP/1.1 200") < 1010
+        await until_no_more_tasks_than(before)
+
+
+async def test_nothing_is_left_of_clients_that_go_while_they_are_answered(app):
+    async def ask_and_go(server, delay):
+        async with await server.connect() as stream:
+            await stream.send_all(get("/", close=False))
+            await trio.sleep(delay)
+
+    async with running(app) as server:
+        await wait_all_tasks_blocked()
+        before = trio.lowlevel.current_statistics().tasks_living
+        async with trio.open_nursery() as nursery:
+            for i in range(50):
+                nursery.start_soon(ask_and_go, server, i / 500)
+        await until_no_more_tasks_than(before)
 
 
 async def test_a_body_that_nobody_reads_does_not_hold_the_connection(app):
@@ -255,13 +306,15 @@ async def test_asked_to_stop_it_finishes_answers_under_way_and_drops_idle_connec
         async with await server.connect() as idle, await server.connect() as busy:
             await idle.send_all(get("/", close=False))
             assert (await idle.receive_some()).startswith(b"HTTP/1.1 200")
-            await busy.send_all(get("/slow", close=False))
+            # A request behind the one under way is not begun any more.
+            await busy.send_all(get("/slow", close=False) + get("/", close=False))
             await app.slow.wait()
             server.stop.set()
             with trio.fail_after(0.5):
                 await read_all(idle)
             assert (await read_all(busy)).endswith(b"late")
-        await server.finished.wait()
+            with trio.fail_after(0.5):
+                await server.finished.wait()
         with pytest.raises(OSError, match="failed"):
             await trio.open_tcp_stream("127.0.0.1", server.port)
 
