@@ -57,7 +57,7 @@ async def add_task(client, **changes):
     return await client.post("/agents/task", json=body)
 
 
-async def test_health_server_returns_all_agents(client):
+async def test_an_agent_is_listed_with_its_status_and_health(client):
     answer = await client.get("/agents")
     assert answer.status_code == 200
     assert [agent["agent_id"] for agent in answer.json()] == list(AGENT_IDS)
