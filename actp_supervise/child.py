@@ -99,12 +99,13 @@ class StopSignal:
 
 
 class Attempt:
-    """A caller of `start` or `restart` who waits for the outcome of the next run's start."""
+    """Callers of `start` or `restart` who wait for the outcome of the next run's start."""
 
-    __slots__ = ("_done", "error", "keep", "value")
+    __slots__ = ("_callers", "_done", "error", "keep", "value")
 
     def __init__(self, *, keep: bool) -> None:
         self._done = trio.Event()
+        self._callers = 0
         self.keep = keep  # whether the child stays in the list if it comes to nothing
         self.value: Any = None
         self.error: BaseException | None = None
@@ -120,9 +121,18 @@ class Attempt:
         """Whether there is an outcome."""
         return self._done.is_set()
 
+    @property
+    def awaited(self) -> bool:
+        """Whether any of the callers is still there, and not cancelled."""
+        return self._callers > 0
+
     async def wait(self) -> Any:  # noqa: ANN401  (what started() was given, as in Trio)
         """Wait for the outcome: the value, or the error raised."""
-        await self._done.wait()
+        self._callers += 1
+        try:
+            await self._done.wait()
+        finally:
+            self._callers -= 1
         if self.error is not None:
             raise self.error
         return self.value

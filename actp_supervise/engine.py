@@ -327,8 +327,9 @@ class Engine:
             elif error is None and not was_ready:
                 error = RuntimeError("child exited without calling task_status.started()")
             # After a run that was ready, an attempt is still there if it is for the next run.
-            if error is not None and not was_ready and child._attempt is not None:
-                self._attempt_failed(child, child._attempt, error)
+            attempt = None if was_ready else child._attempt
+            if error is not None and attempt is not None and attempt.awaited:
+                self._attempt_failed(child, attempt, error)
             else:
                 self._ended_by_itself(child, error)
         if child._ended is not None:
@@ -385,6 +386,11 @@ class Engine:
         child.state = ChildState.FAILED
         child._attempt = None
         child._dropped = child._dropped or not attempt.keep
+        if not isinstance(error, Exception):
+            # A stray Cancelled would look like the caller's own, and be swallowed on its way.
+            stray = error
+            error = SupervisionError(f"child {child.name!r} raised a Cancelled that nobody sent")
+            error.__cause__ = stray
         child._error_text = ErrorText(error)
         child._error_text.render()
         attempt.resolve(error=error)
@@ -491,6 +497,8 @@ class Engine:
         """Stop in order because of an error that no supervisor handles, and pass it on."""
         if self._fatal is None:
             self._fatal = _sole(error)
+        if self.stopping and isinstance(_sole(error), KeyboardInterrupt):
+            self._cancel_all()
         self._begin_stop()
         self._body.cancel(reason=f"supervisor {self.name!r}: {type(self._fatal).__name__}")
 
@@ -615,8 +623,11 @@ class Engine:
         self.hub.close()
 
     def _cancel_all(self) -> None:
+        """Stop without asking, and all at once, down to the leaves."""
         for child in self.children:
             self._ask_soon(child, Intent.STOP, timeout=0.0)
+            for subtree in child._subtrees:
+                subtree._cancel_all()
 
     # The block is left.
 
@@ -637,13 +648,15 @@ class Engine:
             try:
                 with trio.CancelScope(shield=True):  # bounded by the children's timeouts
                     await self._closed.wait()
-            except KeyboardInterrupt as again:  # the second Ctrl-C: no more asking
+            except KeyboardInterrupt as again:  # the second Ctrl-C
                 error = again
                 self._cancel_all()
         return self._leaving(error)
 
     def _leaving(self, error: BaseException | None) -> BaseException | None:
         failures = [e for e in (self._fatal, self._failure) if e is not None]
+        if isinstance(self._fatal, KeyboardInterrupt) and isinstance(error, KeyboardInterrupt):
+            error = None  # Ctrl-C twice is one
         if error is not None and not (failures and isinstance(error, trio.Cancelled)):
             failures.append(error)
         if len(failures) > 1:

@@ -32,12 +32,21 @@ async def busy(*, task_status):
     task_status.started()
     say("ready")  # its own code will run when the signal comes
     while True:
+        for _ in range(100_000):
+            pass
         await trio.lowlevel.checkpoint()
+
+
+async def start_stubborn(supervisor):
+    await supervisor.start(stubborn, shutdown_timeout=600.0)
+    await supervisor.start(polite, "witness")  # that the stop has begun
 
 
 async def subtree(*, task_status):
     async with open_supervisor(name="sub") as supervisor:
         await supervisor.start(polite, "below")
+        if "deep" in sys.argv:
+            await start_stubborn(supervisor)
         task_status.started()
 
 
@@ -47,10 +56,9 @@ async def main():
         await supervisor.start(subtree)
         await supervisor.start(polite, "last")
         if "stubborn" in sys.argv:
-            await supervisor.start(stubborn, shutdown_timeout=600.0)
-            await supervisor.start(polite, "witness")
+            await start_stubborn(supervisor)
         if "busy" in sys.argv:
-            await supervisor.start(busy)
+            await supervisor.start(busy, shutdown_timeout=0.0)
         else:
             say("ready")
         if "wait" in sys.argv:

@@ -261,12 +261,14 @@ def test_ctrl_c_stops_the_tree_in_order_and_passes_through(arguments):
     ]
 
 
-def test_a_second_ctrl_c_does_not_wait_for_those_that_take_their_time():
-    with program("stubborn") as process:
+@pytest.mark.parametrize("where", ["stubborn", "deep"])
+def test_a_second_ctrl_c_does_not_wait_for_those_that_take_their_time(where):
+    with program(where) as process:
         process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == "witness gone\n"
+        while process.stdout.readline() != "witness gone\n":
+            pass
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=20)
     lines = output.splitlines()
-    assert sorted(lines[:-1]) == ["below gone", "first gone", "last gone", "stubborn gone"]
+    assert "stubborn gone" in lines
     assert lines[-1] == "left by KeyboardInterrupt()"
