@@ -25,7 +25,7 @@ from .budget import Budget
 from .handle import finish_anyway
 from .outcomes import HandBack, Paused, Refused
 from .prices import Usage
-from .verdicts import Consequence, Verdict, judge, judge_exception
+from .verdicts import Consequence, Verdict, judge, judge_exception, judge_unreadable
 
 if TYPE_CHECKING:
     import random
@@ -211,13 +211,19 @@ async def _call(request: APIRequest, call_next: Any, now: datetime) -> _Answer |
     try:
         async with asyncio.timeout(CALL_TIMEOUT):
             response: AsyncAPIResponse[Any] = await call_next(request)
-        verdict = judge(response.status_code, _body(response), response.headers, now=now)
-        if verdict is not None:
-            return verdict
+    except (anthropic.APIError, TimeoutError) as error:
+        return judge_exception(error)
+    except ValueError as error:  # half a character, for one, that a tool or the model wrote
+        reason = f"the conversation cannot be sent: {type(error).__name__}"
+        return Verdict(consequence=Consequence.FAIL, reason=reason)
+    verdict = judge(response.status_code, _body(response), response.headers, now=now)
+    if verdict is not None:
+        return verdict
+    try:
         message = await response.parse()
         return _Answer(response, usage=usage_of(message), model=message.model)
-    except (anthropic.APIError, TimeoutError, ValueError) as error:
-        return judge_exception(error)
+    except (anthropic.APIError, ValueError) as error:
+        return judge_unreadable(error)
 
 
 def usage_of(message: Any) -> Usage:  # noqa: ANN401  (any kind of the SDK's messages)
@@ -226,15 +232,19 @@ def usage_of(message: Any) -> Usage:  # noqa: ANN401  (any kind of the SDK's mes
     Raises:
         ValueError: If it is no message.
     """
-    usage = getattr(message, "usage", None)
-    if usage is None:
-        raise ValueError("the answer is no message")
-    compactions = [
-        iteration
-        for iteration in getattr(usage, "iterations", None) or ()
-        if iteration.type == "compaction"  # billed, and not in the sums
-    ]
-    parts = [_plain_usage(part) for part in (usage, *compactions)]
+    try:
+        compactions = [
+            iteration
+            for iteration in getattr(message.usage, "iterations", None) or ()
+            if iteration.type == "compaction"  # billed, and not in the sums
+        ]
+        parts = [_plain_usage(part) for part in (message.usage, *compactions)]
+        return _sum(parts)
+    except (AttributeError, TypeError) as error:  # the SDK checks nothing
+        raise ValueError("the answer is no message") from error
+
+
+def _sum(parts: list[Usage]) -> Usage:
     return Usage(
         input_tokens=sum(part.input_tokens for part in parts),
         output_tokens=sum(part.output_tokens for part in parts),

@@ -81,15 +81,17 @@ def judge(
 
 
 def judge_exception(error: Exception) -> Verdict:
-    """Judge a call that got no answer, or none that could be read."""
+    """Judge a call that got no answer."""
     timed_out = isinstance(error, TimeoutError) or "Timeout" in type(error).__name__
     what = "did not answer in time" if timed_out else "could not be reached"
-    if isinstance(error, ValueError):
-        what = "answered what cannot be read"
-    cause = error.__cause__ or error
-    reason = f"Claude {what} ({type(cause).__name__})"
-    counts = timed_out or isinstance(error, ValueError)
-    return Verdict(consequence=Consequence.WAIT, reason=reason, counts=counts)
+    reason = f"Claude {what} ({type(error.__cause__ or error).__name__})"
+    return Verdict(consequence=Consequence.WAIT, reason=reason, counts=timed_out)
+
+
+def judge_unreadable(error: Exception) -> Verdict:
+    """Judge a call that got an answer which is no message."""
+    reason = f"Claude answered what cannot be read ({type(error).__name__})"
+    return Verdict(consequence=Consequence.WAIT, reason=reason, counts=True)
 
 
 def _error(body: object) -> tuple[str, str, str]:

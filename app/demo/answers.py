@@ -49,7 +49,16 @@ class HangUp:
     after: float = 0.0
 
 
-Answer = Reply | Failure | HangUp
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Garbage:
+    """A success whose body is not what one asked for."""
+
+    body: bytes
+    content_type: str = "application/json"
+    after: float = 0.0
+
+
+Answer = Reply | Failure | HangUp | Garbage
 
 
 def error_response(failure: Failure, request_id: str) -> Response:

@@ -10,12 +10,13 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .answers import Reply
 from .rules import Body, text_of
 
-MOST_TOOL_TURNS: Final = 2
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _LOOKING: Final = {"list", "find", "get", "recall", "show", "search", "read", "audit", "compare"}
 _IGNORED: Final = set(
@@ -30,10 +31,10 @@ _IGNORED: Final = set(
 def next_reply(body: Body) -> Reply:
     """Return what is said to a conversation as it stands."""
     conversation = _Conversation.read(body)
-    if len(conversation.called) < MOST_TOOL_TURNS:
-        looking = not conversation.called
+    phases = {0: (True, False), 1: (False,)}.get(len(conversation.called), ())
+    for looking in phases:
         for tool in _by_fit(body.get("tools", ()), conversation, looking=looking):
-            arguments = _arguments(tool["input_schema"], conversation)
+            arguments = _arguments(tool["input_schema"], conversation, looking=looking)
             if arguments is not None:
                 verb = "look at" if looking else "take care of"
                 subject = tool["name"].replace("_", " ")
@@ -61,7 +62,8 @@ class _Conversation:
         opening = text_of(messages[0]["content"])
         marked = re.search(r"<goal>\s*(.*?)\s*</goal>", opening, re.DOTALL)
         goal = re.sub(r"\[simulate:.*?\]", "", marked[1] if marked else opening).strip()
-        moment = re.search(r"\b\d{4}-\d\d-\d\d\b", opening)
+        moments = re.findall(r"\b\d{4}-\d\d-\d\d\b", opening)
+        context = re.search(r"<context>(.*)</context>", opening, re.DOTALL)
         results = [
             text_of([block])
             for message in messages[1:]
@@ -69,10 +71,11 @@ class _Conversation:
             for block in message["content"]
             if block["type"] == "tool_result"
         ]
+        told = [*reversed(results), *(context.groups() if context else ())]
         return cls(
             goal=goal.rstrip("."),
             words=_words(goal),
-            today=date.fromisoformat(moment[0]) if moment else date(2026, 1, 5),
+            today=date.fromisoformat(moments[-1]) if moments else date(2026, 1, 5),
             called=tuple(
                 block["name"]
                 for message in messages
@@ -81,7 +84,7 @@ class _Conversation:
                 if block["type"] == "tool_use"
             ),
             last_result=results[-1] if results else "",
-            known_ids=tuple(found for text in reversed(results) for found in _ids(text)),
+            known_ids=tuple(found for text in told for found in _ids(text)),
         )
 
 
@@ -129,15 +132,17 @@ def _by_fit(
     return sorted(candidates, key=lambda tool: (-fit(tool), tool["name"]))
 
 
-def _arguments(schema: dict[str, Any], conversation: _Conversation) -> dict[str, Any] | None:
+def _arguments(
+    schema: dict[str, Any], conversation: _Conversation, *, looking: bool
+) -> dict[str, Any] | None:
     """Make arguments that keep the schema, or None where an id is needed that nobody told."""
     required = set(schema.get("required", ()))
     arguments = {}
     for name, described in schema.get("properties", {}).items():
         plain = _plain(described, schema)
-        mentioned = [option for option in plain.get("enum", ()) if _is_in(option, conversation)]
-        if mentioned:
-            arguments[name] = mentioned[0]
+        mentioned = _mentioned(plain.get("enum", ()), conversation)
+        if mentioned:  # "those at stage a" comes before "move them to b"
+            arguments[name] = mentioned[0 if looking else -1]
         elif name in required:
             value = _value(name, plain, schema, conversation)
             if value is None:
@@ -146,8 +151,15 @@ def _arguments(schema: dict[str, Any], conversation: _Conversation) -> dict[str,
     return arguments
 
 
-def _is_in(option: object, conversation: _Conversation) -> bool:
-    return isinstance(option, str) and bool(_words(option)) and _words(option) <= conversation.words
+def _mentioned(options: Sequence[object], conversation: _Conversation) -> list[str]:
+    """Return those options that occur in the goal, in its order."""
+    words = [min(_words(word), default="") for word in re.findall(r"\w+", conversation.goal)]
+    found = {
+        words.index(stem): option
+        for option in options
+        if isinstance(option, str) and (stem := min(_words(option), default=None)) in words
+    }
+    return [found[position] for position in sorted(found)]
 
 
 def _plain(described: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

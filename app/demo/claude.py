@@ -38,6 +38,7 @@ import trio
 from .answers import (
     Answer,
     Failure,
+    Garbage,
     HangUp,
     Reply,
     error_response,
@@ -48,7 +49,7 @@ from .behaviour import next_reply
 from .http1 import Request, Response, serve_connection
 from .rules import Body, Refusal, check_body, check_headers, text_of
 
-__all__ = ["Answer", "Failure", "HangUp", "Reply", "SimulatedClaude", "serve_claude"]
+__all__ = ["Answer", "Failure", "Garbage", "HangUp", "Reply", "SimulatedClaude", "serve_claude"]
 
 MODELS: Final = ("claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5")
 
@@ -125,6 +126,8 @@ class SimulatedClaude:
         match answer:
             case Failure():
                 return error_response(answer, request_id)
+            case Garbage():
+                return Response(200, [answer.body], {"content-type": answer.content_type})
             case HangUp(in_the_middle=in_the_middle):
                 if not in_the_middle:
                     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +22,7 @@ from app.agents.handle import agent_store
 from app.agents.host import run_agent, run_routine
 from app.agents.prices import load_prices
 from app.agents.social import SocialMediaDomainAgent
-from app.demo.claude import SimulatedClaude, serve_claude
+from app.demo.claude import Reply, SimulatedClaude, serve_claude
 from app.store.protocol import Store, TaskStatus
 
 if TYPE_CHECKING:
@@ -121,6 +122,13 @@ class Office:
         task_id = task_id or f"task-{next(_numbers)}"
         await self.store.add_task(task_id, options.pop("agent_id", "social"), goal, **options)
         return task_id
+
+    async def call(self, cls: type, tool: str, /, **arguments: Any) -> Any:
+        """Have the model call a tool; what it was told: JSON, or the text of an error."""
+        self.claude.plan(Reply(tools=((tool, arguments),)), Reply(text="Done."))
+        await self.do("Do it.", cls)
+        (result,) = self.claude.requests[-1]["messages"][-1]["content"]
+        return result["content"] if result.get("is_error") else json.loads(result["content"])
 
     async def when(
         self, task_id: str, is_so: Callable[[TaskRow], bool], *, within: float = 15.0

@@ -174,9 +174,7 @@ async def test_asked_to_stop_the_task_in_flight_is_finished_and_no_other_is_take
 
 
 @pytest.mark.parametrize("isolation", ["loop", "thread"])
-async def test_cancelled_the_task_in_flight_goes_back_without_an_attempt(
-    at_work, store, isolation
-):
+async def test_cancelled_the_task_in_flight_goes_back_without_an_attempt(at_work, store, isolation):
     at_work.isolation = isolation
     task_id = await at_work.add("Slow. [simulate: slow 20]")
     async with trio.open_nursery() as nursery:
@@ -262,7 +260,7 @@ async def test_a_lease_that_another_took_ends_the_work_and_what_came_of_it_is_dr
     at_work, store
 ):
     task_id = await at_work.add("Slow. [simulate: slow 20]")
-    child, _ = at_work.start(task_lease=0.5)
+    at_work.start(task_lease=0.5)
     await until(lambda: at_work.claude.requests)
     await store.forget_worker("w1-run")
     taken = await store.claim_task(
@@ -312,35 +310,39 @@ async def test_after_a_kill_another_daemon_finishes_the_task_and_repeats_no_effe
 
 
 async def test_while_the_store_is_away_an_agent_waits_and_loses_nothing(tmp_path):
-    async with open_sqlite_store(tmp_path / "store.db", lock_timeout=0.05) as store:
-        async with office(store) as place:
-            place.claude.plan(Reply(text="Done.", after=0.5))
-            task_id = await place.add()
-            _, activity = place.start()
-            await until(lambda: place.claude.requests)
-            locker = sqlite_lock(tmp_path / "store.db")
+    async with (
+        open_sqlite_store(tmp_path / "store.db", lock_timeout=0.05) as store,
+        office(store) as place,
+    ):
+        place.claude.plan(Reply(text="Done.", after=0.5))
+        task_id = await place.add()
+        _, activity = place.start()
+        await until(lambda: place.claude.requests)
+        locker = sqlite_lock(tmp_path / "store.db")
 
-            await until(lambda: activity.doing == "waiting for the store")
-            assert activity.stale(90.0) is None
-            locker.close()
+        await until(lambda: activity.doing == "waiting for the store")
+        assert activity.stale(90.0) is None
+        locker.close()
 
-            task = await place.finished(task_id)
-            assert task.status is TaskStatus.SUCCEEDED
-            assert len(place.claude.requests) == 1
-            await until(lambda: activity.doing == "idle")
+        task = await place.finished(task_id)
+        assert task.status is TaskStatus.SUCCEEDED
+        assert len(place.claude.requests) == 1
+        await until(lambda: activity.doing == "idle")
 
 
 async def test_a_stop_does_not_wait_for_a_store_that_is_away(tmp_path):
-    async with open_sqlite_store(tmp_path / "store.db", lock_timeout=0.05) as store:
-        async with office(store) as place:
-            _, activity = place.start()
-            await until(lambda: activity.doing == "idle")
-            locker = sqlite_lock(tmp_path / "store.db")
-            await until(lambda: activity.doing == "waiting for the store")
+    async with (
+        open_sqlite_store(tmp_path / "store.db", lock_timeout=0.05) as store,
+        office(store) as place,
+    ):
+        _, activity = place.start()
+        await until(lambda: activity.doing == "idle")
+        locker = sqlite_lock(tmp_path / "store.db")
+        await until(lambda: activity.doing == "waiting for the store")
 
-            with trio.fail_after(3.0):
-                await place.tree.stop("social")
-            locker.close()
+        with trio.fail_after(3.0):
+            await place.tree.stop("social")
+        locker.close()
 
 
 def sqlite_lock(path):
@@ -348,4 +350,3 @@ def sqlite_lock(path):
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("begin immediate")
     return connection
-

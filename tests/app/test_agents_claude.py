@@ -1,0 +1,378 @@
+"""Calls of the model: what is waited out, what pauses an agent or fails a task, what it costs."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta, timezone
+from types import SimpleNamespace
+
+import pytest
+import trio
+from agents_at_work import QuickAgent, office, until
+from store_calls import EPOCH, cost
+
+from app.agents.claude import Patience, usage_of
+from app.agents.prices import Usage
+from app.agents.verdicts import Consequence, judge, judge_exception
+from app.demo.claude import Failure, Garbage, HangUp, Reply
+from app.store.protocol import TaskStatus
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+async def at_work(store):
+    async with office(store) as place:
+        yield place
+
+
+# What is waited out.
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Failure(status=429),
+        Failure(status=529),
+        Failure(status=500),
+        Failure(status=408),
+        HangUp(),
+        HangUp(in_the_middle=True),
+    ],
+    ids=lambda trouble: getattr(trouble, "status", str(trouble)),
+)
+async def test_trouble_that_passes_is_waited_out_and_is_no_crash(at_work, store, trouble):
+    at_work.claude.plan(trouble, trouble, Reply(text="At last."))
+
+    task = await at_work.do()
+
+    assert (task.status, task.attempts) == (TaskStatus.SUCCEEDED, 1)
+    assert task.result["text"] == "At last."
+    assert len(at_work.claude.requests) == 3
+    assert sum(row.calls for row in await store.costs(since=EPOCH)) == 1
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        Garbage(body=b"<html>Sign in to the Wi-Fi</html>", content_type="text/html"),
+        Garbage(body=b'{"half": '),
+        Garbage(body=b"[]"),
+        Garbage(body=b'{"usage": {"input_tokens": null}}'),
+    ],
+    ids=lambda garbage: str(garbage.body),
+)
+async def test_an_answer_that_cannot_be_read_is_asked_for_again(at_work, garbage):
+    at_work.claude.plan(garbage, Reply(text="Fine."))
+
+    task = await at_work.do()
+
+    assert task.result["text"] == "Fine."
+
+
+class Unhurried(QuickAgent):
+    patience = Patience(total=math.inf)
+
+
+async def test_while_it_waits_the_agent_says_until_when_and_does_not_count_as_hung(at_work):
+    at_work.claude.plan(Failure(status=429, message="slow down", headers={"retry-after": "60"}))
+    await at_work.add()
+    _, activity = at_work.start(Unhurried)
+
+    await until(lambda: activity.throttled_until is not None)
+
+    assert 50 < activity.snapshot()["throttled_for"] <= 60
+    assert "429" in activity.doing
+    assert "slow down" in activity.doing
+    assert activity.stale(0.5) is None
+
+
+async def test_a_wait_ends_at_once_when_the_agent_is_asked_to_stop(at_work, store):
+    at_work.claude.plan(Failure(status=529, headers={"retry-after": "60"}))
+    task_id = await at_work.add()
+    _, activity = at_work.start(Unhurried)
+    await until(lambda: activity.throttled_until is not None)
+
+    with trio.fail_after(3.0):
+        await at_work.tree.stop("social")
+
+    task = await store.task(task_id)
+    assert (task.status, task.attempts) == (TaskStatus.QUEUED, 0)
+
+
+async def test_the_api_is_asked_no_sooner_than_it_allows(at_work):
+    at_work.claude.plan(Failure(status=429, headers={"retry-after": "0.4"}))
+    started = trio.current_time()
+
+    await at_work.do()
+
+    assert trio.current_time() - started >= 0.4
+
+
+@pytest.mark.parametrize(("status", "attempts"), [(429, 0), (529, 0), (500, 1)])
+async def test_trouble_that_stays_hands_the_task_back(at_work, store, status, attempts):
+    """A throttled task does not count an attempt; one that may itself be to blame does."""
+    at_work.claude.plan(*[Failure(status=status, headers={"retry-after": "0.6"})] * 20)
+    task_id = await at_work.add()
+    _, activity = at_work.start()
+
+    task = await at_work.when(
+        task_id, lambda task: task.status is TaskStatus.QUEUED and task.not_before is not None
+    )
+
+    assert task.attempts == attempts
+    assert len(at_work.claude.requests) == 2
+    await until(lambda: activity.throttled_until is not None)
+
+
+# What pauses the agent.
+
+MONEY = {"message": "spent", "error_code": "enforced_spend_limit_reached"}
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Failure(status=401, message="invalid x-api-key"),
+        Failure(status=402, message="no money"),
+        Failure(status=403, message="not allowed"),
+        Failure(status=404, message="model: claude-sonet-5-5"),
+        Failure(status=429, **MONEY),
+        Failure(status=400, message="You have reached your specified workspace API usage limits."),
+        Failure(status=400, message="Your credit balance is too low to access the API."),
+    ],
+    ids=lambda trouble: f"{trouble.status} {trouble.message:.20}",
+)
+async def test_a_wrong_key_and_money_pause_the_agent_and_are_not_tried_again(
+    at_work, store, trouble
+):
+    at_work.claude.plan(trouble)
+    task_id = await at_work.add()
+    child, activity = at_work.start()
+
+    await until(lambda: activity.paused is not None)
+
+    assert trouble.message in activity.paused
+    assert str(trouble.status) in activity.paused
+    task = await store.task(task_id)
+    assert (task.status, task.attempts) == (TaskStatus.QUEUED, 0)
+    await trio.sleep(0.1)
+    assert len(at_work.claude.requests) == 1
+    assert child.state.value == "running"
+    await at_work.tree.stop("social")
+
+
+async def test_a_pause_that_has_an_end_ends(at_work):
+    at_work.claude.plan(
+        Failure(status=400, message="usage limits. You will regain access on 2026-01-01 at 00:00")
+    )
+
+    task = await at_work.do()
+
+    assert task.status is TaskStatus.SUCCEEDED
+
+
+async def test_another_refusal_fails_the_task_with_the_reason(at_work):
+    at_work.claude.plan(Failure(status=400, message="messages: too many images"))
+
+    task = await at_work.do()
+
+    assert task.status is TaskStatus.FAILED
+    assert "messages: too many images" in task.error
+    assert len(at_work.claude.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "until_when"),
+    [
+        ("spent", "enforced_spend_limit_reached", datetime(2026, 12, 1, tzinfo=UTC)),
+        (
+            "API usage limits. You will regain access on 2026-12-05 at 00:00 UTC.",
+            None,
+            datetime(2026, 12, 5, tzinfo=UTC),
+        ),
+        ("credit balance is too low", None, None),
+    ],
+)
+def test_a_pause_for_money_ends_when_the_api_says_or_with_the_month(message, code, until_when):
+    error = {"type": "x", "message": message, "details": {"error_code": code}}
+
+    verdict = judge(400 if code is None else 429, {"error": error}, {}, now=NOW)
+
+    assert verdict.consequence is Consequence.PAUSE
+    assert verdict.until == until_when
+
+
+def test_an_error_that_is_no_json_is_judged_by_its_status():
+    verdict = judge(502, "<html>Bad gateway</html>", {}, now=NOW)
+
+    assert verdict.consequence is Consequence.WAIT
+    assert "502" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after": "nonsense"}, None),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
+        ({}, None),
+    ],
+)
+def test_how_long_the_api_asks_to_wait(headers, seconds):
+    assert judge(429, {}, headers, now=NOW).retry_after == seconds
+
+
+def test_a_call_that_times_out_may_be_to_blame_itself_and_one_that_gets_nowhere_not():
+    assert judge_exception(TimeoutError()).counts
+    assert not judge_exception(OSError()).counts
+
+
+async def test_a_conversation_that_cannot_be_sent_fails_its_task(at_work):
+    half_a_character = Reply(tools=(("recall", {"search": "\ud800"}),))
+    at_work.claude.plan(half_a_character)
+
+    task = await at_work.do()
+
+    assert task.status is TaskStatus.FAILED
+    assert "cannot be sent" in task.error
+
+
+# What it costs.
+
+
+async def test_every_call_is_in_the_cost_log_with_its_price(at_work, store):
+    usage = {
+        "input_tokens": 1_000,
+        "output_tokens": 2_000,
+        "cache_read_input_tokens": 10_000,
+        "cache_creation_input_tokens": 5_000,
+        "cache_creation": {"ephemeral_5m_input_tokens": 4_000, "ephemeral_1h_input_tokens": 1_000},
+    }
+    at_work.claude.plan(Reply(text="Done.", usage=usage))
+
+    task = await at_work.do(run_id="the-run")
+
+    (row,) = await store.costs(since=EPOCH)
+    assert (row.agent_id, row.model, row.calls) == ("social", "claude-sonnet-5-5", 1)
+    assert (row.input_tokens, row.output_tokens) == (1_000, 2_000)
+    assert (row.cache_read_tokens, row.cache_write_tokens) == (10_000, 5_000)
+    price = (1_000 * 2 + 2_000 * 10 + 10_000 * 0.1 + 4_000 * 2.5 + 1_000 * 4) / 1e6
+    assert row.cost_usd == pytest.approx(price)
+    assert task.result["usd"] == pytest.approx(price)
+
+
+def test_what_a_compaction_used_is_counted_though_the_sums_leave_it_out():
+    def used(**numbers):
+        none = {"cache_creation": None, "cache_creation_input_tokens": None}
+        return SimpleNamespace(**none, cache_read_input_tokens=None, **numbers)
+
+    message = SimpleNamespace(
+        usage=SimpleNamespace(
+            **vars(used(input_tokens=10, output_tokens=1)),
+            iterations=[
+                used(type="message", input_tokens=10, output_tokens=1),
+                used(type="compaction", input_tokens=500, output_tokens=50),
+            ],
+        )
+    )
+
+    assert usage_of(message) == Usage(input_tokens=510, output_tokens=51)
+
+
+async def test_a_streamed_call_is_refused_since_it_would_have_no_price(at_work):
+    class Streaming(QuickAgent):
+        async def converse(self, *_args, **_kwargs):
+            async with self._open_client() as client:
+                await client.messages.create(
+                    model="claude-sonnet-5-5", max_tokens=1, messages=[], stream=True
+                )
+
+    await at_work.add()
+    child, _ = at_work.start(Streaming)
+    await until(lambda: child.state.value == "failed")
+
+    assert "stream=True" in child.last_error
+    assert not at_work.claude.requests
+
+
+# The budget.
+
+
+async def test_a_spent_budget_pauses_the_agent_and_the_task_goes_back(at_work, store):
+    await store.record_cost(cost("c1", 0.95))
+    task_id = await at_work.add()
+    _, activity = at_work.start(daily_budget_usd=1.0)
+
+    await until(lambda: activity.paused is not None)
+
+    assert "daily budget of $1.00 is spent: $0.95" in activity.paused
+    assert not at_work.claude.requests
+    task = await store.task(task_id)
+    assert (task.status, task.attempts) == (TaskStatus.QUEUED, 0)
+
+
+async def test_a_budget_lasts_as_long_as_calls_fit_in_and_is_settled_by_what_they_cost(
+    at_work, store
+):
+    """Each call sets aside 0.1 dollars or so, but costs next to nothing."""
+    first = await at_work.do(daily_budget_usd=0.15)
+    second = await at_work.do(daily_budget_usd=0.15)
+
+    assert first.status is second.status is TaskStatus.SUCCEEDED
+    spent = sum(row.cost_usd for row in await store.costs(since=EPOCH))
+    assert await store.reserve_budget(
+        "rest", "social", since=EPOCH, limit=0.15, amount=0.15 - spent - 1e-9, lifetime=60.0
+    )
+
+
+async def test_what_was_set_aside_for_a_call_that_failed_is_free_again(at_work, store):
+    at_work.claude.plan(*[Failure(status=529)] * 5, Failure(status=400))
+
+    task = await at_work.do(daily_budget_usd=0.15)
+
+    assert task.status is TaskStatus.FAILED
+    assert await store.reserve_budget(
+        "all", "social", since=EPOCH, limit=0.15, amount=0.15, lifetime=60.0
+    )
+
+
+async def test_money_that_other_calls_only_hold_is_waited_for(at_work, store):
+    await store.reserve_budget(
+        "other", "social", since=EPOCH, limit=0.15, amount=0.15, lifetime=60.0
+    )
+    task_id = await at_work.add()
+    _, activity = at_work.start(daily_budget_usd=0.15)
+    await until(lambda: "budget" in activity.doing)
+    assert activity.paused is None
+
+    await store.release_budget("other")
+
+    assert (await at_work.finished(task_id)).status is TaskStatus.SUCCEEDED
+
+
+async def test_a_spent_budget_is_whole_again_when_the_workers_day_is_over(at_work, store):
+    await store.record_cost(cost("c1", 5.0))
+    task_id = await at_work.add()
+    zone = _zone_whose_day_is_over(await store.ping() + timedelta(seconds=1))
+
+    _, activity = at_work.start(daily_budget_usd=1.0, timezone=zone)
+
+    await until(lambda: activity.paused is not None)
+    task = await at_work.finished(task_id)
+    assert (task.status, task.attempts) == (TaskStatus.SUCCEEDED, 1)
+    assert activity.paused is None
+
+
+def _zone_whose_day_is_over(moment):
+    into_day = timedelta(hours=moment.hour, minutes=moment.minute, seconds=moment.second + 1)
+    return timezone(-into_day if into_day < timedelta(days=1) else timedelta())
+
+
+async def test_an_unknown_model_is_priced_as_the_dearest_and_flagged(at_work, store):
+    await at_work.do(model="claude-unheard-of")
+
+    (row,) = await store.costs(since=EPOCH)
+    assert row.cost_usd >= row.output_tokens * 50 / 1e6

@@ -1,0 +1,252 @@
+"""Tools: described to the model by their methods, checked, answered, logged."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from functools import partial
+from typing import Annotated, Literal
+
+import pytest
+import trio
+from agents_at_work import QuickAgent, office
+from pydantic import Field
+
+from app.agents.tools import ToolError, tool
+from app.demo.claude import Reply
+from app.store.protocol import DomainTable, Query, StoreError, TaskStatus
+
+
+@pytest.fixture
+async def at_work(store):
+    async with office(store) as place:
+        yield place
+
+
+class Toolbox(QuickAgent):
+    """An agent of somebody's own, with tools of all kinds."""
+
+    @tool
+    async def greet(
+        self,
+        name: Annotated[str, Field(min_length=2)],
+        mood: Literal["glad", "sad"] = "glad",
+        on: date | None = None,
+    ):
+        """Greet somebody.
+
+        Args:
+            name: Whom to greet.
+            mood: How.
+            on: The day.
+        """
+        return {"greeting": f"{name} is {mood}", "on": on, "nothing": None}
+
+    @tool
+    async def refuse(self):
+        """Refuse."""
+        raise ToolError("name: nobody of that name")
+
+    @tool
+    async def break_down(self):
+        """Break down."""
+        raise RuntimeError("the password is hunter2")
+
+    @tool
+    async def talk(self):
+        """Talk for long."""
+        return "x" * 50_000
+
+    @tool
+    async def add_deal(self, name: str):
+        """Add a deal, once."""
+        row, is_new = await self.create_once(
+            "add_deal", name, DomainTable.DEAL_LOG, {"name": name, "stage": "prospect"}
+        )
+        return {"id": row["id"], "is_new": is_new}
+
+
+async def call(place, name, /, **arguments):
+    """Have a tool called by the model; what it was told, and whether that was an error."""
+    place.claude.plan(Reply(tools=((name, arguments),)), Reply(text="Done."))
+    task = await place.do("Do it.", Toolbox)
+    assert task.status is TaskStatus.SUCCEEDED
+    (result,) = place.claude.requests[-1]["messages"][-1]["content"]
+    return result["content"], result.get("is_error", False)
+
+
+async def test_a_method_is_described_by_its_signature_and_docstring(at_work):
+    await call(at_work, "greet", name="Ada")
+
+    tools = {described["name"]: described for described in at_work.claude.requests[0]["tools"]}
+    greet = tools["greet"]
+    assert greet["description"] == "Greet somebody."
+    assert greet["input_schema"]["required"] == ["name"]
+    properties = greet["input_schema"]["properties"]
+    assert properties["name"]["description"] == "Whom to greet."
+    assert properties["mood"]["enum"] == ["glad", "sad"]
+    assert "self" not in properties
+    assert {"remember", "recall"} <= tools.keys()
+
+
+async def test_the_answer_is_json_with_moments_as_text_and_nothing_for_none(at_work, store):
+    answer, is_error = await call(at_work, "greet", name="Ada", on="2026-11-23")
+
+    assert json.loads(answer) == {"greeting": "Ada is glad", "on": "2026-11-23"}
+    assert not is_error
+    (logged,) = await store.tool_calls(agent_id="social")
+    assert logged.tool == "greet"
+    assert logged.arguments == {"name": "Ada", "on": "2026-11-23"}
+    assert logged.result == answer
+    assert logged.error is None
+    assert 0 <= logged.duration < 5
+    assert logged.run_id is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({}, "name: Missing required argument"),
+        ({"name": "A"}, "name: String should have at least 2 characters"),
+        ({"name": "Ada", "mood": "angry"}, "mood: Input should be 'glad' or 'sad'"),
+        ({"name": "Ada", "on": "some day"}, "on: Input should be a valid date"),
+        ({"name": "Ada", "colour": "red"}, "colour: Unexpected keyword argument"),
+        ({"name": ["hunter2"]}, "name: Input should be a valid string"),
+    ],
+)
+async def test_wrong_arguments_are_answered_field_by_field(at_work, store, arguments, said):
+    answer, is_error = await call(at_work, "greet", **arguments)
+
+    assert is_error
+    assert said in answer
+    assert "pydantic" not in answer
+    assert "hunter2" not in answer
+    (logged,) = await store.tool_calls()
+    assert logged.error == answer
+    assert logged.result is None
+
+
+async def test_what_a_tool_refuses_is_told_to_the_model_in_its_words(at_work):
+    assert await call(at_work, "refuse") == ("name: nobody of that name", True)
+
+
+async def test_a_tool_that_breaks_down_tells_the_model_nothing_of_ours(at_work, store, caplog):
+    answer, is_error = await call(at_work, "break_down")
+
+    assert is_error
+    assert "break_down failed" in answer
+    assert "hunter2" not in answer
+    assert "RuntimeError" not in answer
+    (logged,) = await store.tool_calls()
+    assert "hunter2" not in logged.error
+    assert "Tool break_down failed" in caplog.text, "the operator is told"
+
+
+async def test_a_long_answer_is_shortened_for_the_model_and_more_so_for_the_log(at_work, store):
+    answer, _ = await call(at_work, "talk")
+
+    assert 20_000 <= len(answer) <= 20_100
+    assert answer.endswith("characters more)")
+    (logged,) = await store.tool_calls()
+    assert len(logged.result) <= 2_100
+
+
+async def test_long_arguments_are_shortened_in_the_log(at_work, store):
+    await call(at_work, "greet", name="A" * 5_000)
+
+    (logged,) = await store.tool_calls()
+    assert set(logged.arguments) == {"shortened"}
+    assert len(logged.arguments["shortened"]) <= 2_100
+
+
+async def test_what_is_remembered_is_recalled_by_the_same_agent_in_later_conversations(
+    at_work, store
+):
+    await call(at_work, "remember", key="tone", value="friendly")
+    await store.remember("content", "tone", "sober")
+
+    answer, _ = await call(at_work, "recall", search="TONE")
+
+    answer = json.loads(answer)
+    assert answer["source"] == "own memory"
+    (memory,) = answer["memories"]
+    assert (memory["key"], memory["value"]) == ("tone", "friendly")
+
+
+# Effects.
+
+ADD_A_DEAL = Reply(tools=(("add_deal", {"name": "Ada"}),))
+
+
+def last_answer(place):
+    return json.loads(place.claude.requests[-1]["messages"][-1]["content"][0]["content"])
+
+
+async def test_an_effect_that_is_asked_for_again_by_the_same_work_is_not_repeated(at_work, store):
+    at_work.claude.plan(ADD_A_DEAL, ADD_A_DEAL, Reply(text="Done."))
+
+    await at_work.do("Do it.", Toolbox)
+
+    (deal,) = await store.select(DomainTable.DEAL_LOG, Query())
+    assert last_answer(at_work) == {"id": deal["id"], "is_new": False}
+
+
+async def test_other_work_may_have_the_same_effect_again(at_work, store):
+    for _ in range(2):
+        at_work.claude.plan(ADD_A_DEAL, Reply(text="Done."))
+        await at_work.do("Do it.", Toolbox)
+
+    assert len(await store.select(DomainTable.DEAL_LOG, Query())) == 2
+
+
+@pytest.mark.parametrize("killed_in", ["insert", "finish_effect"])
+async def test_an_effect_that_was_begun_and_never_finished_happens_once(at_work, store, killed_in):
+    class Killed:
+        """The store as it looks to an agent that is killed in one of its verbs."""
+
+        def __getattr__(self, verb):
+            return self.hang if verb == killed_in else getattr(store, verb)
+
+        async def hang(self, *_args, **_kwargs):
+            reached.set()
+            await trio.sleep_forever()
+
+    reached = trio.Event()
+    at_work.claude.plan(ADD_A_DEAL)
+    task_id = await at_work.add()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(at_work.cancellable, Toolbox, store=Killed()))
+        await reached.wait()
+        nursery.cancel_scope.cancel()
+
+    at_work.claude.plan(ADD_A_DEAL, Reply(text="Done."))
+    at_work.start(Toolbox)
+    await at_work.finished(task_id)
+
+    (deal,) = await store.select(DomainTable.DEAL_LOG, Query())
+    assert last_answer(at_work)["id"] == deal["id"]
+
+
+async def test_an_effect_that_the_store_refuses_may_be_tried_again(at_work, store):
+    class Refusing:
+        """A store that takes a row only at the second try."""
+
+        tries = 0
+
+        def __getattr__(self, verb):
+            return getattr(store, verb)
+
+        async def insert(self, *args):
+            self.tries += 1
+            if self.tries == 1:
+                raise StoreError("not now")
+            return await store.insert(*args)
+
+    at_work.claude.plan(ADD_A_DEAL, ADD_A_DEAL, Reply(text="Done."))
+    task_id = await at_work.add()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(at_work.cancellable, Toolbox, store=Refusing()))
+        await at_work.finished(task_id)
+        nursery.cancel_scope.cancel()
+
+    assert last_answer(at_work)["is_new"]
