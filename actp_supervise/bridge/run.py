@@ -145,9 +145,18 @@ class Run:
         finally:
             if forget is not None:
                 forget()
-            errors, self._errors = [_as_exception(error) for error in self._errors], []
-            if errors:
-                raise errors[0] if len(errors) == 1 else ExceptionGroup("asyncio code", errors)
+            self._raise_errors()
+
+    def _raise_errors(self) -> None:
+        errors, self._errors = [_as_exception(error) for error in self._errors], []
+        if errors:
+            error = errors[0] if len(errors) == 1 else ExceptionGroup("asyncio code", errors)
+            context = error.__context__
+            try:
+                raise error
+            finally:
+                error.__context__ = context  # not the cancellation whose place it takes
+                del error, errors
 
     async def _end_when_cancelled(self) -> None:
         try:

@@ -391,8 +391,10 @@ async def test_an_error_in_clean_up_takes_the_place_of_the_cancellation(isolatio
         finally:
             raise ValueError("in clean-up")
 
-    with pytest.raises(ValueError, match="in clean-up"):
+    with pytest.raises(ValueError, match="in clean-up") as caught:
         await cancelled_after(0.1, asyncio_child(code, isolation=isolation))
+
+    assert isinstance(caught.value.__context__, asyncio.CancelledError)
 
 
 async def test_a_child_cancelled_before_it_begins_runs_nothing(isolation, clock):

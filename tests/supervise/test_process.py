@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from actp_supervise import ChildState, Restart, open_supervisor
 from actp_supervise.process import (
@@ -255,12 +256,13 @@ async def test_a_process_that_ignores_sigterm_is_killed_after_its_time_and_not_b
 async def test_a_suspended_process_is_stopped_too():
     lines = Lines()
     async with open_supervisor() as supervisor:
-        supervisor.start_soon(sh("echo $$; exec sleep 1000", on_output=lines))
+        supervisor.start_soon(waits("print('stopping'); sys.exit(0)", on_output=lines))
         await lines.until(1)
         os.kill(int(lines[0]), signal.SIGSTOP)
         start = trio.current_time()
         await supervisor.shutdown()
 
+    assert lines[1:] == ["stopping"]
     assert trio.current_time() - start < 3
 
 
@@ -332,6 +334,46 @@ async def test_a_process_cancelled_while_it_is_being_started_is_killed_too(tmp_p
     assert not any(is_alive(pid) for pid in started)
 
 
+async def test_a_group_that_is_gone_gets_no_signal_since_its_number_may_be_anothers(monkeypatch):
+    sent = []
+    killpg = os.killpg
+    monkeypatch.setattr(os, "killpg", lambda *args: (sent.append(args[1]), killpg(*args)))
+    taking, go_on = trio.Event(), trio.Event()
+
+    async def on_output(line):
+        taking.set()
+        await go_on.wait()
+
+    async with open_supervisor() as supervisor:
+        child = supervisor.start_soon(
+            sh("echo last", on_output=on_output), restart=Restart.TRANSIENT
+        )
+        await taking.wait()
+        with trio.fail_after(5):
+            while not sent:  # noqa: ASYNC110  (until what it left behind is killed)
+                await trio.sleep(0.01)
+        supervisor.start_soon(supervisor.stop, child.name, restart=Restart.TEMPORARY)
+        await child.stopping.wait()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        go_on.set()
+
+    assert sent == [signal.SIGKILL]
+
+
+async def test_runs_leave_no_file_open():
+    async def run():
+        await sh("true", notify=True)()
+        with pytest.raises(ProcessNotStarted):
+            await process_child(["no-such-program"], notify=True)()
+
+    await run()
+    before = os.listdir("/dev/fd")  # noqa: PTH208
+    for _ in range(5):
+        await run()
+
+    assert len(os.listdir("/dev/fd")) == len(before)  # noqa: PTH208
+
+
 async def test_many_kills_that_race_with_the_exit_are_no_error():
     async with open_supervisor(shutdown_timeout=0.01) as supervisor:
         for n in range(30):
@@ -392,6 +434,14 @@ async def test_what_is_not_utf_8_is_replaced_and_split_characters_are_not():
     await python(script, on_output=lines)()
 
     assert lines == ["caf\N{LATIN SMALL LETTER E WITH ACUTE} \N{REPLACEMENT CHARACTER}"]
+
+
+async def test_a_character_that_is_cut_off_at_the_end_is_replaced():
+    lines = Lines()
+
+    await sh("printf 'caf\\303'", on_output=lines)()
+
+    assert lines == ["caf\N{REPLACEMENT CHARACTER}"]
 
 
 async def test_a_slow_reader_slows_the_process_and_loses_nothing(tmp_path):
@@ -474,7 +524,21 @@ async def test_output_is_logged_where_nobody_takes_it(caplog):
     assert "/bin/sh: hello" in caplog.messages
 
 
-async def test_input_is_empty():
+@pytest.fixture
+def our_input():
+    """Something for this process to read, for the time of a test."""
+    before = os.dup(0)
+    read_end, write_end = os.pipe()
+    os.dup2(read_end, 0)
+    os.write(write_end, b"ours\n")
+    for fd in (read_end, write_end):
+        os.close(fd)
+    yield
+    os.dup2(before, 0)
+    os.close(before)
+
+
+async def test_input_is_empty(our_input):
     lines = Lines()
 
     await sh("cat; echo read", on_output=lines)()
