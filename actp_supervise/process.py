@@ -79,8 +79,10 @@ def process_child(
     process gets `stop_signal`; cancelled (so also when its time to stop is over) it is killed at
     once. When it has ended, whatever is left of its process group is killed. Its input is empty.
 
-    Callbacks are called in the child, one after the other, and may be async functions. While
-    `on_output` runs nothing more is read, so that a slow one slows the process and loses nothing.
+    Any other end is a `ProcessExited`, a program that cannot be started a `ProcessNotStarted`.
+
+    Callbacks are called inside the child and may be async functions. While `on_output` runs nothing
+    more is read, so that a slow one slows the process and loses nothing.
 
     Args:
         argv: The program, searched on ``PATH``, and its arguments.

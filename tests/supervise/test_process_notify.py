@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from actp_supervise import ChildState, Restart, open_supervisor
+from actp_supervise import ChildState, Restart, current_child, open_supervisor
 from actp_supervise.process import ProcessExited, ProcessNotStarted, process_child
 
 NOTIFY = """
@@ -108,6 +108,19 @@ async def test_its_beats_keep_the_watchdog_quiet_and_their_lack_does_not():
 
     assert "Stalled" in child.last_error
     assert 0.9 <= trio.current_time() - start < 5
+
+
+async def test_what_it_writes_may_be_its_beats():
+    script = "for _ in range(6): time.sleep(0.1); print('on')"
+
+    async with open_supervisor() as supervisor:
+        child = supervisor.start_soon(
+            python(script, on_output=lambda _: current_child().beat()),
+            restart=Restart.TRANSIENT,
+            watchdog=0.4,
+        )
+
+    assert child.state is ChildState.FINISHED
 
 
 async def test_it_is_told_how_often_to_beat_where_it_has_a_watchdog():
