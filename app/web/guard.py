@@ -14,8 +14,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from app.settings import is_loopback
-
-from .problems import Problem
+from app.web.problems import Problem
 
 if TYPE_CHECKING:
     from quart import Request, Response

@@ -11,8 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from app.store.protocol import TaskStatus
-
-from .problems import FieldError, Problem, unprocessable
+from app.web.problems import FieldError, Problem, unprocessable
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import MultiDict

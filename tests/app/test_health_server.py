@@ -21,6 +21,7 @@ from app.store.protocol import (
     TaskStatus,
     ToolCall,
 )
+from app.web.api import Api
 
 
 @pytest.fixture
@@ -430,9 +431,9 @@ async def test_it_refuses_to_serve_others_without_a_token(store):
 
 def test_every_address_is_in_the_reference():
     routes = {
-        rule.rule
-        for rule in HealthServer(make_daemon(None))._app.url_map.iter_rules()
-        if not rule.rule.startswith("/static")
+        rule
+        for _, rule, _ in Api(make_daemon(None), commands=None).routes()
+        if not rule.startswith("/static")
     }
     reference = (Path(__file__).parents[2] / "docs/reference/http.md").read_text()
     documented = {rule for rule in routes if rule.translate({60: 123, 62: 125}) in reference}
