@@ -122,24 +122,29 @@ def _arguments(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return what the constructor is to be called with: `context` and `model`, by name."""
     offered = {"context": context, "model": None if context is None else context.model}
-    positional: tuple[Any, ...] = ()
+    positional: list[Any] = []
     keywords: dict[str, Any] = {}
-    for parameter in inspect.signature(cls).parameters.values():
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            keywords |= offered
-        elif parameter.name in offered and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY:
-            keywords[parameter.name] = offered[parameter.name]
-        elif parameter.default is not inspect.Parameter.empty or parameter.kind in {
-            inspect.Parameter.VAR_POSITIONAL
-        }:
+    parameters = inspect.signature(cls).parameters
+    takes_context = "context" in parameters
+    for name, parameter in parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             continue
-        elif positional or parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            keywords |= {key: value for key, value in offered.items() if key not in parameters}
+            continue
+        if name in offered:
+            value = offered[name]
+        elif parameter.default is not inspect.Parameter.empty:
+            continue
+        elif takes_context or parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             raise AgentClassError(
-                f"{path!r}: its constructor wants {parameter.name!r}, which nobody can give; it "
-                "may take 'context' and 'model'"
+                f"{path!r}: its constructor wants {name!r}, which nobody can give; it may take "
+                "'context' and 'model'"
             )
+        else:  # the context by another name
+            value, takes_context = context, True
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            positional.append(value)
         else:
-            positional = (context,)
-    if positional:
-        keywords.pop("context", None)
-    return positional, keywords
+            keywords[name] = value
+    return tuple(positional), keywords

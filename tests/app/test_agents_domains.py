@@ -262,7 +262,7 @@ async def test_costs_are_audited_by_agent_by_model_and_by_day(at_work, store):
     spent = answer["total_usd"] - 2.75  # the calls of this conversation itself
     assert 0 < spent < 0.1
     assert answer["by_agent"]["content"] == 2.0
-    assert list(answer["by_agent"])[0] == "content"
+    assert next(iter(answer["by_agent"])) == "content"
     assert answer["by_model"]["haiku"] == 0.25
     assert len(answer["by_day"]) == 2
     assert sum(answer["by_day"].values()) == pytest.approx(answer["total_usd"])

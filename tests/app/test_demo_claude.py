@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 
 import anthropic
 import httpx
@@ -322,15 +323,9 @@ async def test_it_calls_fitting_tools_with_arguments_that_they_take(store, cls, 
 
 async def test_it_is_a_process_of_its_own_that_says_where_it_is():
     async with trio.open_nursery() as nursery:
+        command = [sys.executable, "-m", "app.demo.claude", "--port", "0"]
         process = await nursery.start(
-            lambda task_status: trio.run_process(
-                [sys.executable, "-m", "app.demo.claude", "--port", "0"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                capture_stdout=False,
-                check=False,
-                task_status=task_status,
-            )
+            partial(trio.run_process, command, stdout=subprocess.PIPE, check=False)
         )
         with trio.fail_after(30):
             address = (await process.stdout.receive_some()).decode().strip()

@@ -1,0 +1,119 @@
+"""What an agent says of itself, and when it counts as hung."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.agents.activity import Activity
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def activity(clock):
+    return Activity(clock)
+
+
+def pass_time(clock, activity, seconds):
+    """Let time pass while the agent's loop turns."""
+    clock.now += seconds
+    activity.beat()
+
+
+def test_a_loop_that_does_not_turn_is_hung_whatever_was_declared(clock, activity):
+    activity.progress("reading", within=3_600.0)
+
+    clock.now += 90.0
+    assert activity.stale(90.0) is None
+    clock.now += 0.5
+    assert "has not turned for 90 s" in activity.stale(90.0)
+
+
+def test_code_that_never_reported_progress_need_not(clock, activity):
+    pass_time(clock, activity, 10_000.0)
+
+    assert activity.stale(90.0) is None
+
+
+def test_who_reports_progress_must_go_on_doing_so(clock, activity):
+    activity.progress("task: x", task_id="t1", step=2)
+
+    pass_time(clock, activity, 90.0)
+    assert activity.stale(90.0) is None
+    pass_time(clock, activity, 1.0)
+    assert activity.stale(90.0) == "no progress for 91 s while task: x"
+
+
+@pytest.mark.parametrize("report", ["progress", "wait", "throttle"])
+def test_a_wait_that_was_declared_is_no_hang_until_it_is_over(clock, activity, report):
+    if report == "progress":
+        activity.progress("waiting", within=600.0)
+    else:
+        activity.progress("task: x")
+        {
+            "wait": lambda: activity.wait("waiting", 600.0),
+            "throttle": lambda: activity.throttle(600.0, "waiting"),
+        }[report]()
+
+    pass_time(clock, activity, 600.0 + 90.0)
+    assert activity.stale(90.0) is None
+    pass_time(clock, activity, 1.0)
+    assert "while waiting" in activity.stale(90.0)
+
+
+def test_a_paused_agent_is_not_hung(clock, activity):
+    activity.progress("task: x")
+    activity.pause("the budget is spent")
+
+    pass_time(clock, activity, 50_000.0)
+    assert activity.stale(90.0) is None
+    assert activity.snapshot()["paused"] == "the budget is spent"
+
+    activity.resume()
+    assert activity.snapshot()["paused"] is None
+    assert activity.stale(90.0) is None
+    assert activity.doing == "idle"
+
+
+def test_what_it_was_found_to_be_is_remembered_as_long_as_it_is_so(clock, activity):
+    clock.now += 100.0
+    why = activity.stale(90.0)
+    assert activity.found_stale == why is not None
+
+    activity.beat()
+    activity.stale(90.0)
+    assert activity.found_stale is None
+
+
+def test_a_wait_stays_at_the_same_task_and_a_throttle_ends_with_the_next_word(clock, activity):
+    activity.progress("turn 3", task_id="t1", step=3)
+    activity.throttle(30.0, "waiting: 429")
+    clock.now += 10.0
+
+    shown = activity.snapshot()
+    assert (shown["task_id"], shown["step"], shown["throttled_for"]) == ("t1", 3, 20.0)
+
+    activity.wait("waiting for Claude", 600.0)
+    shown = activity.snapshot()
+    assert (shown["task_id"], shown["step"], shown["throttled_for"]) == ("t1", 3, None)
+    assert shown["doing"] == "waiting for Claude"
+
+
+def test_the_snapshot_tells_ages_and_not_moments(clock, activity):
+    activity.progress("idle")
+    pass_time(clock, activity, 5.0)
+    clock.now += 2.0
+
+    shown = activity.snapshot()
+    assert (shown["heartbeat_age"], shown["progress_age"]) == (2.0, 7.0)
