@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from app.registry import AgentRegistry
 
 
+FIRST_BEAT: Final = 2.0
+"""Seconds that a new run's loop has for its first turns, after which its heartbeat is published."""
+
+
 @dataclass(slots=True)
 class _Watched:
     activity: Activity
     on_beat: Callable[[], object]
-    published: float | None = None
-    """The beat that the registry knows of, by Trio's time."""
+    published: float
+    """The latest beat that the registry knows of, by Trio's time; at first, when the run began."""
 
 
 class HealthHeartbeat:
@@ -43,6 +47,7 @@ class HealthHeartbeat:
         self._registry = registry
         self._records = records
         self._watched: dict[str, _Watched] = {}
+        self._news = trio.Event()
 
     def watch(
         self, agent_id: str, activity: Activity, on_beat: Callable[[], object] = lambda: None
@@ -54,26 +59,38 @@ class HealthHeartbeat:
             activity: What it does, with the sign of life that its loop gives.
             on_beat: Called whenever a heartbeat of it is published.
         """
-        self._watched[agent_id] = _Watched(activity, on_beat)
+        self._watched[agent_id] = _Watched(activity, on_beat, published=activity.beat_at)
+        self._news.set()
 
     def forget(self, agent_id: str) -> None:
         """Follow an agent no longer, because it has ended."""
         self._watched.pop(agent_id, None)
 
     async def start(self, interval: float = 30.0) -> None:
-        """Publish the heartbeats of all agents that are alive every `interval` seconds."""
+        """Publish the heartbeats of all agents that are alive, for ever.
+
+        Args:
+            interval: Seconds between two; the first of a new run comes sooner.
+        """
         while True:
-            for agent_id, watched in self._watched.items():
-                beat_at = watched.activity.beat_at
-                if beat_at != watched.published:
-                    watched.published = beat_at
-                    self._records.put(
-                        f"heartbeat of {agent_id}",
-                        partial(self.send, agent_id, watched.activity.snapshot()),
-                        key=("heartbeat", agent_id),
-                    )
-                    watched.on_beat()
-            await trio.sleep(interval)
+            self._news = trio.Event()
+            with trio.move_on_after(interval):
+                await self._news.wait()
+                await trio.sleep(FIRST_BEAT)
+            self._publish()
+
+    def _publish(self) -> None:
+        for agent_id, watched in self._watched.items():
+            beat_at = watched.activity.beat_at
+            if beat_at == watched.published:
+                continue
+            watched.published = beat_at
+            self._records.put(
+                f"heartbeat of {agent_id}",
+                partial(self.send, agent_id, watched.activity.snapshot()),
+                key=("heartbeat", agent_id),
+            )
+            watched.on_beat()
 
     async def send(self, agent_id: str, health_dict: Mapping[str, Any]) -> None:
         """Set an agent's last heartbeat and health in the registry.

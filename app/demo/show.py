@@ -26,14 +26,14 @@ LATENCY: Final = 1.5
 """Seconds that the simulated Claude takes for a reply, so that agents can be seen at work."""
 
 TASKS: Final = (
-    ("social", "List the queued engagement actions for our launch post on LinkedIn"),
-    ("social", "Queue a comment on the LinkedIn post 'Hiring is broken'"),
+    ("social", "List the engagement actions that are queued for LinkedIn"),
+    ("social", "List the engagement actions and queue a like for 'Hiring is broken' on LinkedIn"),
     ("content", "Find viral templates about launches and save the best hook as a template"),
-    ("content", "Draft content about our launch from a saved template"),
-    ("acquisition", "Add the prospect 'Northwind Traders', found at the Berlin meetup"),
-    ("acquisition", "List the open deals and note the next action for each"),
-    ("revenue", "Set a revenue goal of 12000 for this month"),
-    ("revenue", "Audit the costs of the last 7 days and save a weekly snapshot"),
+    ("content", "Find a viral template and draft content about our launch from it"),
+    ("acquisition", "List the deals and add the prospect 'Northwind Traders', met in Berlin"),
+    ("acquisition", "List the deals and note a next action for 'Northwind Traders'"),
+    ("revenue", "Compare the goals and set a revenue goal of 12000 for this month"),
+    ("revenue", "Audit the costs and save a weekly snapshot"),
 )
 
 _SETTINGS: Final = {

@@ -63,16 +63,35 @@ async def test_a_heartbeat_is_published_only_for_an_agent_whose_loop_turns(
     clock, heartbeat, store_of_two, nursery
 ):
     alive, hung = activity(), activity()
-    heartbeat.watch("social", alive)
-    heartbeat.watch("content", hung)
-    nursery.start_soon(keep_beating, alive)
     nursery.start_soon(heartbeat.start, 30)
     await trio.sleep(1)
+    heartbeat.watch("social", alive)
+    heartbeat.watch("content", hung)
+    await trio.sleep(1)
+    nursery.start_soon(keep_beating, alive)
+    await trio.sleep(3)
     first = await last_heartbeats(store_of_two)
+    assert first["social"] is not None  # it does not wait for half a minute
     await trio.sleep(100)
     later = await last_heartbeats(store_of_two)
     assert later["social"] > first["social"]
-    assert later["content"] == first["content"]
+    assert later["content"] is None
+
+
+async def test_an_agent_that_hangs_has_no_heartbeat_any_more(
+    clock, heartbeat, store_of_two, nursery
+):
+    agent = activity()
+    nursery.start_soon(heartbeat.start, 30)
+    await trio.sleep(1)
+    heartbeat.watch("social", agent)
+    await trio.sleep(1)
+    agent.beat()
+    await trio.sleep(10)
+    last = await last_heartbeats(store_of_two)
+    assert last["social"] is not None
+    await trio.sleep(100)
+    assert await last_heartbeats(store_of_two) == last
 
 
 async def test_an_agent_that_has_ended_has_no_heartbeat(clock, heartbeat, store_of_two, nursery):

@@ -1,0 +1,35 @@
+"""A simulated Claude as a process, and a folder for each test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from daemons import IDLER, Place, start_claude
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def claude() -> Iterator[str]:
+    """Run a simulated Claude; gives its address."""
+    with start_claude() as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.kill()
+
+
+@pytest.fixture
+def place(tmp_path: Path, claude: str) -> Place:
+    return Place(tmp_path, claude)
+
+
+@pytest.fixture
+def idle_place(place: Place) -> Place:
+    """A place where the social agent idles and the others are off: daemons start quickly."""
+    place.use_class(IDLER, "Idler")
+    for agent in ("CONTENT", "ACQUISITION", "REVENUE"):
+        place.environ[f"ENABLE_{agent}_AGENT"] = "no"
+    return place

@@ -1,0 +1,206 @@
+"""Daemons as real processes, with a real port, real signals and a database to look into."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import trio
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import AsyncIterator, Callable
+
+ROOT = Path(__file__).parents[2]
+MAIN = (sys.executable, "-m", "app.main")
+
+PATIENCE = 25.0
+"""Seconds that anything may take on a machine that is busy."""
+
+IDLER = """
+from actp_supervise import current_child
+
+class Idler:
+    async def run_as_daemon(self, poll_interval):
+        await current_child().stopping.wait()
+"""
+"""An agent that starts quickly, because it needs no Claude."""
+
+_numbers = count()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What came of a command."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Place:
+    """A folder with a database, and the environment of the daemons that share it."""
+
+    folder: Path
+    claude: str
+    environ: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "data" / "worker.db"
+
+    def use_class(self, source: str, name: str) -> None:
+        """Have the social agent be a class of one's own."""
+        (self.folder / "own.py").write_text(source)
+        self.environ["SOCIAL_MEDIA_AGENT_CLASS"] = f"own:{name}"
+
+    def environment(self, **changes: str) -> dict[str, str]:
+        agents = ("SOCIAL_MEDIA", "CONTENT", "ACQUISITION", "REVENUE")
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{self.folder}",
+            "ANTHROPIC_API_KEY": "e2e-secret-key",
+            "ANTHROPIC_BASE_URL": self.claude,
+            "WORKER_DB_PATH": str(self.database),
+            "WORKER_HEALTH_PORT": "0",
+            "WORKER_TIMEZONE": "UTC",
+            "SUPERVISOR_WATCH_INTERVAL": "0.3",
+            **{f"{agent}_AGENT_POLL_INTERVAL": "0.2" for agent in agents},
+            **self.environ,
+            **changes,
+        }
+
+    async def run(self, *arguments: str, **changes: str) -> Ended:
+        """Run a command to its end."""
+        with trio.fail_after(PATIENCE):
+            ended = await trio.run_process(
+                [*MAIN, *arguments],
+                cwd=self.folder,
+                env=self.environment(**changes),
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+        return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+    @asynccontextmanager
+    async def daemon(self, *arguments: str, **changes: str) -> AsyncIterator[Daemon]:
+        """Start a daemon and wait until it is up; at the end it is killed if it still runs."""
+        log = self.folder / f"daemon-{next(_numbers)}.err"
+        with log.open("wb") as stderr, log.with_suffix(".out").open("wb") as stdout:
+            process = await trio.lowlevel.open_process(
+                [*MAIN, *arguments],
+                cwd=self.folder,
+                env=self.environment(**changes),
+                stdout=stdout,
+                stderr=stderr,
+            )
+        try:
+            daemon = Daemon(process, log)
+            daemon.page = (await until(lambda: daemon.logged("starting")))["page"]
+            async with httpx.AsyncClient(base_url=daemon.page, timeout=PATIENCE) as daemon.http:
+                yield daemon
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+    def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
+        """Ask the database itself."""
+        with closing(sqlite3.connect(self.database, timeout=10)) as db:
+            db.row_factory = sqlite3.Row
+            return [dict(row) for row in db.execute(query, values)]
+
+    def task(self, task_id: str) -> dict[str, Any]:
+        (row,) = self.rows("select * from actp_agent_tasks where id = ?", task_id)
+        return row
+
+    def statuses(self) -> dict[str, str]:
+        rows = self.rows("select agent_id, status from actp_agent_registry")
+        return {row["agent_id"]: row["status"] for row in rows}
+
+
+@dataclass
+class Daemon:
+    """A running daemon."""
+
+    process: trio.Process
+    log: Path
+    page: str = ""
+    http: httpx.AsyncClient = field(init=False)
+
+    async def post(self, agent_type: str, goal: str, **more: Any) -> str:
+        """Post a task; gives its id."""
+        body = {"agent_type": agent_type, "goal": goal, **more}
+        answer = await self.http.post("/agents/task", json=body)
+        assert answer.status_code == 201, answer.text
+        task_id: str = answer.json()["id"]
+        return task_id
+
+    async def get(self, path: str) -> Any:
+        return (await self.http.get(path)).json()
+
+    async def until_agent(self, agent_id: str, status: str) -> dict[str, Any]:
+        """Wait until an agent has a status; gives what is said of it."""
+        with trio.fail_after(PATIENCE):
+            while True:
+                agent: dict[str, Any] = await self.get(f"/agents/{agent_id}")
+                if agent["status"] == status:
+                    return agent
+                await trio.sleep(0.02)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def wait(self) -> int:
+        """Wait for its end; gives the exit code."""
+        with trio.fail_after(PATIENCE):
+            return await self.process.wait()
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has logged."""
+        complete = self.log.read_text().rpartition("\n")[0].splitlines()
+        return [json.loads(line) for line in complete]
+
+    @property
+    def stdout(self) -> str:
+        return self.log.with_suffix(".out").read_text()
+
+    def logged(self, action: str) -> dict[str, Any] | None:
+        """Return the first line of that action; fails if the daemon has ended without."""
+        ended = self.process.poll() is not None
+        found = next((line for line in self.lines if line.get("action") == action), None)
+        assert found is not None or not ended, f"it ended: {self.log.read_text()}"
+        return found
+
+
+async def until(condition: Callable[[], Any]) -> Any:
+    """Wait until something of another process is so, which tells nobody; gives what it is."""
+    with trio.fail_after(PATIENCE):
+        while True:
+            found = condition()
+            if found:
+                return found
+            await trio.sleep(0.02)
+
+
+def start_claude() -> subprocess.Popen[str]:
+    """Start a simulated Claude, which says its address first."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "app.demo.claude", "--port", "0"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )

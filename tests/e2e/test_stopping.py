@@ -1,0 +1,171 @@
+"""How a daemon ends: by signals, by kill -9, and that nothing is lost or done twice."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from daemons import until
+
+LIKE = "List the engagement actions and queue a like for the post 'Hiring is broken'"
+SLOW = f"{LIKE} [simulate: slow 0.7]"
+ENDLESS = "Recall what we know [simulate: slow 60]"
+
+
+async def begun(place, task_id):
+    await until(lambda: place.task(task_id)["status"] == "running")
+
+
+async def done(place, task_id):
+    await until(lambda: place.task(task_id)["status"] == "succeeded")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_graceful_shutdown_drains_in_flight(place, number):
+    async with place.daemon("--agents", "social") as daemon:
+        in_flight = await daemon.post("social", SLOW)
+        waiting = await daemon.post("social", "Recall what we know")
+        await begun(place, in_flight)
+        daemon.signal(number)
+        assert await daemon.wait() == 0
+    assert place.task(in_flight)["status"] == "succeeded"
+    assert (place.task(waiting)["status"], place.task(waiting)["attempts"]) == ("queued", 0)
+    assert set(place.statuses().values()) == {"stopped"}
+    runs = place.rows("select outcome, error from actp_agent_runs")
+    assert runs == [{"outcome": "stopped", "error": None}]
+    assert list((place.database.parent / "workers").iterdir()) == []
+
+
+async def test_while_draining_the_daemon_says_so_and_takes_no_work(place):
+    async with place.daemon("--agents", "social") as daemon:
+        in_flight = await daemon.post("social", SLOW)
+        await begun(place, in_flight)
+        daemon.signal(signal.SIGTERM)
+        await daemon.until_agent("social", "draining")
+        assert (await daemon.get("/health"))["reasons"][0] == "the daemon is stopping"
+        assert (await daemon.http.get("/readyz")).status_code == 503
+        assert place.statuses()["social"] == "draining"
+        assert await daemon.wait() == 0
+
+
+async def test_a_second_signal_stops_at_once_and_the_task_is_queued_again(place):
+    async with place.daemon("--agents", "social") as daemon:
+        in_flight = await daemon.post("social", ENDLESS)
+        await begun(place, in_flight)
+        daemon.signal(signal.SIGTERM)
+        await until(lambda: daemon.logged("stop_requested"))
+        daemon.signal(signal.SIGTERM)
+        assert await daemon.wait() == 0
+        assert daemon.logged("stop_at_once")
+    task = place.task(in_flight)
+    assert (task["status"], task["attempts"], task["lease_token"]) == ("queued", 0, None)
+    assert set(place.statuses().values()) == {"stopped"}
+
+
+async def test_what_is_not_finished_in_time_is_queued_again(place):
+    async with place.daemon("--agents", "social", WORKER_DRAIN_TIMEOUT="0.3") as daemon:
+        in_flight = await daemon.post("social", ENDLESS)
+        await begun(place, in_flight)
+        daemon.signal(signal.SIGTERM)
+        assert await daemon.wait() == 0
+    assert (place.task(in_flight)["status"], place.task(in_flight)["attempts"]) == ("queued", 0)
+
+
+async def test_an_agent_that_ignores_all_asking_does_not_keep_the_daemon(idle_place):
+    idle_place.use_class(
+        """
+import asyncio
+
+class Deaf:
+    async def run_as_daemon(self, poll_interval):
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                pass
+""",
+        "Deaf",
+    )
+    async with idle_place.daemon(WORKER_DRAIN_TIMEOUT="0.2") as daemon:
+        await daemon.until_agent("social", "running")
+        daemon.signal(signal.SIGTERM)
+        assert await daemon.wait() == 0
+    assert set(idle_place.statuses().values()) == {"stopped"}
+
+
+async def test_after_kill_9_the_next_start_finishes_the_task_once(place):
+    async with place.daemon("--agents", "social") as daemon:
+        in_flight = await daemon.post("social", SLOW)
+        # In the middle: the like is queued, the conversation goes on.
+        await until(lambda: place.rows("select 1 from actp_engagement_actions"))
+        daemon.signal(signal.SIGKILL)
+        await daemon.wait()
+    assert place.task(in_flight)["status"] == "running"
+    # The lease is 60 s, and nobody waits for it.
+    async with place.daemon("--agents", "social") as daemon:
+        await done(place, in_flight)
+        assert daemon.logged("worker_died")
+    assert place.task(in_flight)["attempts"] == 2
+    assert len(place.rows("select * from actp_engagement_actions")) == 1
+    first, *_ = place.rows("select outcome from actp_agent_runs order by started_at")
+    assert first["outcome"] == "interrupted"
+
+
+async def test_after_kill_9_another_daemon_finishes_the_task_when_its_lease_is_over(place):
+    async with place.daemon("--agents", "social", WORKER_TASK_LEASE="1") as doomed:
+        in_flight = await doomed.post("social", "Recall what we know [simulate: slow 10]")
+        await begun(place, in_flight)
+        async with place.daemon("--agents", "social") as other:
+            place.rows("select 1")
+            assert place.task(in_flight)["attempts"] == 1
+            doomed.signal(signal.SIGKILL)
+            await doomed.wait()
+            await until(lambda: place.task(in_flight)["attempts"] == 2)
+            assert place.task(in_flight)["worker_id"].endswith(str(other.process.pid))
+
+
+async def test_two_daemons_on_one_file_do_each_task_once(place):
+    async with (
+        place.daemon("--agents", "social") as one,
+        place.daemon("--agents", "social") as two,
+    ):
+        tasks = [await one.post("social", LIKE.replace("Hiring", str(n))) for n in range(8)]
+        tasks += [await two.post("social", LIKE.replace("Hiring", str(n))) for n in range(8, 16)]
+        for task_id in tasks:
+            await done(place, task_id)
+        assert {place.task(task_id)["attempts"] for task_id in tasks} == {1}
+        assert len({place.task(task_id)["worker_id"] for task_id in tasks}) == 2
+        assert len(place.rows("select * from actp_engagement_actions")) == 16
+        # One ends, and the agent goes on in the other.
+        one.signal(signal.SIGTERM)
+        assert await one.wait() == 0
+        after = await two.post("social", "Recall what we know")
+        await done(place, after)
+        two.signal(signal.SIGTERM)
+        assert await two.wait() == 0
+    assert set(place.statuses().values()) == {"stopped"}
+
+
+async def test_crashes_from_before_a_kill_count_for_the_backoff(idle_place):
+    idle_place.use_class(
+        """
+class Crashing:
+    async def run_as_daemon(self, poll_interval):
+        raise ValueError("the feed is gone")
+""",
+        "Crashing",
+    )
+    crashes = "select 1 from actp_agent_runs where outcome = 'crashed'"
+    async with idle_place.daemon() as daemon:
+        agent = await daemon.until_agent("social", "backing_off")
+        assert agent["error_count"] == 6
+        assert 50 < agent["restart_in"] <= 64
+        assert "ValueError: the feed is gone" in agent["last_error"]
+        assert (await daemon.http.get("/health")).status_code == 503
+        await until(lambda: len(idle_place.rows(crashes)) == 6)
+        daemon.signal(signal.SIGKILL)
+        await daemon.wait()
+    async with idle_place.daemon() as daemon:
+        agent = await daemon.until_agent("social", "backing_off")
+        assert agent["error_count"] == 7
+        assert 100 < agent["restart_in"] <= 128
