@@ -10,7 +10,7 @@ import logging
 import math
 import re
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -32,11 +32,16 @@ _CHATTY: Final = ("anthropic", "httpcore", "httpx", "httpx2", "hypercorn", "quar
 @contextmanager
 def log_context(**fields: str) -> Iterator[None]:
     """Have the fields in each line that is logged in this block and by what it starts."""
-    token = _context.set({**_context.get(), **fields})
+    token = bind_log_context(**fields)
     try:
         yield
     finally:
         _context.reset(token)
+
+
+def bind_log_context(**fields: str) -> Token[Mapping[str, str]]:
+    """Have the fields in each line that is logged from now on in this task."""
+    return _context.set({**_context.get(), **fields})
 
 
 def make_redactor(secrets: Iterable[str]) -> Redact:

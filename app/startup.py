@@ -111,33 +111,36 @@ async def run_daemon(
                 started_at=SystemWallClock().now(),
                 started=trio.current_time(),
             )
-            services = await _subtree(root, "services")
-            services.start_soon(records.run, name="records")
-            await _register(registry, settings, records)
-            await services.start(
-                routines.start,
-                name="scheduler",
-                restart=Restart.TRANSIENT,
-                shutdown_timeout=math.inf,  # bounded by that of its runs
-            )
-            web = await _subtree(root, "web")
-            page = await web.start(
-                HealthServer(daemon).start,
-                settings.health_port,
-                name="http",
-                shutdown_timeout=WEB_STOP_TIMEOUT,
-            )
-            services.start_soon(heartbeat.start, settings.heartbeat_interval, name="heartbeat")
-            await services.start(shutdown.register, name="signals")
-            banner.show(settings, where=store.where, page=page)
-            if announce is not None:
-                announce(page)
-            await root.start(hold_agents, agents, name="agents", shutdown_timeout=math.inf)
-            services.start_soon(agents.watch_loop, name="watch")
+            try:
+                services = await _subtree(root, "services")
+                services.start_soon(records.run, name="records")
+                await _register(registry, settings, records)
+                await services.start(
+                    routines.start,
+                    name="scheduler",
+                    restart=Restart.TRANSIENT,
+                    shutdown_timeout=math.inf,  # bounded by that of its runs
+                )
+                web = await _subtree(root, "web")
+                page = await web.start(
+                    HealthServer(daemon).start,
+                    settings.health_port,
+                    name="http",
+                    shutdown_timeout=WEB_STOP_TIMEOUT,
+                )
+                services.start_soon(heartbeat.start, settings.heartbeat_interval, name="heartbeat")
+                await services.start(shutdown.register, name="signals")
+                banner.show(settings, where=store.where, page=page)
+                if announce is not None:
+                    announce(page)
+                await root.start(hold_agents, agents, name="agents", shutdown_timeout=math.inf)
+                services.start_soon(agents.watch_loop, name="watch")
 
-            await shutdown.stop_event.wait()
-            finished = await shutdown.drain_wait(settings.drain_timeout)
-            await shutdown.force_stop()
+                await shutdown.stop_event.wait()
+                finished = await shutdown.drain_wait(settings.drain_timeout)
+            finally:
+                with trio.CancelScope(shield=True):  # bounded
+                    await shutdown.force_stop()
             await root.shutdown()
     how = "all work finished" if finished else "what was in flight is queued again"
     logger.info("Stopped: %s", how, extra={"action": "stopped"})

@@ -30,7 +30,7 @@ from actp_supervise import (
 from actp_supervise.clock import SystemWallClock, WallClock
 from app.agents.activity import Activity
 from app.crashes import DAY, HOUR, AgentBackoff, CrashHistory
-from app.logs import log_context
+from app.logs import bind_log_context, log_context
 from app.settings import AgentSettings, unknown_agent
 from app.store.protocol import RunOutcome, StoreError
 
@@ -158,15 +158,16 @@ class AgentSupervisor:
                 backoff=AgentBackoff(history=history),
                 posted=trio.Event(),
             )
+        self._drain_timeout = drain_timeout
+
+    async def __aenter__(self) -> Self:
         self._manager = open_supervisor(
             name="agents",
             limit=None,
             shutdown_order=ShutdownOrder.TOGETHER,
-            shutdown_timeout=drain_timeout,
+            shutdown_timeout=self._drain_timeout,
             on_event=self._on_event,
         )
-
-    async def __aenter__(self) -> Self:
         self._tree = await self._manager.__aenter__()
         return self
 
@@ -187,13 +188,15 @@ class AgentSupervisor:
         enabled = [agent for agent in self._agents.values() if agent.config.enabled]
         await self._load_histories(enabled)
         for agent in enabled:
-            agent.child = self._tree.start_soon(
-                self._run,
-                agent,
-                name=agent.config.agent_id,
-                restart=Restart.PERMANENT,
-                backoff=agent.backoff,
-            )
+            agent_id = agent.config.agent_id
+            with log_context(agent_id=agent_id):  # which all of its runs begin with
+                agent.child = self._tree.start_soon(
+                    self._run,
+                    agent,
+                    name=agent_id,
+                    restart=Restart.PERMANENT,
+                    backoff=agent.backoff,
+                )
 
     async def watch_loop(self) -> None:
         """Take up restart requests and restart hung agents, for ever."""
@@ -318,10 +321,10 @@ class AgentSupervisor:
             f"start of run {run.run_id}",
             partial(self._store.start_run, run.run_id, agent_id, self._instance),
         )
+        bind_log_context(run=run.run_id)
         outcome, error_text = RunOutcome.STOPPED, None
         try:
-            with log_context(agent_id=agent_id, run=run.run_id):
-                await self._carry_out(agent.config, run)
+            await self._carry_out(agent.config, run)
         except Exception as error:
             error_text = self._redact("".join(traceback.format_exception(error)))
             agent.last_error = error_text

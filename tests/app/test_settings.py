@@ -57,6 +57,11 @@ WRONG = {
     "ANTHROPIC_API_KEY": ["two words", "sk-ant-\x07"],
     "ANTHROPIC_BASE_URL": ["localhost:8080", "ftp://host", "https://", "http://host:port"],
     "SUPABASE_URL": ["abc.supabase.co", "https://"],
+    "SUPABASE_SERVICE_ROLE_KEY": ["two words"],
+    "SUPABASE_DB_URL": ["two words"],
+    "STRIPE_SECRET_KEY": ["two words"],
+    "TELEGRAM_BOT_TOKEN": ["two words"],
+    "APPLE_KEY_ID": ["two words"],
     "ENABLE_CONTENT_AGENT": ["maybe", "2", "truefalse"],
     "CONTENT_AGENT_CLASS": ["module", "module:", ":Class", "a b:C", "mod/ule:C", "1a:C"],
     "CONTENT_AGENT_MODEL": ["two words"],
@@ -75,6 +80,13 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(name, value):
     assert str(caught.value).startswith(name)
     assert "must be" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_every_variable_has_a_wrong_value():
+    others = tuple(spec.env_prefix for spec in AGENT_SPECS if spec.agent_id != "content")
+    flags = {spec.enable_flag for spec in AGENT_SPECS if spec.agent_id != "content"}
+    names = {name for name in known_variables() if not name.startswith(others)} - flags
+    assert WRONG.keys() == names
 
 
 def test_process_isolation_says_that_it_is_not_there_yet():

@@ -110,6 +110,7 @@ async def test_a_port_in_use_is_one_line_and_exit_code_1(idle_place):
     assert "Traceback" not in ended.err
     # Nothing was started, and nothing claims to be running.
     assert idle_place.rows("select * from actp_agent_runs") == []
+    assert set(idle_place.statuses().values()) == {"stopped"}
     assert list((idle_place.database.parent / "workers").iterdir()) == []
 
 
@@ -257,6 +258,22 @@ async def test_lines_of_an_agent_carry_its_id_and_run(place):
         line = await until(lambda: daemon.logged("task_succeeded"))
     (run,) = place.rows("select id from actp_agent_runs")
     assert (line["agent_id"], line["run"]) == ("social", run["id"])
+
+
+async def test_what_the_tree_says_of_an_agent_carries_its_id_and_run_too(idle_place):
+    idle_place.use_class(
+        """
+class Crashing:
+    async def run_as_daemon(self, poll_interval):
+        raise ValueError("the feed is gone")
+""",
+        "Crashing",
+    )
+    async with idle_place.daemon() as daemon:
+        line = await until(lambda: daemon.logged("child_crashed"))
+        runs = {run["id"] for run in idle_place.rows("select id from actp_agent_runs")}
+    assert line["agent_id"] == "social"
+    assert line["run"] in runs
 
 
 async def test_settings_come_from_the_file_as_well(idle_place):
