@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := actp_supervise app tests benchmarks examples
+SOURCES := .
 
 .PHONY: help run test lint format benchmark clean
 
@@ -27,7 +27,8 @@ lint: $(VENV)/dev.done
 	@$(BIN)/ruff format --check $(SOURCES) || { echo "repair with: make format"; exit 1; }
 	$(BIN)/mypy
 	$(BIN)/flake8-async --enable ASYNC101,ASYNC102,ASYNC103,ASYNC104,ASYNC119,ASYNC120 \
-		$$(git ls-files 'actp_supervise/*.py' 'app/*.py')
+		$$(git ls-files 'actp_supervise/*.py' 'app/*.py' ':!app/agents')
+	$(BIN)/flake8-async --asyncio --enable ASYNC103,ASYNC104,ASYNC119 $$(git ls-files 'app/agents/*.py')
 	$(BIN)/lint-imports
 
 format: $(VENV)/dev.done

@@ -178,8 +178,8 @@ class AgentSupervisor:
         exc_traceback: TracebackType | None,
     ) -> bool:
         if exc_type is None:
-            await self.stop_all()
-        return await self._manager.__aexit__(exc_type, exc, exc_traceback)
+            await self.stop_all()  # noqa: ASYNC102  (bounded by the drain timeout)
+        return await self._manager.__aexit__(exc_type, exc, exc_traceback)  # noqa: ASYNC102
 
     # What may be asked.
 
