@@ -85,7 +85,8 @@ class Engine:
         self._body_task = trio.lowlevel.current_task()
         self._parent = parent
         self.path: tuple[str, ...] = (name,) if parent is None else (*parent.path, name)
-        self.hub: ev.EventHub = ev.EventHub(on_event, parent._engine.hub if parent else None)
+        above = parent._engine.hub if parent else None
+        self.hub: ev.EventHub = ev.EventHub(on_event, self._die, above)
         self._children: dict[str, Child] = {}  # in start order
         self._names: dict[str, int] = {}
         self._active = 0  # runs, and a group's restart: what leaving the block waits for
@@ -96,6 +97,7 @@ class Engine:
         self._closed = trio.Event()
         self._failure: RestartLimitExceeded | None = None
         self._fatal: BaseException | None = None
+        self._body_error: BaseException | None = None
 
     # What `nursery.Supervisor` hands on, in its order.
 
@@ -617,7 +619,7 @@ class Engine:
                 self.ask(child, Intent.STOP)
                 await self.see_off(child, scope)
         if self.hub.wants(ev.SupervisorStopped):
-            error = self._fatal or self._failure
+            error = self._fatal or self._failure or self._body_error
             self.hub.emit(ev.SupervisorStopped, self.path, error=error)
         self._closed.set()
         self.hub.close()
@@ -643,6 +645,8 @@ class Engine:
                         await self._idle.wait()
             except BaseException as interrupt:  # noqa: BLE001, ASYNC103  (returned, to be raised)
                 error = interrupt
+        if not isinstance(error, trio.Cancelled):
+            self._body_error = error
         self._begin_stop()
         while not self._closed.is_set():
             try:

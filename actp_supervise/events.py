@@ -11,11 +11,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import trio
 
 from .errors import ErrorText
+from .policies import is_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,7 +177,7 @@ class SupervisorStopped(Event):
 
     action: ClassVar[str] = "supervisor_stopped"
     error: BaseException | None
-    """What leaves its block, if that is a failure."""
+    """Why it ended, if that was a failure: it gave up, was interrupted, or its body failed."""
 
 
 _COMMON: Final = frozenset({"action", "path", "time", "sequence", "traceback"})
@@ -189,8 +191,8 @@ class EventStream:
     """
 
     def __init__(self, hub: EventHub, max_buffer: int) -> None:
-        if not max_buffer >= 1:
-            raise ValueError(f"max_buffer must be at least 1, not {max_buffer!r}")
+        if not is_count(max_buffer) or max_buffer == 0:
+            raise ValueError(f"max_buffer must be a count from 1, not {max_buffer!r}")
         self._hub = hub
         self._buffer: deque[Event] = deque(maxlen=max_buffer)
         self._news = trio.Event()
@@ -236,14 +238,19 @@ class EventStream:
 class EventHub:
     """Where a supervisor hands out its events; those of nested supervisors pass through it."""
 
-    __slots__ = ("_on_event", "_parent", "_queue", "_root", "_sequence", "closed", "streams")
+    __slots__ = ("_on_event", "_on_exit", "_parent", "_root", "_sequence", "closed", "streams")
 
-    def __init__(self, on_event: Callable[[Event], object] | None, parent: EventHub | None) -> None:
+    def __init__(
+        self,
+        on_event: Callable[[Event], object] | None,
+        on_exit: Callable[[BaseException], None],
+        parent: EventHub | None,
+    ) -> None:
         self._on_event = on_event
+        self._on_exit = on_exit  # called where `on_event` raises what is no crash: sys.exit()
         self._parent = parent
         self._root: EventHub = self if parent is None else parent._root
         self._sequence = 0
-        self._queue: deque[tuple[EventHub, Event]] | None = None
         self.streams: dict[EventStream, None] = {}
         self.closed = False
 
@@ -262,19 +269,7 @@ class EventHub:
         root._sequence += 1
         event = kind(path=path, time=trio.current_time(), sequence=root._sequence, **details)
         _log(event)
-        if root._queue is not None:
-            # Emitted by a callback: it waits until everybody has seen the event before it.
-            root._queue.append((self, event))
-            return
-        root._queue = deque([(self, event)])
-        try:
-            while root._queue:
-                origin, event = root._queue.popleft()
-                origin._hand_out(event)
-        finally:
-            root._queue = None
-
-    def _hand_out(self, event: Event) -> None:
+        exits = []
         hub: EventHub | None = self
         while hub is not None:
             for stream in hub.streams:
@@ -284,7 +279,11 @@ class EventHub:
                     hub._on_event(event)
                 except Exception:
                     logger.exception("on_event failed", extra={"action": "on_event_failed"})
+                except BaseException as error:  # noqa: BLE001  (passed on, by a way of its own)
+                    exits.append(partial(hub._on_exit, error))
             hub = hub._parent
+        for stop in exits:
+            stop()
 
     def close(self) -> None:
         """Let the readers of this hub come to an end."""
@@ -308,5 +307,8 @@ def _log(event: Event) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    text = str(error).partition("\n")[0]
+    try:
+        text = str(error).partition("\n")[0]
+    except Exception:  # noqa: BLE001  (an error that cannot be printed is reported all the same)
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -106,7 +106,7 @@ class Backoff:
             raise ValueError(f"factor must be at least 1, not {self.factor!r}")
         if not 0 <= self.maximum < math.inf:
             raise ValueError(f"maximum must be a number of seconds from 0, not {self.maximum!r}")
-        if not _is_count(self.free_restarts):
+        if not is_count(self.free_restarts):
             raise ValueError(f"free_restarts must be a count from 0, not {self.free_restarts!r}")
         if not self.window > 0:
             raise ValueError(f"window must be a positive number of seconds, not {self.window!r}")
@@ -158,7 +158,7 @@ class RestartLimit:
     """The sliding window, in seconds; a restart exactly this old still counts."""
 
     def __post_init__(self) -> None:
-        if not _is_count(self.max_restarts):
+        if not is_count(self.max_restarts):
             raise ValueError(f"max_restarts must be a count from 0, not {self.max_restarts!r}")
         if not self.within > 0:
             raise ValueError(f"within must be a positive number of seconds, not {self.within!r}")
@@ -214,5 +214,6 @@ def is_auto_shutdown(policy: AutoShutdown, still_running: Collection[object]) ->
             return not still_running
 
 
-def _is_count(value: object) -> bool:
+def is_count(value: object) -> bool:
+    """Say whether something counts: a whole number from 0, and no boolean."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
