@@ -708,7 +708,7 @@ class Engine:
     def _drop(self, child: Child) -> None:
         if self._children.get(child.name) is child and not child.is_live:
             del self._children[child.name]
-            del child._context  # which refers back to the child
+            del child._async_fn, child._context  # its arguments, and what refers back to it
 
     def _free_name(self, base: str) -> str:
         name = base
