@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ FAILED = 1
 WRONG = 2
 """Wrong use or configuration."""
 INTERRUPTED = 130
-"""By Ctrl-C, before there was a daemon that could have ended well."""
+"""By a signal, before there was a daemon that could have ended well."""
 
 ENV_FILE = Path(".env")
 
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.json and not options.list_agents:
         parser.error("--json goes with --list-agents")
+    # Until there is a daemon that ends well, SIGTERM is as good as Ctrl-C, which Trio handles.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         trio.run(_obey, options)
         sys.stdout.flush()

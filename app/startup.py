@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import uuid
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -64,12 +65,13 @@ async def run_daemon(
     redact = make_redactor(settings.secrets)
     configure_logging(sys.stderr, redact=redact, as_json=not sys.stderr.isatty())
     records = RecordKeeper()
-    async with open_store(settings) as store, open_worker(settings, store, records) as instance:
+    async with open_store(settings) as store:
         if prepare is not None:
             await prepare(store)
         report = await check_required_tables(store)
         settings = without_tables(settings, report)
 
+        instance = uuid.uuid4().hex
         launcher = AgentLauncher(settings, store, instance)
         registry = AgentRegistry(store, settings.worker_id)
         heartbeat = HealthHeartbeat(registry, records)
@@ -97,7 +99,10 @@ async def run_daemon(
         routines.setup()
         shutdown = GracefulShutdown(agents, routines, registry, records)
 
-        async with open_supervisor(name="worker", limit=None, backoff=SERVICE_BACKOFF) as root:
+        async with (
+            open_worker(settings, store, records, instance),
+            open_supervisor(name="worker", limit=None, backoff=SERVICE_BACKOFF) as root,
+        ):
             daemon = Daemon(
                 settings=settings,
                 store=store,

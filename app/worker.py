@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import uuid
 from contextlib import asynccontextmanager, contextmanager
 from enum import IntEnum
 from functools import partial
@@ -45,15 +44,15 @@ class Life(IntEnum):
 
 
 def lock_folder(settings: Settings) -> Path:
-    """Return the folder of the lock files."""
-    return settings.db_path.parent / "workers"
+    """Return the folder of the lock files of those who share the database."""
+    return settings.db_path.with_name(settings.db_path.name + "-workers")
 
 
 @asynccontextmanager
 async def open_worker(
-    settings: Settings, store: Store, records: RecordKeeper
-) -> AsyncIterator[str]:
-    """Make this daemon known for the time of the block; gives its `instance`.
+    settings: Settings, store: Store, records: RecordKeeper, instance: str
+) -> AsyncIterator[None]:
+    """Make this daemon known for the time of the block.
 
     Daemons that died without a word are cleared up after: their tasks go back to the queue.
 
@@ -61,18 +60,18 @@ async def open_worker(
         settings: Where the lock lies, and what the daemon is called.
         store: Where daemons are known.
         records: Writes it down, as soon as it runs.
+        instance: This start of the daemon.
 
     Raises:
         OSError: If the lock file cannot be made.
     """
     folder = lock_folder(settings)
-    instance = uuid.uuid4().hex
     lock = _take_lock(folder, instance)
     noted = False
     try:
         records.put("this daemon", partial(store.register_worker, settings.worker_id, instance))
         records.put("daemons that died", partial(_clear_up, store, folder))
-        yield instance
+        yield
     finally:
         try:
             with trio.fail_after(FAREWELL_TIMEOUT, shield=True):
@@ -94,14 +93,14 @@ def life_of(settings: Settings, instance: str) -> Life:
 
 
 async def _clear_up(store: Store, folder: Path) -> None:
-    for worker_id, instance in await store.live_workers():
+    for path in _lock_files(folder):
         # Of several daemons that start at once, the one that gets hold of the lock does it.
-        with _seized(folder, instance) as life:
+        with _seized(folder, path.stem) as life:
             if life is Life.DEAD:
-                extra = {"action": "worker_died"}
-                logger.warning("Daemon %s died; its tasks are queued again", worker_id, extra=extra)
-                await store.forget_worker(instance)
-                _path(folder, instance).unlink(missing_ok=True)
+                extra = {"action": "worker_died", "instance": path.stem}
+                logger.warning("A daemon died; its tasks are queued again", extra=extra)
+                await store.forget_worker(path.stem)
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -116,6 +115,10 @@ def _seized(folder: Path, instance: str) -> Iterator[Life]:
         yield Life.DEAD if _lock(file) else Life.ALIVE
     finally:
         os.close(file)
+
+
+def _lock_files(folder: Path) -> list[Path]:
+    return list(folder.glob("*.lock"))
 
 
 def _take_lock(folder: Path, instance: str) -> int:

@@ -59,6 +59,11 @@ class Place:
     def database(self) -> Path:
         return self.folder / "data" / "worker.db"
 
+    @property
+    def locks(self) -> list[Path]:
+        """The lock files of daemons that run, or have died."""
+        return list((self.folder / "data" / "worker.db-workers").iterdir())
+
     def use_class(self, source: str, name: str) -> None:
         """Have the social agent be a class of one's own."""
         (self.folder / "own.py").write_text(source)

@@ -111,7 +111,7 @@ async def test_a_port_in_use_is_one_line_and_exit_code_1(idle_place):
     # Nothing was started, and nothing claims to be running.
     assert idle_place.rows("select * from actp_agent_runs") == []
     assert set(idle_place.statuses().values()) == {"stopped"}
-    assert list((idle_place.database.parent / "workers").iterdir()) == []
+    assert idle_place.locks == []
 
 
 async def test_a_database_that_cannot_be_used_is_one_line_and_exit_code_1(idle_place):
