@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 from pydantic import Field
 
-from app.store.protocol import DomainTable, Effect, StoreError
+from app.store.protocol import DomainTable, Effect
 
 from .claude import ModelCalls, Patience, Spent
 from .outcomes import HandBack, Outcome, Refused, RoutineFailedError, failure_of
@@ -148,7 +148,7 @@ class DomainAgent:
                     calls += sum(block.type == "tool_use" for block in message.content)
                     self._activity.progress(f"turn {turns}", task_id=task_id, step=turns)
             finally:
-                await runner.close()
+                await runner.close()  # noqa: ASYNC102  (it waits for nobody)
         if message is None:
             raise RuntimeError("the conversation ended without a reply")
         return self._outcome(message, turns, calls)
@@ -244,11 +244,7 @@ class DomainAgent:
         if effect.state is Effect.DONE:
             return effect.result, False
         # Of one that was begun and never finished, inserting under the same id gives what is there.
-        try:
-            row = await self.store.insert(table, key, values)
-        except StoreError:
-            await self.store.drop_effect(key)
-            raise
+        row = await self.store.insert(table, key, values)
         await self.store.finish_effect(key, json.loads(as_json(row)))
         return row, True
 

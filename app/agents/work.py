@@ -116,8 +116,8 @@ class Worker:
             await self._finish(task, token, TaskStatus.FAILED, error=str(refused))
         except HandBack as back:
             logger.warning("Task handed back: %s", back.reason, extra={"action": "task_released"})
-            await self._store.release_task(
-                task.id,
+            await self._release(  # noqa: ASYNC120  (a cancellation outweighs the reason)
+                task,
                 token,
                 count_attempt=back.count_attempt,
                 delay=back.delay,
@@ -128,11 +128,9 @@ class Worker:
             await self._release_in_time(task, token)
             raise
         except Exception as error:
-            await self._store.release_task(
-                task.id,
-                token,
-                count_attempt=True,
-                error=f"the agent crashed with {type(error).__name__} while it did this",
+            reason = f"the agent crashed with {type(error).__name__} while it did this"
+            await self._release(  # noqa: ASYNC120  (a cancellation outweighs the crash)
+                task, token, count_attempt=True, error=reason
             )
             raise
         else:
@@ -161,19 +159,33 @@ class Worker:
         elif status is TaskStatus.FAILED:
             self._activity.tasks_failed += 1
 
+    async def _release(
+        self,
+        task: TaskRow,
+        token: str,
+        *,
+        count_attempt: bool,
+        error: str | None,
+        delay: float = 0.0,
+    ) -> None:
+        await finish_anyway(
+            self._store.release_task(
+                task.id, token, count_attempt=count_attempt, delay=delay, error=error
+            )
+        )
+
     async def _release_in_time(self, task: TaskRow, token: str) -> None:
         """Hand a task back although the agent is cancelled; what hung it may hang it again."""
-        hung = self._activity.found_stale
+        error = None
+        if self._activity.found_stale is not None:
+            error = f"the agent hung: {self._activity.found_stale}"
+        elif not _is_cancelled():
+            error = "the agent ended itself with CancelledError while it did this"
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT):
-                await self._store.release_task(
-                    task.id,
-                    token,
-                    count_attempt=hung is not None,
-                    error=None if hung is None else f"the agent hung: {hung}",
-                )
-        except (TimeoutError, StoreError) as error:
-            logger.warning("Task not handed back, its lease will end: %r", error)
+                await self._release(task, token, count_attempt=error is not None, error=error)
+        except (TimeoutError, StoreError) as failure:
+            logger.warning("Task not handed back, its lease will end: %r", failure)
 
     async def _pause(self, paused: Paused) -> None:
         """Take no tasks until the pause ends, or the agent."""
@@ -197,3 +209,9 @@ class Worker:
         self._activity.throttle(back.delay, f"waiting: {back.reason}")
         with current_child().cancel_on_stop():
             await asyncio.sleep(back.delay)
+
+
+def _is_cancelled() -> bool:
+    """Say whether somebody cancels this task, rather than its own code."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sqlite3
@@ -139,6 +140,19 @@ async def test_a_crash_of_the_agent_counts_as_an_attempt_and_leaves_the_task_to_
     assert activity.tasks_failed == 0
 
 
+async def test_code_that_cancels_itself_is_a_crash_that_counts(at_work, store):
+    class CancelsItself(QuickAgent):
+        async def converse(self, *_args, **_kwargs):
+            raise asyncio.CancelledError
+
+    task_id = await at_work.add()
+    child, _ = at_work.start(CancelsItself)
+    await until(lambda: child.state.value == "failed")
+
+    task = await store.task(task_id)
+    assert (task.status, task.attempts) == (TaskStatus.QUEUED, 1)
+
+
 async def test_a_task_that_crashes_its_agent_each_time_fails_without_telling_secrets(
     at_work, store
 ):
@@ -244,7 +258,8 @@ async def test_a_long_task_keeps_its_lease(at_work, store):
 
 
 async def test_a_task_whose_cancelling_is_asked_for_is_cancelled_while_it_runs(at_work, store):
-    task_id = await at_work.add("Slow. [simulate: slow 20]")
+    at_work.claude.plan(Reply(tools=(QUEUE_A_LIKE,), after=1.0))
+    task_id = await at_work.add()
     _, activity = at_work.start(task_lease=0.3)
     await until(lambda: at_work.claude.requests)
 
@@ -254,6 +269,8 @@ async def test_a_task_whose_cancelling_is_asked_for_is_cancelled_while_it_runs(a
     assert task.status is TaskStatus.CANCELLED
     assert (activity.tasks_done, activity.tasks_failed) == (0, 0)
     assert (await at_work.finished(await at_work.add())).status is TaskStatus.SUCCEEDED
+    await trio.sleep(1.0)
+    assert await store.tool_calls(task_id=task_id) == [], "the work has ended as well"
 
 
 async def test_a_lease_that_another_took_ends_the_work_and_what_came_of_it_is_dropped(
@@ -328,6 +345,21 @@ async def test_while_the_store_is_away_an_agent_waits_and_loses_nothing(tmp_path
         assert task.status is TaskStatus.SUCCEEDED
         assert len(place.claude.requests) == 1
         await until(lambda: activity.doing == "idle")
+
+
+async def test_when_the_store_is_back_an_agent_is_seen_to_do_what_it_did_before(tmp_path):
+    async with (
+        open_sqlite_store(tmp_path / "store.db", lock_timeout=0.05) as store,
+        office(store) as place,
+    ):
+        await place.add("Slow. [simulate: slow 2]")
+        _, activity = place.start(task_lease=0.3)
+        await until(lambda: place.claude.requests)
+        locker = sqlite_lock(tmp_path / "store.db")
+        await until(lambda: activity.doing == "waiting for the store")
+        locker.close()
+
+        await until(lambda: activity.doing == "waiting for Claude")
 
 
 async def test_a_stop_does_not_wait_for_a_store_that_is_away(tmp_path):
