@@ -111,6 +111,7 @@ async def test_a_tree_is_a_snapshot_that_does_not_change(autojump_clock):
 async def test_a_supervisor_that_stops_is_shown_as_stopping(autojump_clock):
     async with trio.open_nursery() as nursery, open_supervisor() as supervisor:
         supervisor.start_soon(live_on)
+        await trio.sleep(1)
         nursery.start_soon(supervisor.shutdown)
         with trio.CancelScope(shield=True):
             await trio.sleep(1)
