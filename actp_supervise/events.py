@@ -300,10 +300,9 @@ def _log(event: Event) -> None:
         return
     extra = {"action": event.action, "path": "/".join(event.path)}
     traceback = getattr(event, "traceback", None)
-    if traceback is not None:
-        logger.log(level, "%s\n%s", event, traceback, extra=extra)
-    else:
-        logger.log(level, "%s", event, extra=extra)
+    # As text, because handlers keep records, and would keep the errors in them.
+    text = str(event) if traceback is None else f"{event}\n{traceback}"
+    logger.log(level, "%s", text, extra=extra)
 
 
 def _one_line(error: BaseException) -> str:

@@ -8,7 +8,6 @@ import weakref
 
 import pytest
 import trio
-import trio.lowlevel
 from actors import Crash, Log, crash_at_once, live_on, return_after
 from trio.testing import wait_all_tasks_blocked
 
@@ -234,7 +233,7 @@ async def start_and_stop(count):
     async with open_supervisor(shutdown_timeout=0.0) as supervisor:
         for _ in range(count):
             supervisor.start_soon(live_on)
-        await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
         await supervisor.shutdown()
 
 
