@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import trio_asyncio  # noqa: F401  (before whatever binds asyncio's getters)
-
 import sys
 from pathlib import Path
 
 import trio
+import trio_asyncio  # noqa: F401  (before whatever binds asyncio's getters)
 from agents_at_work import Office, QuickAgent
 
 from actp_supervise import open_supervisor
