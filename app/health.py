@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from app.agents.activity import WAITING_FOR_STORE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -51,6 +53,8 @@ def _fault(status: Mapping[str, Any]) -> str | None:
     """Say what is wrong with an agent."""
     if status["paused"]:
         return f"is paused: {status['paused']}"
+    if status["doing"] == WAITING_FOR_STORE:
+        return "is waiting for the store"
     if status["status"] in _FINE:
         return None
     if status["restart_in"] is not None:

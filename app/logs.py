@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 REDACTED: Final = "[redacted]"
 
+SHORTEST_SECRET: Final = 4
+"""Characters that a secret has at least; to take out less would only spoil the text."""
+
 _context: ContextVar[Mapping[str, str]] = ContextVar("log_context", default={})  # noqa: B039
 
 # These report every request or retry as news, with nothing that our own lines do not say.
@@ -51,7 +54,9 @@ def make_redactor(secrets: Iterable[str]) -> Redact:
     'the password is [redacted], the key [redacted]'
     """
     # The longest first, for one may be the beginning of another.
-    known = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+    known = sorted(
+        {secret for secret in secrets if len(secret) >= SHORTEST_SECRET}, key=len, reverse=True
+    )
     pattern = re.compile("|".join([*map(re.escape, known), r"sk-ant-[\w-]{4,}"]))
 
     def redact(text: str) -> str:

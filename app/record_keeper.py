@@ -89,16 +89,25 @@ class RecordKeeper:
         while self._waiting:
             await self._written.wait()
 
+    def note_store(self, error: str | None) -> None:
+        """Note that the store could just be reached, or why not.
+
+        Args:
+            error: Why not; None if it could.
+        """
+        if error is not None and self.store_error is None:
+            logger.warning("The store is away: %s", error, extra={"action": "store_away"})
+        elif error is None and self.store_error is not None:
+            logger.info("The store is back", extra={"action": "store_back"})
+        self.store_error = error
+
     async def _write(self, record: _Record) -> None:
         tries = 0
         while True:
             try:
                 await record.write()
             except StoreUnavailable as error:
-                if self.store_error is None:
-                    extra = {"action": "store_away"}
-                    logger.warning("The store is away, records wait: %s", error, extra=extra)
-                self.store_error = str(error)
+                self.note_store(str(error))
                 await trio.sleep(RETRY_AFTER[min(tries, len(RETRY_AFTER) - 1)])
                 tries += 1
             except Exception:  # trying again would not help, and the records behind it wait
@@ -106,7 +115,5 @@ class RecordKeeper:
                 logger.exception("Not recorded: %s", record.what, extra=extra)
                 return
             else:
-                if self.store_error is not None:
-                    logger.info("The store is back", extra={"action": "store_back"})
-                self.store_error = None
+                self.note_store(None)
                 return

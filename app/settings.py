@@ -44,6 +44,10 @@ INTEGRATION_KEYS: Final = {
 """Keys that agents may use, and what is not possible without each."""
 
 
+GOOD_TOKEN: Final = 16
+"""Characters that a token should have at least."""
+
+
 class SettingsError(Exception):
     """A setting is missing or wrong. Its text is one line that names the variable."""
 
@@ -194,7 +198,11 @@ def _read(given: _Environment) -> Settings:
         prices_path=given.read("WORKER_PRICES", _existing_file, None),
         agents=tuple(_agent(given, spec) for spec in AGENT_SPECS),
         data_dir=data_dir,
-        warnings=(*_missing_integrations(given), *given.unknown_variables()),
+        warnings=(
+            *_weak_token(api_token),
+            *_missing_integrations(given),
+            *given.unknown_variables(),
+        ),
         other_secrets=given.values_of(INTEGRATION_KEYS),
     )
 
@@ -245,6 +253,11 @@ def _agent(given: _Environment, spec: AgentSpec) -> AgentSettings:
         daily_budget_usd=given.read(f"{prefix}DAILY_BUDGET_USD", _dollars, None),
         isolation=given.read(f"{prefix}ISOLATION", _isolation, "loop"),
     )
+
+
+def _weak_token(token: str | None) -> Iterable[str]:
+    if token is not None and len(token) < GOOD_TOKEN:
+        yield f"WORKER_API_TOKEN is short and can be guessed: use {GOOD_TOKEN} characters or more"
 
 
 def _missing_integrations(given: _Environment) -> Iterable[str]:

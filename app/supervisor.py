@@ -367,9 +367,13 @@ class AgentSupervisor:
 
     async def _restart_requests(self) -> list[str]:
         try:
-            return await self._registry.poll_restart_requests()
-        except StoreError:  # asked again at the next look, by when nothing is lost
+            requests = await self._registry.poll_restart_requests()
+        except StoreError as error:  # asked again at the next look, by when nothing is lost
+            self._records.note_store(str(error))
             return []
+        if not self._records.waiting:  # reading may go well while writing does not
+            self._records.note_store(None)
+        return requests
 
     async def _restart_as_asked(self, agent_id: str) -> None:
         extra = {"action": "restart_requested", "agent_id": agent_id}

@@ -7,10 +7,13 @@ waits for a model, or is throttled until a known time, is alive and gets on; it 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+WAITING_FOR_STORE: Final = "waiting for the store"
+"""What an agent does while the store is away."""
 
 
 class Activity:

@@ -15,6 +15,8 @@ from actp_supervise import Backoff, current_child
 from actp_supervise.bridge import run_in_trio
 from app.store.protocol import Store, StoreUnavailable
 
+from .activity import WAITING_FOR_STORE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-WAITING: Final = "waiting for the store"
 
 PATIENCE: Final = Backoff(initial=0.2, factor=2.0, maximum=15.0)
 """How long it waits between two tries while the store is away."""
@@ -79,12 +79,12 @@ class AgentStore:
 
     def _resume(self) -> None:
         if self._doing_before is not None:
-            if self._activity.doing == WAITING:
+            if self._activity.doing == WAITING_FOR_STORE:
                 self._activity.wait(self._doing_before, 0.0)
             self._doing_before = None
 
     async def _wait(self, seconds: float, verb: AsyncFn, error: StoreUnavailable) -> None:
-        self._activity.wait(WAITING, seconds)
+        self._activity.wait(WAITING_FOR_STORE, seconds)
         if verb.__name__ != "claim_task":
             await asyncio.sleep(seconds)
             return

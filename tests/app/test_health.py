@@ -8,7 +8,8 @@ from app.health import overall
 
 
 def agent(status="running", **changes):
-    return {"status": status, "enabled": True, "paused": None, "restart_in": None} | changes
+    known = {"enabled": True, "paused": None, "restart_in": None, "doing": "idle"}
+    return {"status": status, **known, **changes}
 
 
 DISABLED = agent("disabled", enabled=False)
@@ -35,6 +36,7 @@ def test_an_agent_on_its_way_is_fine(status):
         (agent("stopped"), "social is stopped"),
         (agent("backing_off", restart_in=63.7), "social crashed and restarts in 64 s"),
         (agent(paused="budget spent"), "social is paused: budget spent"),
+        (agent(doing="waiting for the store"), "social is waiting for the store"),
     ],
 )
 def test_one_agent_in_trouble_is_degraded_and_says_why(fault, reason):

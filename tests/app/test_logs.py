@@ -83,6 +83,11 @@ def test_no_secret_is_written_wherever_it_stands(lines, as_json):
     assert "[redacted]" in text
 
 
+def test_what_is_too_short_for_a_secret_does_not_spoil_the_text():
+    redact = make_redactor(["k", "", "abcd", "abcdefg"])
+    assert redact("task abcdefgh, abcd") == "task [redacted]h, [redacted]"
+
+
 def test_a_person_sees_time_level_and_agent(lines):
     written = lines(as_json=False)
     with log_context(agent_id="social", run="0123456789abcdef"):

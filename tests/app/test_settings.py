@@ -201,6 +201,11 @@ def test_missing_integration_keys_are_warned_of():
     assert "STRIPE_SECRET_KEY" not in warnings
 
 
+def test_a_token_that_can_be_guessed_is_warned_of():
+    assert any("WORKER_API_TOKEN is short" in w for w in load(WORKER_API_TOKEN="abc").warnings)
+    assert not any("TOKEN is short" in w for w in load(WORKER_API_TOKEN="x" * 16).warnings)
+
+
 def test_a_misspelt_variable_is_warned_of():
     warnings = load(WORKER_HEALT_PORT="1", ENABLE_CONTNT_AGENT="0", OTHER="x").warnings
     assert "WORKER_HEALT_PORT is no setting of this program; did you mean WORKER_HEALTH_PORT?" in (
