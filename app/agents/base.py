@@ -69,8 +69,8 @@ class DomainAgent:
     """Its job, told to the model."""
     max_turns: ClassVar[int] = 30
     """Replies of the model for one task."""
-    max_tokens: ClassVar[int] = 8_192
-    """Tokens of one reply."""
+    max_tokens: ClassVar[int] = 16_000
+    """Tokens of one reply, its thinking included; above some 21,000 the SDK wants to stream."""
     patience: ClassVar[Patience] = Patience()
     """How long it repeats calls of the model that fail."""
 

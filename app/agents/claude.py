@@ -41,6 +41,9 @@ logger = logging.getLogger(__name__)
 CALL_TIMEOUT: Final = 600.0
 """Seconds that one call of the model may take."""
 
+CONNECT_TIMEOUT: Final = 10.0
+"""Seconds that the connection for it may take."""
+
 CHARACTERS_PER_TOKEN: Final = 3
 """For the estimate of a prompt that is not sent yet: rather too few, so that it is high enough."""
 
@@ -107,7 +110,7 @@ class ModelCalls:
         # The SDK's own retries are off: they wait in silence, and end only when they are over.
         client = made.with_options(
             max_retries=0,
-            timeout=CALL_TIMEOUT,
+            timeout=anthropic.Timeout(CALL_TIMEOUT, connect=CONNECT_TIMEOUT),
             middleware=[*made.middleware, self._middleware],
         )
         try:

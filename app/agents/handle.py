@@ -6,7 +6,6 @@ Also what is begun there and must not be left half done: `finish_anyway`.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -59,11 +58,15 @@ class AgentStore:
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (a verb of the store)
         verb = getattr(self._store, name)
-        if not inspect.iscoroutinefunction(verb):
-            return verb
-        return partial(self._call, verb)
+        return partial(self._call, name, verb) if callable(verb) else verb
 
-    async def _call(self, verb: AsyncFn, *args: object, **kwargs: object) -> Any:  # noqa: ANN401
+    async def _call(
+        self,
+        name: str,
+        verb: AsyncFn,
+        *args: object,
+        **kwargs: object,
+    ) -> Any:  # noqa: ANN401  (the verb's answer)
         for tries in range(1, 2**31):
             try:
                 answer = await run_in_trio(verb, *args, **kwargs)
@@ -71,7 +74,7 @@ class AgentStore:
                 if self._doing_before is None:
                     self._doing_before = self._activity.doing
                     logger.warning("Waiting for the store: %s", error, extra={"action": "wait"})
-                await self._wait(self._patience.delay(tries), verb, error)
+                await self._wait(self._patience.delay(tries), name, error)
             else:
                 self._resume()
                 return answer
@@ -83,9 +86,9 @@ class AgentStore:
                 self._activity.wait(self._doing_before, 0.0)
             self._doing_before = None
 
-    async def _wait(self, seconds: float, verb: AsyncFn, error: StoreUnavailable) -> None:
+    async def _wait(self, seconds: float, name: str, error: StoreUnavailable) -> None:
         self._activity.wait(WAITING_FOR_STORE, seconds)
-        if verb.__name__ != "claim_task":
+        if name != "claim_task":
             await asyncio.sleep(seconds)
             return
         with current_child().cancel_on_stop() as stop:

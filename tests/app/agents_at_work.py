@@ -40,6 +40,7 @@ class QuickAgent(SocialMediaDomainAgent):
     """The social agent, who waits only briefly when calls fail."""
 
     patience = QUICK
+    max_tokens = 8_192
 
 
 @dataclass
