@@ -62,7 +62,7 @@ class Place:
     @property
     def locks(self) -> list[Path]:
         """The lock files of daemons that run, or have died."""
-        return list((self.folder / "data" / "worker.db-workers").iterdir())
+        return list((self.folder / "data" / "worker.db-workers").glob("*"))
 
     def use_class(self, source: str, name: str) -> None:
         """Have the social agent be a class of one's own."""
@@ -156,14 +156,18 @@ class Daemon:
     async def get(self, path: str) -> Any:
         return (await self.http.get(path)).json()
 
-    async def until_agent(self, agent_id: str, status: str) -> dict[str, Any]:
-        """Wait until an agent has a status; gives what is said of it."""
+    async def until(self, path: str, condition: Callable[[Any], bool]) -> Any:
+        """Wait until what is answered is so; gives the answer."""
         with trio.fail_after(PATIENCE):
             while True:
-                agent: dict[str, Any] = await self.get(f"/agents/{agent_id}")
-                if agent["status"] == status:
-                    return agent
+                answer = await self.get(path)
+                if condition(answer):
+                    return answer
                 await trio.sleep(0.02)
+
+    async def until_agent(self, agent_id: str, status: str) -> Any:
+        """Wait until an agent has a status; gives what is said of it."""
+        return await self.until(f"/agents/{agent_id}", lambda agent: agent["status"] == status)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

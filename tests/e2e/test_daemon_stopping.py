@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 
 import pytest
-from daemons import until
+import trio
+from daemons import MAIN, PATIENCE, until
 
 LIKE = "List the engagement actions and queue a like for the post 'Hiring is broken'"
 SLOW = f"{LIKE} [simulate: slow 0.7]"
@@ -144,6 +145,38 @@ async def test_two_daemons_on_one_file_do_each_task_once(place):
         two.signal(signal.SIGTERM)
         assert await two.wait() == 0
     assert set(place.statuses().values()) == {"stopped"}
+
+
+async def test_a_database_that_goes_away_for_a_while_loses_nothing(place):
+    async with place.daemon("--agents", "social") as daemon:
+        in_flight = await daemon.post("social", SLOW)
+        await begun(place, in_flight)
+        place.database.rename(place.folder / "away.db")
+        health = await daemon.until("/health", lambda health: "was removed or" in str(health))
+        assert health["status"] == "degraded"
+        assert (await daemon.http.get("/readyz")).status_code == 503
+        assert (await daemon.http.get("/livez")).status_code == 200
+        (place.folder / "away.db").rename(place.database)
+        await done(place, in_flight)
+        await daemon.until("/health", lambda health: health["status"] == "healthy")
+        assert (await daemon.get("/agents/social"))["crashes"] == 0
+    assert place.task(in_flight)["attempts"] == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_during_the_start_leaves_nothing_behind(place, number):
+    log = place.folder / "err"
+    with log.open("wb") as stderr:
+        process = await trio.lowlevel.open_process(
+            MAIN, cwd=place.folder, env=place.environment(), stderr=stderr
+        )
+    await until(place.database.exists)
+    process.send_signal(number)
+    with trio.fail_after(PATIENCE):
+        assert await process.wait() in {0, 130}
+    assert "Traceback" not in log.read_text()
+    assert set(place.statuses().values()) <= {"stopped"}
+    assert place.locks == []
 
 
 async def test_crashes_from_before_a_kill_count_for_the_backoff(idle_place):
