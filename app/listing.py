@@ -111,8 +111,9 @@ async def request_restart(settings: Settings, agent_id: str) -> str:
             raise SettingsError(unknown_agent(agent_id, specified))
         return f"No daemon has run on {settings.db_path} yet, so there is nothing to restart."
     async with open_store(settings) as store:
+        rows = {row.agent_id: row for row in await store.agents()}
         if not await store.set_needs_restart(agent_id, value=True):
-            known = dict.fromkeys([*specified, *(row.agent_id for row in await store.agents())])
+            known = dict.fromkeys([*specified, *rows])
             if agent_id not in known:
                 raise SettingsError(unknown_agent(agent_id, known))
             return f"No daemon has registered {agent_id} yet, so there is nothing to restart."
@@ -121,6 +122,11 @@ async def request_restart(settings: Settings, agent_id: str) -> str:
         return (
             f"The restart of {agent_id} is noted, but no daemon is running: "
             "the next one that starts will see to it."
+        )
+    if rows[agent_id].status == "disabled":
+        return (
+            f"The restart of {agent_id} is noted, but it is disabled in the daemon that runs: "
+            "one that has it enabled will see to it."
         )
     return (
         f"The restart of {agent_id} is requested: its daemon will let it finish what it does, "

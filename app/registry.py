@@ -25,6 +25,7 @@ class AgentRegistry:
         self._store = store
         self._worker_id = worker_id
         self._agent_ids: tuple[str, ...] = ()
+        self._restartable: tuple[str, ...] = ()
         self._poll_token: str | None = None
 
     async def register_all(self, agents: Sequence[AgentRegistration]) -> None:
@@ -33,6 +34,8 @@ class AgentRegistry:
         One that is disabled here and belongs to another daemon keeps what that one says of it.
         """
         self._agent_ids = tuple(agent.agent_id for agent in agents)
+        # A request for one that is disabled here is for another daemon to take.
+        self._restartable = tuple(a.agent_id for a in agents if a.status != "disabled")
         elsewhere = await self._elsewhere()
         await self._store.register_agents(
             self._worker_id,
@@ -51,7 +54,7 @@ class AgentRegistry:
         """Return the agents whose restart was asked for; each request is returned once."""
         # The token stays until an answer has come, so that an answer that is lost loses nothing.
         self._poll_token = self._poll_token or uuid.uuid4().hex
-        asked = await self._store.take_restart_requests(self._agent_ids, token=self._poll_token)
+        asked = await self._store.take_restart_requests(self._restartable, token=self._poll_token)
         self._poll_token = None
         return asked
 

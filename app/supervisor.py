@@ -11,6 +11,7 @@ import os
 import traceback
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -35,7 +36,7 @@ from app.settings import AgentSettings, unknown_agent
 from app.store.protocol import RunOutcome, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from types import TracebackType
 
@@ -204,14 +205,11 @@ class AgentSupervisor:
             while True:
                 due = trio.current_time() + self._watch_interval
                 await trio.sleep_until(due)
-                for agent_id in await self._restart_requests():
-                    restarts.start_soon(self._restart_as_asked, agent_id)
                 # After a time in which nothing ran at all, agents first get to give their signs.
                 if trio.current_time() < due + LATE:
-                    for agent_id, why in self._heartbeat.detect_stale(
-                        self._stale_threshold
-                    ).items():
-                        self._end_stale(agent_id, why)
+                    self._end_stale(self._heartbeat.detect_stale(self._stale_threshold))
+                for agent_id in await self._restart_requests():
+                    restarts.start_soon(self._restart_as_asked, agent_id)
 
     async def restart_agent(self, agent_id: str) -> None:
         """Stop an agent, work in flight finishing, and start a new instance of it.
@@ -235,7 +233,8 @@ class AgentSupervisor:
             UnknownAgentError: If there is no such agent.
         """
         if self._known(agent_id).child is not None:
-            await self._tree.stop(agent_id)
+            with suppress(SupervisorClosedError):  # then it is stopped already
+                await self._tree.stop(agent_id)
 
     async def start_agent(self, agent_id: str) -> None:
         """Start an agent that was stopped; one that waits for its restart waits no longer.
@@ -270,11 +269,6 @@ class AgentSupervisor:
         self._known(agent_id).posted.set()
 
     # What is to be seen.
-
-    @property
-    def agent_ids(self) -> tuple[str, ...]:
-        """All agents, those included that are disabled."""
-        return tuple(self._agents)
 
     def get_status(self) -> dict[str, dict[str, Any]]:
         """Return agent_id -> what is known of it, without asking the store."""
@@ -356,12 +350,13 @@ class AgentSupervisor:
         if not current_child().stopping:
             raise AgentEndedError("run_as_daemon returned although nobody had asked it to stop")
 
-    def _end_stale(self, agent_id: str, why: str) -> None:
-        """Make a hung agent crash; the tree sees to the rest."""
-        run = self._known(agent_id).run
-        if run is not None and not run.cut:
-            run.stale = why
-            run.scope.cancel(reason=f"agent {agent_id!r} is stale: {why}")
+    def _end_stale(self, reasons: Mapping[str, str]) -> None:
+        """Make hung agents crash; the tree sees to the rest."""
+        for agent_id, why in reasons.items():
+            run = self._known(agent_id).run
+            if run is not None and not run.cut:
+                run.stale = why
+                run.scope.cancel(reason=f"agent {agent_id!r} is stale: {why}")
 
     # Watching.
 

@@ -75,6 +75,14 @@ async def test_a_request_can_be_taken_back(registry):
     assert await registry.poll_restart_requests() == []
 
 
+async def test_a_request_for_an_agent_that_is_disabled_here_is_left_to_others(store, registry):
+    other = AgentRegistry(store, "worker-2")
+    await other.register_all([registration("social", "disabled"), registration("content")])
+    await registry.set_needs_restart("social", True)
+    assert await other.poll_restart_requests() == []
+    assert await registry.poll_restart_requests() == ["social"]
+
+
 async def test_a_restart_of_an_agent_that_nobody_registered_cannot_be_asked_for(registry):
     assert not await registry.set_needs_restart("scoial", True)
 

@@ -9,7 +9,7 @@ from agents_stage import Flaky, Recorder, hang, live_on, staged
 
 from actp_supervise import SupervisorClosedError, current_child
 from app.logs import make_redactor
-from app.store.protocol import RunOutcome
+from app.store.protocol import RunOutcome, StoreUnavailable
 from app.supervisor import AgentDisabledError, UnknownAgentError
 
 
@@ -214,6 +214,25 @@ async def test_a_hung_agent_is_restarted_and_that_is_a_crash(clock, store):
         _, hung = await store.runs("social")
     assert hung.outcome is RunOutcome.CRASHED
     assert "its loop has not turned for 100 s" in hung.error
+
+
+async def test_a_hung_agent_is_found_though_the_store_takes_long_to_answer(clock, store):
+    class Slow(Flaky):
+        async def take_restart_requests(self, agent_ids, *, token):
+            await trio.sleep(5)
+            raise StoreUnavailable("timed out")
+
+    runs = iter([hang, live_on])
+
+    async def launch(config, run):
+        await next(runs)(config, run)
+
+    async with staged(Slow(store), launch, watch_interval=10, stale_threshold=90) as stage:
+        await stage.supervisor.start_all()
+        stage.nursery.start_soon(stage.supervisor.watch_loop)
+        await trio.sleep(110)
+        assert stage.status()["restarts"] == 1
+        assert stage.records.store_error == "timed out"
 
 
 async def test_nobody_is_stale_for_a_time_in_which_the_whole_daemon_stood_still(clock, store):

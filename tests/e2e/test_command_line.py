@@ -344,6 +344,9 @@ async def test_a_restart_is_obeyed_by_the_daemon_that_runs(idle_place):
         assert [run["outcome"] for run in idle_place.rows(runs)] == ["stopped", None]
         await daemon.until_agent("social", "running")
         assert (await daemon.get("/agents/social"))["crashes"] == 0
+        ended = await idle_place.run("--restart-agent", "content")
+        assert ended.code == 0
+        assert "it is disabled in the daemon that runs" in ended.out
 
 
 async def test_a_restart_that_nobody_will_obey_says_so(idle_place):
