@@ -159,7 +159,7 @@ async def test_a_child_that_is_being_removed_cannot_be_restarted(autojump_clock)
             await supervisor.restart("c")
 
 
-async def test_no_call_waits_longer_because_the_child_is_overdue_elsewhere(autojump_clock):
+async def test_a_call_on_one_child_does_not_wait_for_another_that_will_not_stop(autojump_clock):
     async with open_supervisor(shutdown_timeout=0.0) as supervisor, trio.open_nursery() as nursery:
         supervisor.start_soon(hold_out, 30.0, name="slow")
         supervisor.start_soon(live_on, name="quick")

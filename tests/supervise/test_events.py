@@ -19,10 +19,9 @@ from actors import (
     ready_and_live_on,
     return_after,
 )
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from actp_supervise import (
-    Backoff,
     DoNotRestart,
     Restart,
     RestartLimit,
@@ -375,39 +374,6 @@ async def test_events_that_nobody_wants_are_never_made(autojump_clock, silent, m
         await trio.sleep(2)
         await supervisor.shutdown()
     assert made == []
-
-
-# The same seed gives the same events.
-
-
-def run_with_seed(seed):
-    from trio._core import _run
-
-    async def main():
-        log = Log()
-        with trio.move_on_after(60):
-            async with open_supervisor(
-                on_event=log, limit=None, backoff=Backoff(initial=0.5, factor=1.0)
-            ) as supervisor:
-                for i in range(5):
-                    supervisor.start_soon(crash_after, 1.0, name=f"c{i}")
-                await trio.sleep_forever()
-        return [(event.path, event.action, event.time, event.sequence) for event in log]
-
-    was = _run._ALLOW_DETERMINISTIC_SCHEDULING
-    _run._ALLOW_DETERMINISTIC_SCHEDULING = True
-    try:
-        _run._r.seed(seed)
-        return trio.run(main, clock=MockClock(autojump_threshold=0))
-    finally:
-        _run._ALLOW_DETERMINISTIC_SCHEDULING = was
-
-
-def test_with_trios_scheduler_seeded_a_run_repeats_to_the_event(silent):
-    runs = [run_with_seed(seed) for seed in (1, 1, 2)]
-    assert len(runs[0]) > 500
-    assert runs[0] == runs[1]
-    assert runs[0] != runs[2]
 
 
 async def test_do_not_restart_is_told_as_failed_and_not_as_a_crash(autojump_clock):

@@ -107,7 +107,7 @@ async def test_a_dead_run_keeps_nothing_of_its_variables_alive(autojump_clock, s
 
 
 @pytest.mark.parametrize("end", ["stopped", "failed for good", "stalled", "not started"])
-async def test_nor_does_a_run_that_ended_in_another_way(autojump_clock, end):
+async def test_a_run_that_ended_in_another_way_keeps_nothing_alive_either(autojump_clock, end):
     burdens = []
 
     async def child_fn(*, task_status=trio.TASK_STATUS_IGNORED):

@@ -390,7 +390,7 @@ async def test_a_parents_timeout_does_not_cut_the_stop_of_a_subtree_short(autoju
     assert record == IN_ORDER
 
 
-async def test_a_child_that_is_cancelled_runs_its_subtree_down_in_order_under_outer_cancellation(
+async def test_a_subtree_stops_in_order_when_its_root_is_cancelled_from_outside(
     autojump_clock, record
 ):
     async def subtree():

@@ -356,7 +356,7 @@ async def test_nobody_escalates_once_the_supervisor_stops(autojump_clock):
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
-async def test_stopping_a_child_that_is_stopped_last_at_shutdown_takes_effect_at_once(
+async def test_a_child_that_somebody_stops_during_a_shutdown_is_asked_out_of_its_turn(
     autojump_clock, name
 ):
     async def operator():

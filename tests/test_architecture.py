@@ -1,0 +1,108 @@
+"""What the library exports, what importing it costs, and that the reference names it all.
+
+Who may import whom is checked by import-linter (``make lint``).
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import actp_supervise
+from actp_supervise import Child, Job, Scheduler, Supervisor, open_scheduler, open_supervisor
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / "actp_supervise"
+ROOMS = ["actp_supervise", *(f"actp_supervise.{name}" for name in ("events", "clock", "bridge"))]
+ROOMS += ["actp_supervise.process", "actp_supervise.testing"]
+TREE = ["policies", "errors", "events", "snapshot", "child", "group", "engine", "nursery"]
+
+
+def public_names(module):
+    """Return what a module defines, or says it exports."""
+    if hasattr(module, "__all__"):
+        return set(module.__all__)
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and getattr(value, "__module__", None) == module.__name__
+        and (inspect.isclass(value) or inspect.isfunction(value))
+    }
+
+
+def test_importing_the_library_loads_neither_asyncio_nor_trio_asyncio():
+    program = "import sys, actp_supervise; print([n for n in sys.argv[1:] if n in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "trio", "asyncio", "trio_asyncio"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "['trio']\n"
+
+
+def test_all_names_what_the_library_exports_and_nothing_else():
+    exported = {
+        name
+        for name, value in vars(actp_supervise).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert exported == set(actp_supervise.__all__)
+    assert actp_supervise.__all__ == sorted(actp_supervise.__all__)
+
+
+def test_the_tree_reads_no_wall_clock():
+    for name in TREE:
+        tree = ast.parse((LIBRARY / f"{name}.py").read_text())
+        imported = {
+            alias.name.partition(".")[0]
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
+        imported |= {
+            (node.module or "").partition(".")[0]
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+        }
+        assert imported.isdisjoint({"time", "datetime"}), name
+
+
+# The reference.
+
+
+@pytest.fixture(scope="module")
+def words():
+    """Every word that stands as code in the reference."""
+    pages = "\n".join(page.read_text() for page in (ROOT / "docs/reference").glob("*.md"))
+    return set(re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", pages))))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_name_is_in_the_reference(words, room):
+    assert public_names(importlib.import_module(room)) - words == set()
+
+
+@pytest.mark.parametrize("kind", [Supervisor, Child, Scheduler, Job])
+def test_every_public_attribute_is_in_the_reference(words, kind):
+    names = set(vars(kind)) | set(getattr(kind, "__annotations__", ()))
+    assert {name for name in names if not name.startswith("_")} - words == set()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [open_supervisor, Supervisor.start_soon, Supervisor.start, open_scheduler, Scheduler.add],
+)
+def test_every_option_is_in_the_reference(words, function):
+    parameters = inspect.signature(function).parameters.values()
+    options = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    assert options
+    assert options - words == set()

@@ -1,0 +1,94 @@
+"""The documentation is true: code and examples run, rules have tests, links lead somewhere.
+
+A page is one namespace: its blocks run in order, in virtual time. A ``text`` block after one of
+them is what it prints.
+"""
+
+from __future__ import annotations
+
+import re
+import runpy
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+EXAMPLES = sorted(ROOT.glob("examples/*.py"))
+REAL_TIME = {"run-a-process.md"}  # processes know no other
+
+BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+RULE = re.compile(r"^- .*", re.MULTILINE)
+TEST = re.compile(r"`(test_\w+)`")
+LINK = re.compile(r"\[[^]]*\]\(([^)#]*)(?:#([^)]*))?\)")
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+
+
+def in_order(pages):
+    return [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages]
+
+
+def with_code(page):
+    return BLOCK.search(page.read_text()) is not None
+
+
+@pytest.fixture
+def virtual_time(monkeypatch):
+    run = trio.run
+    clock = partial(MockClock, autojump_threshold=0)
+    monkeypatch.setattr(trio, "run", lambda *args: run(*args, clock=clock()))
+
+
+@pytest.mark.parametrize("page", in_order(page for page in PAGES if with_code(page)))
+def test_every_code_block_of_a_page_runs_and_prints_what_the_page_says(page, request, capsys):
+    if page.name not in REAL_TIME:
+        request.getfixturevalue("virtual_time")
+    text = page.read_text()
+    namespace = {"__name__": "__main__"}
+    for block in BLOCK.finditer(text):
+        # Padded, so that a traceback names the line of the page.
+        padding = "\n" * text.count("\n", 0, block.start(1))
+        exec(compile(padding + block[1], page, "exec"), namespace)
+        printed = capsys.readouterr().out
+        assert printed == (block[2] or printed)
+
+
+@pytest.mark.parametrize("example", in_order(EXAMPLES))
+def test_every_example_runs(example, virtual_time, capsys):
+    runpy.run_path(str(example), run_name="__main__")
+    assert capsys.readouterr().out
+
+
+def test_every_rule_of_the_reference_names_a_test_that_exists():
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    known = set(re.findall(r"def (test_\w+)", tests))
+    untested, unknown = [], set()
+    for page in (ROOT / "docs/reference").glob("*.md"):
+        text = page.read_text()
+        unknown |= set(TEST.findall(text)) - known
+        if TEST.search(text):  # a page of rules
+            untested += [rule for rule in RULE.findall(text) if not TEST.search(rule)]
+    assert untested == []
+    assert unknown == set()
+
+
+@pytest.mark.parametrize("page", in_order(PAGES))
+def test_every_link_of_a_page_leads_somewhere(page):
+    dead = []
+    for target, anchor in LINK.findall(FENCED.sub("", page.read_text())):
+        if "://" in target:
+            continue
+        file = page if not target else (page.parent / target).resolve()
+        if not file.exists() or (anchor and anchor not in anchors_of(file)):
+            dead.append(target)
+    assert dead == []
+
+
+def anchors_of(page):
+    """Return the names that GitHub gives to the headings of a page."""
+    titles = HEADING.findall(page.read_text())
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
