@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
+import trio.testing
 from agents_stage import Flaky, live_on, staged
 
 from app.record_keeper import RecordKeeper
@@ -158,6 +161,25 @@ async def test_records_are_written_in_order_and_replaced_under_their_key():
         await records.flush()
         nursery.cancel_scope.cancel()
     assert written == ["a", "b", "new", "c"]
+
+
+async def test_what_comes_while_its_forerunner_is_being_written_is_written_too():
+    records = RecordKeeper()
+    written = []
+
+    async def write(what):
+        await trio.testing.wait_all_tasks_blocked()
+        written.append(what)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(records.run)
+        records.put("draining", partial(write, "draining"), key="status")
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        records.put("stopped", partial(write, "stopped"), key="status")
+        await records.flush()
+        nursery.cancel_scope.cancel()
+    assert written == ["draining", "stopped"]
 
 
 async def test_a_record_that_cannot_be_written_does_not_hold_up_the_others(caplog):

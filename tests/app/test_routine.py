@@ -82,10 +82,10 @@ async def start(store, wall_clock, ran, nursery):
 
         async def tree(*, task_status):
             async with open_supervisor() as supervisor:
-                await supervisor.start(scheduler.start, restart=Restart.TRANSIENT)
-                task_status.started()
+                await supervisor.start(scheduler.start, name="routines", restart=Restart.TRANSIENT)
+                task_status.started(supervisor)
 
-        await nursery.start(tree)
+        scheduler.tree = await nursery.start(tree)
         return scheduler
 
     return start
@@ -200,6 +200,14 @@ async def test_a_paused_routine_lets_its_times_pass(clock, start, ran):
     await trio.sleep(24 * 3600)
     times = [moment for moment, name in ran.runs if name == "content.run_daily_pipeline"]
     assert times == ["Mon 06:00"]
+
+
+async def test_a_paused_routine_stays_paused_when_its_scheduler_is_restarted(clock, start, ran):
+    scheduler = await start(all_routines())
+    scheduler.pause("content.run_daily_pipeline")
+    await scheduler.tree.restart("routines")
+    await trio.sleep(8.5 * 3600)
+    assert ran.runs == [("Sun 08:00", "revenue.run_daily_check")]
 
 
 @pytest.mark.parametrize("ask", ["pause", "resume", "run_now"])

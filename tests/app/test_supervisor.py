@@ -8,6 +8,7 @@ import trio.testing
 from agents_stage import Flaky, Recorder, hang, live_on, staged
 
 from actp_supervise import SupervisorClosedError, current_child
+from app.crashes import DAY, HOUR, CrashHistory
 from app.logs import make_redactor
 from app.store.protocol import RunOutcome, StoreUnavailable
 from app.supervisor import AgentDisabledError, UnknownAgentError
@@ -81,6 +82,17 @@ async def test_crashes_from_before_the_daemon_began_count(clock, store):
         await trio.sleep(100)
         assert len(agent.starts) == 2
         assert agent.starts[1] - agent.starts[0] == 64.0
+
+
+async def test_crashes_that_the_store_has_of_this_daemon_too_count_once(clock):
+    history = CrashHistory()
+    await trio.sleep(50)
+    history.note()
+    await trio.sleep(10)
+    history.load([10.0, 500.0, 4000.0])
+    assert (history.own(HOUR), history.recorded(HOUR), history.count(DAY)) == (1, 1, 3)
+    await trio.sleep(3200)
+    assert history.count(HOUR) == 1
 
 
 async def test_a_crash_counts_once_though_the_store_was_away_at_the_start(clock, store):
@@ -196,6 +208,22 @@ async def test_cancelling_all_without_asking_first_is_no_crash_either(clock, sto
         await stage.settle()
         assert stage.status()["crashes"] == 0
         assert [run.outcome for run in await store.runs("social")] == [RunOutcome.STOPPED]
+
+
+async def test_an_error_on_the_way_out_is_recorded_and_is_no_crash(clock, store):
+    async def launch(config, run):
+        await current_child().stopping.wait()
+        raise ValueError("could not say goodbye")
+
+    async with staged(store, launch) as stage:
+        await stage.supervisor.start_all()
+        await trio.sleep(1)
+        await stage.supervisor.stop_agent("social")
+        await stage.settle()
+        (run,) = await store.runs("social")
+        assert run.outcome is RunOutcome.STOPPED
+        assert "could not say goodbye" in run.error
+        assert await stage.supervisor.get_crash_count("social") == 0
 
 
 async def test_a_hung_agent_is_restarted_and_that_is_a_crash(clock, store):
