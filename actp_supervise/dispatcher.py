@@ -101,18 +101,19 @@ class Dispatcher:
             self.supervisor.start_soon(self._recover, name="(recover)")
 
     async def close(self) -> None:
-        """Settle what never began, now that all children are gone."""
-        left = tuple(self._firings)
+        """Settle what never began, and tell the journal so, for a bounded time."""
+        left = [firing for firing in self._firings if firing.started_at is None]
         reason = "the scheduler stopped before it began"
         for firing in left:
             self._settle(firing, Outcome.CANCELLED, reason)
-        if self._journal is not None:
-            with trio.move_on_after(JOURNAL_TIMEOUT, shield=True):
-                for firing in left:
-                    if firing.claimed:
-                        await self._journal.try_finished(
-                            firing.job.name, firing.moment, Outcome.CANCELLED, reason
-                        )
+        if self._journal is None:
+            return
+        with trio.move_on_after(JOURNAL_TIMEOUT, shield=True):
+            for firing in left:
+                if firing.claimed:
+                    await self._journal.try_finished(
+                        firing.job.name, firing.moment, Outcome.CANCELLED, reason
+                    )
 
     # What `cron.Scheduler` hands on, in its order.
 
@@ -235,6 +236,8 @@ class Dispatcher:
                         await self._wake.wait()
         finally:
             unregister()
+            if self._closing:  # so nothing begins any more
+                await self.close()  # noqa: ASYNC102  (bounded and shielded)
 
     def _look(self) -> float:
         """Read the wall clock, and see whether it went another way than Trio's."""

@@ -7,7 +7,7 @@ seconds since 1970 by the wall clock, all moments aware datetimes.
 from __future__ import annotations
 
 import math
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Final, final
 
 from .runs import Overlap, Run
@@ -215,12 +215,10 @@ class Job:
             time = moment.timestamp()
             if not time > after:
                 raise ValueError(f"trigger {self.trigger!r} answered with no later moment")
-            after = time
-            for low, high in self._handled:
-                if low < time <= high:
-                    after = high
-            if after == time:
+            spans = [high for low, high in self._handled if low < time <= high]
+            if not spans:
                 break
+            after = max(spans)
         self._moment = moment
         self._time = time
         self._due = time + rng.uniform(0.0, self.jitter) if self.jitter else time
@@ -256,7 +254,8 @@ class Job:
             until = datetime.fromtimestamp(now - self.jitter, zone)
             goal = latest_until(self._plan, until, after=self._moment)
         elif self.misfire_grace < math.inf:
-            goal = self._plan.next_after(datetime.fromtimestamp(now - self.misfire_grace, zone))
+            oldest = datetime.fromtimestamp(now - self.misfire_grace, zone)
+            goal = self._plan.next_after(oldest - timedelta.resolution)
         else:
             goal = None
         if goal is None or goal.timestamp() <= self._time:

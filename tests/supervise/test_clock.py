@@ -74,7 +74,7 @@ def test_a_clock_shows_a_year_in_its_own_zone_across_a_change_of_clocks() -> Non
 
 def test_a_naive_start_is_refused() -> None:
     with pytest.raises(ValueError, match="start must be aware"):
-        TrioWallClock(datetime(2026, 1, 1))
+        TrioWallClock(START.replace(tzinfo=None))
 
 
 def test_the_systems_clock_is_aware_and_goes_on() -> None:
@@ -110,7 +110,7 @@ def test_an_empty_tz_is_utc() -> None:
 
 
 def test_a_tz_that_is_no_name_is_an_error_that_says_what_to_do() -> None:
-    with pytest.raises(ValueError, match="unknown timezone 'EST5EDT,M3.2.0,M11.1.0' in the vari"):
+    with pytest.raises(ValueError, match=r"'EST5EDT,.* in the variable TZ: set it to"):
         local_timezone({"TZ": "EST5EDT,M3.2.0,M11.1.0"})
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from actp_supervise.triggers import AnyOf, At, Cron, Every, Trigger, as_timezone, latest_until
+
+NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001  (to be refused)
 
 
 def upcoming(expression: str, zone: str, after: str, n: int) -> list[str]:
@@ -316,16 +319,16 @@ def test_a_fixed_offset_serves_as_a_zone() -> None:
 )
 def test_a_naive_moment_is_refused(trigger) -> None:
     with pytest.raises(ValueError, match="moment must be aware"):
-        trigger.next_after(datetime(2026, 1, 1))
+        trigger.next_after(NAIVE)
     with pytest.raises(TypeError, match="moment must be a datetime"):
         trigger.next_after("2026-01-01")
 
 
 def test_naive_anchors_and_moments_are_refused() -> None:
     with pytest.raises(ValueError, match="anchor must be aware"):
-        Every(60.0, datetime(2026, 1, 1))
+        Every(60.0, NAIVE)
     with pytest.raises(ValueError, match="moment must be aware"):
-        At(datetime(2026, 1, 1))
+        At(NAIVE)
 
 
 class _Pytz(tzinfo):
@@ -454,9 +457,8 @@ def test_the_latest_moment_of_a_week_of_seconds_is_found_without_a_walk() -> Non
     ],
 )
 def test_a_bad_expression_names_the_field_and_the_value(expression, message) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Cron(expression)
-    assert str(caught.value) == message
 
 
 def test_a_number_of_thousands_of_digits_is_an_error_like_any_other() -> None:
@@ -465,7 +467,7 @@ def test_a_number_of_thousands_of_digits_is_an_error_like_any_other() -> None:
 
 
 def test_an_unknown_nickname_is_an_error_that_lists_those_there_are() -> None:
-    with pytest.raises(ValueError, match="bad nickname '@reboot'.*@daily, @hourly"):
+    with pytest.raises(ValueError, match=r"bad nickname '@reboot'.*@daily, @hourly"):
         Cron("@reboot")
 
 

@@ -1,0 +1,444 @@
+"""The scheduler's runs: how they end, overlap, jitter, and how everything stops."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, timedelta
+
+import pytest
+import trio
+from desk import NEW_YORK, Desk, account, at
+
+from actp_supervise import errors
+from actp_supervise.child import current_child
+from actp_supervise.cron import AnyOf, Cron, Every, Overlap, open_scheduler
+from actp_supervise.jobs import Firing
+from actp_supervise.nursery import open_supervisor
+from actp_supervise.testing import TrioWallClock
+from actp_supervise.triggers import Trigger
+
+DAY = 86400.0
+
+
+# How runs end.
+
+
+async def test_a_crash_is_recorded_and_stops_neither_the_job_nor_the_scheduler(
+    autojump_clock,
+) -> None:
+    desk = Desk("2026-03-01 05:00")
+
+    async def fails() -> None:
+        raise ValueError("boom")
+
+    async def groups() -> None:
+        raise ExceptionGroup("two", [ValueError("a"), KeyError("b")])
+
+    async with desk.scheduler() as scheduler:
+        bad = scheduler.add(fails, trigger=Cron("0 * * * *"), name="bad")
+        worse = scheduler.add(groups, trigger=Cron("0 * * * *"), name="worse")
+        scheduler.add(desk.job, trigger=Cron("0 * * * *"), name="good")
+        await trio.sleep(2.5 * 3600)
+        assert account(bad) == [("01 06:00", "failed"), ("01 07:00", "failed")]
+        assert account(worse) == [("01 06:00", "failed"), ("01 07:00", "failed")]
+    assert desk.ran == ["01 06:00", "01 07:00"]
+
+
+async def test_a_run_that_takes_longer_than_its_timeout_is_cancelled(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:59")
+    async with desk.scheduler() as scheduler:
+        job = scheduler.add(desk.job, 600.0, trigger=Cron("0 6 * * *"), timeout=90.0)
+        await trio.sleep(3600)
+        (run,) = job.history
+    assert (run.outcome, run.error) == ("timed_out", "cancelled after 90 s")
+    assert run.finished_at == at("2026-03-01 06:01:30")
+
+
+async def test_a_run_within_its_timeout_succeeds(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:59")
+    async with desk.scheduler() as scheduler:
+        job = scheduler.add(desk.job, 89.0, trigger=Cron("0 6 * * *"), timeout=90.0)
+        await trio.sleep(3600)
+        assert job.last_run.outcome == "succeeded"
+
+
+async def test_a_cancellation_that_nobody_sent_is_a_failure(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:59")
+    kept = []
+
+    async def job() -> None:
+        if not kept:
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                try:
+                    await trio.sleep(1)
+                except trio.Cancelled as cancelled:
+                    kept.append(cancelled)
+        raise kept[0]
+
+    async with desk.scheduler() as scheduler:
+        bad = scheduler.add(job, trigger=Cron("0 6 * * *"))
+        await trio.sleep(3600)
+        assert account(bad) == [("01 06:00", "failed")]
+
+
+async def test_system_exit_in_a_job_stops_everything(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:59")
+
+    async def leaves() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        async with desk.scheduler() as scheduler:
+            job = scheduler.add(leaves, trigger=Cron("0 6 * * *"))
+            await trio.sleep_forever()
+    assert account(job) == [("01 06:00", "failed")]
+
+
+async def test_a_trigger_that_fails_ends_its_job_alone_and_is_recorded(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+
+    class Fails(Trigger):
+        def next_after(self, moment):
+            if moment >= at("2026-03-01 06:00"):
+                raise ArithmeticError("calendar lost")
+            return at("2026-03-01 06:00")
+
+    class Naive(Fails):
+        def next_after(self, moment):
+            return (
+                Every(3600.0)
+                .next_after(moment)
+                .replace(tzinfo=None if moment >= at("2026-03-01 06:00") else NEW_YORK)
+            )
+
+    class Stuck(Fails):
+        def next_after(self, moment):
+            return at("2026-03-01 06:00")
+
+    async with desk.scheduler() as scheduler:
+        bad = [scheduler.add(desk.job, trigger=kind()) for kind in (Fails, Naive, Stuck)]
+        good = scheduler.add(desk.job, trigger=Cron("0 * * * *"), name="good")
+        await trio.sleep(3.5 * 3600)
+        assert [account(job) for job in bad] == [[("01 06:00", "failed")]] * 3
+        assert [job.next_run_time for job in bad] == [None] * 3
+        assert bad[0].last_run.error == "its trigger failed: ArithmeticError: calendar lost"
+        assert "naive moment" in bad[1].last_run.error
+        assert "no later moment" in bad[2].last_run.error
+        assert len(good.history) == 3
+
+
+async def test_an_error_in_on_event_harms_nobody(autojump_clock) -> None:
+    wall = TrioWallClock(at("2026-03-01 05:59"))
+    ran = []
+
+    def fails(event: object) -> None:
+        raise ValueError("listener")
+
+    async def job() -> None:
+        ran.append(wall.now())
+
+    async with open_scheduler(wall_clock=wall, timezone=NEW_YORK, on_event=fails) as scheduler:
+        scheduler.add(job, trigger=Cron("* * * * *"))
+        await trio.sleep(121)
+        await scheduler.shutdown()
+    assert ran == [at("2026-03-01 06:00"), at("2026-03-01 06:01")]
+
+
+# Overlap.
+
+
+async def overlapping(overlap: Overlap, duration: float, **options) -> tuple[Desk, list]:
+    """Run a job each minute from 05:01 to 05:05, and leave it time to end."""
+    desk = Desk("2026-03-01 05:00")
+    async with desk.scheduler() as scheduler:
+        job = scheduler.add(
+            desk.job, duration, trigger=Cron("1-5 5 * * *"), overlap=overlap, **options
+        )
+        await trio.sleep(3600)
+        return desk, sorted(account(job))
+
+
+async def test_overlap_skip_leaves_out_what_is_due_while_the_last_run_runs(autojump_clock) -> None:
+    desk, runs = await overlapping(Overlap.SKIP, 90.0)
+    assert desk.ran == ["01 05:01", "01 05:03", "01 05:05"]
+    assert runs == [
+        ("01 05:01", "succeeded"),
+        ("01 05:02", "skipped"),
+        ("01 05:03", "succeeded"),
+        ("01 05:04", "skipped"),
+        ("01 05:05", "succeeded"),
+    ]
+
+
+async def test_overlap_allow_lets_runs_run_beside_each_other(autojump_clock) -> None:
+    desk, runs = await overlapping(Overlap.ALLOW, 150.0)
+    assert desk.ran == ["01 05:01", "01 05:02", "01 05:03", "01 05:04", "01 05:05"]
+    assert {outcome for _, outcome in runs} == {"succeeded"}
+
+
+async def test_overlap_queue_runs_one_after_the_other(autojump_clock) -> None:
+    desk, runs = await overlapping(Overlap.QUEUE, 90.0, coalesce=False)
+    assert desk.ran == ["01 05:01", "01 05:02:30", "01 05:04", "01 05:05:30", "01 05:07"]
+    assert [outcome for _, outcome in runs] == ["succeeded"] * 5
+
+
+async def test_a_queue_that_coalesces_holds_the_latest_only(autojump_clock) -> None:
+    desk, runs = await overlapping(Overlap.QUEUE, 150.0)
+    assert desk.ran == ["01 05:01", "01 05:03:30", "01 05:06"]
+    assert runs == [
+        ("01 05:01", "succeeded"),
+        ("01 05:02", "missed"),
+        ("01 05:03", "succeeded"),
+        ("01 05:04", "missed"),
+        ("01 05:05", "succeeded"),
+    ]
+
+
+async def test_what_waited_in_a_queue_beyond_its_grace_is_missed(autojump_clock) -> None:
+    desk, runs = await overlapping(Overlap.QUEUE, 150.0, coalesce=False, misfire_grace=100.0)
+    assert desk.ran == ["01 05:01", "01 05:03:30", "01 05:06"]
+    assert [outcome for _, outcome in runs] == [
+        "succeeded",
+        "succeeded",
+        "missed",
+        "missed",
+        "succeeded",
+    ]
+
+
+async def test_overlap_replace_stops_the_run_under_way_and_then_begins_the_new_one(
+    autojump_clock,
+) -> None:
+    desk, runs = await overlapping(Overlap.REPLACE, 90.0)
+    # Each is asked at the full minute and cancelled five seconds later.
+    assert desk.ran == ["01 05:01", "01 05:02:05", "01 05:03:05", "01 05:04:05", "01 05:05:05"]
+    assert [outcome for _, outcome in runs] == ["cancelled"] * 4 + ["succeeded"]
+
+
+async def test_a_run_that_is_replaced_may_end_its_work_in_time(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+
+    async def job() -> None:
+        desk.ran.append(desk.time)
+        child = current_child()
+        with child.cancel_on_stop():
+            await trio.sleep(90)
+        await trio.sleep(2)
+
+    async with desk.scheduler() as scheduler:
+        entry = scheduler.add(job, trigger=Cron("1,2 5 * * *"), overlap=Overlap.REPLACE)
+        await trio.sleep(3600)
+        assert account(entry) == [("01 05:01", "succeeded"), ("01 05:02", "succeeded")]
+    assert desk.ran == ["01 05:01", "01 05:02:02"]
+
+
+async def test_what_is_to_replace_a_slow_run_is_itself_replaced_by_the_next(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+    async with desk.scheduler(shutdown_timeout=90.0) as scheduler:
+        job = scheduler.add(desk.job, 1000.0, trigger=Cron("1-3 5 * * *"), overlap=Overlap.REPLACE)
+        await trio.sleep(3600)
+        assert sorted(account(job)) == [
+            ("01 05:01", "cancelled"),
+            ("01 05:02", "skipped"),
+            ("01 05:03", "succeeded"),
+        ]
+    assert desk.ran == ["01 05:01", "01 05:03:30"]
+
+
+async def test_what_waits_for_a_job_that_is_paused_or_removed_is_skipped(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+    async with desk.scheduler() as scheduler:
+        jobs = [
+            scheduler.add(
+                desk.job, 90.0, trigger=Cron("1,2 5 * * *"), overlap=Overlap.QUEUE, name=name
+            )
+            for name in ("paused", "removed")
+        ]
+        await trio.sleep(125)
+        scheduler.pause("paused")
+        scheduler.remove("removed")
+        await trio.sleep(3600)
+        for job in jobs:
+            assert account(job) == [("01 05:01", "succeeded"), ("01 05:02", "skipped")]
+
+
+# Jitter.
+
+
+async def test_jitter_delays_each_run_by_a_number_from_the_injected_source(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+    async with desk.scheduler(rng=random.Random(1)) as scheduler:
+        job = scheduler.add(desk.job, trigger=Cron("0 * * * *"), jitter=60.0)
+        await trio.sleep(3.5 * 3600)
+        delays = [(run.started_at - run.scheduled_at).total_seconds() for run in job.history]
+    rng = random.Random(1)
+    assert delays == pytest.approx([rng.uniform(0.0, 60.0) for _ in range(3)], abs=1e-3)
+    assert len(set(delays)) == 3
+
+
+async def test_jitter_does_not_count_as_lateness(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+    async with desk.scheduler(rng=random.Random(1)) as scheduler:
+        job = scheduler.add(desk.job, trigger=Cron("0 * * * *"), jitter=600.0, misfire_grace=1.0)
+        await trio.sleep(5.5 * 3600)
+        assert [run.outcome for run in job.history] == ["succeeded"] * 5
+
+
+# Stopping.
+
+
+async def test_leaving_the_block_waits_until_shutdown(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+    async with trio.open_nursery() as nursery:
+        async with open_scheduler(timezone=NEW_YORK, wall_clock=desk.wall) as scheduler:
+            scheduler.add(desk.job, trigger=Cron("0 6 * * *"))
+
+            async def stop() -> None:
+                await trio.sleep(2 * DAY)
+                await scheduler.shutdown()
+
+            nursery.start_soon(stop)
+        assert trio.current_time() == 2 * DAY
+    assert len(desk.ran) == 2
+
+
+async def test_shutdown_asks_all_runs_at_once_and_cancels_the_late_ones(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:59")
+    ended = []
+
+    async def polite(name: str) -> None:
+        await current_child().stopping.wait()
+        await trio.sleep(2)
+        ended.append((name, trio.current_time()))
+
+    async def stubborn() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(("stubborn", trio.current_time()))
+
+    async with desk.scheduler() as scheduler:
+        first = scheduler.add(polite, "first", trigger=Cron("0 6 * * *"), name="first")
+        second = scheduler.add(polite, "second", trigger=Cron("0 6 * * *"), name="second")
+        third = scheduler.add(stubborn, trigger=Cron("0 6 * * *"))
+        await trio.sleep(100)
+        await scheduler.shutdown()
+        assert trio.current_time() == 105.0
+    assert sorted(ended) == [("first", 102.0), ("second", 102.0), ("stubborn", 105.0)]
+    assert [job.last_run.outcome for job in (first, second, third)] == [
+        "succeeded",
+        "succeeded",
+        "cancelled",
+    ]
+
+
+async def test_cancelling_the_block_stops_the_runs_as_shutdown_does(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:59")
+    with trio.move_on_after(100) as scope:
+        async with open_scheduler(timezone=NEW_YORK, wall_clock=desk.wall) as scheduler:
+            job = scheduler.add(desk.job, 62.0 - 20.0, trigger=Cron("0 6 * * *"))
+            late = scheduler.add(desk.job, 1000.0, trigger=Cron("0 6 * * *"), name="late")
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert trio.current_time() == 105.0
+    assert [job.last_run.outcome, late.last_run.outcome] == ["succeeded", "cancelled"]
+
+
+async def test_what_waits_at_shutdown_is_recorded_as_cancelled(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+    results = []
+    async with (
+        trio.open_nursery() as nursery,
+        desk.scheduler(shutdown_timeout=0.0) as scheduler,
+    ):
+        job = scheduler.add(desk.job, 1000.0, trigger=Cron("1,2 5 * * *"), overlap=Overlap.QUEUE)
+
+        async def by_hand() -> None:
+            results.append(await scheduler.run_now("job"))
+
+        await trio.sleep(130)
+        nursery.start_soon(by_hand)
+        await trio.sleep(1)
+    assert sorted(account(job)) == [
+        ("01 05:01", "cancelled"),
+        ("01 05:02", "cancelled"),
+        ("01 05:02:10", "cancelled"),
+    ]
+    assert results[0].error == "the scheduler stopped before it began"
+
+
+async def test_a_run_stopped_before_its_first_step_is_recorded_as_cancelled(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+    async with desk.scheduler() as scheduler:
+        job = scheduler.add(desk.job, trigger=Cron("0 6 * * *"))
+        await trio.testing.wait_all_tasks_blocked()
+        done = trio.Event()
+        firing = Firing(job, at("2026-03-01 05:00"), 0.0, by_hand=True)
+        firing.done = done.set
+        scheduler._dispatcher._admit(firing)
+        await scheduler.shutdown()
+        await done.wait()
+    assert account(job) == [("01 05:00", "cancelled")]
+    assert desk.ran == []
+
+
+async def test_after_shutdown_nothing_can_be_added_or_run(autojump_clock) -> None:
+    desk = Desk()
+    async with desk.scheduler() as scheduler:
+        scheduler.add(desk.job, trigger=Every(60.0), name="job")
+    with pytest.raises(errors.SupervisorClosedError, match="has begun to stop"):
+        scheduler.add(desk.job, trigger=Every(60.0))
+    with pytest.raises(errors.SupervisorClosedError, match="has begun to stop"):
+        await scheduler.run_now("job")
+
+
+async def test_a_job_may_shut_its_scheduler_down(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:59")
+    async with open_scheduler(timezone=NEW_YORK, wall_clock=desk.wall) as scheduler:
+
+        async def last() -> None:
+            await scheduler.shutdown()
+            desk.ran.append(desk.time)
+
+        job = scheduler.add(last, trigger=Cron("0 6 * * *"))
+    assert desk.ran == ["01 06:00"]
+    assert job.last_run.outcome == "succeeded"
+
+
+async def test_a_scheduler_stops_with_the_supervisor_above_it(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:59")
+    jobs = []
+
+    async def child() -> None:
+        async with open_scheduler(timezone=NEW_YORK, wall_clock=desk.wall) as scheduler:
+            jobs.append(scheduler.add(desk.job, 43.0, trigger=Cron("0 6 * * *")))
+
+    async with open_supervisor(shutdown_timeout=10.0) as supervisor:
+        supervisor.start_soon(child, name="scheduler")
+        await trio.sleep(100)
+        await supervisor.shutdown()
+        assert trio.current_time() == 103.0
+    assert account(jobs[0]) == [("01 06:00", "succeeded")]
+
+
+async def test_any_of_several_triggers_makes_a_job_run_once_per_moment(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+    async with desk.scheduler() as scheduler:
+        trigger = AnyOf(Cron("0 6 * * *"), Cron("0 */6 * * *"), Every(3600.0 * 5))
+        scheduler.add(desk.job, trigger=trigger)
+        await trio.sleep(DAY / 2)
+    assert desk.ran == ["01 06:00", "01 10:00", "01 12:00", "01 15:00"]
+
+
+async def test_started_at_and_finished_at_are_by_the_wall_clock_even_if_it_is_set_meanwhile(
+    autojump_clock,
+) -> None:
+    desk = Desk("2026-03-01 05:59")
+    async with desk.scheduler() as scheduler:
+        job = scheduler.add(desk.job, 60.0, trigger=Cron("0 6 * * *"))
+        await trio.sleep(90)
+        desk.wall.step(-timedelta(hours=2).total_seconds())
+        await trio.sleep(60)
+        assert job.last_run.started_at.astimezone(UTC) == at("2026-03-01 06:00").astimezone(UTC)
+        assert job.last_run.finished_at == at("2026-03-01 04:01")
