@@ -152,7 +152,11 @@ class Worker:
         if not held:
             logger.warning("Task lost to another worker", extra={"action": "task_lost"})
             return
-        logger.info("Task %s", status, extra={"action": f"task_{status}", "error": error})
+        extra = {"action": f"task_{status}"}
+        if error is None:
+            logger.info("Task %s", status, extra=extra)
+        else:
+            logger.warning("Task %s: %s", status, error, extra=extra)
         self._activity.last_run_at = (await self._store.ping()).isoformat()
         if status is TaskStatus.SUCCEEDED:
             self._activity.tasks_done += 1
