@@ -528,6 +528,8 @@ class Engine:
         if child.state is ChildState.BACKING_OFF:
             child.state = ChildState.STOPPED
             child.restart_at = None
+            if self.hub.wants(ev.ChildStopped):
+                self.hub.emit(ev.ChildStopped, child.path, error=None)
         self._over(child)
 
     def ask(self, child: Child, intent: Intent, *, timeout: float | None = None) -> None:

@@ -1,14 +1,95 @@
-"""What a test of a supervised program wants."""
+"""What a test of a supervised program wants.
+
+A child that crashes on schedule, ways to wait for a state or an event, and a wall clock that
+follows Trio's. All are for virtual time: ``trio.run(..., clock=MockClock(autojump_threshold=0))``.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, TypeVar, final
 
 import trio
 
+from .child import current_child
+from .errors import SupervisionError
+from .events import Event, EventStream
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from .child import Child, ChildState
+    from .nursery import Supervisor
+
+EventT = TypeVar("EventT", bound=Event)
+
+
+def crashing(
+    *lives: float, error: Callable[[], BaseException] = RuntimeError
+) -> Callable[..., Awaitable[None]]:
+    """Return a child's function that crashes on schedule, in place of a real one.
+
+    Its n-th run lives the n-th of `lives`, then crashes; when they are used up, a run lives until
+    it is asked to stop. Started with `Supervisor.start`, it is ready at once.
+
+    Args:
+        lives: Seconds.
+        error: Makes what it crashes with.
+
+    Example::
+
+        supervisor.start_soon(crashing(0.0, 60.0), name="database")
+    """
+    schedule: Iterator[float] = iter(lives)
+
+    async def crashing(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        life = next(schedule, None)
+        with current_child().cancel_on_stop():
+            if life is None:
+                await trio.sleep_forever()
+            else:
+                await trio.sleep(life)
+                raise error()
+
+    return crashing
+
+
+async def wait_for_state(child: Child, *states: ChildState) -> ChildState:
+    """Wait until a child is in one of these states, and return which.
+
+    Raises:
+        SupervisionError: If its supervisor stops before that.
+    """
+    async with EventStream(child._engine.hub, max_buffer=1) as news:
+        while child.state not in states:
+            if await anext(news, None) is None:
+                raise SupervisionError(
+                    f"child {child.name!r} is {child.state}, not {' or '.join(states)}, "
+                    "and its supervisor is gone"
+                )
+    return child.state
+
+
+async def wait_for_event(
+    supervisor: Supervisor, kind: type[EventT], *, child: str | None = None
+) -> EventT:
+    """Wait for the next event of a kind from this supervisor or those below it, and return it.
+
+    Args:
+        supervisor: Where to listen.
+        kind: Such as `events.ChildCrashed`.
+        child: The name of the child that it has to be about; None for any.
+
+    Raises:
+        SupervisionError: If the supervisor stops before that.
+    """
+    async with supervisor.subscribe() as stream:
+        async for event in stream:
+            if isinstance(event, kind) and child in (None, event.path[-1]):
+                return event
+    about = "" if child is None else f" of child {child!r}"
+    raise SupervisionError(f"no {kind.__name__}{about} before the supervisor was gone")
 
 
 @final

@@ -524,6 +524,7 @@ class Tree:
         enders, node.enders = node.enders, []
         if node.state == "backing_off":
             node.state = "stopped"
+            self.world.emit(node.path, "child_stopped", None)
         self._over(node)
         for caller in enders:
             self._outcome(caller, OK)
@@ -592,6 +593,7 @@ class Tree:
                 self._ask(node, "stop")
             else:
                 node.state = "stopped"
+                self.world.emit(node.path, "child_stopped", None)
                 self._over(node)
 
     def _close(self):
