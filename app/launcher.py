@@ -130,7 +130,8 @@ class AgentLauncher:
             options["base_url"] = base_url
             if is_loopback(urlsplit(base_url).hostname or ""):
                 # A proxy that the environment names would look for it on its own machine.
-                options["http_client"] = anthropic.DefaultAsyncHttpxClient(trust_env=False)
+                directly = dict.fromkeys(("all://", "http://", "https://"))
+                options["http_client"] = anthropic.DefaultAsyncHttpxClient(mounts=directly)
         return anthropic.AsyncAnthropic(**options)
 
 

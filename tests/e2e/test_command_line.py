@@ -374,6 +374,8 @@ async def test_restarting_an_unknown_agent_is_wrong_use(idle_place):
 
 async def test_the_demonstration_needs_no_key_and_does_its_tasks(place):
     (place.folder / ".env").write_text("SUPABASE_URL=https://x.supabase.co\n")
+    nowhere = "http://127.0.0.1:9"
+    place.environ |= {"HTTP_PROXY": nowhere, "HTTPS_PROXY": nowhere, "ALL_PROXY": nowhere}
     async with place.daemon("--demo", ANTHROPIC_API_KEY="", TMPDIR=str(place.folder)) as daemon:
         assert "SIMULATED" in daemon.stdout
         assert f"{daemon.page}/" in daemon.stdout

@@ -72,22 +72,34 @@ async def test_what_is_not_finished_in_time_is_queued_again(place):
     assert (place.task(in_flight)["status"], place.task(in_flight)["attempts"]) == ("queued", 0)
 
 
-async def test_an_agent_that_ignores_all_asking_does_not_keep_the_daemon(idle_place):
-    idle_place.use_class(
-        """
+DEAF = """
 import asyncio
 
-class Deaf:
+class Agent:
     async def run_as_daemon(self, poll_interval):
         while True:
             try:
                 await asyncio.sleep(3600)
             except asyncio.CancelledError:
                 pass
-""",
-        "Deaf",
-    )
-    async with idle_place.daemon(WORKER_DRAIN_TIMEOUT="0.2") as daemon:
+"""
+
+BLOCKED = """
+import time
+
+class Agent:
+    async def run_as_daemon(self, poll_interval):
+        time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "isolation"), [(DEAF, "loop"), (DEAF, "thread"), (BLOCKED, "thread")]
+)
+async def test_an_agent_that_will_not_stop_does_not_keep_the_daemon(idle_place, source, isolation):
+    idle_place.use_class(source, "Agent")
+    options = {"WORKER_DRAIN_TIMEOUT": "0.2", "SOCIAL_MEDIA_AGENT_ISOLATION": isolation}
+    async with idle_place.daemon(**options) as daemon:
         await daemon.until_agent("social", "running")
         daemon.signal(signal.SIGTERM)
         assert await daemon.wait() == 0
