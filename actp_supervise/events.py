@@ -23,6 +23,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+__all__ = [
+    "ChildCrashed",
+    "ChildFailed",
+    "ChildFinished",
+    "ChildReady",
+    "ChildStalled",
+    "ChildStarted",
+    "ChildStopped",
+    "Event",
+    "EventStream",
+    "RestartLimitReached",
+    "RestartScheduled",
+    "StopOverdue",
+    "StopRequested",
+    "SupervisorStopped",
+]
+
 logger: Final = logging.getLogger("actp_supervise")
 
 

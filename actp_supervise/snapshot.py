@@ -44,7 +44,7 @@ class ChildSnapshot:
         elif self.uptime:
             facts.append(f"up {self.uptime:.1f} s")
         if self.restarts:
-            facts.append(f"{self.restarts} restarts")
+            facts.append(f"{self.restarts} restart{'s' if self.restarts > 1 else ''}")
         if self.last_error:
             facts.append(self.last_error.strip().rpartition("\n")[2])
         return f"{self.name}: {', '.join(facts)}"
