@@ -15,7 +15,7 @@ from actp_supervise.policies import affected, is_auto_shutdown, is_restarted
 backoffs = st.builds(
     Backoff,
     initial=st.floats(0, 1e6),
-    factor=st.floats(1, 1e3),
+    factor=st.just(1.0) | st.floats(1.001, 1e3),
     maximum=st.floats(0, 1e6),
     free_restarts=st.integers(0, 50),
 )
