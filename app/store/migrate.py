@@ -1,0 +1,74 @@
+"""Makes the tables and functions in a Supabase project's database, by a direct connection."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from app.store.protocol import StoreError, StoreUnavailable
+
+MIGRATIONS = Path(__file__).parents[2] / "supabase" / "migrations"
+
+WITHOUT_DB_URL = (
+    "SUPABASE_DB_URL is not set, so the tables cannot be made from here. Set it (in the Supabase "
+    "dashboard: Connect, Session pooler), or use the Supabase CLI: "
+    "supabase link --project-ref <ref> && supabase db push"
+)
+"""What `--migrate` has to say without an address."""
+
+
+def migrate(db_url: str) -> list[str]:
+    """Apply all of `supabase/migrations`, which may be done any number of times.
+
+    It blocks: for a command, not for the daemon.
+
+    Args:
+        db_url: A connection string of PostgreSQL, whose user owns the tables that exist.
+
+    Returns:
+        What to tell the operator, a line each: the files, and warnings of the database.
+
+    Raises:
+        StoreUnavailable: If the database cannot be reached. Each error is one line.
+        StoreError: If it refuses; then nothing of that file was done.
+    """
+    try:
+        import psycopg  # only a migration needs it
+    except ImportError as error:
+        raise StoreError("psycopg is not installed: pip install 'psycopg[binary]'") from error
+
+    try:
+        psycopg.conninfo.conninfo_to_dict(db_url)
+    except psycopg.ProgrammingError:
+        # Its message quotes the string, and with it the password.
+        raise StoreError(
+            "SUPABASE_DB_URL is no connection string; one looks like "
+            "postgresql://user:password@host:5432/postgres"
+        ) from None
+    told: list[str] = []
+
+    def tell(notice: psycopg.errors.Diagnostic) -> None:
+        if notice.severity_nonlocalized == "WARNING":
+            told.append(f"warning: {notice.message_primary}")
+
+    try:
+        # Without prepared statements, because Supabase's transaction pooler has none.
+        with psycopg.connect(db_url, connect_timeout=10, prepare_threshold=None) as db:
+            db.add_notice_handler(tell)
+            for path in sorted(MIGRATIONS.glob("*.sql")):
+                with db.transaction():
+                    # No parameters, so that a file may hold many statements.
+                    db.execute(path.read_bytes())
+                told.append(f"applied {path.name}")
+    except psycopg.OperationalError as error:
+        raise StoreUnavailable(f"SUPABASE_DB_URL: {_one_line(error)}") from error
+    except psycopg.Error as error:
+        hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
+        raise StoreError(f"the migration was refused: {_one_line(error)}{hint}") from error
+    return told
+
+
+def _one_line(error: Exception) -> str:
+    """Return the first line of an error, without the password that a driver may quote."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:...@", lines[0])
