@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
@@ -137,9 +137,16 @@ def _report(error: BaseException) -> int:
     return FAILED
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG, f"error: {message} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     known = ", ".join(spec.agent_id for spec in AGENT_SPECS)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m app.main",
         description="Runs the domain agents: supervised, scheduled, and with a page to look at.",
         epilog="Settings come from the environment and from .env; .env.example names them all. "

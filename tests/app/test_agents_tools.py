@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date  # noqa: TC003  (a tool is described by its hints)
+from datetime import date
 from functools import partial
 from typing import Annotated, Literal
 

@@ -107,6 +107,8 @@ async def test_daily_routine_jobs_registered(clock, start):
         "revenue.run_weekly_report": "Sun 20:00",
     }
     assert {job["timezone"] for job in scheduler.jobs()} == {"America/New_York"}
+    weekly = next(job for job in scheduler.jobs() if job["method"] == "run_weekly_report")
+    assert (weekly["schedule"], weekly["cron"]) == ("At 20:00 on Sunday", "0 20 * * 0")
 
 
 async def test_routines_run_at_their_times_in_the_workers_zone(clock, start, ran):
