@@ -323,7 +323,8 @@ class Dispatcher:
             heapq.heapreplace(self._heap, entry)
         else:
             heapq.heappush(self._heap, entry)
-            self._stale += old is not None
+            if old is not None:
+                self._note_stale()
         if job._due < self._wakes_at:
             self._wake_up()
 
@@ -331,6 +332,10 @@ class Dispatcher:
         if job._entry is None:
             return
         job._entry = None
+        self._note_stale()
+
+    def _note_stale(self) -> None:
+        """Count an entry that is no longer its job's; clear the heap when they are the most."""
         self._stale += 1
         if self._stale > 100 and self._stale > len(self._heap) / 2:
             self._heap[:] = [entry for entry in self._heap if entry[2]._entry is entry]
@@ -493,11 +498,16 @@ class Dispatcher:
                 if not child.stopping:
                     self._settle(firing, Outcome.MISSED, str(error))
                 continue
-            if firing.claimed and firing.missed is None:
-                self._admit(firing)
-            elif firing.claimed:
+            if not firing.claimed:
+                continue
+            if firing.missed is not None:
                 self._settle(firing, Outcome.MISSED, firing.missed)
                 await self._report(firing)
+            elif self.jobs.get(job.name) is not job:
+                self._settle(firing, Outcome.SKIPPED, "removed before it began")
+                await self._report(firing)
+            else:
+                self._admit(firing)
 
     def _is_too_late(self, firing: Firing) -> bool:
         return firing.job._why_missed(firing, self._now()) is not None

@@ -246,7 +246,7 @@ def latest_until(trigger: Trigger, moment: datetime, *, after: datetime) -> date
     if latest is None or _as_utc(latest) > high:
         return None
     low = _as_utc(latest)
-    while high - low > timedelta.resolution:
+    while low < high:
         middle = low + (high - low) // 2
         later = trigger.next_after(middle.astimezone(zone))
         if later is None or _as_utc(later) > _as_utc(moment):

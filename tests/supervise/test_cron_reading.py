@@ -171,6 +171,7 @@ def test_every_keeps_its_distance_whatever_the_clocks_do(start, seconds, count) 
 
 @given(start=starts(), expression=expressions(month=st.just("*")), hours=st.integers(1, 48))
 @settings(max_examples=100, deadline=None)
+@example((ZoneInfo("UTC"), datetime(1975, 2, 23, 0, 0, 0, 1, tzinfo=UTC)), "* * * * *", 2)
 def test_the_latest_moment_until_now_is_the_last_of_a_walk(start, expression, hours) -> None:
     zone, after = start
     trigger = AnyOf(Cron(expression, zone), Every(7200.0, after))

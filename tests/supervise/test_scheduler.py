@@ -444,7 +444,7 @@ async def test_a_job_may_add_change_and_remove_jobs_itself_too(autojump_clock) -
     assert desk.ran == ["01 05:01:10"]
 
 
-async def test_a_job_rescheduled_a_million_times_leaves_no_trace_in_the_heap(
+async def test_a_job_changed_ten_thousand_times_leaves_no_trace_in_the_heap(
     autojump_clock,
 ) -> None:
     desk = Desk("2026-03-01 05:00")
@@ -452,7 +452,9 @@ async def test_a_job_rescheduled_a_million_times_leaves_no_trace_in_the_heap(
         for n in range(100):
             scheduler.add(desk.job, trigger=Cron("0 6 * * *"), name=str(n))
         for n in range(10_000):
-            scheduler.reschedule(str(n % 100), Cron("0 6 * * *"))
+            scheduler.reschedule(str(50 + n % 2), Cron("0 6 * * *"))
+            scheduler.pause("20")
+            scheduler.resume("20")
         assert len(scheduler._dispatcher._heap) < 350
         await trio.sleep(2 * 3600)
     assert desk.ran == ["01 06:00"] * 100

@@ -146,6 +146,16 @@ async def test_a_job_that_is_new_makes_up_for_nothing(autojump_clock) -> None:
     assert await up(desk, journal, HOUR) == [("01 06:00", "succeeded")]
 
 
+async def test_what_is_to_run_is_claimed_before_what_was_missed(autojump_clock) -> None:
+    desk, journal = Desk("2026-03-01 05:00"), Journal()
+    await up(desk, journal, 1.5 * HOUR)
+    journal.delay = 1.0
+    await trio.sleep(4 * HOUR)
+    await up(desk, journal, 60)
+    assert desk.ran == ["01 06:00", "01 10:30:02"]  # last_fire, claim
+    assert [outcome for _, outcome in journal.rows()] == ["succeeded", *["missed"] * 3, "succeeded"]
+
+
 async def test_a_restart_in_the_minute_of_a_run_does_not_repeat_it(autojump_clock) -> None:
     desk, journal = Desk("2026-03-01 05:59"), MemoryJournal()
     await up(desk, journal, 61)
@@ -398,6 +408,32 @@ async def test_a_hanging_journal_does_not_hold_the_others_or_the_shutdown(autoju
         assert trio.current_time() - before <= 15.0
 
 
+async def test_waiting_for_a_journal_does_not_hold_the_shutdown(autojump_clock) -> None:
+    desk, journal = Desk("2026-03-01 05:59"), Journal()
+    async with desk.scheduler(journal=journal) as scheduler:
+        scheduler.add(desk.job, trigger=Cron("* * * * *"), name="job")
+        await trio.sleep(1)
+        journal.away = True
+        await trio.sleep(1000)
+        before = trio.current_time()
+        await scheduler.shutdown()
+        assert trio.current_time() == before
+
+
+async def test_a_moment_claimed_while_the_scheduler_stops_is_recorded_as_cancelled(
+    autojump_clock,
+) -> None:
+    desk, journal = Desk("2026-03-01 05:59"), Journal()
+    async with desk.scheduler(journal=journal) as scheduler:
+        job = scheduler.add(desk.job, trigger=Cron("0 6 * * *"), name="job")
+        await trio.sleep(1)
+        journal.delay = 2.0
+        await trio.sleep(60)  # the claim has a second to go
+    assert desk.ran == []
+    assert account(job) == [("01 06:00", "cancelled")]
+    assert journal.rows() == [("01 06:00", "cancelled")]
+
+
 async def test_last_fire_without_a_zone_is_not_believed(autojump_clock, caplog) -> None:
     desk, journal = Desk("2026-03-01 05:59"), Journal()
 
@@ -428,6 +464,9 @@ async def test_a_job_removed_or_paused_while_the_journal_is_asked_does_not_run(
         await trio.sleep(61)
         scheduler.remove("dropped")  # its claim is under way
         await trio.sleep(3600)
+        assert journal.rows("dropped") == [("01 06:00", "skipped")]
+        assert journal.rows("removed") == []
+        assert desk.ran == ["01 06:00:04"]
         assert account(scheduler["kept"]) == [("01 06:00", "succeeded")]
         assert account(scheduler["paused"]) == []
         scheduler.resume("paused")

@@ -233,6 +233,36 @@ async def test_a_run_that_is_replaced_may_end_its_work_in_time(autojump_clock) -
     assert desk.ran == ["01 05:01", "01 05:02:02"]
 
 
+async def test_a_run_that_ends_just_as_it_is_to_be_replaced_harms_nobody(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+    async with desk.scheduler() as scheduler:
+        job = scheduler.add(
+            desk.job, 60.0, trigger=Cron("* * * * *"), overlap=Overlap.REPLACE, name="job"
+        )
+        await trio.sleep(20 * 60 + 30)
+        assert {run.outcome for run in job.history} <= {"succeeded", "cancelled"}
+        assert len(job.history) + len(job.running) == 20
+    assert "child_crashed" not in {event.action for event in desk.events}
+
+
+async def test_a_run_by_hand_in_a_queue_is_not_coalesced(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+    runs = []
+    async with desk.scheduler() as scheduler, trio.open_nursery() as nursery:
+        scheduler.add(
+            desk.job, 150.0, trigger=Cron("1-3 5 * * *"), overlap=Overlap.QUEUE, name="job"
+        )
+
+        async def by_hand() -> None:
+            runs.append(await scheduler.run_now("job"))
+
+        await trio.sleep(90)
+        nursery.start_soon(by_hand)
+        await trio.sleep(3600)
+    assert [run.outcome for run in runs] == ["succeeded"]
+    assert desk.ran == ["01 05:01", "01 05:03:30", "01 05:06"]
+
+
 async def test_what_is_to_replace_a_slow_run_is_itself_replaced_by_the_next(autojump_clock) -> None:
     desk = Desk("2026-03-01 05:00")
     async with desk.scheduler(shutdown_timeout=90.0) as scheduler:

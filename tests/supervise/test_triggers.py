@@ -76,6 +76,23 @@ def test_a_wildcard_minute_in_a_skipped_hour_does_not_run_that_day() -> None:
     ]
 
 
+def test_a_rare_schedule_in_an_hour_that_comes_twice_runs_in_both_passes() -> None:
+    assert upcoming("*/30 1 1 11 *", "America/New_York", "2026-11-01T01:45", 3) == [
+        "2026-11-01T01:00:00-05:00",
+        "2026-11-01T01:30:00-05:00",
+        "2027-11-01T01:00:00-04:00",
+    ]
+
+
+def test_a_rare_schedule_on_the_far_side_of_a_change_of_clocks_is_on_time() -> None:
+    assert upcoming("*/30 2 9 3 *", "America/New_York", "2026-01-01T00:00", 1) == [
+        "2026-03-09T02:00:00-04:00"
+    ]
+    assert upcoming("*/30 0 2 11 *", "America/New_York", "2026-07-01T00:00", 1) == [
+        "2026-11-02T00:00:00-05:00"
+    ]
+
+
 def test_six_fields_keep_the_rules_of_five() -> None:
     assert upcoming("0 30 2 * * *", "America/New_York", "2026-03-07T12:00", 1) == [
         "2026-03-08T03:00:00-04:00"
