@@ -432,6 +432,7 @@ async def test_a_moment_claimed_while_the_scheduler_stops_is_recorded_as_cancell
     assert desk.ran == []
     assert account(job) == [("01 06:00", "cancelled")]
     assert journal.rows() == [("01 06:00", "cancelled")]
+    assert [event for event in desk.events if getattr(event, "error", None)] == []
 
 
 async def test_last_fire_without_a_zone_is_not_believed(autojump_clock, caplog) -> None:
@@ -471,6 +472,19 @@ async def test_a_job_removed_or_paused_while_the_journal_is_asked_does_not_run(
         assert account(scheduler["paused"]) == []
         scheduler.resume("paused")
         assert scheduler["paused"].next_run_time == at("2026-03-02 06:00")
+
+
+async def test_the_moments_of_a_removed_job_are_left_to_other_daemons(autojump_clock) -> None:
+    desk, journal = Desk("2026-03-01 05:00"), Journal()
+    async with desk.scheduler(journal=journal) as scheduler:
+        scheduler.add(desk.job, trigger=Cron("0 * * * *"), name="job")
+        await trio.sleep(1)
+        journal.delay = 1.0
+        desk.wall.step(4 * HOUR)
+        await trio.sleep(2.5)  # the claim of 09:00, then that of 06:00 and what became of it
+        scheduler.remove("job")
+        await trio.sleep(60)
+    assert journal.rows() == [("01 06:00", "missed"), ("01 09:00", "succeeded")]
 
 
 # Fires that a daemon died in.
