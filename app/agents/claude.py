@@ -119,7 +119,8 @@ class ModelCalls:
             await finish_anyway(client.close())
 
     async def _middleware(self, request: APIRequest, call_next: Any) -> AsyncAPIResponse[Any]:  # noqa: ANN401
-        if urlsplit(request.url).path != "/v1/messages":
+        # A gateway's address may have a path of its own in front.
+        if not urlsplit(request.url).path.endswith("/v1/messages"):
             plain: AsyncAPIResponse[Any] = await call_next(request)
             return plain
         if request.stream:
