@@ -110,7 +110,8 @@ class SimulatedClaude:
             check_headers(request.headers)
             if (request.method, path) == ("GET", "/v1/models"):
                 return json_response(_models(), request_id)
-            if (request.method, path) != ("POST", "/v1/messages"):
+            # A path in front is what a gateway's address has.
+            if request.method != "POST" or not path.endswith("/v1/messages"):
                 raise Refusal(status=404, message="Not Found")
             body = check_body(_parse(request.body), request.headers)
         except Refusal as refusal:

@@ -294,6 +294,16 @@ async def test_a_streamed_call_is_refused_since_it_would_have_no_price(at_work):
 # The budget.
 
 
+async def test_a_call_through_a_gateway_with_a_path_of_its_own_has_a_price(at_work, store):
+    at_work.url += "/gateway"
+    at_work.claude.plan(Reply(text="Done."))
+
+    await at_work.do()
+
+    (row,) = await store.costs(since=EPOCH)
+    assert row.cost_usd > 0
+
+
 async def test_a_spent_budget_pauses_the_agent_and_the_task_goes_back(at_work, store):
     await store.record_cost(cost("c1", 0.95))
     task_id = await at_work.add()
