@@ -122,7 +122,7 @@ async def open_postgres(
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
         shutil.chown(folder, "nobody")
         as_user = {"user": "nobody", "extra_groups": []}
-    folder.chmod(0o755)
+    folder.chmod(0o755)  # noqa: ASYNC240  (quick)
     initdb = (programs / "initdb", "--pgdata", folder / "data", "--username", "postgres")
     await trio.run_process(
         [
@@ -181,7 +181,7 @@ async def open_postgrest(postgres: Postgres, db_url: str, socket: Path) -> Async
         "PGRST_LOG_LEVEL": "crit",
     }
     log_path = socket.with_suffix(".log")
-    socket.unlink(missing_ok=True)
+    socket.unlink(missing_ok=True)  # noqa: ASYNC240  (quick)
     with log_path.open("wb") as log:
         async with _running([str(_postgrest_path())], log, signal.SIGTERM, env=environ):
             await _until(partial(_has_read_the_schema, socket), log_path)
@@ -249,7 +249,9 @@ class Gateway:
 async def open_gateway(gateway: Gateway) -> AsyncIterator[str]:
     """Serve a gateway for the time of the block; gives its address."""
     async with trio.open_nursery() as nursery:
-        (listener,) = await nursery.start(partial(trio.serve_tcp, host="127.0.0.1"), gateway.serve, 0)
+        (listener,) = await nursery.start(
+            partial(trio.serve_tcp, host="127.0.0.1"), gateway.serve, 0
+        )
         yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
         nursery.cancel_scope.cancel()
 
@@ -294,10 +296,10 @@ async def _running(
 
 async def _until(check: Callable[[], Awaitable[bool]], log: Path) -> None:
     with trio.move_on_after(STARTED_WITHIN):
-        while not await check():
+        while not await check():  # noqa: ASYNC110  (another program is waited for)
             await trio.sleep(0.02)
         return
-    raise RuntimeError(f"did not start: {log.read_text()}")
+    raise RuntimeError(f"did not start: {log.read_text()}")  # noqa: ASYNC240  (the end)
 
 
 async def _answers(postgres: Postgres) -> bool:
@@ -339,7 +341,7 @@ async def _run_until_stdin_ends() -> None:
             db_url = postgres.create("worker")
             migrate(db_url)
             async with open_project(postgres, db_url, folder) as project:
-                print(json.dumps({"folder": name, **asdict(project)}), flush=True)
+                print(json.dumps(asdict(project)), flush=True)
                 nursery.start_soon(_cancel_on_sigterm, nursery.cancel_scope)
                 async with trio.lowlevel.FdStream(os.dup(0)) as stdin:
                     while await stdin.receive_some():

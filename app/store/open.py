@@ -2,28 +2,66 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
+from typing import TYPE_CHECKING, Final
 
-from app.settings import SettingsError
+import trio
+
+from actp_supervise import Backoff
+from app.store.protocol import StoreUnavailable
 from app.store.sqlite import open_sqlite_store
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from app.settings import Settings
     from app.store.protocol import Store
+
+PATIENCE: Final = Backoff(initial=0.5, factor=2.0, maximum=15.0)
+"""How long a start waits between two tries while the store is away."""
 
 
 def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
     """Open the store that is configured, to be used in an ``async with``.
 
     Raises:
-        SettingsError: If that one is not there yet.
+        StoreUnavailable: From entering, if it cannot be reached just now.
         StoreError: From entering, if it cannot be opened: one line that says why.
     """
-    if settings.supabase_url is not None:
-        raise SettingsError(
-            "SUPABASE_URL is set, but the Supabase store is not there yet: unset it and "
-            "SUPABASE_SERVICE_ROLE_KEY, and SQLite is used"
-        )
-    return open_sqlite_store(settings.db_path)
+    if settings.supabase_url is None or settings.supabase_service_role_key is None:
+        return open_sqlite_store(settings.db_path)
+    # Takes most of a second to import.
+    from app.store.supabase import open_supabase_store
+
+    return open_supabase_store(settings.supabase_url, settings.supabase_service_role_key)
+
+
+@asynccontextmanager
+async def open_store_patiently(
+    settings: Settings, *, waiting: Callable[[StoreUnavailable, float], object]
+) -> AsyncIterator[Store]:
+    """Open the store that is configured, however long it is away. Raises as `open_store`.
+
+    Args:
+        settings: What is configured.
+        waiting: Told each time why and for how many seconds it waits.
+    """
+    async with AsyncExitStack() as stack:
+        yield await _enter_patiently(stack, settings, waiting)
+
+
+async def _enter_patiently(
+    stack: AsyncExitStack,
+    settings: Settings,
+    waiting: Callable[[StoreUnavailable, float], object],
+) -> Store:
+    for tries in count(1):
+        try:
+            return await stack.enter_async_context(open_store(settings))
+        except StoreUnavailable as error:
+            wait = PATIENCE.delay(tries)
+            waiting(error, wait)
+        await trio.sleep(wait)
+    raise AssertionError("unreachable: the count has no end")

@@ -60,6 +60,10 @@ class TaskStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+FINAL_STATUSES = (TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELLED)
+"""How a task may be finished."""
+
+
 class RunOutcome(StrEnum):
     """How a run of an agent ended."""
 

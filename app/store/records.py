@@ -7,17 +7,32 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from datetime import UTC, date, datetime
 from functools import cache
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from app.store.protocol import JSON, DomainTable, Row, StoreError, domain_columns
+from app.store.protocol import JSON, DomainTable, Query, Row, StoreError, domain_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 RowT = TypeVar("RowT")
+ValueT = TypeVar("ValueT")
+
+_LONGEST = 100 * 366 * 86_400.0
+
+
+def duration(seconds: float) -> float:
+    """Return a duration that a database can add to its time.
+
+    Raises:
+        ValueError: If it is negative, not finite, or longer than a century.
+    """
+    if not 0 <= seconds <= _LONGEST:
+        raise ValueError(f"a duration of {seconds} s: it must be between 0 and {_LONGEST:.0f} s")
+    return seconds
 
 
 def moment_text(moment: datetime) -> str:
@@ -36,14 +51,31 @@ def read_moment(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
+def clean(value: ValueT) -> ValueT:
+    """Replace what no database can hold in a text, also within lists and dicts.
+
+    NUL and halves of surrogate pairs, as a careless tool may hand on, become U+FFFD.
+    """
+    if isinstance(value, str):
+        return _UNHOLDABLE.sub("\ufffd", value)  # type: ignore[return-value]  # a str for a str
+    if isinstance(value, dict):
+        return {clean(key): clean(each) for key, each in value.items()}  # type: ignore[return-value]
+    if isinstance(value, list | tuple):
+        return [clean(each) for each in value]  # type: ignore[return-value]
+    return value
+
+
+_UNHOLDABLE = re.compile("[\0\ud800-\udfff]")
+
+
 def json_text(value: JSON) -> str:
-    """Write a value as strict JSON, which has no NaN.
+    """Write a value as strict JSON, which has no NaN, cleaned as by `clean`.
 
     Raises:
         StoreError: If it is not JSON.
     """
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return json.dumps(clean(value), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise StoreError(f"cannot be stored as JSON: {error}") from error
 
@@ -51,6 +83,11 @@ def json_text(value: JSON) -> str:
 def read_json(value: JSON) -> JSON:
     """Read JSON that came as text; what the driver has read already stays as it is."""
     return json.loads(value) if isinstance(value, str) else value
+
+
+def as_it_is(value: JSON) -> JSON:
+    """Read JSON that the driver has read already."""
+    return value
 
 
 def read_record(row_type: type[RowT], record: Mapping[str, Any]) -> RowT:
@@ -104,10 +141,7 @@ def write_domain_value(table: DomainTable, column: str, value: JSON | datetime) 
     Raises:
         StoreError: If the table has no such column, or the value is not of its kind.
     """
-    kind = domain_columns(table).get(column)
-    if kind is None:
-        known = ", ".join(domain_columns(table))
-        raise StoreError(f"{table} has no column {column!r}; it has {known}")
+    kind = _kind(table, column)
     if value is None:
         return None
     if kind == "json":
@@ -130,6 +164,39 @@ def write_domain_value(table: DomainTable, column: str, value: JSON | datetime) 
     raise StoreError(f"{table}.{column} takes {_KIND_IN_WORDS[kind]}, not {value!r:.80}")
 
 
+def write_domain_columns(table: DomainTable, values: Mapping[str, Any]) -> dict[str, JSON]:
+    """Turn what a caller sets in a row into what a database takes. Raises as the above."""
+    for column in ("id", "created_at", "updated_at"):
+        if column in values:
+            raise StoreError(f"{table}.{column} is set by the store")
+    return {column: write_domain_value(table, column, value) for column, value in values.items()}
+
+
+def check_query(table: DomainTable, query: Query) -> None:
+    """Check that a query asks for columns that are there and can be compared so.
+
+    The names are about to become part of a statement or an address.
+
+    Raises:
+        StoreError: If it does not.
+    """
+    _kind(table, query.order_by)
+    for column in query.equal:
+        if _kind(table, column) == "json":
+            raise StoreError(f"{table}.{column} holds JSON, which has no one form to compare")
+    for column in query.contains:
+        if _kind(table, column) != "text":
+            raise StoreError(f"{table}.{column} is no text that could contain one")
+
+
+def _kind(table: DomainTable, column: str) -> str:
+    kind = domain_columns(table).get(column)
+    if kind is None:
+        known = ", ".join(domain_columns(table))
+        raise StoreError(f"{table} has no column {column!r}; it has {known}")
+    return kind
+
+
 _KIND_IN_WORDS = {
     "text": "a text",
     "number": "a finite number",
@@ -138,8 +205,18 @@ _KIND_IN_WORDS = {
 }
 
 
-def read_domain_row(table: DomainTable, record: Mapping[str, Any]) -> Row:
-    """Make a domain table's row from a database's record."""
+def read_domain_row(
+    table: DomainTable,
+    record: Mapping[str, Any],
+    read_json: Callable[[Any], JSON] = read_json,
+) -> Row:
+    """Make a domain table's row from a database's record.
+
+    Args:
+        table: Whose row it is.
+        record: The columns by name.
+        read_json: Reads a column of JSON, which one database gives as text.
+    """
     readers: dict[str, Callable[[Any], Any]] = {
         "text": str,
         "number": float,

@@ -20,7 +20,10 @@ class TableReport:
     where: str
     """Where the tables should be, in words."""
     missing: Mapping[str, tuple[str, ...]]
-    """Table -> the columns it lacks, none for a table that is missing itself."""
+    """Table -> the columns it lacks, none for a table that is missing itself.
+
+    A function of the database is here as ``name()``; without it no agent can work.
+    """
 
     @property
     def complete(self) -> bool:
@@ -28,11 +31,13 @@ class TableReport:
         return not self.missing
 
     def lacking(self, tables: Iterable[str]) -> str | None:
-        """Say what of `tables` is missing; None if all of them are there.
+        """Say what of `tables` is missing, and every missing function; None if nothing is.
 
         The caller decides by it whether an agent that needs these tables can start.
         """
-        found = [self._in_words(table) for table in tables if table in self.missing]
+        functions = [name for name in self.missing if name.endswith("()")]
+        wanted = dict.fromkeys([*tables, *functions])
+        found = [self._in_words(name) for name in wanted if name in self.missing]
         return "; ".join(found) or None
 
     @property
@@ -45,6 +50,8 @@ class TableReport:
 
     def _in_words(self, table: str) -> str:
         columns = self.missing[table]
+        if table.endswith("()"):
+            return f"function {table} is missing"
         if not columns:
             return f"table {table} is missing"
         return f"table {table} lacks column{'s' * (len(columns) > 1)} {', '.join(columns)}"

@@ -10,15 +10,16 @@ import os
 import re
 import sqlite3
 from contextlib import ExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
 from app.store.protocol import StoreError, StoreUnavailable, TableMissing
+from app.store.records import clean
 from app.store.sqlite_schema import ensure_schema
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
     from pathlib import Path
 
 ResultT = TypeVar("ResultT")
@@ -177,6 +178,7 @@ def _connect(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
 def _connection(path: Path, opened: ExitStack) -> sqlite3.Connection:
     db = sqlite3.connect(
         path,
+        factory=_CleaningConnection,
         timeout=_BUSY_TIMEOUT,
         isolation_level=None,  # transactions are begun and ended by our own hand
         check_same_thread=False,  # a limiter lets in one thread at a time
@@ -186,6 +188,22 @@ def _connection(path: Path, opened: ExitStack) -> sqlite3.Connection:
     # SQLite's own `like` and `lower` know upper and lower case in ASCII only.
     db.create_function("casefold", 1, _casefold, deterministic=True)
     return db
+
+
+class _CleaningConnection(sqlite3.Connection):
+    """Binds texts that both stores can hold, in the one place through which all go."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:  # noqa: ANN401
+        return super().execute(sql, _cleaned(parameters))
+
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
+        return super().executemany(sql, map(_cleaned, parameters))
+
+
+def _cleaned(parameters: Any) -> Any:  # noqa: ANN401  (by name or in order, as sqlite3 takes them)
+    if isinstance(parameters, dict):
+        return {name: clean(value) for name, value in parameters.items()}
+    return [clean(value) for value in parameters]
 
 
 def _casefold(text: str | None) -> str | None:

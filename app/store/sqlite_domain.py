@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from app.store.protocol import JSON, DomainTable, Query, Row, StoreError, domain_columns
-from app.store.records import json_text, read_domain_row, write_domain_value
+from app.store.protocol import DomainTable, Query, Row, domain_columns
+from app.store.records import (
+    check_query,
+    json_text,
+    read_domain_row,
+    write_domain_columns,
+    write_domain_value,
+)
 from app.store.sqlite_schema import sql
 
 if TYPE_CHECKING:
@@ -22,13 +28,14 @@ class SqliteDomainTables:
 
     async def select(self, table: DomainTable, query: Query) -> list[Row]:
         """Return rows; unknown columns are a `StoreError`."""
+        check_query(table, query)
         conditions, values = _conditions(table, query)
         statement = sql(
             "select * from {table} {where} order by {order_by} {direction} nulls last,"
             " rowid {direction} limit ?",
             table=table,
             where="where " * bool(conditions) + " and ".join(conditions),
-            order_by=_known(table, query.order_by),
+            order_by=query.order_by,
             direction="desc" if query.descending else "asc",
         )
         values.append(max(0, query.limit))
@@ -77,38 +84,22 @@ def _conditions(table: DomainTable, query: Query) -> tuple[list[str], list[Any]]
     """Make the conditions and the values that they bind, in order."""
     conditions, values = [], []
     for column, value in query.equal.items():
-        if domain_columns(table).get(column) == "json":
-            raise StoreError(f"{table}.{column} holds JSON, which has no one form to compare")
-        conditions.append(f"{_known(table, column)} is ?")
-        values.append(_bound(table, column, value))
+        conditions.append(f"{column} is ?")
+        values.append(write_domain_value(table, column, value))
     for column, text in query.contains.items():
-        if domain_columns(table).get(column, "text") != "text":
-            raise StoreError(f"{table}.{column} is no text that could contain one")
-        conditions.append(f"instr(casefold({_known(table, column)}), ?)")
+        conditions.append(f"instr(casefold({column}), ?)")
         values.append(text.casefold())
     return conditions, values
 
 
 def _written(table: DomainTable, values: Mapping[str, Any]) -> dict[str, Any]:
-    for column in ("id", "created_at", "updated_at"):
-        if column in values:
-            raise StoreError(f"{table}.{column} is set by the store")
-    return {column: _bound(table, column, value) for column, value in values.items()}
-
-
-def _bound(table: DomainTable, column: str, value: JSON) -> JSON:
-    written = write_domain_value(table, column, value)
-    if written is not None and domain_columns(table)[column] == "json":
-        return json_text(written)
-    return written
-
-
-def _known(table: DomainTable, column: str) -> str:
-    """Return a column's name, which is about to become part of a statement, if there is such."""
-    if column not in domain_columns(table):
-        known = ", ".join(domain_columns(table))
-        raise StoreError(f"{table} has no column {column!r}; it has {known}")
-    return column
+    written = write_domain_columns(table, values)
+    return {
+        column: json_text(value)
+        if value is not None and domain_columns(table)[column] == "json"
+        else value
+        for column, value in written.items()
+    }
 
 
 def _rows(db: sqlite3.Connection, table: DomainTable, row_id: str) -> list[Row]:

@@ -12,6 +12,7 @@ from contextlib import closing
 from functools import cache
 
 from app.store.protocol import DomainTable, domain_columns
+from app.store.records import duration
 
 
 def sql(text: str, **parts: str) -> str:
@@ -37,12 +38,7 @@ def after(seconds: float) -> str:
     Raises:
         ValueError: If it is negative, or too long for SQLite's calendar.
     """
-    if not 0 <= seconds <= _LONGEST:
-        raise ValueError(f"a duration of {seconds} s: it must be between 0 and {_LONGEST:.0f} s")
-    return f"+{seconds:.3f} seconds"
-
-
-_LONGEST = 100 * 366 * 86_400.0
+    return f"+{duration(seconds):.3f} seconds"
 
 
 def before(seconds: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from app.store.protocol import Lease, TaskRow, TaskStatus
+from app.store.protocol import FINAL_STATUSES, Lease, TaskRow, TaskStatus
 from app.store.records import json_text, read_record
 from app.store.sqlite_schema import after, sql
 
@@ -140,8 +140,6 @@ _RETRY = """
     where id = :id and status in ('failed', 'cancelled')
 """
 
-_FINAL = (TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELLED)
-
 
 class SqliteTasks:
     """The verbs of the Store that are about tasks."""
@@ -254,7 +252,7 @@ class SqliteTasks:
         error: str | None = None,
     ) -> bool:
         """End a task as succeeded, failed or cancelled; False if the lease was lost."""
-        if status not in _FINAL:
+        if status not in FINAL_STATUSES:
             raise ValueError(f"a task cannot be finished as {status}")
         values = {
             "id": task_id,

@@ -89,7 +89,8 @@ create or replace function public.actp_agents() returns jsonb
 language sql stable set search_path = '' as $$
     select coalesce(jsonb_agg(
         to_jsonb(r) || jsonb_build_object(
-            'heartbeat_age', greatest(0, extract(epoch from now() - r.last_heartbeat))
+            'heartbeat_age', case when r.last_heartbeat is not null then
+                greatest(0, extract(epoch from now() - r.last_heartbeat)) end
         ) order by r.agent_id collate "C"
     ), '[]')
     from public.actp_agent_registry r

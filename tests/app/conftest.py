@@ -10,6 +10,7 @@ import pytest
 
 from app.store.protocol import Store
 from app.store.sqlite import open_sqlite_store
+from app.store.supabase import open_supabase_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,12 +18,32 @@ if TYPE_CHECKING:
 OpenStore = Callable[[], Awaitable[Store]]
 
 
-@pytest.fixture(params=["sqlite"])
+SUPABASE = pytest.param(
+    "supabase",
+    marks=pytest.mark.filterwarnings(
+        # What httpx leaves behind when a request is cancelled; it holds nothing.
+        "ignore:Async generator 'httpx._content.ByteStream:ResourceWarning"
+    ),
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the contract of the store on both kinds, and all else on the quicker one."""
+    if "database" in metafunc.fixturenames:
+        of_the_store = metafunc.module.__name__.startswith("test_store")
+        kinds = ["sqlite", SUPABASE] if of_the_store else ["sqlite"]
+        metafunc.parametrize("database", kinds, indirect=True)
+
+
+@pytest.fixture
 def database(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> Callable[[], AbstractAsyncContextManager[Store]]:
     """What opens a store on one new database of the kind under test."""
-    return lambda: open_sqlite_store(tmp_path / "store.db")
+    if request.param == "sqlite":
+        return lambda: open_sqlite_store(tmp_path / "store.db")
+    project = request.getfixturevalue("project")
+    return lambda: open_supabase_store(project.url, project.service_key)
 
 
 @pytest.fixture

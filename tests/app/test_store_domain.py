@@ -133,6 +133,31 @@ async def test_rows_are_selected_by_equality_and_text_in_an_order(store, query, 
     assert [row["id"] for row in await store.select(DomainTable.DEAL_LOG, query)] == ids
 
 
+async def test_a_search_for_what_no_database_holds_finds_what_took_its_place(store):
+    await store.insert(DomainTable.DEAL_LOG, "r\0", {"name": "a\0b", "notes": "\ud800"})
+    query = Query(equal={"id": "r\0", "notes": "\ud800"}, contains={"name": "A\0B"})
+    (row,) = await store.select(DomainTable.DEAL_LOG, query)
+    assert (row["id"], row["name"]) == ("r\ufffd", "a\ufffdb")
+    assert await store.update(DomainTable.DEAL_LOG, "r\0", {"stage": "won"}) is not None
+
+
+@pytest.mark.parametrize("tags", ["text", "1", [], {}, 5, [None], "null"])
+async def test_a_json_column_takes_any_json(store, tags):
+    row = await store.insert(DomainTable.VIRAL_TEMPLATES, "r1", {"tags": tags})
+    assert row["tags"] == tags
+
+
+@pytest.mark.parametrize(
+    "text", ["*", "\\", ".", "(", "***=", "a,b", '"', "null", "is.null", "&x=y"]
+)
+async def test_texts_of_a_query_are_plain_texts(store, text):
+    await store.insert(DomainTable.DEAL_LOG, "r1", {"name": "plain"})
+    await store.insert(DomainTable.DEAL_LOG, "r2", {"name": f"x{text}y", "stage": text})
+    for query in (Query(equal={"stage": text}), Query(contains={"name": text})):
+        rows = await store.select(DomainTable.DEAL_LOG, query)
+        assert [row["id"] for row in rows] == ["r2"]
+
+
 async def test_rows_are_selected_by_a_moment(store):
     await store.insert(DomainTable.DEAL_LOG, "r1", {"next_action_at": NOON})
     await store.insert(DomainTable.DEAL_LOG, "r2", {"next_action_at": NOON + timedelta(hours=1)})

@@ -64,10 +64,29 @@ async def test_texts_come_back_as_they_were(store):
     assert (await store.task("t1")).goal == goal
 
 
-async def test_a_text_that_is_no_unicode_is_refused(store):
-    with pytest.raises(StoreError):
-        await store.add_task("t1", "social", "half a \ud83d pair")
-    assert await store.tasks() == []
+UNHOLDABLE = "nul \0, half a \ud83d pair"
+HELD = "nul \ufffd, half a \ufffd pair"
+
+
+async def test_what_no_database_holds_in_a_text_is_replaced(store):
+    """A tool that hands on what it read must not lose the rest of it."""
+    await store.add_task("t1", "social", UNHOLDABLE, context={UNHOLDABLE: [UNHOLDABLE]})
+    await claim(store)
+    await store.finish_task(
+        "t1", "k1", TaskStatus.FAILED, result={"a": UNHOLDABLE}, error=UNHOLDABLE
+    )
+    task = await store.task("t1")
+    assert (task.goal, task.context, task.result, task.error) == (
+        HELD,
+        {HELD: [HELD]},
+        {"a": HELD},
+        HELD,
+    )
+
+
+async def test_a_backslash_before_what_looks_like_nul_stays(store):
+    task = await add(store, context={"path": "C:\\u0000", "text": "\\u0000"})
+    assert task.context == {"path": "C:\\u0000", "text": "\\u0000"}
 
 
 async def test_an_unknown_task_is_none(store):

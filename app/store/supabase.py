@@ -1,0 +1,316 @@
+"""The shared store: a Supabase project, which any number of daemons may use at once.
+
+Importing this takes most of a second, because supabase-py does: only where it is used.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from app.store.protocol import (
+    JSON,
+    AgentRegistration,
+    AgentRow,
+    CostEntry,
+    CostSum,
+    Effect,
+    EffectState,
+    Fire,
+    Memory,
+    RunOutcome,
+    RunRow,
+    Store,
+    StoreError,
+    ToolCall,
+    ToolStats,
+)
+from app.store.records import duration, moment_text, read_moment, read_record
+from app.store.supabase_connection import (
+    ANSWER_WITHIN,
+    SupabaseDatabase,
+    equal_to,
+    open_connection,
+)
+from app.store.supabase_domain import SupabaseDomainTables
+from app.store.supabase_errors import FunctionMissing, KeyRefused
+from app.store.supabase_schema import missing_in
+from app.store.supabase_tasks import SupabaseTasks
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from datetime import datetime
+    from typing import Any
+
+
+@asynccontextmanager
+async def open_supabase_store(
+    url: str, key: str, *, answer_within: float = ANSWER_WITHIN
+) -> AsyncIterator[SupabaseStore]:
+    """Open the store in a Supabase project, once the key is shown to be the service role's.
+
+    With another key every table would look empty, because row-level security hides its rows.
+
+    Args:
+        url: The project's address.
+        key: Its service role key, of the older kind or the newer (``sb_secret_...``).
+        answer_within: How many seconds one request may take.
+
+    Raises:
+        StoreUnavailable: If the project cannot be reached.
+        StoreError: If the key is refused: one line that says what to do.
+    """
+    async with open_connection(url, key, answer_within=answer_within) as database:
+        try:
+            await database.call("actp_now")
+        except KeyRefused as error:
+            raise StoreError(
+                "SUPABASE_SERVICE_ROLE_KEY is not the service role's key of this project "
+                f"(the anon key will not do): {error}"
+            ) from error
+        except FunctionMissing:
+            pass  # the check of the tables tells what is missing and how to make it
+        yield SupabaseStore(database)
+
+
+class SupabaseStore(SupabaseTasks, SupabaseDomainTables):
+    """The Store on Supabase. For use from Trio."""
+
+    def __init__(self, database: SupabaseDatabase) -> None:
+        self._db = database
+
+    # -- the store itself
+
+    async def aclose(self) -> None:
+        """Close connections. Safe to call twice."""
+        await self._db.aclose()
+
+    async def check_tables(self) -> dict[str, tuple[str, ...]]:
+        """Say what is missing: table -> its missing columns, empty for a whole missing table."""
+        return await missing_in(self._db)
+
+    async def ping(self) -> datetime:
+        """Return the database's time."""
+        return read_moment(await self._db.call("actp_now"))
+
+    @property
+    def where(self) -> str:
+        """Where the data is, in words for an operator."""
+        return self._db.where
+
+    # -- registry
+
+    async def register_agents(self, worker_id: str, agents: Sequence[AgentRegistration]) -> None:
+        """Upsert a row for every agent and set `last_seen`; an open restart request stays."""
+        await self._db.call(
+            "actp_register_agents",
+            worker_id=worker_id,
+            agents=[asdict(agent) for agent in agents],
+        )
+
+    async def set_status(self, agent_id: str, status: str, *, worker_id: str | None = None) -> None:
+        """Set an agent's status and `last_seen`."""
+        await self._db.call(
+            "actp_set_status", agent_id=agent_id, status=status, worker_id=worker_id
+        )
+
+    async def set_needs_restart(self, agent_id: str, *, value: bool) -> bool:
+        """Ask for a restart, or take the request back; False if no such agent is registered."""
+        return bool(await self._db.call("actp_set_needs_restart", agent_id=agent_id, value=value))
+
+    async def take_restart_requests(
+        self, agent_ids: Sequence[str], *, token: str | None = None
+    ) -> list[str]:
+        """Return those of `agent_ids` that are to be restarted; each request is returned once."""
+        taken = await self._db.call(
+            "actp_take_restart_requests", agent_ids=list(agent_ids), token=token
+        )
+        return sorted(taken)
+
+    async def record_heartbeat(self, agent_id: str, health: Mapping[str, Any]) -> None:
+        """Set `last_heartbeat`, `last_seen`, `health`; `last_heartbeat` of its open runs too."""
+        await self._db.call("actp_record_heartbeat", agent_id=agent_id, health=dict(health))
+
+    async def agents(self) -> list[AgentRow]:
+        """Return every registered agent, by agent_id."""
+        return [read_record(AgentRow, row) for row in await self._db.call("actp_agents")]
+
+    # -- daemons
+
+    async def register_worker(self, worker_id: str, instance: str) -> None:
+        """Make a daemon known. `instance` is new at every start, `worker_id` may stay."""
+        await self._db.call("actp_register_worker", worker_id=worker_id, instance=instance)
+
+    async def live_workers(self) -> list[tuple[str, str]]:
+        """Return (worker_id, instance) of all daemons that are not known to have ended."""
+        rows = await self._db.rows(
+            "actp_workers",
+            lambda rows: rows.filter("ended_at", "is", "null").order("seq"),
+            columns="worker_id, instance",
+            limit=_ALL,
+        )
+        return [(row["worker_id"], row["instance"]) for row in rows]
+
+    async def forget_worker(self, instance: str) -> None:
+        """Note that a daemon has ended, well or by a kill."""
+        await self._db.call("actp_forget_worker", instance=instance)
+
+    # -- runs of agents
+
+    async def start_run(self, run_id: str, agent_id: str, instance: str) -> None:
+        """Record that a run of an agent begins."""
+        await self._db.call("actp_start_run", id=run_id, agent_id=agent_id, instance=instance)
+
+    async def finish_run(
+        self, run_id: str, outcome: RunOutcome, *, error: str | None = None
+    ) -> None:
+        """Record how a run ended; the first answer stands."""
+        await self._db.call("actp_finish_run", id=run_id, outcome=outcome, error=error)
+
+    async def crash_ages(self, agent_id: str, *, within: float) -> list[float]:
+        """Return how many seconds ago each crash of the last `within` seconds was, newest first."""
+        ages = await self._db.call("actp_crash_ages", agent_id=agent_id, within=duration(within))
+        return [float(age) for age in ages]
+
+    async def runs(self, agent_id: str, *, limit: int = 20) -> list[RunRow]:
+        """Return an agent's runs, newest first."""
+        rows = await self._db.rows("actp_agent_runs", equal_to({"agent_id": agent_id}), limit=limit)
+        return [read_record(RunRow, row) for row in rows]
+
+    # -- what agents do
+
+    async def record_tool_call(self, call: ToolCall) -> None:
+        """Log a tool call."""
+        values = asdict(call)
+        del values["called_at"]
+        await self._db.call("actp_record_tool_call", call=values)
+
+    async def tool_calls(
+        self, *, agent_id: str | None = None, task_id: str | None = None, limit: int = 50
+    ) -> list[ToolCall]:
+        """Return logged calls, newest first."""
+        which = equal_to({"agent_id": agent_id, "task_id": task_id})
+        rows = await self._db.rows("actp_tool_call_log", which, limit=limit)
+        return [read_record(ToolCall, row) for row in rows]
+
+    async def tool_stats(self, agent_id: str, *, within: float = 86_400.0) -> list[ToolStats]:
+        """Return statistics by tool over the last `within` seconds, most called first."""
+        rows = await self._db.call("actp_tool_stats", agent_id=agent_id, within=duration(within))
+        return [read_record(ToolStats, row) for row in rows]
+
+    async def record_cost(self, entry: CostEntry, *, reservation: str | None = None) -> None:
+        """Log a usage; in the same step the budget reservation it settles is dropped."""
+        values = asdict(entry)
+        del values["created_at"]
+        await self._db.call("actp_record_cost", entry=values, reservation=reservation)
+
+    async def costs(self, *, since: datetime, agent_id: str | None = None) -> list[CostSum]:
+        """Return spend by agent, model and UTC day since a moment."""
+        rows = await self._db.call("actp_costs", since=moment_text(since), agent_id=agent_id)
+        return [read_record(CostSum, row) for row in rows]
+
+    async def reserve_budget(
+        self,
+        reservation: str,
+        agent_id: str,
+        *,
+        since: datetime,
+        limit: float,
+        amount: float,
+        lifetime: float,
+    ) -> bool:
+        """Set `amount` aside if spend, open reservations and it stay within `limit`."""
+        return bool(
+            await self._db.call(
+                "actp_reserve_budget",
+                id=reservation,
+                agent_id=agent_id,
+                since=moment_text(since),
+                limit=limit,
+                amount=amount,
+                lifetime=duration(lifetime),
+            )
+        )
+
+    async def release_budget(self, reservation: str) -> None:
+        """Drop a reservation whose call came to nothing."""
+        await self._db.call("actp_release_budget", id=reservation)
+
+    async def begin_effect(
+        self, key: str, *, agent_id: str, task_id: str | None, token: str | None = None
+    ) -> EffectState:
+        """Ask leave for an effect that must not happen twice, and note that it begins."""
+        found = await self._db.call(
+            "actp_begin_effect", key=key, agent_id=agent_id, task_id=task_id, token=token
+        )
+        return EffectState(state=Effect(found["state"]), result=found.get("result"))
+
+    async def finish_effect(self, key: str, result: JSON) -> None:
+        """Note that an effect happened, with what is to be answered if it is asked for again."""
+        await self._db.call("actp_finish_effect", key=key, result=result)
+
+    async def drop_effect(self, key: str) -> None:
+        """Note that an effect did not happen after all, so that it may be tried again."""
+        await self._db.call("actp_drop_effect", key=key)
+
+    # -- memory
+
+    async def remember(self, agent_id: str, key: str, value: str) -> None:
+        """Keep a value under a key; a known key is overwritten."""
+        await self._db.call("actp_remember", agent_id=agent_id, key=key, value=value)
+
+    async def recall(
+        self, agent_id: str, *, key: str | None = None, search: str | None = None, limit: int = 20
+    ) -> list[Memory]:
+        """Return memories by exact key, or whose key or value contains a text, newest first."""
+        rows = await self._db.call(
+            "actp_recall", agent_id=agent_id, key=key, search=search, limit=max(0, limit)
+        )
+        return [read_record(Memory, row) for row in rows]
+
+    async def forget(self, agent_id: str, key: str) -> bool:
+        """Drop a memory; False if there was none."""
+        return bool(await self._db.call("actp_forget", agent_id=agent_id, key=key))
+
+    # -- the scheduler's journal
+
+    async def claim_fire(self, job_name: str, scheduled_at: datetime, instance: str) -> bool:
+        """Claim one moment of one job; exactly one of several daemons gets True."""
+        return bool(
+            await self._db.call(
+                "actp_claim_fire",
+                job_name=job_name,
+                scheduled_at=moment_text(scheduled_at),
+                instance=instance,
+            )
+        )
+
+    async def finish_fire(
+        self, job_name: str, scheduled_at: datetime, outcome: str, error: str | None
+    ) -> None:
+        """Record how the run of a claimed moment ended."""
+        await self._db.call(
+            "actp_finish_fire",
+            job_name=job_name,
+            scheduled_at=moment_text(scheduled_at),
+            outcome=outcome,
+            error=error,
+        )
+
+    async def last_fire(self, job_name: str) -> datetime | None:
+        """Return the latest moment of a job that was claimed."""
+        fires = await self.fires(job_name, limit=1)
+        return fires[0].scheduled_at if fires else None
+
+    async def fires(self, job_name: str, *, limit: int = 20) -> list[Fire]:
+        """Return a job's fires, latest moment first."""
+        which = equal_to({"job_name": job_name}, newest_first="scheduled_at")
+        rows = await self._db.rows("actp_job_runs", which, limit=limit)
+        return [read_record(Fire, row) for row in rows]
+
+
+_ALL = 10_000
+
+if TYPE_CHECKING:
+    _keeps_the_protocol: type[Store] = SupabaseStore

@@ -1,0 +1,187 @@
+"""The connection to a Supabase project: one client, used from Trio alone.
+
+supabase-py runs under Trio as it is, but for its own retry, which is asyncio's: that is off, and
+ours repeats whatever may pass, because each verb of the store may be repeated.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import httpx
+import supabase
+import trio
+from postgrest import APIError
+
+from actp_supervise import Backoff
+from app.store.protocol import StoreError
+from app.store.records import clean, json_text
+from app.store.supabase_errors import (
+    PassingFault,
+    StrangeAnswer,
+    in_store_words,
+    refuse_strange_answers,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from postgrest import AsyncSelectRequestBuilder
+
+    from app.store.protocol import JSON
+
+ANSWER_WITHIN: Final = 10.0
+"""Seconds that one request may take in all."""
+
+CONNECT_WITHIN: Final = 5.0
+
+PATIENCE: Final = 3.0
+"""Seconds for which a call is repeated; whoever called can wait longer and call again."""
+
+RETRY: Final = Backoff(initial=0.1, factor=2.0, maximum=1.0)
+
+MAX_ROWS: Final = 1000
+"""Rows in one answer: Supabase's own limit, beyond which it cuts without a word."""
+
+
+class Request(Protocol):
+    """A request of supabase-py, ready to be sent."""
+
+    async def execute(self) -> Any:  # noqa: ANN401  (an answer with `data`)
+        """Send it."""
+
+
+class SupabaseDatabase:
+    """An open connection to a project."""
+
+    def __init__(
+        self, client: supabase.AsyncClient, http: httpx.AsyncClient, url: str, answer_within: float
+    ) -> None:
+        self.where = f"Supabase project {url}"
+        self._client = client
+        self._http = http
+        self._answer_within = answer_within
+        self._closed = False
+
+    async def call(self, function: str, **values: JSON) -> JSON:
+        """Call a function of the migrations; the names of its parameters begin with ``p_``.
+
+        Raises:
+            StoreUnavailable: If the project is away, or takes the key no more.
+            TableMissing: If a table, a column or the function is not there.
+            StoreError: If a value is not JSON, or the database refuses for another reason.
+        """
+        parameters = {f"p_{name}": value for name, value in values.items()}
+        json_text(parameters)  # refuses what is none
+        parameters = clean(parameters)
+        return await self.ask(lambda client: client.rpc(function, parameters))
+
+    async def rows(
+        self,
+        table: str,
+        refine: Callable[[AsyncSelectRequestBuilder], AsyncSelectRequestBuilder],
+        *,
+        columns: str = "*",
+        limit: int,
+    ) -> list[dict[str, Any]]:
+        """Read rows of a table, more than one answer may hold if need be. Raises as `call`.
+
+        Args:
+            table: Its name.
+            refine: Adds the conditions and the order.
+            columns: Those to read.
+            limit: How many rows at most.
+        """
+        rows: list[dict[str, Any]] = []
+        while len(rows) < limit:
+            first, last = len(rows), min(limit, len(rows) + MAX_ROWS) - 1
+            found = await self.ask(
+                lambda client, first=first, last=last: refine(
+                    client.table(table).select(columns)
+                ).range(first, last)
+            )
+            rows += found
+            if len(found) <= last - first:
+                break
+        return rows
+
+    async def ask(self, make: Callable[..., Request]) -> Any:  # noqa: ANN401  (the answer's data)
+        """Send the request that `make` makes of the client, again if it may help."""
+        deadline = trio.current_time() + PATIENCE
+        for tries in count(1):
+            try:
+                return await self._ask_once(make)
+            except PassingFault:
+                wait = RETRY.delay(tries)
+                if trio.current_time() + wait > deadline:
+                    raise
+            await trio.sleep(wait)
+        raise AssertionError("unreachable: the count has no end")
+
+    async def aclose(self) -> None:
+        """Close the connections. Safe to call twice."""
+        self._closed = True
+        await self._http.aclose()
+
+    async def _ask_once(self, make: Callable[..., Request]) -> Any:  # noqa: ANN401
+        if self._closed:
+            raise StoreError("the store is closed")
+        try:
+            # httpx's own time-outs are for each piece of an answer.
+            with trio.move_on_after(self._answer_within):
+                return (await make(self._client).execute()).data
+        except (APIError, StrangeAnswer, httpx.HTTPError, httpx.InvalidURL) as error:
+            raise in_store_words(error, self.where) from error
+        except RuntimeError as error:
+            if self._closed:  # while it was under way
+                raise StoreError("the store is closed") from error
+            raise
+        raise PassingFault(f"{self.where} did not answer within {self._answer_within:g} s")
+
+
+@asynccontextmanager
+async def open_connection(
+    url: str, key: str, *, answer_within: float = ANSWER_WITHIN
+) -> AsyncIterator[SupabaseDatabase]:
+    """Open a connection; nothing is sent yet.
+
+    Raises:
+        StoreError: If the address or the key cannot be one: one line that says why.
+    """
+    http = httpx.AsyncClient(
+        http2=False,  # supabase-py's default breaks after idling
+        timeout=httpx.Timeout(answer_within, connect=CONNECT_WITHIN),
+        limits=httpx.Limits(max_connections=20, max_keepalive_connections=10, keepalive_expiry=5.0),
+        event_hooks={"response": [refuse_strange_answers]},
+    )
+    options = supabase.AsyncClientOptions(
+        httpx_client=http,
+        postgrest_client_retry=False,
+        auto_refresh_token=False,
+        persist_session=False,
+    )
+    try:
+        try:
+            client = supabase.AsyncClient(url, key, options)
+        except (supabase.SupabaseException, ValueError) as error:
+            raise StoreError(f"SUPABASE_URL cannot be used: {error}") from error
+        yield SupabaseDatabase(client, http, url, answer_within)
+    finally:
+        with trio.CancelScope(shield=True), trio.move_on_after(2):
+            await http.aclose()
+
+
+def equal_to(
+    given: Mapping[str, str | None], *, newest_first: str = "seq"
+) -> Callable[[AsyncSelectRequestBuilder], AsyncSelectRequestBuilder]:
+    """Make what restricts rows to some values, leaving out those that are None."""
+
+    def refine(rows: AsyncSelectRequestBuilder) -> AsyncSelectRequestBuilder:
+        for column, value in given.items():
+            if value is not None:
+                rows = rows.filter(column, "eq", clean(value))
+        return rows.order(newest_first, desc=True)
+
+    return refine

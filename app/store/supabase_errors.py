@@ -1,0 +1,138 @@
+"""What Supabase answers when something is wrong, in the store's own words.
+
+The codes are those of PostgREST 12 and newer; where they differ, both are here. What does not come
+from PostgREST at all (a gateway's page, a half answer, no answer) is taken for "away just now".
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import httpx
+from postgrest import APIError
+
+from app.store.protocol import StoreError, StoreUnavailable, TableMissing
+
+if TYPE_CHECKING:
+    from postgrest.types import JSON
+
+_AWAY = (
+    "PGRST000",  # PostgREST reaches no database
+    "PGRST001",
+    "PGRST002",  # nor has read the schema
+    "PGRST003",  # all its connections are in use
+    "08",  # connection lost
+    "40001",  # serialization failure
+    "40P01",  # deadlock
+    "53",  # out of connections, memory, disk
+    "55P03",  # lock not available
+    "57",  # statement timeout, shutdown, starting up
+    "58",  # a file of the database cannot be read
+)
+"""Beginnings of codes that pass."""
+
+_KEY_REFUSED = ("PGRST301", "PGRST302", "PGRST303", "42501", "28")
+"""A bad or expired key, or a good one of a role that may not."""
+
+_MISSING = {
+    "42P01": "a table",
+    "PGRST205": "a table",
+    "42703": "a column",
+    "PGRST204": "a column",
+    "PGRST202": "a function",
+    "42883": "a function",
+}
+
+_TOO_MANY_REQUESTS = 429
+
+
+class PassingFault(StoreUnavailable):
+    """Away for what may be a moment: worth another try at once."""
+
+
+class KeyRefused(StoreUnavailable):
+    """The key is not taken, or is not the service role's."""
+
+
+class FunctionMissing(TableMissing):
+    """The migrations were not applied, or only older ones."""
+
+
+class StrangeAnswer(Exception):
+    """An answer that is not PostgREST's."""
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status = status
+        """The status of HTTP."""
+        self.text = text
+        super().__init__(status, text)
+
+
+async def refuse_strange_answers(response: httpx.Response) -> None:
+    """Look at each answer before supabase-py does, which would take any text for data.
+
+    Raises:
+        StrangeAnswer: If it is neither data nor an error with a code.
+    """
+    content = await response.aread()
+    try:
+        answer: JSON = json.loads(content) if content else None
+    except ValueError:
+        raise StrangeAnswer(response.status_code, response.text) from None
+    if response.is_success:
+        return
+    if not (isinstance(answer, dict) and answer.get("code")):
+        message = answer.get("message") if isinstance(answer, dict) else None
+        raise StrangeAnswer(response.status_code, str(message or ""))
+
+
+def in_store_words(error: Exception, where: str) -> StoreError:
+    """Turn an error of supabase-py or httpx into one of the store's.
+
+    Args:
+        error: What was raised.
+        where: Where the data is, for the message.
+    """
+    if isinstance(error, StrangeAnswer):
+        return _strange(error, where)
+    if isinstance(error, APIError):
+        return _refused(error, where)
+    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+        return StoreError(f"{where} cannot be asked: {error}")
+    if isinstance(error, httpx.HTTPError):
+        return PassingFault(f"{where} cannot be reached: {_named(error)}")
+    return StoreError(f"{where} cannot be asked: {_named(error)}")
+
+
+def _strange(error: StrangeAnswer, where: str) -> StoreError:
+    said = _short(error.text) or "nothing that makes sense"
+    message = f"{where} answered with status {error.status}: {said}"
+    if error.status in (401, 403):
+        return KeyRefused(message)
+    if error.status == _TOO_MANY_REQUESTS:
+        return StoreUnavailable(message)
+    return PassingFault(message)
+
+
+def _refused(error: APIError, where: str) -> StoreError:
+    code = str(error.code)
+    message = f"{code} {_short(error.message or '')}"
+    if code.startswith(_KEY_REFUSED):
+        return KeyRefused(f"{where} refused the key: {message}")
+    if code.startswith(_AWAY):
+        return PassingFault(f"{where} cannot be used just now: {message}")
+    if code in ("PGRST202", "42883"):
+        return FunctionMissing(f"{where} lacks a function: {message}")
+    if code in _MISSING:
+        return TableMissing(f"{where} lacks {_MISSING[code]}: {message}")
+    return StoreError(f"{where} refused: {message}")
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {_short(str(error))}".removesuffix(": ")
+
+
+def _short(text: str) -> str:
+    """Return a text in one line of bounded length: it may be a whole page of HTML."""
+    return " ".join(text[:2000].split())[:200]

@@ -1,0 +1,137 @@
+"""Is everything there in a Supabase project that the store uses?"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from app.store.protocol import TableMissing
+from app.store.sqlite_schema import expected_columns
+from app.store.supabase_errors import FunctionMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from app.store.supabase_connection import SupabaseDatabase
+
+FUNCTIONS: Final = (
+    "actp_add_task",
+    "actp_agents",
+    "actp_begin_effect",
+    "actp_cancel_task",
+    "actp_claim_fire",
+    "actp_claim_task",
+    "actp_costs",
+    "actp_count_tasks",
+    "actp_crash_ages",
+    "actp_drop_effect",
+    "actp_finish_effect",
+    "actp_finish_fire",
+    "actp_finish_run",
+    "actp_finish_task",
+    "actp_forget",
+    "actp_forget_worker",
+    "actp_hand_back",
+    "actp_now",
+    "actp_recall",
+    "actp_record_cost",
+    "actp_record_heartbeat",
+    "actp_record_tool_call",
+    "actp_register_agents",
+    "actp_register_worker",
+    "actp_release_budget",
+    "actp_release_task",
+    "actp_remember",
+    "actp_renew_task",
+    "actp_reserve_budget",
+    "actp_retry_task",
+    "actp_schema_check",
+    "actp_set_needs_restart",
+    "actp_set_status",
+    "actp_start_run",
+    "actp_take_restart_requests",
+    "actp_tool_stats",
+    "actp_worker_of",
+)
+"""What `supabase/migrations` makes."""
+
+_RELOADED_WITHIN: Final = 1.0
+"""Seconds that PostgREST may need to see what a migration has just made."""
+
+_COLUMN = re.compile(r"column (?:\w+\.)?\"?(\w+)\"? does not exist|'(\w+)' column")
+
+WITHOUT_SEQ: Final = frozenset(
+    {
+        "actp_agent_registry",
+        "actp_budget_reservations",
+        "actp_effects",
+        "actp_job_runs",
+        "anthropic_cost_log",
+    }
+)
+"""Tables that are never listed by age; the others have `seq`, the order of insertion."""
+
+
+def columns_in_use() -> dict[str, tuple[str, ...]]:
+    """Return table -> its columns: those of the embedded store, and the order of insertion."""
+    return {
+        table: (*columns, *(() if table in WITHOUT_SEQ else ("seq",)))
+        for table, columns in expected_columns().items()
+    }
+
+
+async def missing_in(db: SupabaseDatabase) -> dict[str, tuple[str, ...]]:
+    """Return what is missing: table -> columns, none for a whole table; functions as ``name()``."""
+    try:
+        found = await _schema(db)
+    except FunctionMissing:
+        probed = {
+            table: lacking
+            for table, columns in columns_in_use().items()
+            if (lacking := await _probe(db, table, columns)) is not None
+        }
+        return {**probed, "actp_schema_check()": ()}
+    missing: dict[str, tuple[str, ...]] = {}
+    for table, columns in columns_in_use().items():
+        present = found["tables"].get(table)
+        if present is None:
+            missing[table] = ()
+        elif lacking := _without(columns, present):
+            missing[table] = lacking
+    functions = _without(FUNCTIONS, found["functions"])
+    return {**missing, **{f"{function}()": () for function in functions}}
+
+
+async def _schema(db: SupabaseDatabase) -> dict[str, dict[str, list[str]]]:
+    found: dict[str, dict[str, list[str]]]
+    try:
+        found = await db.call("actp_schema_check")
+    except FunctionMissing:
+        await trio.sleep(_RELOADED_WITHIN)
+        found = await db.call("actp_schema_check")
+    return found
+
+
+async def _probe(
+    db: SupabaseDatabase, table: str, columns: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    """Ask for no row of a table; return its missing columns, none for all, None if all is there."""
+    lacking: tuple[str, ...] = ()
+    while columns:
+        try:
+            await db.ask(lambda client, left=columns: client.table(table).select(*left).limit(0))
+        except TableMissing as error:
+            named = _COLUMN.search(str(error))
+            if named is None:
+                return ()
+            lacking += (named[1] or named[2],)
+            columns = _without(columns, lacking)
+        else:
+            return lacking or None
+    return ()
+
+
+def _without(wanted: tuple[str, ...], present: Collection[str]) -> tuple[str, ...]:
+    return tuple(name for name in wanted if name not in present)

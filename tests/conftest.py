@@ -1,0 +1,52 @@
+"""A Supabase project for the tests that ask for one; started once, and only then."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from services import Project, why_missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def running_project() -> Iterator[Project]:
+    """A project with all migrations, for the whole session, whatever is in its tables."""
+    missing = why_missing()
+    if missing is not None:
+        if os.environ.get("REQUIRE_SERVICES") == "1":
+            pytest.fail(missing, pytrace=False)
+        pytest.skip(missing)
+    process = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("services.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is pytest's alone
+    )
+    with process:
+        told = process.stdout.readline()
+        if not told:
+            pytest.fail("the services did not start; run: python tests/services.py", pytrace=False)
+        yield Project(**json.loads(told))
+        process.stdin.close()  # which ends it
+        process.wait(timeout=30)
+
+
+@pytest.fixture
+def project(running_project: Project) -> Project:
+    """A project with all migrations and empty tables."""
+    with psycopg.connect(running_project.db_url) as db:
+        tables = db.execute(
+            "select string_agg(oid::regclass::text, ', ') from pg_class"
+            " where relnamespace = 'public'::regnamespace and relkind = 'r'"
+        ).fetchone()
+        db.execute(f"truncate {tables[0]} restart identity")
+    return running_project
