@@ -58,7 +58,10 @@ CLOCK_TOLERANCE: Final = 1.0
 RECOVERY_INTERVAL: Final = 60.0
 """Seconds between questions for moments that another daemon left unfinished."""
 
-BATCH: Final = 50
+LONGEST_MESSAGE: Final = 1000
+"""How many characters of an error's message are kept."""
+
+BATCH: Final = 100
 """How many jobs are dispatched before their runs, and everything else, get a turn."""
 
 
@@ -405,7 +408,8 @@ class Dispatcher:
             raise
         finally:
             self._settle(firing, outcome, reason, error=error)
-            self._start_waiting(job)
+            if job._waiting:
+                self._start_waiting(job)
             del error  # or it and this frame would keep each other alive
             if firing.claimed:
                 await self._report(firing)  # noqa: ASYNC102  (shields itself, for a bounded time)
@@ -463,8 +467,7 @@ class Dispatcher:
             job._running = tuple(other for other in job._running if other is not firing)
         text = None
         if error is not None:
-            line = f"{type(error).__name__}: {error}".partition("\n")[0]
-            reason = line if reason is None else f"{reason}: {line}"
+            reason = _one_line(error) if reason is None else f"{reason}: {_one_line(error)}"
             text = ErrorText(error)
         run = firing.run = Run(
             scheduled_at=firing.moment,
@@ -607,6 +610,15 @@ class Dispatcher:
 
 def _nothing() -> None:
     pass
+
+
+def _one_line(error: BaseException) -> str:
+    """Return what history and journal keep of an error, whatever its message is like."""
+    try:
+        message = str(error).partition("\n")[0][:LONGEST_MESSAGE]
+    except Exception:  # noqa: BLE001  (of the user's __str__)
+        message = "its message cannot be read"
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def _check_async_fn(fn: object) -> None:

@@ -215,6 +215,8 @@ class Job:
             time = moment.timestamp()
             if not time > after:
                 raise ValueError(f"trigger {self.trigger!r} answered with no later moment")
+            if not self._handled:
+                break
             spans = [high for low, high in self._handled if low < time <= high]
             if not spans:
                 break

@@ -123,7 +123,7 @@ class Cron(Trigger):
         return self._fields.next_moment(start, zone)
 
     def __str__(self) -> str:
-        words = self._fields.sim.explain()
+        words = CronSim(self.expression, datetime(2000, 1, 1, tzinfo=UTC)).explain()
         return words if self.timezone is None else f"{words} ({self.timezone})"
 
 
@@ -283,36 +283,46 @@ def check_trigger(value: object) -> None:
         raise TypeError(f"a trigger is a Cron, Every, At or AnyOf, not {value!r}")
 
 
-# An expression, read.
+# An expression, read. Its parts are shared by all expressions that have them.
 
 _kind_of_month = lru_cache(maxsize=None)(monthrange)
 
 
+class _Days:
+    """Which days three of the fields mean: day of month, month and day of week."""
+
+    __slots__ = ("_known", "_sim")
+
+    def __init__(self, sim: CronSim) -> None:
+        self._sim = sim
+        self._known: dict[tuple[int, int], tuple[int, ...]] = {}
+
+    def of(self, year: int, month: int) -> tuple[int, ...]:
+        """Return the days of a month that match; there are only 28 kinds of month."""
+        if month not in self._sim.months:
+            return ()
+        kind = _kind_of_month(year, month)
+        days = self._known.get(kind)
+        if days is None:
+            _, length = kind
+            dates = (date(year, month, day) for day in range(1, length + 1))
+            days = self._known[kind] = tuple(d.day for d in dates if self._sim.match_day(d))
+        return days
+
+
 class _Fields:
-    """What an expression means; shared by all triggers with that text."""
+    """What an expression means."""
 
-    __slots__ = (
-        "_answer",
-        "_days",
-        "at_fixed_times",
-        "hours",
-        "minutes",
-        "months",
-        "seconds",
-        "sim",
-        "text",
-    )
+    __slots__ = ("_answer", "at_fixed_times", "days", "hours", "minutes", "seconds", "text")
 
-    def __init__(self, parts: list[str], sim: CronSim) -> None:
+    def __init__(self, parts: list[str], days: _Days) -> None:
         self.text = " ".join(parts)
-        self.sim = sim
-        self.seconds = tuple(sorted(sim.seconds))
-        self.minutes = tuple(sorted(sim.minutes))
-        self.hours = tuple(sorted(sim.hours))
-        self.months = frozenset(sim.months)
-        minute, hour = sim.parts[1:3]
+        second, minute, hour = parts[:-3] if len(parts) == 6 else ["0", *parts[:-3]]
+        self.seconds = _numbers(Field.SECOND, second)
+        self.minutes = _numbers(Field.MINUTE, minute)
+        self.hours = _numbers(Field.HOUR, hour)
+        self.days = days
         self.at_fixed_times = not minute.startswith("*") and not hour.startswith("*")
-        self._days: dict[tuple[int, int], tuple[int, ...]] = {}
         self._answer: tuple[datetime, tzinfo, datetime | None] | None = None
 
     def next_moment(self, start: datetime, zone: tzinfo) -> datetime | None:
@@ -340,7 +350,7 @@ class _Fields:
         """Return the first match on a clock that shows later than `moment`, in the same zone."""
         start = moment + _SECOND
         year, month, zone = start.year, start.month, start.tzinfo
-        days = self._days_of(year, month)
+        days = self.days.of(year, month)
         index = bisect_left(days, start.day)
         if index < len(days) and days[index] == start.day:
             time = self._time_from(start.hour, start.minute, start.second)
@@ -354,21 +364,9 @@ class _Fields:
             year, month = (year, month + 1) if month < 12 else (year + 1, 1)
             if year > date.max.year:
                 break
-            days = self._days_of(year, month)
+            days = self.days.of(year, month)
             index = 0
         return None
-
-    def _days_of(self, year: int, month: int) -> tuple[int, ...]:
-        """Return the days of a month that match; there are only 28 kinds of month."""
-        if month not in self.months:
-            return ()
-        kind = _kind_of_month(year, month)
-        days = self._days.get(kind)
-        if days is None:
-            _, length = kind
-            dates = (date(year, month, day) for day in range(1, length + 1))
-            days = self._days[kind] = tuple(d.day for d in dates if self.sim.match_day(d))
-        return days
 
     def _time_from(self, hour: int, minute: int, second: int) -> tuple[int, int, int] | None:
         """Return the first time of day that matches, not before the one given."""
@@ -409,22 +407,39 @@ def _parse(expression: str) -> _Fields:
             f"cron expression {expression!r} has {len(parts)} fields; it needs 5, or 6 with "
             "seconds first"
         )
-    fields = []
     for kind, part, typed in zip(tuple(Field)[-len(parts) :], parts, text.split(), strict=True):
         try:
-            kind.parse(part)
-            fields.append(",".join(_without_idle_step(kind, term) for term in part.split(",")))
+            _checked(kind, part)
         except (CronSimError, ValueError):  # the latter from a number of thousands of digits
             name = kind.msg().removeprefix("Bad ")
             raise ValueError(f"bad {name} {typed!r} in cron expression {expression!r}") from None
     try:
-        sim = CronSim(" ".join(fields), datetime(2000, 1, 1, tzinfo=UTC))
+        days = _days(*parts[-3:])
     except CronSimError:
         raise ValueError(
             f"bad day-of-month {text.split()[-3]!r} in cron expression {expression!r}: "
             "its months have no such day"
         ) from None
-    return _Fields(parts, sim)
+    return _Fields(parts, days)
+
+
+@lru_cache(maxsize=4096)
+def _checked(kind: Field, part: str) -> str:
+    """Return a field as cronsim is to read it; `CronSimError` if it cannot."""
+    kind.parse(part)
+    return ",".join(_without_idle_step(kind, term) for term in part.split(","))
+
+
+@lru_cache(maxsize=4096)
+def _numbers(kind: Field, part: str) -> tuple[int, ...]:
+    return tuple(sorted(n for n in kind.parse(_checked(kind, part)) if isinstance(n, int)))
+
+
+@lru_cache(maxsize=1024)
+def _days(of_month: str, month: str, of_week: str) -> _Days:
+    parts = (_checked(Field.DAY, of_month), _checked(Field.MONTH, month))
+    text = f"0 0 {' '.join(parts)} {_checked(Field.DOW, of_week)}"
+    return _Days(CronSim(text, datetime(2000, 1, 1, tzinfo=UTC)))
 
 
 def _without_idle_step(kind: Field, term: str) -> str:

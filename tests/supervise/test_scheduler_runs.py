@@ -44,6 +44,28 @@ async def test_a_crash_is_recorded_and_stops_neither_the_job_nor_the_scheduler(
     assert desk.ran == ["01 06:00", "01 07:00"]
 
 
+async def test_of_an_error_one_line_of_bounded_length_is_kept(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+
+    class Unreadable(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    async def fails(error: Exception) -> None:
+        raise error
+
+    async with desk.scheduler() as scheduler:
+        for error in (ValueError("x" * 5000), ValueError(), ValueError("a\nb"), Unreadable()):
+            scheduler.add(fails, error, trigger=Cron("0 6 * * *"))
+        await trio.sleep(2 * 3600)
+        assert [job.last_run.error for job in scheduler.jobs] == [
+            "ValueError: " + "x" * 1000,
+            "ValueError",
+            "ValueError: a",
+            "Unreadable: its message cannot be read",
+        ]
+
+
 async def test_a_run_that_takes_longer_than_its_timeout_is_cancelled(autojump_clock) -> None:
     desk = Desk("2026-03-01 05:59")
     async with desk.scheduler() as scheduler:
