@@ -1,8 +1,12 @@
-"""The scheduler beside APScheduler 3, on one machine in one run.
+"""The scheduler beside APScheduler 3: each figure of both in one run, as a table and as JSON.
 
-``python benchmarks/scheduler.py [--quick]``. Each measurement runs in a process of its own,
-ours and theirs by turns, and the best of three is kept. APScheduler runs coroutine jobs on asyncio,
-its quickest way; its default, threads, is slower.
+    python benchmarks/scheduler.py [--quick] [--json FILE]
+
+Each measurement is a process of its own, so that no garbage of one disturbs the next; both sides
+take turns, and the best of three is kept (idling and memory are measured once). The ratio says how
+many times better ours is; below 1 it is worse. A herd is of daily cron jobs, with 55 different
+expressions, that fall due in the same second; a run's cost includes finding the next moment.
+APScheduler runs coroutine jobs on asyncio, its quickest way.
 """
 
 from __future__ import annotations
@@ -11,272 +15,308 @@ import argparse
 import asyncio
 import gc
 import json
+import logging
+import platform
+import resource
 import statistics
 import subprocess
 import sys
 import time
-import tracemalloc
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-import trio
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # runs from a checkout too
+BERLIN = ZoneInfo("Europe/Berlin")
+EXPRESSIONS = ("0 6 * * *", "*/5 * * * *", "0 11,15 * * MON-FRI", "30 2 1 * *", "0 20 * * SUN")
+PAIRS = tuple(combinations(range(1, 12), 2))
+START = datetime(2026, 1, 1, tzinfo=BERLIN)
 
-NEW_YORK = "America/New_York"
-EXPRESSIONS = ("0 6 * * *", "*/5 * * * *", "0 9 * * mon-fri", "0 0 29 2 *")
-
-late: list[float] = []
-
-
-async def job(due: float | None) -> None:
-    """What all jobs run: note how late it is."""
-    if due is not None:
-        late.append(time.time() - due)
+Figures = dict[str, float]
 
 
-def spread(count: int) -> list[str]:
-    """Return expressions of jobs spread over tomorrow, second by second."""
+def fields_far_away(number: int, count: int) -> dict[str, int]:
+    """Return the fields of a cron job that is due some time tomorrow, spread over the day."""
+    second = number * 86_400 // count
     day = (datetime.now(UTC) + timedelta(days=1)).day
-    seconds = [n * 86400 // count for n in range(count)]
-    return [f"{s % 60} {s // 60 % 60} {s // 3600} {day} * *" for s in seconds]
-
-
-def herd(due: datetime, count: int) -> list[str]:
-    """Return expressions of jobs that all fall due at one second; 59 are different."""
-    others = [second for second in range(60) if second != due.second]
-    return [f"{due.second},{others[n % 59]} {due.minute} {due.hour} * * *" for n in range(count)]
-
-
-# Both schedulers behind the same few functions.
-
-
-class Ours:
-    """actp_supervise on Trio."""
-
-    @staticmethod
-    def next_times(expression: str, count: int) -> float:
-        """Return the seconds that `count` fire times in a row take."""
-        from actp_supervise.cron import Cron
-
-        trigger = Cron(expression, NEW_YORK)
-        moment = datetime(2026, 1, 1, tzinfo=UTC)
-        begin = time.process_time()
-        for _ in range(count):
-            moment = trigger.next_after(moment)
-        return time.process_time() - begin
-
-    @staticmethod
-    def run(body: Callable[..., object]) -> None:
-        """Run a body with a scheduler, whose jobs it adds, and something to sleep with."""
-        from actp_supervise.cron import Cron, open_scheduler
-
-        async def main() -> None:
-            async with open_scheduler(timezone=ZoneInfo("UTC")) as scheduler:
-
-                def add(expression: str, name: str, due: float | None) -> None:
-                    scheduler.add(job, due, trigger=Cron(expression), name=name)
-
-                await trio.sleep(0.1)
-                await body(add, trio.sleep)
-                await scheduler.shutdown()
-
-        trio.run(main)
-
-
-class Theirs:
-    """APScheduler 3 on asyncio, jobs in memory."""
-
-    @staticmethod
-    def trigger(expression: str, timezone: str) -> object:
-        """Return the trigger for six fields; `from_crontab` reads only five."""
-        from apscheduler.triggers.cron import CronTrigger
-
-        names = ("second", "minute", "hour", "day", "month", "day_of_week")
-        fields = expression.split() if expression.count(" ") == 5 else ["0", *expression.split()]
-        return CronTrigger(**dict(zip(names, fields, strict=True)), timezone=timezone)
-
-    @staticmethod
-    def next_times(expression: str, count: int) -> float:
-        """Return the seconds that `count` fire times in a row take."""
-        trigger = Theirs.trigger(expression, NEW_YORK)
-        moment = datetime(2026, 1, 1, tzinfo=UTC)
-        begin = time.process_time()
-        for _ in range(count):
-            moment = trigger.get_next_fire_time(None, moment) + timedelta(microseconds=1)
-        return time.process_time() - begin
-
-    @staticmethod
-    def run(body: Callable[..., object]) -> None:
-        """Run a body with a scheduler, whose jobs it adds, and something to sleep with."""
-        from apscheduler.schedulers.asyncio import AsyncIOScheduler
-
-        async def main() -> None:
-            scheduler = AsyncIOScheduler(timezone="UTC")
-            scheduler.start()
-
-            def add(expression: str, name: str, due: float | None) -> None:
-                scheduler.add_job(
-                    job,
-                    Theirs.trigger(expression, "UTC"),
-                    args=(due,),
-                    id=name,
-                    misfire_grace_time=3600,
-                    coalesce=True,
-                )
-
-            await asyncio.sleep(0.1)
-            await body(add, asyncio.sleep)
-            scheduler.shutdown(wait=False)
-
-        asyncio.run(main())
-
-
-SIDES = {"ours": Ours, "theirs": Theirs}
-
-
-# Measurements. Each runs in a process of its own and returns named numbers.
-
-
-def measure_next(side: type, *, quick: bool) -> dict[str, float]:
-    """How many fire times a second, for several expressions."""
-    count = 500 if quick else 5000
     return {
-        f"next fire times of `{expression}`, per second": count / side.next_times(expression, count)
-        for expression in EXPRESSIONS
+        "second": second % 60,
+        "minute": second // 60 % 60,
+        "hour": second // 3600,
+        "day": day,
     }
 
 
-def measure_add(side: type, *, quick: bool) -> dict[str, float]:
-    """How long adding many jobs to a running scheduler takes."""
-    count = 10_000 if quick else 100_000
-    took = []
-
-    async def body(add: Callable[..., None], sleep: Callable[[float], object]) -> None:
-        expressions = spread(count)
-        begin = time.perf_counter()
-        for n, expression in enumerate(expressions):
-            add(expression, f"job {n}", None)
-        took.append(time.perf_counter() - begin)
-
-    side.run(body)
-    return {f"adding {count:,} jobs, seconds": took[0]}
+def months_of(due: datetime, number: int) -> str:
+    """Return a field that holds the month of `due` and two of the 11 others."""
+    first, second = PAIRS[number % len(PAIRS)]
+    return ",".join(str((due.month - 1 + step) % 12 + 1) for step in (0, first, second))
 
 
-def measure_memory(side: type, *, quick: bool) -> dict[str, float]:
-    """How many bytes a job takes, by Python's own count."""
-    count = 2_000 if quick else 20_000
-    sizes = []
+def rss() -> int:
+    """Return how many bytes of memory this process has."""
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    async def body(add: Callable[..., None], sleep: Callable[[float], object]) -> None:
-        add("0 0 0 1 1 *", "first", None)
-        expressions = spread(count)
+
+def cpu() -> float:
+    """Return the processor seconds that this process has used."""
+    return time.process_time()
+
+
+def summary(due: datetime, started: list[float], cpu_used: float) -> Figures:
+    """Return the figures of a herd of jobs that was due at one moment."""
+    late = sorted(moment - due.timestamp() for moment in started)
+    return {
+        "late_median_ms": statistics.median(late) * 1e3,
+        "late_p99_ms": late[int(len(late) * 0.99)] * 1e3,
+        "cpu_us_per_run": cpu_used / len(late) * 1e6,
+    }
+
+
+# Ours.
+
+
+def ours_next(count: int) -> Figures:
+    from actp_supervise import Cron
+
+    triggers = [Cron(expression, "Europe/Berlin") for expression in EXPRESSIONS]
+    began = time.perf_counter()
+    for trigger in triggers:
+        moment = START
+        for _ in range(count):
+            found = trigger.next_after(moment)
+            assert found is not None
+            moment = found
+    return {"per_second": count * len(triggers) / (time.perf_counter() - began)}
+
+
+def ours_jobs(count: int, idle: float) -> Figures:
+    import trio
+
+    from actp_supervise import Cron, open_scheduler
+
+    async def job() -> None:
+        pass
+
+    async def main() -> Figures:
+        async with open_scheduler(timezone="UTC") as scheduler:
+            gc.collect()
+            memory, began = rss(), time.perf_counter()
+            for number in range(count):
+                fields = fields_far_away(number, count)
+                trigger = Cron("{second} {minute} {hour} {day} * *".format(**fields))
+                scheduler.add(job, name=f"job-{number}", trigger=trigger)
+            seconds = time.perf_counter() - began
+            gc.collect()
+            figures = {"add_us": seconds / count * 1e6, "bytes": (rss() - memory) / count}
+            await trio.sleep(1)
+            used = cpu()
+            await trio.sleep(idle)
+            figures["idle_cpu_ms"] = (cpu() - used) * 1e3
+            await scheduler.shutdown()
+        return figures
+
+    return trio.run(main)
+
+
+def ours_herd(count: int) -> Figures:
+    import trio
+
+    from actp_supervise import Cron, open_scheduler
+
+    started: list[float] = []
+    done = trio.Event()
+
+    async def job() -> None:
+        started.append(time.time())
+        if len(started) == count:
+            done.set()
+
+    async def main() -> Figures:
+        async with open_scheduler(timezone="UTC") as scheduler:
+            due = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=4 + count // 10_000)
+            for number in range(count):
+                daily = f"{due.second} {due.minute} {due.hour} * {months_of(due, number)} *"
+                trigger = Cron(daily)
+                scheduler.add(job, name=f"job-{number}", trigger=trigger, misfire_grace=None)
+            gc.collect()
+            await trio.sleep((due - datetime.now(UTC)).total_seconds() - 0.5)
+            used = cpu()
+            await done.wait()
+            await scheduler.shutdown()
+            return summary(due, started, cpu() - used)
+
+    return trio.run(main)
+
+
+# APScheduler's.
+
+
+def theirs_next(count: int) -> Figures:
+    from apscheduler.triggers.cron import CronTrigger
+
+    triggers = [CronTrigger.from_crontab(text, timezone=BERLIN) for text in EXPRESSIONS]
+    began = time.perf_counter()
+    for trigger in triggers:
+        moment, previous = START, None
+        for _ in range(count):
+            previous = trigger.get_next_fire_time(previous, moment)
+            moment = previous
+    return {"per_second": count * len(triggers) / (time.perf_counter() - began)}
+
+
+def theirs_jobs(count: int, idle: float) -> Figures:
+    from apscheduler.schedulers.asyncio import AsyncIOScheduler
+    from apscheduler.triggers.cron import CronTrigger
+
+    async def job() -> None:
+        pass
+
+    async def main() -> Figures:
+        scheduler = AsyncIOScheduler(timezone="UTC")
+        scheduler.start()
         gc.collect()
-        tracemalloc.start()
-        for n, expression in enumerate(expressions):
-            add(expression, f"job {n}", None)
-        await sleep(0.1)
+        memory, began = rss(), time.perf_counter()
+        for number in range(count):
+            trigger = CronTrigger(**fields_far_away(number, count), timezone="UTC")
+            scheduler.add_job(job, trigger, id=f"job-{number}")
+        seconds = time.perf_counter() - began
         gc.collect()
-        sizes.append(tracemalloc.get_traced_memory()[0] / count)
+        figures = {"add_us": seconds / count * 1e6, "bytes": (rss() - memory) / count}
+        await asyncio.sleep(1)
+        used = cpu()
+        await asyncio.sleep(idle)
+        figures["idle_cpu_ms"] = (cpu() - used) * 1e3
+        scheduler.shutdown(wait=False)
+        return figures
 
-    side.run(body)
-    return {"memory per job, bytes": sizes[0]}
+    return asyncio.run(main())
 
 
-def measure_dispatch(side: type, *, quick: bool, count: int) -> dict[str, float]:
-    """How late runs are, and what they cost, if many fall due in the same second."""
-    result = {}
+def theirs_herd(count: int) -> Figures:
+    from apscheduler.schedulers.asyncio import AsyncIOScheduler
+    from apscheduler.triggers.cron import CronTrigger
 
-    async def body(add: Callable[..., None], sleep: Callable[[float], object]) -> None:
-        pause = 1 + count * 150e-6  # to add them all before they are due
-        due = datetime.fromtimestamp(int(time.time() + pause) + 1, UTC)
-        for n, expression in enumerate(herd(due, count)):
-            add(expression, f"job {n}", due.timestamp())
-        await sleep(due.timestamp() - 0.2 - time.time())
+    started: list[float] = []
+
+    async def main() -> Figures:
+        done = asyncio.Event()
+
+        async def job() -> None:
+            started.append(time.time())
+            if len(started) == count:
+                done.set()
+
+        scheduler = AsyncIOScheduler(timezone="UTC")
+        scheduler.start(paused=True)
+        due = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=4 + count // 1_000)
+        for number in range(count):
+            trigger = CronTrigger(
+                month=months_of(due, number),
+                hour=due.hour,
+                minute=due.minute,
+                second=due.second,
+                timezone="UTC",
+            )
+            scheduler.add_job(job, trigger, id=f"job-{number}", misfire_grace_time=None)
+        scheduler.resume()
         gc.collect()
-        begin = time.process_time()
-        while len(late) < count:
-            await sleep(0.25)
-        cuts = statistics.quantiles(late, n=100)
-        result[f"{count:,} jobs due at once: median lateness, ms"] = cuts[49] * 1000
-        result[f"{count:,} jobs due at once: 99th percentile, ms"] = cuts[98] * 1000
-        result[f"{count:,} jobs due at once: CPU, ms"] = (time.process_time() - begin) * 1000
+        await asyncio.sleep((due - datetime.now(UTC)).total_seconds() - 0.5)
+        used = cpu()
+        await done.wait()
+        scheduler.shutdown(wait=False)
+        return summary(due, started, cpu() - used)
 
-    side.run(body)
-    return result
+    return asyncio.run(main())
 
 
-def measure_idle(side: type, *, quick: bool) -> dict[str, float]:
-    """What a minute costs in which none of many jobs is due."""
-    count, minute = (10_000, 5.0) if quick else (100_000, 60.0)
-    cost = []
-
-    async def body(add: Callable[..., None], sleep: Callable[[float], object]) -> None:
-        for n, expression in enumerate(spread(count)):
-            add(expression, f"job {n}", None)
-        await sleep(1.0)
-        gc.collect()
-        begin = time.process_time()
-        await sleep(minute)
-        cost.append((time.process_time() - begin) * 1000)
-
-    side.run(body)
-    return {f"{minute:.0f} idle seconds with {count:,} jobs: CPU, ms": cost[0]}
-
-
-MEASUREMENTS: dict[str, Callable[..., dict[str, float]]] = {
-    "next": measure_next,
-    "add": measure_add,
-    "memory": measure_memory,
-    "dispatch-1000": partial(measure_dispatch, count=1_000),
-    "dispatch-10000": partial(measure_dispatch, count=10_000),
-    "idle": measure_idle,
+MEASURES: dict[str, Callable[..., Figures]] = {
+    "ours_next": ours_next,
+    "ours_jobs": ours_jobs,
+    "ours_herd": ours_herd,
+    "theirs_next": theirs_next,
+    "theirs_jobs": theirs_jobs,
+    "theirs_herd": theirs_herd,
 }
-MORE_IS_BETTER = "per second"
 
 
-def measure(side: str, name: str, *, quick: bool) -> dict[str, float]:
-    """Run one measurement in a process of its own."""
-    command = [sys.executable, __file__, "--one", side, name, *(["--quick"] if quick else [])]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    numbers: dict[str, float] = json.loads(done.stdout)
-    return numbers
+def measure(name: str, *numbers: float) -> Figures:
+    """Take a measurement in a process of its own."""
+    command = [sys.executable, __file__, "--measure", name, *(f"{n:g}" for n in numbers)]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+    figures: Figures = json.loads(answer.stdout)
+    return figures
 
 
-def compare(name: str, *, quick: bool) -> None:
-    """Run one measurement for both by turns, and print its rows."""
-    rounds = 1 if quick or name in {"idle", "memory"} else 3
-    best: dict[str, dict[str, float]] = {side: {} for side in SIDES}
+def both(name: str, *numbers: float, rounds: int) -> tuple[Figures, Figures]:
+    """Take a measurement of both sides by turns; return the best figures of each."""
+    ours: Figures = {}
+    theirs: Figures = {}
     for _ in range(rounds):
-        for side, kept in best.items():
-            for row, value in measure(side, name, quick=quick).items():
-                choose = max if MORE_IS_BETTER in row else min
-                kept[row] = choose(kept.get(row, value), value)
-    for row, ours in best["ours"].items():
-        theirs = best["theirs"][row]
-        times = ours / theirs if MORE_IS_BETTER in row else theirs / ours
-        print(f"| {row} | {ours:,.1f} | {theirs:,.1f} | {times:.1f} |", flush=True)
+        for side, best in (("ours", ours), ("theirs", theirs)):
+            for figure, value in measure(f"{side}_{name}", *numbers).items():
+                choose = max if figure == "per_second" else min
+                best[figure] = choose(best.get(figure, value), value)
+    return ours, theirs
+
+
+def compare(*, quick: bool) -> list[dict[str, object]]:
+    """Take all measurements of both, and put them side by side."""
+    nexts, jobs, idle = (2_000, 10_000, 5) if quick else (20_000, 100_000, 60)
+    rounds = 1 if quick else 3
+    rows: list[dict[str, object]] = []
+
+    def row(what: str, ours: float, theirs: float, *, more_is_better: bool = False) -> None:
+        ratio = ours / theirs if more_is_better else theirs / max(ours, 1e-9)
+        rows.append({"what": what, "ours": ours, "apscheduler": theirs, "times_better": ratio})
+
+    ours, theirs = both("next", nexts, rounds=rounds)
+    what = "next fire times per second"
+    row(what, ours["per_second"], theirs["per_second"], more_is_better=True)
+    ours, theirs = both("jobs", jobs, idle, rounds=1)
+    row(f"add one of {jobs:,} jobs, us", ours["add_us"], theirs["add_us"])
+    row("memory of a job, bytes", ours["bytes"], theirs["bytes"])
+    what = f"idle CPU with {jobs:,} jobs over {idle} s, ms"
+    row(what, ours["idle_cpu_ms"], theirs["idle_cpu_ms"])
+    for herd in (1_000, 10_000):
+        ours, theirs = both("herd", herd, rounds=rounds)
+        due = f"{herd:,} due in one second: "
+        row(f"{due}late, median, ms", ours["late_median_ms"], theirs["late_median_ms"])
+        row(f"{due}late, 99th, ms", ours["late_p99_ms"], theirs["late_p99_ms"])
+        row(f"{due}CPU of a run, us", ours["cpu_us_per_run"], theirs["cpu_us_per_run"])
+    return rows
 
 
 def main() -> None:
-    """Print a table of all measurements."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="fewer jobs, less time, more noise")
-    parser.add_argument("--one", nargs=2, metavar=("SIDE", "NAME"), help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="smaller numbers, half a minute")
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        side, name = options.one
-        print(json.dumps(MEASUREMENTS[name](SIDES[side], quick=options.quick)))
+    if options.measure:
+        logging.disable()
+        name, *numbers = options.measure
+        values = [float(number) if "." in number else int(float(number)) for number in numbers]
+        print(json.dumps(MEASURES[name](*values)))
         return
-    print("| | actp_supervise | APScheduler 3 | times better |\n|---|---|---|---|", flush=True)
-    for name in MEASUREMENTS:
-        compare(name, quick=options.quick)
+    rows = compare(quick=options.quick)
+    print(f"{'':48}{'ours':>12}{'APScheduler':>14}{'times better':>14}")
+    for row in rows:
+        ours, theirs, ratio = row["ours"], row["apscheduler"], row["times_better"]
+        print(f"{row['what']:48}{ours:>12,.1f}{theirs:>14,.1f}{ratio:>14.1f}")
+    report = {"python": platform.python_version(), "quick": options.quick, "rows": rows}
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    else:
+        print(json.dumps(report))
 
 
 if __name__ == "__main__":
