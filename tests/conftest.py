@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from services import Project, why_missing
+from services import Postgres, Project, why_missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,3 +51,20 @@ def project(running_project: Project) -> Project:
         ).fetchone()
         db.execute(f"truncate {tables[0]} restart identity")
     return running_project
+
+
+@pytest.fixture
+def postgres(running_project: Project) -> Postgres:
+    """The server on which `running_project` is."""
+    return Postgres(Path(running_project.socket).parent)
+
+
+@pytest.fixture
+def new_database(postgres: Postgres) -> Iterator[str]:
+    """The address of a database without any of our tables."""
+    name = f"own{next(_numbers)}"
+    yield postgres.create(name)
+    postgres.drop(name)
+
+
+_numbers = count()

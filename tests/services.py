@@ -92,6 +92,10 @@ class Postgres:
             db.execute(PRIVILEGES)
         return self.url(database)
 
+    def drop(self, database: str) -> None:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as db:
+            db.execute(f'drop database "{database}" with (force)')
+
 
 @dataclass(frozen=True)
 class Project:

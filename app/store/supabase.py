@@ -29,6 +29,7 @@ from app.store.protocol import (
 from app.store.records import duration, moment_text, read_moment, read_record
 from app.store.supabase_connection import (
     ANSWER_WITHIN,
+    PATIENCE,
     SupabaseDatabase,
     equal_to,
     open_connection,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_supabase_store(
-    url: str, key: str, *, answer_within: float = ANSWER_WITHIN
+    url: str, key: str, *, answer_within: float = ANSWER_WITHIN, patience: float = PATIENCE
 ) -> AsyncIterator[SupabaseStore]:
     """Open the store in a Supabase project, once the key is shown to be the service role's.
 
@@ -56,12 +57,15 @@ async def open_supabase_store(
         url: The project's address.
         key: Its service role key, of the older kind or the newer (``sb_secret_...``).
         answer_within: How many seconds one request may take.
+        patience: For how many seconds a call is repeated while the project is away.
 
     Raises:
         StoreUnavailable: If the project cannot be reached.
         StoreError: If the key is refused: one line that says what to do.
     """
-    async with open_connection(url, key, answer_within=answer_within) as database:
+    async with open_connection(
+        url, key, answer_within=answer_within, patience=patience
+    ) as database:
         try:
             await database.call("actp_now")
         except KeyRefused as error:

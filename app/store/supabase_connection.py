@@ -57,12 +57,19 @@ class SupabaseDatabase:
     """An open connection to a project."""
 
     def __init__(
-        self, client: supabase.AsyncClient, http: httpx.AsyncClient, url: str, answer_within: float
+        self,
+        client: supabase.AsyncClient,
+        http: httpx.AsyncClient,
+        url: str,
+        *,
+        answer_within: float,
+        patience: float,
     ) -> None:
         self.where = f"Supabase project {url}"
         self._client = client
         self._http = http
         self._answer_within = answer_within
+        self._patience = patience
         self._closed = False
 
     async def call(self, function: str, **values: JSON) -> JSON:
@@ -109,7 +116,7 @@ class SupabaseDatabase:
 
     async def ask(self, make: Callable[..., Request]) -> Any:  # noqa: ANN401  (the answer's data)
         """Send the request that `make` makes of the client, again if it may help."""
-        deadline = trio.current_time() + PATIENCE
+        deadline = trio.current_time() + self._patience
         for tries in count(1):
             try:
                 return await self._ask_once(make)
@@ -143,9 +150,9 @@ class SupabaseDatabase:
 
 @asynccontextmanager
 async def open_connection(
-    url: str, key: str, *, answer_within: float = ANSWER_WITHIN
+    url: str, key: str, *, answer_within: float, patience: float
 ) -> AsyncIterator[SupabaseDatabase]:
-    """Open a connection; nothing is sent yet.
+    """Open a connection; nothing is sent yet. For the arguments see `open_supabase_store`.
 
     Raises:
         StoreError: If the address or the key cannot be one: one line that says why.
@@ -165,9 +172,9 @@ async def open_connection(
     try:
         try:
             client = supabase.AsyncClient(url, key, options)
-        except (supabase.SupabaseException, ValueError) as error:
+        except (supabase.AsyncSupabaseException, ValueError) as error:
             raise StoreError(f"SUPABASE_URL cannot be used: {error}") from error
-        yield SupabaseDatabase(client, http, url, answer_within)
+        yield SupabaseDatabase(client, http, url, answer_within=answer_within, patience=patience)
     finally:
         with trio.CancelScope(shield=True), trio.move_on_after(2):
             await http.aclose()

@@ -29,6 +29,7 @@ _AWAY = (
     "55P03",  # lock not available
     "57",  # statement timeout, shutdown, starting up
     "58",  # a file of the database cannot be read
+    "XX",  # an error inside PostgreSQL
 )
 """Beginnings of codes that pass."""
 

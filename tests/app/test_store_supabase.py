@@ -1,0 +1,415 @@
+"""What is the Supabase store's own: who gets in, and what the migrations make of a database."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+import trio
+from services import SECRET_KEY, key_of, open_project
+from store_calls import LONG, add, claim, register
+
+import app.store
+from app.store.migrate import migrate
+from app.store.protocol import (
+    DomainTable,
+    Query,
+    StoreError,
+    StoreUnavailable,
+    TableMissing,
+    TaskStatus,
+)
+from app.store.schema import check_required_tables
+from app.store.supabase import open_supabase_store
+from app.store.supabase_schema import FUNCTIONS, columns_in_use
+
+TABLES = tuple(columns_in_use())
+
+
+@pytest.fixture
+async def store(project):
+    async with open_supabase_store(project.url, project.service_key) as store:
+        yield store
+
+
+@pytest.fixture
+def short_folder():
+    """A folder whose path is short enough for a socket."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+@pytest.fixture
+async def new_project(postgres, new_database, short_folder):
+    """A project without any of our tables."""
+    async with open_project(postgres, new_database, short_folder) as project:
+        yield project
+
+
+async def reload_schema(project):
+    """Have PostgREST read the schema anew, and wait until it has."""
+    marker = "marker_of_a_reload"
+    with psycopg.connect(project.db_url, autocommit=True) as db:
+        db.execute(f"drop function if exists public.{marker}")
+        db.execute(f"create function public.{marker}() returns int language sql as 'select 1'")
+        db.execute("notify pgrst, 'reload schema'")
+    async with httpx.AsyncClient() as http:
+        with trio.fail_after(10):
+            # Another program is waited for.
+            while (await call(http, project, project.service_key, marker)).status_code != 200:  # noqa: ASYNC110
+                await trio.sleep(0.02)
+    with psycopg.connect(project.db_url, autocommit=True) as db:
+        db.execute(f"drop function public.{marker}")
+
+
+async def call(http, project, key, function, **values):
+    address = f"{project.url}/rest/v1/rpc/{function}"
+    return await http.post(address, json=values, headers=headers(key))
+
+
+def headers(key):
+    return {} if key is None else {"apikey": key, "Authorization": f"Bearer {key}"}
+
+
+# -- who gets in
+
+
+def foreign_key_of(project, role):
+    return {"nobody": None, "anon": project.anon_key, "authenticated": project.authenticated_key}[
+        role
+    ]
+
+
+@pytest.mark.parametrize("role", ["nobody", "anon", "authenticated"])
+@pytest.mark.parametrize("table", TABLES)
+async def test_a_table_is_closed_to_all_but_the_service_role(project, role, table):
+    key = foreign_key_of(project, role)
+    address = f"{project.url}/rest/v1/{table}"
+    column = columns_in_use()[table][0]
+    async with httpx.AsyncClient(headers=headers(key)) as http:
+        answers = [
+            await http.get(address),
+            await http.post(address, json={column: "x"}),
+            await http.patch(address, params={column: "eq.x"}, json={column: "y"}),
+            await http.delete(address, params={column: "eq.x"}),
+        ]
+    assert [answer.json()["code"] for answer in answers] == ["42501"] * 4
+
+
+@pytest.mark.parametrize("role", ["nobody", "anon", "authenticated"])
+async def test_every_function_is_closed_to_all_but_the_service_role(project, role):
+    with psycopg.connect(project.db_url) as db:
+        functions = db.execute(
+            "select proname, coalesce(proargnames, '{}') from pg_proc"
+            " where pronamespace = 'public'::regnamespace"
+        ).fetchall()
+    assert {name for name, _ in functions} == set(FUNCTIONS)
+    async with httpx.AsyncClient() as http:
+        for name, parameters in functions:
+            values = dict.fromkeys(parameters)
+            answer = await call(http, project, foreign_key_of(project, role), name, **values)
+            assert answer.json()["code"] == "42501", name
+
+
+async def test_rows_stay_hidden_even_where_somebody_grants_a_table(store, project):
+    await add(store)
+    with psycopg.connect(project.db_url) as db:
+        db.execute("grant select on all tables in schema public to anon")
+        db.execute("set local role anon")
+        for table in TABLES:
+            assert db.execute(f"select count(*) from public.{table}").fetchone() == (0,), table
+        db.rollback()
+        assert db.execute("select count(*) from public.actp_agent_tasks").fetchone() == (1,)
+
+
+async def refusal(project, key):
+    with pytest.raises(StoreError) as refused:
+        async with open_supabase_store(project.url, key):
+            pytest.fail("opened")
+    assert not isinstance(refused.value, StoreUnavailable)
+    assert "SUPABASE_SERVICE_ROLE_KEY" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert key not in str(refused.value)
+
+
+async def test_a_key_of_another_role_is_refused_and_not_taken_for_an_empty_database(project):
+    await refusal(project, project.anon_key)
+    await refusal(project, project.authenticated_key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "no-key",
+        key_of("service_role")[:-4] + "AAAA",
+        key_of("service_role", exp=1_000_000_000),
+        key_of("postgres"),
+    ],
+    ids=["garbage", "wrong signature", "expired", "unknown role"],
+)
+async def test_a_key_that_is_not_taken_is_refused_in_one_line(project, key):
+    await refusal(project, key)
+
+
+async def test_a_key_of_the_newer_kind_is_taken(project):
+    async with open_supabase_store(project.url, SECRET_KEY) as store:
+        await add(store)
+        assert (await store.task("t1")).goal == "do it"
+
+
+async def test_an_address_that_is_none_is_refused_in_one_line():
+    for address in ("nowhere", "ftp://example.org"):
+        with pytest.raises(StoreError, match="SUPABASE_URL"):
+            async with open_supabase_store(address, "key"):
+                pytest.fail("opened")
+
+
+# -- what the migrations make
+
+
+def schema(db_url):
+    """Everything that the migrations make, as PostgreSQL describes it."""
+    with psycopg.connect(db_url) as db:
+        return [
+            db.execute(query).fetchall()
+            for query in (
+                "select table_name, column_name, data_type, is_nullable, column_default"
+                " from information_schema.columns where table_schema = 'public' order by 1, 2",
+                "select indexdef from pg_indexes where schemaname = 'public' order by 1",
+                "select oid::regprocedure::text, prosrc, proacl::text, proconfig from pg_proc"
+                " where pronamespace = 'public'::regnamespace order by 1",
+                "select relname, relrowsecurity, relacl::text from pg_class"
+                " where relnamespace = 'public'::regnamespace order by 1",
+            )
+        ]
+
+
+async def test_migrating_again_changes_nothing(new_database):
+    migrate(new_database)
+    first = schema(new_database)
+    migrate(new_database)
+    assert schema(new_database) == first
+
+
+async def test_the_migrations_make_just_the_columns_and_functions_in_use(project):
+    columns, _, functions, _ = schema(project.db_url)
+    made = {}
+    for table, column, *_ in columns:
+        made.setdefault(table, set()).add(column)
+    assert made == {table: set(names) for table, names in columns_in_use().items()}
+    assert {name.split("(")[0] for name, *_ in functions} == set(FUNCTIONS)
+
+
+def test_every_function_that_the_store_calls_is_known_to_the_check():
+    folder = Path(app.store.__file__).parent
+    called = {
+        name
+        for path in folder.glob("supabase*.py")
+        if path.name != "supabase_schema.py"
+        for name in re.findall(r'"(actp_\w+)"', path.read_text())
+    }
+    assert called - set(TABLES) <= set(FUNCTIONS)
+
+
+async def test_every_function_has_an_empty_search_path(project):
+    for name, _, _, settings in schema(project.db_url)[2]:
+        assert settings == ['search_path=""'], name
+
+
+async def test_tables_that_were_there_keep_their_rows_and_columns(new_project):
+    with psycopg.connect(new_project.db_url, autocommit=True) as db:
+        db.execute("""
+            create table actp_agent_registry (
+                id uuid primary key default gen_random_uuid(),
+                agent_id varchar(40) not null,
+                status varchar(20) not null default 'idle',
+                team text not null default 'growth'
+            );
+            insert into actp_agent_registry (agent_id) values ('social');
+            create table actp_deal_log (id text primary key, name text, owner text);
+            insert into actp_deal_log values ('old', 'Old deal', 'Ada');
+            create table actp_agent_tasks (
+                id text primary key, goal text, status text not null, assignee text
+            );
+            insert into actp_agent_tasks values ('done', 'long ago', 'succeeded', 'Bob');
+        """)
+    migrate(new_project.db_url)
+    await reload_schema(new_project)
+    async with open_supabase_store(new_project.url, new_project.service_key) as store:
+        assert await store.check_tables() == {}
+        await register(store, "social", "content")
+        await store.record_heartbeat("social", {"doing": "idle"})
+        assert [agent.agent_id for agent in await store.agents()] == ["content", "social"]
+        await store.insert(DomainTable.DEAL_LOG, "new", {"name": "New deal"})
+        names = [row["name"] for row in await store.select(DomainTable.DEAL_LOG, Query())]
+        assert names == ["New deal", "Old deal"]
+        assert (await store.task("done")).status is TaskStatus.SUCCEEDED
+        await add(store)
+        assert (await claim(store)).id == "t1"
+    with psycopg.connect(new_project.db_url) as db:
+        assert db.execute(
+            "select agent_id, team from actp_agent_registry order by agent_id"
+        ).fetchall() == [("content", "growth"), ("social", "growth")]
+        assert db.execute("select owner from actp_deal_log where id = 'old'").fetchone() == ("Ada",)
+
+
+async def test_a_key_column_of_another_type_is_refused_with_the_command_that_helps(new_database):
+    with psycopg.connect(new_database, autocommit=True) as db:
+        db.execute("create table actp_agent_runs (id uuid primary key)")
+    with pytest.raises(StoreError) as refused:
+        migrate(new_database)
+    assert "actp_agent_runs.id is of type uuid" in str(refused.value)
+    assert "alter table public.actp_agent_runs alter column id type text" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+async def test_the_migrations_tell_what_they_did(new_database):
+    assert migrate(new_database) == [
+        "applied 20261123000001_tables.sql",
+        "applied 20261123000002_functions.sql",
+        "applied 20261123000003_access.sql",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("db_url", "error"),
+    [
+        ("postgresql://postgres:geheim@127.0.0.1:1/postgres", StoreUnavailable),
+        ("postgresql://postgres:geheim@[no/postgres", StoreError),
+        ("host=127.0.0.1 password=geheim port=1", StoreUnavailable),
+        ("password geheim", StoreError),
+        ("", StoreError),
+    ],
+)
+def test_a_database_that_cannot_be_migrated_is_one_line_without_the_password(db_url, error):
+    with pytest.raises(error) as refused:
+        migrate(db_url)
+    assert "SUPABASE_DB_URL" in str(refused.value)
+    assert "geheim" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+# -- what is missing
+
+
+async def test_a_project_without_migrations_opens_and_lacks_everything(new_project):
+    async with open_supabase_store(new_project.url, new_project.service_key) as store:
+        report = await check_required_tables(store)
+        assert set(report.missing) == {*TABLES, "actp_schema_check()"}
+        assert "table actp_deal_log is missing" in report.warning
+        assert "function actp_schema_check() is missing" in report.warning
+        with pytest.raises(TableMissing):
+            await add(store)
+        with pytest.raises(TableMissing, match="actp_agent_runs"):
+            await store.runs("social")
+
+
+async def test_without_the_check_each_table_is_asked_for_its_columns(new_project):
+    migrate(new_project.db_url)
+    with psycopg.connect(new_project.db_url, autocommit=True) as db:
+        db.execute("drop function actp_schema_check")
+        db.execute("drop table actp_deal_log")
+        db.execute("alter table actp_agent_memory drop column value, drop column created_at")
+    await reload_schema(new_project)
+    async with open_supabase_store(new_project.url, new_project.service_key) as store:
+        missing = await store.check_tables()
+    assert missing == {
+        "actp_deal_log": (),
+        "actp_agent_memory": ("value", "created_at"),
+        "actp_schema_check()": (),
+    }
+
+
+async def test_missing_tables_columns_and_functions_are_named(new_project):
+    migrate(new_project.db_url)
+    with psycopg.connect(new_project.db_url, autocommit=True) as db:
+        db.execute("drop function actp_forget")
+        db.execute("drop table actp_deal_log")
+        db.execute("alter table actp_agent_memory drop column value")
+    await reload_schema(new_project)
+    async with open_supabase_store(new_project.url, new_project.service_key) as store:
+        report = await check_required_tables(store)
+        assert report.missing == {
+            "actp_deal_log": (),
+            "actp_agent_memory": ("value",),
+            "actp_forget()": (),
+        }
+        # Without its functions no agent can do anything.
+        assert report.lacking([]) == "function actp_forget() is missing"
+        with pytest.raises(TableMissing, match="actp_deal_log"):
+            await store.select(DomainTable.DEAL_LOG, Query())
+        with pytest.raises(TableMissing, match="value"):
+            await store.remember("social", "k", "v")
+        await add(store)
+
+
+# -- what PostgREST would get wrong
+
+
+async def test_a_list_is_not_cut_at_the_servers_limit_of_rows(store, project):
+    with psycopg.connect(project.db_url) as db:
+        db.execute(
+            "insert into actp_agent_tasks (id, agent_type, goal)"
+            " select 't' || n, 'social', 'g' from generate_series(1, 2100) n"
+        )
+        db.execute(
+            "insert into actp_agent_runs (id, agent_id, outcome, finished_at)"
+            " select 'r' || n, 'social', 'crashed', now() from generate_series(1, 1100) n"
+        )
+    tasks = await store.tasks(limit=5000)
+    assert [task.id for task in tasks] == [f"t{n}" for n in range(2100, 0, -1)]
+    assert len(await store.tasks(limit=1500)) == 1500
+    assert len(await store.crash_ages("social", within=LONG)) == 1100
+
+
+async def test_two_claims_at_once_with_one_token_get_one_task(store):
+    for number in range(10):
+        await add(store, f"t{number}")
+    claimed = []
+
+    async def ask():
+        claimed.append((await claim(store, "k1")).id)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(ask)
+    assert claimed == ["t0"] * 10
+    assert await store.count_tasks() == {"social": {TaskStatus.QUEUED: 9, TaskStatus.RUNNING: 1}}
+
+
+async def test_the_sessions_time_zone_does_not_matter(store, project):
+    with psycopg.connect(project.db_url, autocommit=True) as db:
+        db.execute("alter role authenticator set timezone = 'Asia/Kolkata'")
+    try:
+        before = await store.ping()
+        await add(store)
+        assert before <= (await store.task("t1")).created_at <= await store.ping()
+    finally:
+        with psycopg.connect(project.db_url, autocommit=True) as db:
+            db.execute("alter role authenticator reset timezone")
+
+
+async def test_claims_look_at_no_task_but_what_waits_in_that_queue(project):
+    with psycopg.connect(project.db_url, autocommit=True) as db:
+        db.execute(
+            "insert into actp_agent_tasks (id, agent_type, goal, status)"
+            " select 't' || n, 'social', 'g', 'succeeded' from generate_series(1, 5000) n"
+        )
+        db.execute("insert into actp_agent_tasks (id, agent_type) values ('queued', 'social')")
+        db.execute("analyze actp_agent_tasks")
+        db.execute("select pg_stat_force_next_flush()")
+        db.execute("select pg_stat_reset()")
+        db.execute("select actp_claim_task('social', 'w', 'i', 'k', 60)")
+        db.execute("select pg_stat_force_next_flush()")
+        assert db.execute(
+            "select seq_scan from pg_stat_user_tables where relname = 'actp_agent_tasks'"
+        ).fetchone() == (0,)
+        scanned = db.execute(
+            "select indexrelname, idx_tup_read from pg_stat_user_indexes"
+            " where relname = 'actp_agent_tasks' and idx_scan > 0"
+        )
+        assert dict(scanned)["actp_agent_tasks_to_claim"] == 1
