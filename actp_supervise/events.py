@@ -296,7 +296,7 @@ class EventHub:
                     hub._on_event(event)
                 except Exception:
                     logger.exception("on_event failed", extra={"action": "on_event_failed"})
-                except BaseException as error:  # noqa: BLE001, ASYNC103  (passed on, by a way of its own)
+                except BaseException as error:  # noqa: BLE001, ASYNC103  (passed on)
                     exits.append(partial(hub._on_exit, error))
             hub = hub._parent
         for stop in exits:
