@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from actp_supervise import Backoff
+from app.settings import SettingsError
 from app.store.protocol import StoreUnavailable
 from app.store.sqlite import open_sqlite_store
 
@@ -28,14 +29,12 @@ def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
 
     Raises:
         StoreUnavailable: From entering, if it cannot be reached just now.
+        SettingsError: From entering, if the project's address or key will not do.
         StoreError: From entering, if it cannot be opened: one line that says why.
     """
     if settings.supabase_url is None or settings.supabase_service_role_key is None:
         return open_sqlite_store(settings.db_path)
-    # Takes most of a second to import.
-    from app.store.supabase import open_supabase_store
-
-    return open_supabase_store(settings.supabase_url, settings.supabase_service_role_key)
+    return _open_supabase(settings.supabase_url, settings.supabase_service_role_key)
 
 
 @asynccontextmanager
@@ -50,6 +49,20 @@ async def open_store_patiently(
     """
     async with AsyncExitStack() as stack:
         yield await _enter_patiently(stack, settings, waiting)
+
+
+@asynccontextmanager
+async def _open_supabase(url: str, key: str) -> AsyncIterator[Store]:
+    # Takes most of a second to import.
+    from app.store.supabase import open_supabase_store
+    from app.store.supabase_errors import WrongSettings
+
+    async with AsyncExitStack() as stack:
+        try:
+            store = await stack.enter_async_context(open_supabase_store(url, key))
+        except WrongSettings as error:
+            raise SettingsError(str(error)) from error
+        yield store
 
 
 async def _enter_patiently(

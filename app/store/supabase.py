@@ -22,7 +22,6 @@ from app.store.protocol import (
     RunOutcome,
     RunRow,
     Store,
-    StoreError,
     ToolCall,
     ToolStats,
 )
@@ -35,7 +34,7 @@ from app.store.supabase_connection import (
     open_connection,
 )
 from app.store.supabase_domain import SupabaseDomainTables
-from app.store.supabase_errors import FunctionMissing, KeyRefused
+from app.store.supabase_errors import FunctionMissing, KeyRefused, WrongSettings
 from app.store.supabase_schema import missing_in
 from app.store.supabase_tasks import SupabaseTasks
 
@@ -61,7 +60,7 @@ async def open_supabase_store(
 
     Raises:
         StoreUnavailable: If the project cannot be reached.
-        StoreError: If the key is refused: one line that says what to do.
+        WrongSettings: If the key is refused, or the address cannot be one.
     """
     async with open_connection(
         url, key, answer_within=answer_within, patience=patience
@@ -69,7 +68,7 @@ async def open_supabase_store(
         try:
             await database.call("actp_now")
         except KeyRefused as error:
-            raise StoreError(
+            raise WrongSettings(
                 "SUPABASE_SERVICE_ROLE_KEY is not the service role's key of this project "
                 f"(the anon key will not do): {error}"
             ) from error

@@ -21,6 +21,7 @@ from app.store.records import clean, json_text
 from app.store.supabase_errors import (
     PassingFault,
     StrangeAnswer,
+    WrongSettings,
     in_store_words,
     refuse_strange_answers,
 )
@@ -155,7 +156,7 @@ async def open_connection(
     """Open a connection; nothing is sent yet. For the arguments see `open_supabase_store`.
 
     Raises:
-        StoreError: If the address or the key cannot be one: one line that says why.
+        WrongSettings: If the address cannot be one.
     """
     http = httpx.AsyncClient(
         http2=False,  # supabase-py's default breaks after idling
@@ -173,7 +174,7 @@ async def open_connection(
         try:
             client = supabase.AsyncClient(url, key, options)
         except (supabase.AsyncSupabaseException, ValueError) as error:
-            raise StoreError(f"SUPABASE_URL cannot be used: {error}") from error
+            raise WrongSettings(f"SUPABASE_URL cannot be used: {error}") from error
         yield SupabaseDatabase(client, http, url, answer_within=answer_within, patience=patience)
     finally:
         with trio.CancelScope(shield=True), trio.move_on_after(2):
