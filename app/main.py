@@ -60,6 +60,7 @@ async def _obey(options: argparse.Namespace) -> None:
         await _demo(options)
         return
     settings = load_settings(os.environ, env_file=ENV_FILE)
+    settings.check_store()
     if options.list_agents:
         await _list_agents(settings, as_json=options.json)
     elif options.restart_agent is not None:
@@ -96,6 +97,7 @@ async def _demo(options: argparse.Namespace) -> None:
 
     async with open_demo(os.environ) as demo:
         settings = load_settings(demo.environ, env_file=ENV_FILE)
+        settings.check_store()
         if options.agents is not None:
             settings = settings.with_agents(options.agents)
 

@@ -135,6 +135,18 @@ class Settings:
         )
         return dataclasses.replace(self, agents=agents)
 
+    def check_store(self) -> None:
+        """Check that the store that is configured is one that the daemon can run on.
+
+        Raises:
+            SettingsError: If it is Supabase: its store is there, the daemon on it is not proven.
+        """
+        if self.supabase_url is not None:
+            raise SettingsError(
+                "SUPABASE_URL is set, but the Supabase store is not there yet: unset it and "
+                "SUPABASE_SERVICE_ROLE_KEY, and SQLite is used"
+            )
+
     def check_runnable(self) -> None:
         """Check what a daemon needs and the commands beside it do not.
 
