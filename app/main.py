@@ -97,7 +97,6 @@ async def _demo(options: argparse.Namespace) -> None:
 
     async with open_demo(os.environ) as demo:
         settings = load_settings(demo.environ, env_file=ENV_FILE)
-        settings.check_store()
         if options.agents is not None:
             settings = settings.with_agents(options.agents)
 
