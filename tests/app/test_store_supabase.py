@@ -27,6 +27,7 @@ from app.store.schema import check_required_tables
 from app.store.supabase import open_supabase_store
 from app.store.supabase_schema import FUNCTIONS, columns_in_use
 
+ROOT = Path(__file__).parents[2]
 TABLES = tuple(columns_in_use())
 
 
@@ -413,3 +414,16 @@ async def test_claims_look_at_no_task_but_what_waits_in_that_queue(project):
             " where relname = 'actp_agent_tasks' and idx_scan > 0"
         )
         assert dict(scanned)["actp_agent_tasks_to_claim"] == 1
+
+
+def test_every_column_is_in_the_reference():
+    page = (ROOT / "docs" / "reference" / "tables.md").read_text()
+    parts = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##)", page, re.MULTILINE | re.DOTALL))
+    assert set(parts) == set(TABLES)
+    for table, columns in columns_in_use().items():
+        documented = {
+            name
+            for row in re.findall(r"^\| (`.*?) \|", parts[table], re.MULTILINE)
+            for name in re.findall(r"`(\w+)`", row)
+        }
+        assert documented == set(columns) - {"seq"}, table
