@@ -161,7 +161,7 @@ async def open_connection(
     http = httpx.AsyncClient(
         http2=False,  # supabase-py's default breaks after idling
         timeout=httpx.Timeout(answer_within, connect=CONNECT_WITHIN),
-        limits=httpx.Limits(max_connections=20, max_keepalive_connections=10, keepalive_expiry=5.0),
+        limits=httpx.Limits(max_connections=20, max_keepalive_connections=20, keepalive_expiry=5.0),
         event_hooks={"response": [refuse_strange_answers]},
     )
     options = supabase.AsyncClientOptions(

@@ -1,0 +1,238 @@
+"""How quickly tasks are claimed and finished, and what an idle daemon asks of the database.
+
+    python benchmarks/store.py           about two minutes
+    python benchmarks/store.py --quick   some seconds, for a look
+
+PostgreSQL, PostgREST and procrastinate run here, on the same server in the same run. One task is
+one claim and one finish. Through PostgREST each of them is a request of HTTP, and it passes the
+tests' gateway, a process of its own in Python, which costs more than PostgREST does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+
+import procrastinate
+import psycopg
+import trio
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from services import Gateway, Postgres, key_of, open_gateway  # noqa: E402
+
+from app.store.protocol import Store, TaskStatus  # noqa: E402
+from app.store.sqlite import open_sqlite_store  # noqa: E402
+from app.store.supabase import open_supabase_store  # noqa: E402
+
+QUICK = "--quick" in sys.argv
+TASKS = 200 if QUICK else 2000
+FINISHED = 20_000 if QUICK else 1_000_000
+IDLE = 10.0 if QUICK else 60.0
+CLAIMERS = (1, 20)
+
+_tokens = count()
+
+
+def show(what: str, claimers: int, tasks: int, seconds: float) -> None:
+    """Print one line of the table."""
+    print(f"{what:<44}{claimers:>4}{tasks / seconds:>10.0f} /s", flush=True)
+
+
+def fill(db_url: str, tasks: int) -> None:
+    """Put tasks into the queue, by the shortest way."""
+    with psycopg.connect(db_url) as db:
+        db.execute("truncate actp_agent_tasks")
+        db.execute(
+            "insert into actp_agent_tasks (id, agent_type, goal)"
+            " select 't' || n, 'social', 'g' from generate_series(1, %s) n",
+            [tasks],
+        )
+    with psycopg.connect(db_url, autocommit=True) as db:
+        db.execute("vacuum analyze actp_agent_tasks")
+
+
+async def store_rate(what: str, store: Store, claimers: int, tasks: int) -> None:
+    """Claim and finish all tasks through a store."""
+    done = 0
+
+    async def claimer() -> None:
+        nonlocal done
+        while True:
+            token = f"k{next(_tokens)}"
+            task = await store.claim_task(
+                "social", worker_id="w", instance="i", token=token, lease=60
+            )
+            if task is None:
+                return
+            assert await store.finish_task(task.id, token, TaskStatus.SUCCEEDED)
+            done += 1
+
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(claimers):
+            nursery.start_soon(claimer)
+    assert done == tasks
+    show(what, claimers, tasks, trio.current_time() - started)
+
+
+async def sqlite_rates(folder: Path) -> None:
+    """SqliteStore, one process."""
+    for claimers in CLAIMERS:
+        async with open_sqlite_store(folder / f"{claimers}.db") as store:
+            for number in range(TASKS):
+                await store.add_task(f"t{number}", "social", "g")
+            await store_rate("SQLite", store, claimers, TASKS)
+
+
+async def supabase_rates(url: str, db_url: str) -> None:
+    """SupabaseStore, one process."""
+    for claimers in CLAIMERS:
+        fill(db_url, TASKS)
+        async with open_supabase_store(url, key_of("service_role")) as store:
+            await store_rate("Supabase: supabase-py, gateway, PostgREST", store, claimers, TASKS)
+
+
+def psycopg_rate(what: str, db_url: str, claimers: int, tasks: int) -> None:
+    """The same functions called by psycopg, a connection and a thread for each claimer."""
+
+    def claimer(_: int) -> int:
+        done = 0
+        with psycopg.connect(db_url, autocommit=True) as db:
+            while True:
+                token = f"k{next(_tokens)}"
+                claim = "select id from actp_claim_task('social', 'w', 'i', %s, 60)"
+                row = db.execute(claim, [token]).fetchone()
+                if row is None:
+                    return done
+                finish = "select actp_finish_task(%s, %s, 'succeeded', null, null)"
+                db.execute(finish, [row[0], token])
+                done += 1
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(claimers) as threads:
+        assert sum(threads.map(claimer, range(claimers))) == tasks
+    show(what, claimers, tasks, time.perf_counter() - started)
+
+
+async def procrastinate_rates(db_url: str) -> None:
+    """A worker of procrastinate on the same server, as it comes."""
+    app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=db_url))
+
+    @app.task(name="nothing")
+    async def nothing() -> None:
+        pass
+
+    async with app.open_async():
+        await app.schema_manager.apply_schema_async()
+        for claimers in CLAIMERS:
+            await nothing.batch_defer_async(*({} for _ in range(TASKS)))
+            started = time.perf_counter()
+            await app.run_worker_async(
+                concurrency=claimers, wait=False, install_signal_handlers=False
+            )
+            show("procrastinate", claimers, TASKS, time.perf_counter() - started)
+
+
+async def claim_beside_the_finished(db_url: str, url: str) -> None:
+    """The claim with many finished tasks in the table, which it must not look at."""
+    tasks = TASKS // 4
+    for finished in (0, FINISHED):
+        fill(db_url, tasks)
+        with psycopg.connect(db_url) as db:
+            db.execute(
+                "insert into actp_agent_tasks (id, agent_type, goal, status, attempts)"
+                " select 'old' || n, 'social', 'g', 'succeeded', 1 from generate_series(1, %s) n",
+                [finished],
+            )
+        with psycopg.connect(db_url, autocommit=True) as db:
+            db.execute("vacuum analyze actp_agent_tasks")
+        what = f"psycopg, beside {finished:,} finished"
+        await trio.to_thread.run_sync(psycopg_rate, what, db_url, 1, tasks)
+    async with open_supabase_store(url, key_of("service_role")) as store:
+        for number in range(tasks):
+            await store.add_task(f"new{number}", "social", "g")
+        await store_rate(f"Supabase, beside {finished:,} finished", store, 1, tasks)
+
+
+async def idle_daemon(socket: str, db_url: str, folder: Path) -> None:
+    """What a daemon with all four agents asks while there is nothing to do."""
+    fill(db_url, 0)
+    gateway = Gateway(Path(socket))
+    async with open_gateway(gateway) as url:
+        asked = await requests_of_a_daemon(gateway, url, folder)
+    if asked is None:
+        return
+    print(f"\nAn idle daemon asks, in a minute ({IDLE:.0f} s measured):")
+    for what, times in asked.most_common():
+        print(f"  {what:<42}{times * 60 / IDLE:>14.0f}")
+    print(f"  {'in all':<42}{asked.total() * 60 / IDLE:>14.0f}")
+
+
+async def requests_of_a_daemon(gateway: Gateway, url: str, folder: Path) -> Counter[str] | None:
+    """Count what a daemon asks for, by function or table; None if it does not run."""
+    environ = {
+        **os.environ,
+        "SUPABASE_URL": url,
+        "SUPABASE_SERVICE_ROLE_KEY": key_of("service_role"),
+        "WORKER_DB_PATH": str(folder / "unused.db"),
+        "WORKER_HEALTH_PORT": "0",
+        "ANTHROPIC_API_KEY": "unused",
+    }
+    told = folder / "daemon.log"
+    with told.open("wb") as log:
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "app.main"], env=environ, cwd=ROOT, stdout=log, stderr=log
+        )
+    try:
+        await trio.sleep(8)  # it starts
+        gateway.requests.clear()
+        await trio.sleep(IDLE)
+        if process.returncode is not None:
+            print(f"\nNo daemon to measure: {told.read_text().strip()}")
+            return None
+        return Counter(request.split("?")[0].rsplit("/", 1)[1] for request in gateway.requests)
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            with trio.move_on_after(30, shield=True):
+                await process.wait()
+
+
+def main() -> None:
+    """Run all of it."""
+    logging.getLogger("procrastinate").setLevel(logging.ERROR)
+    services = subprocess.Popen(
+        [sys.executable, ROOT / "tests" / "services.py"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    # Both pipes close at the end, and so the services stop.
+    with services, tempfile.TemporaryDirectory() as folder:
+        project = json.loads(services.stdout.readline())
+        print(f"{'tasks claimed and finished':<44}{'by':>4}{'rate':>13}")
+        trio.run(sqlite_rates, Path(folder))
+        url, db_url, socket = project["url"], project["db_url"], project["socket"]
+        trio.run(supabase_rates, url, db_url)
+        for claimers in CLAIMERS:
+            fill(db_url, TASKS)
+            psycopg_rate("the same statements by psycopg", db_url, claimers, TASKS)
+        asyncio.run(procrastinate_rates(Postgres(Path(socket).parent).create("procrastinate")))
+        trio.run(claim_beside_the_finished, db_url, url)
+        trio.run(idle_daemon, socket, db_url, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
