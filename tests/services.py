@@ -28,10 +28,10 @@ import psycopg
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
     Forward = Callable[[], Awaitable[bytes]]
-    Fault = Callable[[Forward], Awaitable[bytes | None]]
+    Fault = Callable[[Forward], Awaitable[Iterable[bytes]]]
 
 ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:
@@ -62,6 +62,7 @@ PRIVILEGES = """
 """What Supabase itself grants, so that the migrations have it to take away."""
 
 STARTED_WITHIN = 30.0
+PAUSE = 0.05
 
 _CONNECTION = re.compile(rb"(?mi)^connection:.*\r\n")
 
@@ -203,7 +204,7 @@ class Gateway:
     def __init__(self, socket: Path) -> None:
         self.socket = socket
         self.fault: Fault | None = None
-        """Makes the answers; the connection is closed after each."""
+        """Makes the answers, in pieces sent with a `PAUSE`; the connection is closed after each."""
         self.requests: list[str] = []
         """Method and address of every request, in order."""
 
@@ -223,8 +224,9 @@ class Gateway:
                 self.requests.append(b" ".join(head.split(b" ", 2)[:2]).decode())
                 forward = partial(self._forward, head, body)
                 if self.fault is not None:
-                    if (answer := await self.fault(forward)) is not None:
-                        await client.send_all(answer)
+                    for piece in await self.fault(forward):
+                        await client.send_all(piece)
+                        await trio.sleep(PAUSE)
                     return
                 await client.send_all(await forward())
         except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -67,7 +67,7 @@ def short_folder():
 
 def answering(*answer):
     async def fault(forward):
-        return http_answer(*answer)
+        return [http_answer(*answer)]
 
     return fault
 
@@ -75,27 +75,28 @@ def answering(*answer):
 async def lost(forward):
     """Done, but the answer never arrives."""
     await forward()
+    return []
 
 
 async def cut(forward):
     """Done, and the answer breaks off in its middle."""
     answer = await forward()
-    return answer[:-1]
+    return [answer[:-1]]
 
 
 async def unheard(forward):
     """Not done, and no answer."""
+    return []
 
 
 async def slow(forward):
     await trio.sleep(10 * ANSWER_WITHIN)
-    return await forward()
+    return [await forward()]
 
 
 async def dripping(forward):
     """Each piece comes in time, and the whole never does."""
-    await trio.sleep(ANSWER_WITHIN / 2)
-    return b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+    return [b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", *[b" "] * 900]
 
 
 PAGE = "<html><head><title>Bad gateway</title></head>\n<body>\n<h1>502</h1></body></html>"
@@ -130,7 +131,7 @@ FAULTS = {
 
 
 async def _bytes(answer):
-    return answer
+    return [answer]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -44,7 +44,7 @@ async def test_a_wrong_key_is_an_error_of_the_settings(tmp_path, project):
 
 async def test_a_start_waits_for_a_project_that_is_away_and_says_so(tmp_path, project):
     async def away(forward):
-        return http_answer(503, '{"message":"name resolution failed"}')
+        return [http_answer(503, '{"message":"name resolution failed"}')]
 
     gateway = Gateway(Path(project.socket))
     gateway.fault = away
