@@ -57,7 +57,6 @@ class Job:
 
     __slots__ = (
         "_args",
-        "_covered",
         "_due",
         "_entry",
         "_fn",

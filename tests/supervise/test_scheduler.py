@@ -354,6 +354,27 @@ async def test_a_wall_clock_without_a_zone_is_refused(autojump_clock) -> None:
     assert "wall clock answered with a naive moment" in str(caught.value.__cause__)
 
 
+async def test_a_wall_clock_that_fails_once_is_looked_at_again(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+
+    class Failing:
+        fails = False
+
+        def now(self):
+            if self.fails:
+                self.fails = False
+                raise OSError("no clock")
+            return desk.wall.now()
+
+    clock = Failing()
+    async with desk.scheduler(wall_clock=clock) as scheduler:
+        scheduler.add(desk.job, trigger=Cron("0 6 * * *"))
+        await trio.sleep(100)
+        clock.fails = True
+        await trio.sleep(2 * 3600)
+    assert desk.ran == ["01 06:00"]
+
+
 # Changes while running.
 
 
