@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -146,25 +147,36 @@ async def procrastinate_rates(db_url: str) -> None:
             show("procrastinate", claimers, TASKS, time.perf_counter() - started)
 
 
-async def claim_beside_the_finished(db_url: str, url: str) -> None:
+def latency_beside_the_finished(db_url: str) -> None:
     """The claim with many finished tasks in the table, which it must not look at."""
-    tasks = TASKS // 4
+    print(f"\n{'by psycopg, median and 9th decile':<44}{'claim':>12}{'finish':>16}")
     for finished in (0, FINISHED):
-        fill(db_url, tasks)
-        with psycopg.connect(db_url) as db:
+        fill(db_url, TASKS)
+        with psycopg.connect(db_url, autocommit=True) as db:
             db.execute(
                 "insert into actp_agent_tasks (id, agent_type, goal, status, attempts)"
                 " select 'old' || n, 'social', 'g', 'succeeded', 1 from generate_series(1, %s) n",
                 [finished],
             )
-        with psycopg.connect(db_url, autocommit=True) as db:
             db.execute("vacuum analyze actp_agent_tasks")
-        what = f"psycopg, beside {finished:,} finished"
-        await trio.to_thread.run_sync(psycopg_rate, what, db_url, 1, tasks)
-    async with open_supabase_store(url, key_of("service_role")) as store:
-        for number in range(tasks):
-            await store.add_task(f"new{number}", "social", "g")
-        await store_rate(f"Supabase, beside {finished:,} finished", store, 1, tasks)
+            db.execute("checkpoint")
+            claims, finishes = [], []
+            for number in range(TASKS):
+                started = time.perf_counter()
+                claim = "select id from actp_claim_task('social', 'w', 'i', %s, 60)"
+                (task_id,) = db.execute(claim, [f"l{number}"]).fetchone()
+                claimed = time.perf_counter()
+                finish = "select actp_finish_task(%s, %s, 'succeeded', null, null)"
+                db.execute(finish, [task_id, f"l{number}"])
+                claims.append(claimed - started)
+                finishes.append(time.perf_counter() - claimed)
+        print(f"beside {finished:>9,} finished tasks{'':<14}{spread(claims)}{spread(finishes)}")
+
+
+def spread(seconds: list[float]) -> str:
+    """Write a median and a ninth decile in milliseconds."""
+    median, high = statistics.median(seconds), statistics.quantiles(seconds, n=10)[8]
+    return f"{median * 1e3:>8.2f}{high * 1e3:>6.2f}ms"
 
 
 async def idle_daemon(socket: str, db_url: str, folder: Path) -> None:
@@ -230,7 +242,7 @@ def main() -> None:
             fill(db_url, TASKS)
             psycopg_rate("the same statements by psycopg", db_url, claimers, TASKS)
         asyncio.run(procrastinate_rates(Postgres(Path(socket).parent).create("procrastinate")))
-        trio.run(claim_beside_the_finished, db_url, url)
+        latency_beside_the_finished(db_url)
         trio.run(idle_daemon, socket, db_url, Path(folder))
 
 

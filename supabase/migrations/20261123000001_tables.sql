@@ -279,8 +279,6 @@ create index if not exists actp_agent_tasks_by_status
     on public.actp_agent_tasks (status, seq);
 create index if not exists actp_agent_tasks_by_agent
     on public.actp_agent_tasks (agent_type, seq);
-create index if not exists actp_agent_tasks_by_agent_and_status
-    on public.actp_agent_tasks (agent_type, status, seq);
 create index if not exists actp_workers_live
     on public.actp_workers (seq) where ended_at is null;
 create index if not exists actp_agent_runs_by_agent
