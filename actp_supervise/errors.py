@@ -16,10 +16,12 @@
 from __future__ import annotations
 
 import traceback
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from types import CodeType
 
 
 class SupervisionError(Exception):
@@ -72,8 +74,8 @@ class DoNotRestart(SupervisionError):
 class ErrorText:
     """An error as the text it prints, without the frames that it was raised through.
 
-    Taking the line numbers out costs some microseconds, formatting a traceback ten times that; so
-    the text is made when it is first asked for.
+    Noting where it was raised takes a microsecond, formatting its traceback a hundred times that;
+    so the text is made when it is first asked for.
     """
 
     __slots__ = ("_error", "_frames", "_text")
@@ -104,7 +106,10 @@ class ErrorText:
             part, of = todo.pop()
             if part is None or of is None:
                 continue
-            part.stack = traceback.StackSummary.from_list(self._frames.get(id(of), []))
+            frames = self._frames.get(id(of), [])
+            part.stack = traceback.StackSummary.from_list(
+                [_frame_summary(code, instruction) for code, instruction in frames]
+            )
             todo += [(part.__cause__, of.__cause__), (part.__context__, of.__context__)]
             if isinstance(of, BaseExceptionGroup):
                 todo += zip(part.exceptions or (), of.exceptions, strict=False)
@@ -118,6 +123,8 @@ def strip_tracebacks(error: BaseException) -> None:
 
 def _parts_of(error: BaseException) -> Collection[BaseException]:
     """Return the error and all that hang on it: causes, contexts and members of groups."""
+    if not (error.__cause__ or error.__context__ or isinstance(error, BaseExceptionGroup)):
+        return (error,)
     parts: dict[int, BaseException] = {}
     todo: list[BaseException | None] = [error]
     while todo:
@@ -131,11 +138,25 @@ def _parts_of(error: BaseException) -> Collection[BaseException]:
     return parts.values()
 
 
-def _frames_of(error: BaseException) -> list[tuple[str, int, str, None]]:
-    frames: list[tuple[str, int, str, None]] = []
+def _frames_of(error: BaseException) -> list[tuple[CodeType, int]]:
+    """Return where an error came through: the code, and the index of the instruction in it."""
+    frames: list[tuple[CodeType, int]] = []
     step = error.__traceback__
     while step is not None:
-        code = step.tb_frame.f_code
-        frames.append((code.co_filename, step.tb_lineno, code.co_name, None))
+        frames.append((step.tb_frame.f_code, step.tb_lasti))
         step = step.tb_next
     return frames
+
+
+def _frame_summary(code: CodeType, instruction: int) -> traceback.FrameSummary:
+    # An instruction takes two bytes; -1 is a coroutine that had not begun.
+    where = next(islice(code.co_positions(), max(instruction, 0) // 2, None))
+    line, end_line, column, end_column = where
+    return traceback.FrameSummary(
+        code.co_filename,
+        line,
+        code.co_name,
+        end_lineno=end_line,
+        colno=column,
+        end_colno=end_column,
+    )
