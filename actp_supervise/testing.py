@@ -119,9 +119,10 @@ class TrioWallClock:
 
     def now(self) -> datetime:
         """Return the present moment, in the zone of `start`."""
+        time = trio.current_time()
         if self._since is None:
-            self._since = trio.current_time()
-        elapsed = timedelta(seconds=trio.current_time() - self._since)
+            self._since = time
+        elapsed = timedelta(seconds=time - self._since)
         return (self._start + elapsed).astimezone(self._zone)
 
     def step(self, seconds: float) -> None:
