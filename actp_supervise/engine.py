@@ -149,7 +149,6 @@ class Engine:
         child = self._known(name)
         child._dropped = True
         await self._stop(child)
-        self._drop(child)
 
     async def shutdown(self) -> None:
         """See `Supervisor.shutdown`."""
@@ -473,7 +472,6 @@ class Engine:
 
     def _give_up(self, child: Child, error: BaseException | None) -> None:
         assert self._limit is not None  # noqa: S101
-        child.state = ChildState.FINISHED if error is None else ChildState.FAILED
         self._failure = RestartLimitExceeded(
             f"child {child.name!r} of supervisor {self.name!r} ended once too often: more than "
             f"{self._limit.max_restarts} restarts within {self._limit.within} s",
@@ -507,8 +505,6 @@ class Engine:
     # Stopping.
 
     async def _stop(self, child: Child) -> None:
-        if self._closed.is_set():
-            raise SupervisorClosedError(f"supervisor {self.name!r} has stopped")
         self._stop_soon(child)
         if child.is_live:
             with self._until_asked_inside(child):
@@ -657,7 +653,9 @@ class Engine:
             except KeyboardInterrupt as again:  # the second Ctrl-C
                 error = again
                 self._cancel_all()
-        return self._leaving(error)
+        error = self._leaving(error)
+        self._fatal = self._failure = self._body_error = None  # and the frames that they hold
+        return error
 
     def _leaving(self, error: BaseException | None) -> BaseException | None:
         failures = [e for e in (self._fatal, self._failure) if e is not None]

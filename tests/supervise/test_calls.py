@@ -66,7 +66,7 @@ async def test_remove_stops_the_child_and_frees_its_name(autojump_clock):
         await trio.sleep(1)
         await supervisor.remove("c")
         assert trio.current_time() == 3.0
-        assert child.state == "stopped"
+        assert (child.state, child.last_error) == ("stopped", None)
         assert supervisor.children == ()
         supervisor.start_soon(live_on, name="c")
         await supervisor.shutdown()

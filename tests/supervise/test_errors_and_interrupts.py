@@ -22,6 +22,7 @@ from actp_supervise import (
     Stalled,
     SupervisionError,
     SupervisorClosedError,
+    current_child,
     open_supervisor,
 )
 
@@ -214,6 +215,39 @@ async def test_an_interrupt_while_a_child_is_being_stopped_is_not_lost(autojump_
             await trio.sleep(1)
             await supervisor.shutdown()
     assert set(states(supervisor).values()) == {"stopped", "failed"}
+
+
+async def test_of_two_exits_the_first_one_counts(autojump_clock):
+    async def exits(code):
+        try:
+            await trio.sleep(code)
+        finally:
+            raise SystemExit(code)
+
+    with pytest.raises(SystemExit) as caught:
+        async with open_supervisor(shutdown_timeout=0.0) as supervisor:
+            supervisor.start_soon(exits, 1)
+            supervisor.start_soon(exits, 2)
+    assert caught.value.code == 1
+
+
+async def test_an_interrupt_inside_a_child_that_is_being_stopped_ends_all_patience(autojump_clock):
+    async def interrupted():
+        await current_child().stopping.wait()
+        raise KeyboardInterrupt
+
+    async def subtree():
+        async with open_supervisor(shutdown_timeout=600.0) as below:
+            below.start_soon(live_on)
+
+    with pytest.raises(KeyboardInterrupt):
+        async with open_supervisor(shutdown_timeout=600.0) as supervisor:
+            supervisor.start_soon(subtree)
+            supervisor.start_soon(live_on)
+            supervisor.start_soon(interrupted)
+            await trio.sleep(1)
+            await supervisor.shutdown()
+    assert trio.current_time() == 1.0
 
 
 async def test_a_child_that_exits_before_it_is_ready_ends_the_tree_not_only_its_start(

@@ -342,6 +342,11 @@ async def test_the_end_of_a_supervisor_says_what_leaves_it(autojump_clock):
             raise Crash
     assert isinstance(log.last("supervisor_stopped").error, Crash)
     log.clear()
+    with trio.move_on_after(1):
+        async with open_supervisor(on_event=log):
+            await trio.sleep_forever()
+    assert log.last("supervisor_stopped").error is None
+    log.clear()
     async with open_supervisor(on_event=log):
         pass
     assert log.last("supervisor_stopped").error is None

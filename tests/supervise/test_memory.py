@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 import weakref
@@ -106,7 +107,9 @@ async def test_a_dead_run_keeps_nothing_of_its_variables_alive(autojump_clock, s
         gc.enable()
 
 
-@pytest.mark.parametrize("end", ["stopped", "failed for good", "stalled", "not started"])
+@pytest.mark.parametrize(
+    "end", ["stopped", "failed for good", "stalled", "not started", "not restarted", "gave up"]
+)
 async def test_a_run_that_ended_in_another_way_keeps_nothing_alive_either(autojump_clock, end):
     burdens = []
 
@@ -115,31 +118,30 @@ async def test_a_run_that_ended_in_another_way_keeps_nothing_alive_either(autoju
         burdens.append(weakref.ref(burden))
         if end == "failed for good":
             raise DoNotRestart
-        if end == "not started":
+        if end == "not restarted" and len(burdens) == 1:
+            task_status.started()
+            await trio.sleep_forever()
+        if end in {"not started", "not restarted", "gave up"}:
             raise Crash
         try:
             await trio.sleep_forever()
         finally:
             raise Crash(f"{type(burden)} in the cleanup")
 
-    log = Log()
-    async with open_supervisor(shutdown_timeout=0.0, on_event=log) as supervisor:
-        if end == "not started":
-            with pytest.raises(Crash):
-                await supervisor.start(child_fn)
-        else:
-            supervisor.start_soon(
-                child_fn,
-                name="c",
-                restart=Restart.TRANSIENT if end == "failed for good" else Restart.TEMPORARY,
-                watchdog=0.5 if end == "stalled" else None,
-            )
-            await trio.sleep(1)
-            if end == "stopped":
+    with contextlib.suppress(RestartLimitExceeded):
+        async with open_supervisor(shutdown_timeout=0.0, limit=RestartLimit(0)) as supervisor:
+            if end in {"not started", "not restarted"}:
+                with contextlib.suppress(Crash):
+                    await supervisor.start(child_fn, name="c")
+                    await supervisor.restart("c")
+            else:
+                watchdog = 0.5 if end == "stalled" else None
+                supervisor.start_soon(child_fn, name="c", watchdog=watchdog)
+                await trio.sleep(1)
                 await supervisor.stop("c")
-        log.clear()
-        gc.collect()
-        assert [burden() for burden in burdens] == [None]
+    gc.collect()
+    assert {burden() for burden in burdens} == {None}
+    assert len(supervisor.children) == (end != "not started")
 
 
 @pytest.mark.parametrize("end", ["temporary", "removed"])

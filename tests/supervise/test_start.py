@@ -30,6 +30,7 @@ from actp_supervise import (
     RestartLimit,
     SupervisionError,
     SupervisorClosedError,
+    current_child,
     open_supervisor,
 )
 
@@ -181,24 +182,46 @@ async def test_started_may_be_called_once_in_a_run(autojump_clock):
 
 
 async def test_started_called_by_something_that_a_dead_run_left_behind_is_ignored(autojump_clock):
-    left_behind = []
+    statuses = []
 
     async def child_fn(*, task_status):
-        left_behind.append(task_status)
-        if len(left_behind) == 1:
+        statuses.append(task_status)
+        if len(statuses) == 1:
             task_status.started()
-            await trio.sleep(1)
+        await trio.sleep(1)
+        if len(statuses) < 3:
             raise Crash
-        await trio.sleep(10)
-        task_status.started()
         await trio.sleep_forever()
 
     async with open_supervisor() as supervisor:
         await supervisor.start(child_fn)
         await trio.sleep(5)
-        left_behind[0] = None
+        statuses[1].started()
         assert supervisor["child_fn"].state == "starting"
+        statuses[2].started()
+        assert supervisor["child_fn"].state == "running"
         await supervisor.shutdown()
+
+
+async def test_a_child_that_gets_ready_while_it_is_being_stopped_has_started_and_stops(
+    autojump_clock,
+):
+    async def ready_when_asked(*, task_status):
+        await current_child().stopping.wait()
+        task_status.started("late")
+        assert supervisor["c"].state == "stopping"
+        await trio.sleep(1)
+
+    async def caller():
+        values.append(await supervisor.start(ready_when_asked, name="c"))
+
+    values = []
+    async with open_supervisor() as supervisor, trio.open_nursery() as nursery:
+        nursery.start_soon(caller)
+        await trio.sleep(1)
+        await supervisor.stop("c")
+        assert values == ["late"]
+        assert states(supervisor) == {"c": "stopped"}
 
 
 # Callers of start that go away, and supervisors that do.

@@ -189,8 +189,34 @@ async def test_what_somebody_stopped_stays_stopped(autojump_clock, strategy):
         await supervisor.stop("b")
         await trio.sleep(20)
         assert (supervisor["a"].restarts, held.state, held.restarts) == (1, "stopped", 0)
+        await supervisor.shutdown()
+
+
+async def test_what_somebody_stopped_and_restarted_belongs_to_its_group_again(autojump_clock):
+    async with open_supervisor(strategy=Strategy.ONE_FOR_ALL, shutdown_timeout=0.0) as supervisor:
+        supervisor.start_soon(Actor("a", [], 10.0))
+        child = supervisor.start_soon(live_on, name="b")
+        await trio.sleep(1)
+        await supervisor.stop("b")
         await supervisor.restart("b")
-        assert (held.state, held.restarts) == ("running", 1)
+        await trio.sleep(10)
+        assert (child.state, child.restarts) == ("running", 2)
+        await supervisor.shutdown()
+
+
+async def test_no_member_starts_while_one_that_somebody_stopped_is_still_on_its_way_out(
+    autojump_clock,
+):
+    async with (
+        open_supervisor(strategy=Strategy.ONE_FOR_ALL) as supervisor,
+        trio.open_nursery() as nursery,
+    ):
+        child = supervisor.start_soon(Actor("a", [], 2.0))
+        supervisor.start_soon(live_on, name="b")
+        await trio.sleep(1)
+        nursery.start_soon(supervisor.stop, "b")
+        await trio.sleep(8)
+        assert (child.started_at, states(supervisor)["b"]) == (6.0, "stopped")
         await supervisor.shutdown()
 
 
@@ -223,6 +249,7 @@ async def test_siblings_stop_at_the_crash_and_start_when_the_delay_is_over(autoj
         record.clear()
         await trio.sleep(22)
         assert record == [("+a", 31.0), ("+b", 31.0)]
+        assert [(c.restart_at, c.uptime) for c in supervisor.children] == [(None, 1.0)] * 2
         await supervisor.shutdown()
 
 
@@ -342,6 +369,22 @@ async def test_rest_for_one_keeps_those_already_restarted_and_retries_from_the_f
         await supervisor.shutdown()
 
 
+async def test_a_member_that_declines_to_start_again_does_not_hold_up_the_others(autojump_clock):
+    async def starts_once(*, task_status):
+        if trio.current_time() > 0:
+            raise DoNotRestart
+        task_status.started()
+        await trio.sleep_forever()
+
+    async with open_supervisor(strategy=Strategy.ONE_FOR_ALL, shutdown_timeout=0.0) as supervisor:
+        await start_all(supervisor, Actor("a", [], 1.0))
+        await supervisor.start(starts_once, name="b")
+        await start_all(supervisor, Actor("c", []))
+        await trio.sleep(2)
+        assert states(supervisor) == {"a": "running", "b": "failed", "c": "running"}
+        await supervisor.shutdown()
+
+
 @pytest.mark.parametrize("strategy", GROUPS)
 async def test_a_start_that_fails_during_a_groups_restart_counts_again(autojump_clock, strategy):
     async with open_supervisor(strategy=strategy, limit=RestartLimit(2, 1000.0)) as supervisor:
@@ -449,6 +492,23 @@ async def test_restart_by_a_caller_takes_no_sibling_with_it(autojump_clock):
         await supervisor.restart("a")
         await trio.sleep(10)
         assert [child.restarts for child in supervisor.children] == [1, 0]
+        await supervisor.shutdown()
+
+
+async def test_restart_of_a_member_that_is_being_stopped_brings_it_back_with_its_group(
+    autojump_clock,
+):
+    async with (
+        open_supervisor(strategy=Strategy.ONE_FOR_ALL, shutdown_timeout=10.0) as supervisor,
+        trio.open_nursery() as nursery,
+    ):
+        await start_all(supervisor, Actor("a", [], 1.0), Actor("b", []))
+        await trio.sleep(2)
+        nursery.start_soon(supervisor.stop, "b")
+        await trio.sleep(1)
+        assert await supervisor.restart("b") == 2
+        assert trio.current_time() == 11.0
+        assert states(supervisor) == {"a": "running", "b": "running"}
         await supervisor.shutdown()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from actors import Crash, Log, hold_out, live_on, states
+from actors import Actor, Crash, Log, hold_out, live_on, states
 
 from actp_supervise import (
     Restart,
@@ -171,12 +171,14 @@ async def test_what_a_stalled_child_raises_is_the_cause_of_the_stall(autojump_cl
 
 
 async def test_stopping_a_stalled_child_leaves_it_stopped(autojump_clock):
-    async with open_supervisor() as supervisor:
+    log = Log()
+    async with open_supervisor(on_event=log) as supervisor:
         child = supervisor.start_soon(hold_out, 7.0, watchdog=5.0)
         await trio.sleep(6)
         assert child.state == "stopping"
         await supervisor.stop("hold_out")
         assert (trio.current_time(), child.state, child.restarts) == (12.0, "stopped", 0)
+    assert log.of("stop_overdue") == [("hold_out", "stop_overdue", 10.0)]  # cancelled at 5
 
 
 async def test_restarting_a_stalled_child_is_that_restart_and_no_crash(autojump_clock):
@@ -196,6 +198,15 @@ async def test_a_stall_takes_the_group_with_it_as_any_crash_does(autojump_clock)
         await trio.sleep(6)
         assert states(supervisor) == {"a": "running", "b": "running"}
         assert [child.restarts for child in supervisor.children] == [1, 1]
+        await supervisor.shutdown()
+
+
+async def test_a_stalled_child_that_its_group_waits_for_has_crashed_all_the_same(autojump_clock):
+    async with open_supervisor(strategy=Strategy.ONE_FOR_ALL) as supervisor:
+        first = supervisor.start_soon(Actor("a", [], 6.0))
+        stalled = supervisor.start_soon(hold_out, 7.0, watchdog=5.0)
+        await trio.sleep(13)
+        assert (first.started_at, stalled.started_at, stalled.crashes) == (12.0, 12.0, 1)
         await supervisor.shutdown()
 
 
