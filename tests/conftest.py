@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from itertools import count
@@ -16,6 +17,9 @@ from services import Postgres, Project, why_missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# A shell starts its background jobs with SIGINT ignored, and what they start inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
