@@ -28,6 +28,7 @@ from store_calls import LONG, NOON, SHORT, add, claim, cost, lapse, reserve
 from app.store.migrate import migrate
 from app.store.protocol import Effect, Lease, StoreError, StoreUnavailable, TaskStatus
 from app.store.supabase import open_supabase_store
+from app.store.supabase_errors import WrongSettings
 
 ANSWER_WITHIN = 0.4
 PATIENCE = 0.25
@@ -233,6 +234,16 @@ async def test_a_project_that_is_away_is_unavailable_at_the_start_too(gateway, a
             pytest.fail("opened")
     with pytest.raises(StoreUnavailable, match="ConnectError"):
         async with open_supabase_store("http://127.0.0.1:1", "key", patience=PATIENCE):
+            pytest.fail("opened")
+
+
+@pytest.mark.parametrize("fault", [name for name in FAULTS if "key" in name or "rights" in name])
+async def test_a_key_that_is_refused_at_the_start_is_a_wrong_setting(
+    gateway, address, project, fault
+):
+    gateway.fault = FAULTS[fault]
+    with pytest.raises(WrongSettings, match="SUPABASE_SERVICE_ROLE_KEY"):
+        async with open_supabase_store(address, project.service_key, patience=PATIENCE):
             pytest.fail("opened")
 
 

@@ -367,6 +367,22 @@ async def test_a_list_is_not_cut_at_the_servers_limit_of_rows(store, project):
     assert len(await store.crash_ages("social", within=LONG)) == 1100
 
 
+async def test_a_claim_repeated_while_the_first_is_at_work_waits_for_it(store, project):
+    """As when a caller gave up waiting for the answer, and asks again."""
+    await add(store, "t1")
+    await add(store, "t2")
+    ask = "select id from actp_claim_task('social', 'w', 'i', 'k1', 60)"
+    with psycopg.connect(project.db_url) as first, psycopg.connect(project.db_url) as second:
+        assert first.execute(ask).fetchall() == [("t1",)]
+        second.execute("set lock_timeout = '100ms'")
+        second.commit()
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            second.execute(ask)
+        second.rollback()
+        first.commit()
+        assert second.execute(ask).fetchall() == [("t1",)]
+
+
 async def test_two_claims_at_once_with_one_token_get_one_task(store):
     for number in range(10):
         await add(store, f"t{number}")
