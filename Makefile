@@ -36,7 +36,7 @@ format: $(VENV)/dev.done
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-benchmark: $(VENV)/bench.done
+benchmark: $(VENV)/bench.done .tools/postgrest.done
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 clean:
