@@ -62,7 +62,6 @@ async def _obey(options: argparse.Namespace) -> None:
         await _demo(options)
         return
     settings = load_settings(os.environ, env_file=ENV_FILE)
-    settings.check_store()
     if options.list_agents:
         await _list_agents(settings, as_json=options.json)
     elif options.restart_agent is not None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ValueT = TypeVar("ValueT")
 DefaultT = TypeVar("DefaultT")
 
-Isolation = Literal["loop", "thread"]
+Isolation = Literal["loop", "thread", "process"]
 
 APPLICATION: Final = "actp-worker"
 """What the folder under the user's data directory is called."""
@@ -67,6 +67,8 @@ class AgentSettings:
     daily_budget_usd: float | None
     """None for no limit."""
     isolation: Isolation
+    single: bool
+    """Whether it runs in one daemon at a time, of all that share the store."""
 
     @property
     def agent_id(self) -> str:
@@ -96,6 +98,8 @@ class Settings:
     watch_interval: float
     prices_path: Path | None
     """The price table to use in place of the one that ships."""
+    log_file: Path | None
+    """Where the log goes in place of stderr."""
     heartbeat_interval: float = 30.0
     stale_threshold: float = 90.0
     agents: tuple[AgentSettings, ...]
@@ -134,18 +138,6 @@ class Settings:
             for agent in self.agents
         )
         return dataclasses.replace(self, agents=agents)
-
-    def check_store(self) -> None:
-        """Check that the store that is configured is one that the daemon can run on.
-
-        Raises:
-            SettingsError: If it is Supabase: its store is there, the daemon on it is not proven.
-        """
-        if self.supabase_url is not None:
-            raise SettingsError(
-                "SUPABASE_URL is set, but the Supabase store is not there yet: unset it and "
-                "SUPABASE_SERVICE_ROLE_KEY, and SQLite is used"
-            )
 
     def check_runnable(self) -> None:
         """Check what a daemon needs and the commands beside it do not.
@@ -208,6 +200,7 @@ def _read(given: _Environment) -> Settings:
         task_lease=given.read("WORKER_TASK_LEASE", _lease, 60.0),
         watch_interval=given.read("SUPERVISOR_WATCH_INTERVAL", _interval, 10.0),
         prices_path=given.read("WORKER_PRICES", _existing_file, None),
+        log_file=given.read("WORKER_LOG_FILE", _path, None),
         agents=tuple(_agent(given, spec) for spec in AGENT_SPECS),
         data_dir=data_dir,
         warnings=(
@@ -264,6 +257,7 @@ def _agent(given: _Environment, spec: AgentSpec) -> AgentSettings:
         poll_interval=given.read(f"{prefix}POLL_INTERVAL", _interval, spec.poll_interval),
         daily_budget_usd=given.read(f"{prefix}DAILY_BUDGET_USD", _dollars, None),
         isolation=given.read(f"{prefix}ISOLATION", _isolation, "loop"),
+        single=given.read(f"{prefix}SINGLE", _flag, spec.single),
     )
 
 
@@ -433,14 +427,16 @@ def _model(text: str) -> str:
 
 
 def _isolation(text: str) -> Isolation:
-    if text == "process":
-        raise ValueError("loop or thread; process is not there yet")
     if text not in _ISOLATIONS:
-        raise ValueError("loop or thread")
+        raise ValueError("one of loop, thread, process")
     return _ISOLATIONS[text]
 
 
-_ISOLATIONS: Final[dict[str, Isolation]] = {"loop": "loop", "thread": "thread"}
+_ISOLATIONS: Final[dict[str, Isolation]] = {
+    "loop": "loop",
+    "thread": "thread",
+    "process": "process",
+}
 
 
 def _path(text: str) -> Path:

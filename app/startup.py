@@ -23,7 +23,7 @@ from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
 from app.routine import DailyRoutineScheduler
 from app.shutdown import GracefulShutdown
-from app.store.open import open_store
+from app.store.open import open_store, open_store_patiently, patiently
 from app.store.protocol import AgentRegistration
 from app.store.schema import TableReport, check_required_tables
 from app.supervisor import AgentSupervisor
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from app.settings import Settings
-    from app.store.protocol import Store
+    from app.store.protocol import Store, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +65,10 @@ async def run_daemon(
     redact = make_redactor(settings.secrets)
     configure_logging(sys.stderr, redact=redact, as_json=not sys.stderr.isatty())
     records = RecordKeeper()
-    async with open_store(settings) as store:
+    async with open_store_patiently(settings, waiting=_say_waiting) as store:
         if prepare is not None:
             await prepare(store)
-        report = await check_required_tables(store)
+        report = await patiently(partial(check_required_tables, store), _say_waiting)
         settings = without_tables(settings, report)
 
         instance = uuid.uuid4().hex
@@ -176,6 +176,11 @@ async def _register(registry: AgentRegistry, settings: Settings, records: Record
     records.put("registration of the agents", partial(registry.register_all, registrations))
     with trio.move_on_after(START_TIMEOUT):
         await records.flush()
+
+
+def _say_waiting(error: StoreUnavailable, seconds: float) -> None:
+    extra = {"action": "store_awaited", "seconds": seconds}
+    logger.warning("Waiting for the store: %s (next try in %.1f s)", error, seconds, extra=extra)
 
 
 async def _subtree(root: Supervisor, name: str) -> Supervisor:

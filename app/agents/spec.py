@@ -28,11 +28,13 @@ class AgentSpec:
     enable_flag: str
     """The variable that turns it off."""
     env_prefix: str
-    """Its variables are this with CLASS, MODEL, POLL_INTERVAL, DAILY_BUDGET_USD, ISOLATION."""
+    """What its variables begin with, as in ``CONTENT_AGENT_MODEL``."""
     tables: tuple[str, ...]
     """Tables of its own without which it cannot work (R40)."""
     routines: tuple[Routine, ...] = ()
     model: str = DEFAULT_MODEL
+    single: bool = False
+    """Whether it runs in one daemon at a time, of several that share the store."""
 
 
 SHARED_TABLES = (
@@ -53,6 +55,8 @@ AGENT_SPECS = (
         enable_flag="ENABLE_SOCIAL_MEDIA_AGENT",
         env_prefix="SOCIAL_MEDIA_AGENT_",
         tables=("actp_engagement_actions",),
+        # It acts for one account on others' platforms, where two at once look like a bot.
+        single=True,
     ),
     AgentSpec(
         agent_id="content",
@@ -74,6 +78,8 @@ AGENT_SPECS = (
             Routine(method="run_pipeline_advance", cron="0 9 * * *"),
             Routine(method="run_daily_prospecting", cron="0 11,15 * * *"),
         ),
+        # Two at work on one deal would write to the same person, each unaware of the other.
+        single=True,
     ),
     AgentSpec(
         agent_id="revenue",

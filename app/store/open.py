@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -14,11 +14,13 @@ from app.store.protocol import StoreUnavailable
 from app.store.sqlite import open_sqlite_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from app.settings import Settings
     from app.store.protocol import Store
+
+ResultT = TypeVar("ResultT")
 
 PATIENCE: Final = Backoff(initial=0.5, factor=2.0, maximum=15.0)
 """How long a start waits between two tries while the store is away."""
@@ -37,6 +39,25 @@ def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
     return _open_supabase(settings.supabase_url, settings.supabase_service_role_key)
 
 
+async def patiently(
+    attempt: Callable[[], Awaitable[ResultT]], waiting: Callable[[StoreUnavailable, float], object]
+) -> ResultT:
+    """Return what `attempt` returns, trying again for as long as the store is away.
+
+    Args:
+        attempt: What needs the store.
+        waiting: Told each time why and for how many seconds it waits.
+    """
+    for tries in count(1):
+        try:
+            return await attempt()
+        except StoreUnavailable as error:
+            wait = PATIENCE.delay(tries)
+            waiting(error, wait)
+        await trio.sleep(wait)
+    raise AssertionError("unreachable: the count has no end")
+
+
 @asynccontextmanager
 async def open_store_patiently(
     settings: Settings, *, waiting: Callable[[StoreUnavailable, float], object]
@@ -48,7 +69,11 @@ async def open_store_patiently(
         waiting: Told each time why and for how many seconds it waits.
     """
     async with AsyncExitStack() as stack:
-        yield await _enter_patiently(stack, settings, waiting)
+
+        async def enter() -> Store:
+            return await stack.enter_async_context(open_store(settings))
+
+        yield await patiently(enter, waiting)
 
 
 @asynccontextmanager
@@ -63,18 +88,3 @@ async def _open_supabase(url: str, key: str) -> AsyncIterator[Store]:
         except WrongSettings as error:
             raise SettingsError(str(error)) from error
         yield store
-
-
-async def _enter_patiently(
-    stack: AsyncExitStack,
-    settings: Settings,
-    waiting: Callable[[StoreUnavailable, float], object],
-) -> Store:
-    for tries in count(1):
-        try:
-            return await stack.enter_async_context(open_store(settings))
-        except StoreUnavailable as error:
-            wait = PATIENCE.delay(tries)
-            waiting(error, wait)
-        await trio.sleep(wait)
-    raise AssertionError("unreachable: the count has no end")

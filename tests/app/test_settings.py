@@ -67,7 +67,9 @@ WRONG = {
     "CONTENT_AGENT_MODEL": ["two words"],
     "CONTENT_AGENT_POLL_INTERVAL": ["0", "-1", "nan", "fast"],
     "CONTENT_AGENT_DAILY_BUDGET_USD": ["-1", "$5", "inf"],
-    "CONTENT_AGENT_ISOLATION": ["process", "container", "Loop"],
+    "CONTENT_AGENT_ISOLATION": ["container", "Loop"],
+    "CONTENT_AGENT_SINGLE": ["once", "2"],
+    "WORKER_LOG_FILE": ["/", "~nobody-of-that-name/worker.log"],
 }
 
 
@@ -89,9 +91,10 @@ def test_every_variable_has_a_wrong_value():
     assert WRONG.keys() == names
 
 
-def test_process_isolation_says_that_it_is_not_there_yet():
-    with pytest.raises(SettingsError, match="process is not there yet"):
-        load(SOCIAL_MEDIA_AGENT_ISOLATION="process")
+def test_only_agents_that_two_daemons_would_disturb_are_single():
+    settings = load(CONTENT_AGENT_SINGLE="yes", ACQUISITION_AGENT_SINGLE="no")
+    single = {agent.agent_id: agent.single for agent in settings.agents}
+    assert single == {"social": True, "content": True, "acquisition": False, "revenue": False}
 
 
 @pytest.mark.parametrize(
