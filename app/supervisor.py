@@ -29,7 +29,7 @@ from actp_supervise import (
     open_supervisor,
 )
 from actp_supervise.clock import SystemWallClock, WallClock
-from app.agents.activity import Activity
+from app.agents.activity import PAUSED_BY_OPERATOR, Activity
 from app.crashes import DAY, HOUR, AgentBackoff, CrashHistory
 from app.logs import bind_log_context, log_context
 from app.settings import AgentSettings, unknown_agent
@@ -101,6 +101,8 @@ class _Agent:
     run: AgentRun | None = None
     child: Child | None = None
     restarting: int = 0
+    held: bool = False
+    """Whether an operator paused it."""
     last_error: str | None = None
     last_run_at: str | None = None
 
@@ -264,6 +266,27 @@ class AgentSupervisor:
                 agent.run.scope.cancel(reason="the daemon is to stop at once")
         await self.stop_all()
 
+    def pause_agent(self, agent_id: str) -> None:
+        """Have an agent take no new task until it is resumed; what is in flight goes on.
+
+        It stays paused over its restarts, and until the daemon ends.
+
+        Raises:
+            UnknownAgentError: If there is no such agent.
+            AgentDisabledError: If it is disabled.
+        """
+        self._hold(agent_id, held=True)
+
+    def resume_agent(self, agent_id: str) -> None:
+        """Have a paused agent take tasks again.
+
+        Raises:
+            UnknownAgentError: If there is no such agent.
+            AgentDisabledError: If it is disabled.
+        """
+        self._hold(agent_id, held=False)
+        self.notify_task(agent_id)
+
     def notify_task(self, agent_id: str) -> None:
         """Have an agent look at its queue now."""
         self._known(agent_id).posted.set()
@@ -309,6 +332,7 @@ class AgentSupervisor:
             activity=Activity(trio.lowlevel.current_clock().current_time),
             wait_for_work=partial(_wait_for_work, agent),
         )
+        run.activity.held = agent.held
         agent.run = run
         self._heartbeat.watch(agent_id, run.activity, partial(self.publish_status, agent_id))
         self._records.put(
@@ -401,6 +425,14 @@ class AgentSupervisor:
             raise UnknownAgentError(unknown_agent(agent_id, self._agents))
         return self._agents[agent_id]
 
+    def _hold(self, agent_id: str, *, held: bool) -> None:
+        agent = self._known(agent_id)
+        if not agent.config.enabled:
+            raise AgentDisabledError(f"agent {agent_id!r} is disabled: {agent.config.why_disabled}")
+        agent.held = held
+        if agent.run is not None:
+            agent.run.activity.held = held
+
     def _startable(self, agent_id: str) -> _Agent:
         agent = self._known(agent_id)
         if agent.child is None:
@@ -446,7 +478,7 @@ class AgentSupervisor:
             "doing": None,
             "task_id": None,
             "heartbeat_age": None,
-            "paused": None,
+            "paused": PAUSED_BY_OPERATOR if agent.held else None,
             "throttled_until": None,
         }
         if agent.run is not None:

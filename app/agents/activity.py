@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 WAITING_FOR_STORE: Final = "waiting for the store"
 """What an agent does while the store is away."""
 
+PAUSED_BY_OPERATOR: Final = "paused by an operator"
+
 
 class Activity:
     """The doings of one run of an agent. Single assignments only, so no lock is needed.
@@ -32,6 +34,8 @@ class Activity:
         self.throttled_until: float | None = None
         self.paused: str | None = None
         """Why it takes no tasks, where it does not."""
+        self.held = False
+        """Whether an operator wants it to take none; set in Trio's thread."""
         self.doing = "starting"
         self.task_id: str | None = None
         self.step = 0
@@ -128,7 +132,7 @@ class Activity:
                 if self.throttled_until is None
                 else round(max(0.0, self.throttled_until - now), 3)
             ),
-            "paused": self.paused,
+            "paused": self.paused or (PAUSED_BY_OPERATOR if self.held else None),
             "tasks_done": self.tasks_done,
             "tasks_failed": self.tasks_failed,
             "last_run_at": self.last_run_at,

@@ -36,7 +36,7 @@ def agent_store(store: Store, activity: Activity, *, patience: Backoff = PATIENC
 
     While the store is away a call waits and is repeated, which every verb allows; the agent's
     activity says so. Only `claim_task` gives up, with `StoreUnavailable`, once the agent is asked
-    to stop: there is nothing to lose yet.
+    to stop: there is nothing to lose yet. It finds no task while an operator holds the agent.
 
     Args:
         store: The daemon's store, on Trio's side.
@@ -67,6 +67,8 @@ class AgentStore:
         *args: object,
         **kwargs: object,
     ) -> Any:  # noqa: ANN401  (the verb's answer)
+        if name == "claim_task" and self._activity.held:
+            return None
         for tries in range(1, 2**31):
             try:
                 answer = await run_in_trio(verb, *args, **kwargs)

@@ -382,3 +382,18 @@ def sqlite_lock(path):
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("begin immediate")
     return connection
+
+
+async def test_an_agent_that_an_operator_holds_finishes_its_task_and_takes_no_other(at_work, store):
+    first, second = await at_work.add("First."), await at_work.add("Second.")
+    at_work.claude.plan(Reply(text="One done."), Reply(text="Two done."))
+    child, activity = at_work.start()
+    await at_work.when(first, lambda task: task.status is not TaskStatus.QUEUED)
+    activity.held = True
+    await at_work.finished(first)
+    await trio.sleep(0.2)  # some looks at the queue, in the agent's own loop
+    assert (await store.task(second)).status is TaskStatus.QUEUED
+    assert activity.snapshot()["paused"] == "paused by an operator"
+    activity.held = False
+    assert (await at_work.finished(second)).status is TaskStatus.SUCCEEDED
+    await at_work.tree.stop(child.name)

@@ -378,3 +378,24 @@ async def test_a_posted_task_wakes_its_agent_even_if_it_was_not_waiting_yet(cloc
         stage.supervisor.notify_task("social")
         await trio.sleep(35)
         assert woken == [5.0, 10.0, 40.0]
+
+
+async def test_an_operator_pauses_an_agent_over_its_restarts(clock, store):
+    async with staged(store, Recorder()) as stage:
+        await stage.supervisor.start_all()
+        await stage.settle()
+        stage.supervisor.pause_agent("social")
+        assert stage.status()["paused"] == "paused by an operator"
+        await stage.supervisor.restart_agent("social")
+        await stage.settle()
+        assert stage.status()["paused"] == "paused by an operator"
+        assert stage.status()["status"] == "running"
+        stage.supervisor.resume_agent("social")
+        assert stage.status()["paused"] is None
+
+
+async def test_a_disabled_agent_cannot_be_paused(clock, store):
+    off = {"ENABLE_SOCIAL_MEDIA_AGENT": "no"}
+    async with staged(store, Recorder(), environ=off) as stage:
+        with pytest.raises(AgentDisabledError):
+            stage.supervisor.pause_agent("social")
