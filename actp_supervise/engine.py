@@ -21,13 +21,14 @@ from . import events as ev
 from .child import Attempt, Child, ChildState, Intent, _current_child, check_async_fn, name_of
 from .errors import (
     ChildNotFoundError,
-    DoNotRestart,
     DuplicateChildError,
     ErrorText,
     RestartLimitExceeded,
     Stalled,
     SupervisionError,
     SupervisorClosedError,
+    is_do_not_restart,
+    sole,
     strip_tracebacks,
 )
 from .group import GroupRestart
@@ -355,7 +356,7 @@ class Engine:
             self._over(child)
 
     def _ended_by_itself(self, child: Child, error: BaseException | None) -> None:
-        for_good = error is not None and _is_do_not_restart(error)
+        for_good = error is not None and is_do_not_restart(error)
         if error is None:
             child.state = ChildState.FINISHED
             if self.hub.wants(ev.ChildFinished):
@@ -496,8 +497,8 @@ class Engine:
     def _die(self, error: BaseException) -> None:
         """Stop in order because of an error that no supervisor handles, and pass it on."""
         if self._fatal is None:
-            self._fatal = _sole(error)
-        if self.stopping and isinstance(_sole(error), KeyboardInterrupt):
+            self._fatal = sole(error)
+        if self.stopping and isinstance(sole(error), KeyboardInterrupt):
             self._cancel_all()
         self._begin_stop()
         self._body.cancel(reason=f"supervisor {self.name!r}: {type(self._fatal).__name__}")
@@ -765,16 +766,3 @@ def _is_fatal(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return any(_is_fatal(member) for member in error.exceptions)
     return not isinstance(error, (Exception, trio.Cancelled))
-
-
-def _is_do_not_restart(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is_do_not_restart(member) for member in error.exceptions)
-    return isinstance(error, DoNotRestart)
-
-
-def _sole(error: BaseException) -> BaseException:
-    """Take an error out of groups that hold it alone."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

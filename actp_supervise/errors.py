@@ -71,6 +71,20 @@ class DoNotRestart(SupervisionError):
     """
 
 
+def is_do_not_restart(error: BaseException) -> bool:
+    """Whether all there is of an error is `DoNotRestart`."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_do_not_restart(member) for member in error.exceptions)
+    return isinstance(error, DoNotRestart)
+
+
+def sole(error: BaseException) -> BaseException:
+    """Take an error out of groups that hold it alone."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
 class ErrorText:
     """An error as the text it prints, without the frames that it was raised through.
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from .errors import SupervisionError
+from .errors import SupervisionError, sole
 from .events import logger
 from .nursery import Child, current_child
 
@@ -208,7 +208,7 @@ class _Process:
 
     async def run(self, ready_timeout: float) -> None:
         """Look after the process until it has ended, and judge its end."""
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
                 if self._child is not None:
@@ -228,7 +228,7 @@ class _Process:
                         source.finish()
                 nursery.cancel_scope.cancel(reason="the process has ended")
         except ExceptionGroup as group:
-            error = _sole(group)
+            error = sole(group)
         finally:
             self._kill_group()
             with trio.CancelScope(shield=True):  # only the kernel can delay it now
@@ -347,13 +347,6 @@ async def _call(callback: Callable[[str], object], argument: str) -> None:
 
 def _cut(line: str) -> list[str]:
     return [line[i : i + MAX_LINE] for i in range(0, len(line), MAX_LINE)] or [""]
-
-
-def _sole(group: ExceptionGroup[Exception]) -> Exception:
-    error: Exception = group
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 def _own_environment() -> dict[str, str]:
