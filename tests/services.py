@@ -64,6 +64,21 @@ PRIVILEGES = """
 STARTED_WITHIN = 30.0
 PAUSE = 0.05
 
+_CLOCK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sys/time.h>
+#include <time.h>
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    struct timespec exact;
+    int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
+    real(CLOCK_REALTIME, &exact);
+    now->tv_sec = exact.tv_sec + OFFSET;
+    now->tv_usec = exact.tv_nsec / 1000;
+    return 0;
+}
+"""
+
 _CONNECTION = re.compile(rb"(?mi)^connection:.*\r\n")
 
 
@@ -153,6 +168,23 @@ async def open_postgres(
             with psycopg.connect(postgres.url("postgres"), autocommit=True) as db:
                 db.execute(ROLES)
             yield postgres
+
+
+async def another_clock(folder: Path, offset: int) -> dict[str, str] | None:
+    """Make what has `open_postgres` run with a clock that is `offset` seconds ahead.
+
+    Returns:
+        Its environment; None if there is no C compiler.
+    """
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    library = folder / "clock.so"
+    await trio.run_process(
+        [compiler, "-shared", "-fPIC", f"-DOFFSET={offset}", "-xc", "-", "-o", library, "-ldl"],
+        stdin=_CLOCK.encode(),
+    )
+    return {"LD_PRELOAD": str(library)}
 
 
 @asynccontextmanager
@@ -252,11 +284,11 @@ class Gateway:
 
 
 @asynccontextmanager
-async def open_gateway(gateway: Gateway) -> AsyncIterator[str]:
+async def open_gateway(gateway: Gateway, *, port: int = 0) -> AsyncIterator[str]:
     """Serve a gateway for the time of the block; gives its address."""
     async with trio.open_nursery() as nursery:
         (listener,) = await nursery.start(
-            partial(trio.serve_tcp, host="127.0.0.1"), gateway.serve, 0
+            partial(trio.serve_tcp, host="127.0.0.1"), gateway.serve, port
         )
         yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
         nursery.cancel_scope.cancel()

@@ -6,7 +6,6 @@ can really be stopped is stopped. The clock is the real one.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import trio
 from services import (
     Gateway,
+    another_clock,
     http_answer,
     key_of,
     open_gateway,
@@ -329,37 +329,16 @@ async def test_postgresql_away_and_back_again(postgres, new_database, short_fold
 # -- the clock
 
 
-CLOCK = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <sys/time.h>
-#include <time.h>
-int gettimeofday(struct timeval *restrict now, void *restrict zone) {
-    struct timespec exact;
-    int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
-    real(CLOCK_REALTIME, &exact);
-    now->tv_sec = exact.tv_sec + OFFSET;
-    now->tv_usec = exact.tv_nsec / 1000;
-    return 0;
-}
-"""
-
-
 @pytest.mark.parametrize("offset", [3600, -3600])
 async def test_a_database_whose_clock_is_an_hour_off(running_project, short_folder, offset):
     """Nothing compares its time with the worker's: leases, ages, delays and budgets are right."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler to make another clock with")
     short_folder.chmod(0o755)
-    library = short_folder / "clock.so"
-    await trio.run_process(
-        [compiler, "-shared", "-fPIC", f"-DOFFSET={offset}", "-xc", "-", "-o", library, "-ldl"],
-        stdin=CLOCK.encode(),
-    )
+    environ = await another_clock(short_folder, offset)
+    if environ is None:
+        pytest.skip("no C compiler to make another clock with")
     folder = short_folder / "pg"
     folder.mkdir()
-    async with open_postgres(folder, environ={"LD_PRELOAD": str(library)}) as postgres:
+    async with open_postgres(folder, environ=environ) as postgres:
         db_url = postgres.create("worker")
         migrate(db_url)
         async with (

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from daemons import IDLER, Place, start_claude
+from daemons import IDLER, Place, SupabasePlace, start_claude
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from services import Project
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +35,9 @@ def idle_place(place: Place) -> Place:
     for agent in ("CONTENT", "ACQUISITION", "REVENUE"):
         place.environ[f"ENABLE_{agent}_AGENT"] = "no"
     return place
+
+
+@pytest.fixture
+def supabase(tmp_path: Path, claude: str, project: Project) -> SupabasePlace:
+    """A place on a Supabase project with all migrations and empty tables."""
+    return SupabasePlace(tmp_path, claude, project=project)

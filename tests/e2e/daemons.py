@@ -5,26 +5,38 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import struct
 import subprocess
 import sys
+import zoneinfo
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import psycopg
+import psycopg.rows
 import trio
+from services import Project
+from typing_extensions import override
+
+from actp_supervise.clock import SystemWallClock
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import AsyncIterator, Callable
+    from datetime import datetime
 
 ROOT = Path(__file__).parents[2]
 MAIN = (sys.executable, "-m", "app.main")
 
 PATIENCE = 25.0
 """Seconds that anything may take on a machine that is busy."""
+
+HALF_A_DAY = 12 * 3600
 
 IDLER = """
 from actp_supervise import current_child
@@ -69,6 +81,25 @@ class Place:
         (self.folder / "own.py").write_text(source)
         self.environ["SOCIAL_MEDIA_AGENT_CLASS"] = f"own:{name}"
 
+    def use_zone(self, hour: int, *, within: int) -> datetime:
+        """Have the daemons live in a time zone where it will be so late in so many seconds.
+
+        Returns:
+            When that is.
+        """
+        moment = SystemWallClock().now().replace(microsecond=0) + timedelta(seconds=within)
+        of_utc = moment.hour * 3600 + moment.minute * 60 + moment.second
+        offset = (hour * 3600 - of_utc + HALF_A_DAY) % (2 * HALF_A_DAY) - HALF_A_DAY
+        # One kind of time and no transition, in version 1 of the format (RFC 9636).
+        counts = (0, 0, 0, 0, 1, 4)
+        zone = struct.pack(">4sx15x6l", b"TZif", *counts) + struct.pack(">lBB", offset, 0, 0)
+        path = self.folder / "zones" / "Test" / "Zone"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(zone + b"TST\0")
+        zones = os.pathsep.join((str(self.folder / "zones"), *zoneinfo.TZPATH))
+        self.environ |= {"WORKER_TIMEZONE": "Test/Zone", "PYTHONTZPATH": zones}
+        return moment
+
     def environment(self, **changes: str) -> dict[str, str]:
         agents = ("SOCIAL_MEDIA", "CONTENT", "ACQUISITION", "REVENUE")
         return {
@@ -102,6 +133,13 @@ class Place:
     @asynccontextmanager
     async def daemon(self, *arguments: str, **changes: str) -> AsyncIterator[Daemon]:
         """Start a daemon and wait until it is up; at the end it is killed if it still runs."""
+        async with self.starting_daemon(*arguments, **changes) as daemon:
+            await daemon.until_up()
+            yield daemon
+
+    @asynccontextmanager
+    async def starting_daemon(self, *arguments: str, **changes: str) -> AsyncIterator[Daemon]:
+        """Start a daemon; at the end it is killed if it still runs."""
         log = self.folder / f"daemon-{next(_numbers)}.err"
         with log.open("wb") as stderr, log.with_suffix(".out").open("wb") as stdout:
             process = await trio.lowlevel.open_process(
@@ -112,10 +150,8 @@ class Place:
                 stderr=stderr,
             )
         try:
-            daemon = Daemon(process, log)
-            daemon.page = (await until(lambda: daemon.logged("starting")))["page"]
-            async with httpx.AsyncClient(base_url=daemon.page, timeout=PATIENCE) as daemon.http:
-                yield daemon
+            async with httpx.AsyncClient(timeout=PATIENCE) as http:
+                yield Daemon(process, log, http)
         finally:
             process.kill()
             with trio.CancelScope(shield=True):
@@ -137,13 +173,46 @@ class Place:
 
 
 @dataclass
+class SupabasePlace(Place):
+    """A place whose daemons share a Supabase project."""
+
+    project: Project = field(kw_only=True)
+
+    def elsewhere(self, name: str) -> SupabasePlace:
+        """Return another machine, which shares the project and no file."""
+        folder = self.folder / name
+        folder.mkdir()
+        return SupabasePlace(folder, self.claude, dict(self.environ), project=self.project)
+
+    @override
+    def environment(self, **changes: str) -> dict[str, str]:
+        supabase = {
+            "SUPABASE_URL": self.project.url,
+            "SUPABASE_SERVICE_ROLE_KEY": self.project.service_key,
+        }
+        return super().environment(**{**supabase, **changes})
+
+    @override
+    def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
+        row_factory = psycopg.rows.dict_row
+        with psycopg.connect(self.project.db_url, row_factory=row_factory) as db:
+            found = db.execute(query.replace("?", "%s"), values)
+            return found.fetchall() if found.description else []
+
+
+@dataclass
 class Daemon:
     """A running daemon."""
 
     process: trio.Process
     log: Path
+    http: httpx.AsyncClient
     page: str = ""
-    http: httpx.AsyncClient = field(init=False)
+
+    async def until_up(self) -> None:
+        """Wait until it serves its page."""
+        self.page = (await until(lambda: self.logged("starting")))["page"]
+        self.http.base_url = httpx.URL(self.page)
 
     async def post(self, agent_type: str, goal: str, **more: Any) -> str:
         """Post a task; gives its id."""
