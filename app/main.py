@@ -19,7 +19,8 @@ import trio
 import actp_supervise
 from app.agents.spec import AGENT_SPECS
 from app.settings import Settings, SettingsError, load_settings
-from app.store.protocol import StoreError
+from app.store.protocol import StoreError, TableMissing
+from app.store.schema import MIGRATION_COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +88,10 @@ async def _dry_run(settings: Settings) -> None:
     _import_trio_asyncio()
     from app.startup import check
 
-    print(await check(settings))
+    banner, lacking = await check(settings)
+    print(banner)
+    if lacking is not None:
+        raise StoreError(lacking)
     print("Configuration and database are fine. No agent was started.")
 
 
@@ -133,7 +137,8 @@ def _report(error: BaseException) -> int:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if isinstance(error, SettingsError | StoreError | OSError):
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        hint = f". To make it, run: {MIGRATION_COMMAND}" if isinstance(error, TableMissing) else ""
+        print(f"error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         return WRONG if isinstance(error, SettingsError) else FAILED
     logging.getLogger(__name__).critical("The daemon failed", exc_info=error)
     return FAILED

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from app.store.protocol import StoreUnavailable
+from app.store.protocol import StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -110,7 +110,11 @@ class RecordKeeper:
                 self.note_store(str(error))
                 await trio.sleep(RETRY_AFTER[min(tries, len(RETRY_AFTER) - 1)])
                 tries += 1
-            except Exception:  # trying again would not help, and the records behind it wait
+            except StoreError as error:  # trying again would not help, and others wait behind it
+                extra = {"action": "record_given_up"}
+                logger.error("Not recorded: %s: %s", record.what, error, extra=extra)
+                return
+            except Exception:
                 extra = {"action": "record_given_up"}
                 logger.exception("Not recorded: %s", record.what, extra=extra)
                 return

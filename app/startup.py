@@ -151,15 +151,17 @@ async def run_daemon(
     logger.info("Stopped: %s", how, extra={"action": "stopped"})
 
 
-async def check(settings: Settings) -> str:
-    """Check what a start would check and start nothing (R36); return the banner.
+async def check(settings: Settings) -> tuple[str, str | None]:
+    """Check what a start would check and start nothing (R36). Raises as `run_daemon`.
 
-    Raises as `run_daemon`.
+    Returns:
+        The banner, and what the store lacks with the command that makes it; None if it is whole.
     """
     async with open_store(settings) as store:
-        settings = without_tables(settings, await check_required_tables(store))
+        report = await check_required_tables(store)
+        settings = without_tables(settings, report)
         AgentLauncher(settings, store, instance="none")
-        return banner.text(settings, where=store.where)
+        return banner.text(settings, where=store.where), report.warning
 
 
 async def _register(registry: AgentRegistry, settings: Settings, records: RecordKeeper) -> None:

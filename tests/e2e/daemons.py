@@ -94,7 +94,7 @@ class Place:
         counts = (0, 0, 0, 0, 1, 4)
         zone = struct.pack(">4sx15x6l", b"TZif", *counts) + struct.pack(">lBB", offset, 0, 0)
         path = self.folder / "zones" / "Test" / "Zone"
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(zone + b"TST\0")
         zones = os.pathsep.join((str(self.folder / "zones"), *zoneinfo.TZPATH))
         self.environ |= {"WORKER_TIMEZONE": "Test/Zone", "PYTHONTZPATH": zones}
