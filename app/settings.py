@@ -100,8 +100,9 @@ class Settings:
     """The price table to use in place of the one that ships."""
     log_file: Path | None
     """Where the log goes in place of stderr."""
-    heartbeat_interval: float = 30.0
-    stale_threshold: float = 90.0
+    heartbeat_interval: float
+    stale_threshold: float
+    """Without a sign of life for so long an agent is hung, and a daemon elsewhere dead."""
     agents: tuple[AgentSettings, ...]
     data_dir: Path
     warnings: tuple[str, ...]
@@ -184,6 +185,7 @@ def _read(given: _Environment) -> Settings:
     data_dir = platformdirs.user_data_path(APPLICATION)
     supabase_url, supabase_key = _supabase(given)
     health_host, api_token = _web(given)
+    heartbeat_interval, stale_threshold = _life(given)
     return Settings(
         anthropic_api_key=given.read("ANTHROPIC_API_KEY", _secret, None),
         anthropic_base_url=given.read("ANTHROPIC_BASE_URL", _web_address, None),
@@ -199,6 +201,8 @@ def _read(given: _Environment) -> Settings:
         drain_timeout=given.read("WORKER_DRAIN_TIMEOUT", _seconds, 30.0),
         task_lease=given.read("WORKER_TASK_LEASE", _lease, 60.0),
         watch_interval=given.read("SUPERVISOR_WATCH_INTERVAL", _interval, 10.0),
+        heartbeat_interval=heartbeat_interval,
+        stale_threshold=stale_threshold,
         prices_path=given.read("WORKER_PRICES", _existing_file, None),
         log_file=given.read("WORKER_LOG_FILE", _path, None),
         agents=tuple(_agent(given, spec) for spec in AGENT_SPECS),
@@ -243,6 +247,17 @@ def _web(given: _Environment) -> tuple[str, str | None]:
             "127.0.0.1 is for this machine alone"
         )
     return host, token
+
+
+def _life(given: _Environment) -> tuple[float, float]:
+    interval = given.read("WORKER_HEARTBEAT_INTERVAL", _interval, 30.0)
+    threshold = given.read("WORKER_STALE_THRESHOLD", _interval, 90.0)
+    if threshold < 2 * interval:
+        raise SettingsError(
+            f"WORKER_STALE_THRESHOLD={threshold:g}: must be at least twice "
+            f"WORKER_HEARTBEAT_INTERVAL, which is {interval:g}, or whoever lives counts as hung"
+        )
+    return interval, threshold
 
 
 def _agent(given: _Environment, spec: AgentSpec) -> AgentSettings:

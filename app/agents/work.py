@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from actp_supervise import current_child
 from app.logs import log_context
 from app.store.protocol import Lease, StoreError, StoreUnavailable, TaskRow, TaskStatus
+from app.store.records import moment_text
 
 from .handle import end, finish_anyway
 from .lease import LeaseEnded, under_lease
@@ -157,7 +158,7 @@ class Worker:
             logger.info("Task %s", status, extra=extra)
         else:
             logger.warning("Task %s: %s", status, error, extra=extra)
-        self._activity.last_run_at = (await self._store.ping()).isoformat()
+        self._activity.last_run_at = moment_text(await self._store.ping())
         if status is TaskStatus.SUCCEEDED:
             self._activity.tasks_done += 1
         elif status is TaskStatus.FAILED:

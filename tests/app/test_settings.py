@@ -49,6 +49,8 @@ WRONG = {
     "WORKER_TIMEZONE": ["Mars/Olympus", "../etc/passwd", "America", "EST5EDT4,M1"],
     "WORKER_ID": ["two words", "x" * 101, "a/b"],
     "WORKER_DRAIN_TIMEOUT": ["soon", "-1", "nan", "inf", "30s"],
+    "WORKER_HEARTBEAT_INTERVAL": ["0", "-1", "nan", "often"],
+    "WORKER_STALE_THRESHOLD": ["0", "-1", "inf", "never"],
     "WORKER_TASK_LEASE": ["0", "0.5", "86401", "nan", "long"],
     "SUPERVISOR_WATCH_INTERVAL": ["0", "-5", "inf", "often"],
     "WORKER_DB_PATH": ["/", "~nobody-of-that-name/x.db", "a\0b"],
@@ -89,6 +91,12 @@ def test_every_variable_has_a_wrong_value():
     flags = {spec.enable_flag for spec in AGENT_SPECS if spec.agent_id != "content"}
     names = {name for name in known_variables() if not name.startswith(others)} - flags
     assert WRONG.keys() == names
+
+
+def test_who_lives_must_not_count_as_hung():
+    with pytest.raises(SettingsError, match="WORKER_STALE_THRESHOLD=50: must be at least twice"):
+        load(WORKER_STALE_THRESHOLD="50")
+    assert load(WORKER_STALE_THRESHOLD="2", WORKER_HEARTBEAT_INTERVAL="1").stale_threshold == 2
 
 
 def test_only_agents_that_two_daemons_would_disturb_are_single():
