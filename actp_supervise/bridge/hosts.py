@@ -131,11 +131,14 @@ def _kill(loop: Any, run: Run) -> None:  # noqa: ANN401
         run.ignored_cancellation("its coroutines were closed")
     run.killed = True
     loop._asyncgens.clear()  # open_loop would wait for what can no longer be finalized
-    for task in tasks:
-        asyncio._unregister_task(task)
-        task._log_destroy_pending = False
-        with suppress(Exception, SystemExit, KeyboardInterrupt):  # RuntimeError: it awaits again
-            task.get_coro().close()
+    while tasks:
+        for task in tasks:
+            asyncio._unregister_task(task)
+            task._log_destroy_pending = False
+            # RuntimeError: it awaits again
+            with suppress(Exception, SystemExit, KeyboardInterrupt):
+                task.get_coro().close()
+        tasks = asyncio.all_tasks(loop)  # those that their clean-up has started
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -188,7 +188,9 @@ class Worker:
             error = "the agent ended itself with CancelledError while it did this"
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT):
-                await self._release(task, token, count_attempt=error is not None, error=error)
+                await self._store.release_task(
+                    task.id, token, count_attempt=error is not None, error=error
+                )
         except (TimeoutError, StoreError) as failure:
             logger.warning("Task not handed back, its lease will end: %r", failure)
 

@@ -691,6 +691,22 @@ async def test_closing_code_whose_clean_up_awaits_runs_its_other_blocks(autojump
     assert record == ["outer"]
 
 
+async def test_a_task_that_code_starts_while_it_is_closed_is_closed_too(autojump_clock):
+    async def clean_up():
+        await asyncio.sleep(1000)
+
+    async def code():
+        try:
+            await stubborn()
+        finally:
+            await asyncio.shield(asyncio.create_task(clean_up()))
+
+    with trio.fail_after(100), pytest.raises(CancellationIgnored):
+        await cancelled_after(10, asyncio_child(code, cancel_timeout=2.0))
+
+    assert trio.current_time() == 12.0
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("pause", [0, 1])
 async def test_code_that_swallows_even_its_closing_runs_no_more(autojump_clock, pause):
