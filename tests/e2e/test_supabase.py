@@ -63,23 +63,17 @@ async def test_a_task_is_done_and_everything_is_on_record(supabase):
 
 
 async def test_a_routine_fires_when_it_is_due_and_one_that_was_missed_is_made_up_for(supabase):
-    due = supabase.use_zone(8, within=-1)
-    name = "revenue.run_daily_check"
-    supabase.rows(
-        "insert into actp_job_runs (job_name, scheduled_at, instance, claimed_at, finished_at,"
-        " outcome) select ?, d, 'gone', d, d, 'succeeded' from (select ?::timestamptz as d) of",
-        *(name, due - timedelta(days=1)),
-    )
-    fires = "select outcome, error from actp_job_runs where job_name = ?"
-    fired = f"{fires} and scheduled_at = ? and outcome is not null"
+    fired = "select outcome, error from actp_job_runs where scheduled_at = ? and outcome > ''"
     done_well = [{"outcome": "succeeded", "error": None}]
+    due = supabase.use_zone(8, within=-1)
+    supabase.fired("revenue.run_daily_check", due - timedelta(days=1))
     async with supabase.daemon("--agents", "revenue"):
-        assert await until(lambda: supabase.rows(fired, name, due)) == done_well
-    supabase.environ.clear()
-    due = supabase.use_zone(6, within=3)
-    name = "content.run_daily_pipeline"
-    async with supabase.daemon("--agents", "content"):
-        assert await until(lambda: supabase.rows(fired, name, due)) == done_well
+        assert await until(lambda: supabase.rows(fired, due)) == done_well
+    due = supabase.use_zone(6, within=4)
+    async with supabase.daemon("--agents", "content") as daemon:
+        jobs = {job["name"]: job for job in await daemon.get("/scheduler/jobs")}
+        assert jobs["content.run_daily_pipeline"]["next_run_time"] == f"{due:%FT%T}.000Z"
+        assert await until(lambda: supabase.rows(fired, due)) == done_well
 
 
 async def test_sigterm_drains_and_what_waits_stays_queued(supabase):

@@ -195,6 +195,8 @@ async def test_while_a_fault_lasts_the_daemon_is_degraded_and_then_goes_on_as_if
 
 async def test_what_is_due_or_posted_while_answers_are_lost_happens_once(place, gateway):
     due = place.use_zone(6, within=3)
+    before = due - timedelta(days=1)
+    place.fired("content.run_daily_pipeline", before)
     wanted = {"agent_type": "content", "goal": GOALS["content"].format("posted")}
     key = {"Idempotency-Key": "once"}
     async with place.daemon("--agents", "content") as daemon:
@@ -206,9 +208,11 @@ async def test_what_is_due_or_posted_while_answers_are_lost_happens_once(place, 
         answer = await daemon.http.post("/agents/task", json=wanted, headers=key)
         assert answer.status_code == 201
         await succeeded(place, answer.json()["id"])
-        fires = "select scheduled_at, outcome from actp_job_runs"
+        fires = "select scheduled_at, outcome from actp_job_runs order by scheduled_at"
         await until(lambda: all(fire["outcome"] for fire in place.rows(fires)))
-        assert place.rows(fires) == [{"scheduled_at": due, "outcome": "succeeded"}]
+        assert place.rows(fires) == [
+            {"scheduled_at": moment, "outcome": "succeeded"} for moment in (before, due)
+        ]
         (count,) = place.rows("select count(*) from actp_agent_tasks")
         assert count == {"count": 1}
         await never_crashed(daemon, "content")
@@ -269,7 +273,8 @@ async def test_the_clock_of_the_database_is_an_hour_off(tmp_path, claude, short_
         async with open_project(postgres, db_url, short_folder) as project:
             place = SupabasePlace(tmp_path, claude, project=project)
             place.environ["WORKER_TASK_LEASE"] = "1"
-            due = place.use_zone(6, within=4)
+            due = place.use_zone(6, within=2)
+            place.fired("content.run_daily_pipeline", due - timedelta(days=1))
             async with place.daemon("--agents", "social,content") as daemon:
                 task_id = await daemon.post("social", GOALS["social"].replace("0.4", "0.7"))
                 listed = json.loads((await place.run("--list-agents", "--json")).out)
