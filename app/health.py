@@ -15,7 +15,7 @@ DEGRADED: Final = "degraded"
 CRITICAL: Final = "critical"
 """No agent can work."""
 
-_FINE: Final = frozenset({"running", "starting", "restarting"})
+_FINE: Final = frozenset({"running", "starting", "restarting", "standby"})
 
 
 def overall(

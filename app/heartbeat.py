@@ -30,7 +30,7 @@ FIRST_BEAT: Final = 2.0
 @dataclass(slots=True)
 class _Watched:
     activity: Activity
-    on_beat: Callable[[], object]
+    status: Callable[[], str | None]
     published: float
     """The latest beat that the registry knows of, by Trio's time; at first, when the run began."""
 
@@ -50,16 +50,16 @@ class HealthHeartbeat:
         self._news = trio.Event()
 
     def watch(
-        self, agent_id: str, activity: Activity, on_beat: Callable[[], object] = lambda: None
+        self, agent_id: str, activity: Activity, status: Callable[[], str | None] = lambda: None
     ) -> None:
         """Follow an agent from now on, in place of an earlier run of it.
 
         Args:
             agent_id: The agent.
             activity: What it does, with the sign of life that its loop gives.
-            on_beat: Called whenever a heartbeat of it is published.
+            status: Tells its status, which is published with each heartbeat.
         """
-        self._watched[agent_id] = _Watched(activity, on_beat, published=activity.beat_at)
+        self._watched[agent_id] = _Watched(activity, status, published=activity.beat_at)
         self._news.set()
 
     def forget(self, agent_id: str) -> None:
@@ -90,7 +90,6 @@ class HealthHeartbeat:
                 partial(self.send, agent_id, watched.activity.snapshot()),
                 key=("heartbeat", agent_id),
             )
-            watched.on_beat()
 
     async def send(self, agent_id: str, health_dict: Mapping[str, Any]) -> None:
         """Set an agent's last heartbeat and health in the registry.
@@ -98,7 +97,9 @@ class HealthHeartbeat:
         Raises:
             StoreUnavailable: If the store cannot be reached just now.
         """
-        await self._registry.heartbeat(agent_id, health_dict)
+        watched = self._watched.get(agent_id)
+        status = None if watched is None else watched.status()
+        await self._registry.heartbeat(agent_id, health_dict, status=status)
 
     def detect_stale(self, threshold: float = 90.0) -> dict[str, str]:
         """Return agent_id -> why, for agents without a sign of life for `threshold` seconds."""

@@ -5,25 +5,29 @@ Both look only at the store, so they work beside a running daemon, and without o
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from app.agents.spec import AGENT_SPECS
 from app.settings import Settings, SettingsError, unknown_agent
 from app.store.open import open_store
-from app.store.protocol import AgentRow
-from app.worker import Life, life_of
+from app.store.protocol import AgentRow, WorkerRow
+from app.worker import Life, life_of, silent_after
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
-    from app.store.protocol import Store
 
-SILENCE: Final = 400.0
-"""Seconds after which an agent that says nothing is not believed to be what it last said.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentAt:
+    """An agent in one of several daemons."""
 
-More than the longest backoff, during which there is nothing to say.
-"""
+    worker_id: str
+    status: str
+    seen_age: float
+    """Seconds since that daemon was last heard of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,8 @@ class ListedAgent:
     """Why it is not believed, if it is not."""
     seen_age: float | None
     """Seconds since it was last seen."""
+    runs: tuple[AgentAt, ...]
+    """Where it is, if any daemon is there that speaks of it."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as values that JSON can hold."""
@@ -50,6 +56,7 @@ class ListedAgent:
             "heartbeat_age": self.row.heartbeat_age,
             "needs_restart": self.row.needs_restart,
             "worker_id": self.row.worker_id,
+            "workers": [dataclasses.asdict(place) for place in self.runs],
             "class": self.row.class_name,
             "model": self.row.model,
             "health": self.row.health,
@@ -66,29 +73,39 @@ async def listed_agents(settings: Settings) -> list[ListedAgent]:
     if _never_used(settings):
         return []
     async with open_store(settings) as store:
-        lives = await _lives(settings, store)
+        workers = await store.live_workers()
         now = await store.ping()
-        return [
-            _judge(row, lives.get(row.worker_id or "", Life.DEAD), now, settings)
-            for row in await store.agents()
-        ]
+        return [_judge(row, workers, now, settings) for row in await store.agents()]
 
 
 def table(agents: list[ListedAgent], settings: Settings) -> str:
-    """Write the agents as a table of at most 80 columns."""
+    """Write the agents as a table of at most 80 columns: who runs where, and how it is."""
     if not agents:
-        return f"No agent is registered: no daemon has run on {settings.db_path} yet."
-    rows = [("AGENT", "STATUS", "LAST SEEN", "LAST HEARTBEAT", "RESTART")]
-    rows += [
-        (
-            agent.row.agent_id,
-            agent.status.replace("_", " "),
-            age(agent.seen_age),
-            age(agent.row.heartbeat_age),
-            "requested" if agent.row.needs_restart else "-",
+        return f"No agent is registered: no daemon has run on {_where(settings)} yet."
+    rows = [("AGENT", "STATUS", "DAEMON", "LAST SEEN", "HEARTBEAT", "RESTART")]
+    for agent in agents:
+        rows.append(
+            (
+                agent.row.agent_id,
+                agent.status.replace("_", " "),
+                _cut(agent.row.worker_id or "-"),
+                age(agent.seen_age),
+                age(agent.row.heartbeat_age),
+                "requested" if agent.row.needs_restart else "-",
+            )
         )
-        for agent in agents
-    ]
+        rows += [
+            (
+                agent.row.agent_id,
+                place.status.replace("_", " "),
+                _cut(place.worker_id),
+                age(place.seen_age),
+                "-",
+                "-",
+            )
+            for place in agent.runs
+            if place.worker_id != agent.row.worker_id
+        ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
@@ -109,7 +126,7 @@ async def request_restart(settings: Settings, agent_id: str) -> str:
     if _never_used(settings):
         if agent_id not in specified:
             raise SettingsError(unknown_agent(agent_id, specified))
-        return f"No daemon has run on {settings.db_path} yet, so there is nothing to restart."
+        return f"No daemon has run on {_where(settings)} yet, so there is nothing to restart."
     async with open_store(settings) as store:
         rows = {row.agent_id: row for row in await store.agents()}
         if not await store.set_needs_restart(agent_id, value=True):
@@ -117,13 +134,13 @@ async def request_restart(settings: Settings, agent_id: str) -> str:
             if agent_id not in known:
                 raise SettingsError(unknown_agent(agent_id, known))
             return f"No daemon has registered {agent_id} yet, so there is nothing to restart."
-        lives = await _lives(settings, store)
-    if set(lives.values()) <= {Life.DEAD}:
+        workers = await store.live_workers()
+    if all(_fault(worker, settings) for worker in workers):
         return (
             f"The restart of {agent_id} is noted, but no daemon is running: "
             "the next one that starts will see to it."
         )
-    if rows[agent_id].status == "disabled":
+    if not any(worker.agents.get(agent_id, "disabled") != "disabled" for worker in workers):
         return (
             f"The restart of {agent_id} is noted, but it is disabled in the daemon that runs: "
             "one that has it enabled will see to it."
@@ -138,26 +155,51 @@ def _never_used(settings: Settings) -> bool:
     return settings.supabase_url is None and not settings.db_path.exists()
 
 
-async def _lives(settings: Settings, store: Store) -> dict[str, Life]:
-    """Return worker_id -> whether one of that name is alive."""
-    lives: dict[str, Life] = {}
-    for worker_id, instance in await store.live_workers():
-        lives[worker_id] = max(lives.get(worker_id, Life.DEAD), life_of(settings, instance))
-    return lives
+def _where(settings: Settings) -> str:
+    if settings.supabase_url is not None:
+        return f"the Supabase project {settings.supabase_url}"
+    return str(settings.db_path)
 
 
-def _judge(row: AgentRow, life: Life, now: datetime, settings: Settings) -> ListedAgent:
+def _fault(worker: WorkerRow, settings: Settings) -> str | None:
+    """Say why what a daemon says is not to be believed any more, or None where it is."""
+    life = life_of(settings, worker.instance)
+    if life is Life.DEAD:
+        return "its daemon ended without a word"
+    if life is Life.UNKNOWN and worker.seen_age > silent_after(settings):
+        return f"its daemon was last heard of {age(worker.seen_age)}"
+    return None
+
+
+def _judge(
+    row: AgentRow, workers: Sequence[WorkerRow], now: datetime, settings: Settings
+) -> ListedAgent:
+    faults = {worker.instance: _fault(worker, settings) for worker in workers}
+    runs = [
+        AgentAt(
+            worker_id=worker.worker_id,
+            status=worker.agents[row.agent_id],
+            seen_age=worker.seen_age,
+        )
+        for worker in workers
+        if faults[worker.instance] is None
+        and worker.agents.get(row.agent_id, "disabled") != "disabled"
+    ]
     seen_age = None if row.last_seen is None else max(0.0, (now - row.last_seen).total_seconds())
     status, why = row.status, None
-    if status in {"stopped", "disabled"}:
-        pass
-    elif life is Life.DEAD:
-        status, why = "unknown", f"its daemon ended without a word; it last said {row.status!r}"
-    elif life is Life.UNKNOWN and (seen_age is None or seen_age > SILENCE):
-        status, why = "unknown", f"nothing was heard of it for long; it last said {row.status!r}"
+    # Of several starts of one name, the one that is there counts.
+    own = [faults[worker.instance] for worker in workers if worker.worker_id == row.worker_id]
+    if status not in {"stopped", "disabled"} and None not in own:
+        why = own[0] if own else "its daemon ended without a word"
+        status, why = "unknown", f"{why}; it last said {row.status!r}"
     elif status == "running" and (row.heartbeat_age or 0.0) > settings.stale_threshold:
         status, why = "stale", f"no heartbeat for {settings.stale_threshold:g} s"
-    return ListedAgent(row=row, status=status, why=why, seen_age=seen_age)
+    return ListedAgent(row=row, status=status, why=why, seen_age=seen_age, runs=tuple(runs))
+
+
+def _cut(worker_id: str) -> str:
+    longest = 18
+    return worker_id if len(worker_id) <= longest else f"{worker_id[: longest - 3]}..."
 
 
 def age(seconds: float | None) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from app.store.protocol import AgentRegistration, Store
+
+_IDLE: Final = frozenset({"disabled", "standby"})
+"""The statuses of an agent that does not run here."""
 
 
 class AgentRegistry:
@@ -31,7 +34,8 @@ class AgentRegistry:
     async def register_all(self, agents: Sequence[AgentRegistration]) -> None:
         """Upsert a row for every agent; these are the daemon's from now on.
 
-        One that is disabled here and belongs to another daemon keeps what that one says of it.
+        One that does not run here (*disabled* or *standby*) and that another daemon spoke of
+        keeps what that one says of it.
         """
         self._agent_ids = tuple(agent.agent_id for agent in agents)
         # A request for one that is disabled here is for another daemon to take.
@@ -39,7 +43,7 @@ class AgentRegistry:
         elsewhere = await self._elsewhere()
         await self._store.register_agents(
             self._worker_id,
-            [a for a in agents if a.status != "disabled" or a.agent_id not in elsewhere],
+            [a for a in agents if a.status not in _IDLE or a.agent_id not in elsewhere],
         )
 
     async def set_status(self, agent_id: str, status: str) -> None:
@@ -50,17 +54,26 @@ class AgentRegistry:
         """Ask for a restart, or take the request back; False if there is no such agent."""
         return await self._store.set_needs_restart(agent_id, value=val)
 
-    async def poll_restart_requests(self) -> list[str]:
-        """Return the agents whose restart was asked for; each request is returned once."""
+    async def poll_restart_requests(self, agent_ids: Sequence[str] | None = None) -> list[str]:
+        """Return the agents whose restart was asked for; each request is returned once.
+
+        Args:
+            agent_ids: Those that this daemon runs just now; all that are enabled where not given.
+        """
         # The token stays until an answer has come, so that an answer that is lost loses nothing.
         self._poll_token = self._poll_token or uuid.uuid4().hex
-        asked = await self._store.take_restart_requests(self._restartable, token=self._poll_token)
+        asked = await self._store.take_restart_requests(
+            self._restartable if agent_ids is None else agent_ids, token=self._poll_token
+        )
         self._poll_token = None
         return asked
 
-    async def heartbeat(self, agent_id: str, health: Mapping[str, Any]) -> None:
-        """Set an agent's last heartbeat and its health."""
-        await self._store.record_heartbeat(agent_id, health)
+    async def heartbeat(
+        self, agent_id: str, health: Mapping[str, Any], *, status: str | None = None
+    ) -> None:
+        """Set an agent's last heartbeat and its health, and its status where given."""
+        worker_id = None if status is None else self._worker_id
+        await self._store.record_heartbeat(agent_id, health, status=status, worker_id=worker_id)
 
     async def deregister_all(self) -> None:
         """Set all agents to stopped, those excepted that another daemon has taken over."""
@@ -71,6 +84,6 @@ class AgentRegistry:
 
     async def _elsewhere(self) -> set[str]:
         """Return the agents of which another daemon, not known to have ended, spoke last."""
-        others = {worker_id for worker_id, _ in await self._store.live_workers()}
+        others = {worker.worker_id for worker in await self._store.live_workers()}
         others.discard(self._worker_id)
         return {row.agent_id for row in await self._store.agents() if row.worker_id in others}

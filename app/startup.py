@@ -26,13 +26,13 @@ from app.shutdown import GracefulShutdown
 from app.store.open import open_store, open_store_patiently, patiently
 from app.store.protocol import AgentRegistration
 from app.store.schema import TableReport, check_required_tables
-from app.supervisor import AgentSupervisor
-from app.worker import open_worker
+from app.supervisor import STANDBY, AgentSupervisor
+from app.worker import Presence, open_worker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from app.settings import Settings
+    from app.settings import AgentSettings, Settings
     from app.store.protocol import Store, StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ async def run_daemon(
         launcher = AgentLauncher(settings, store, instance)
         registry = AgentRegistry(store, settings.worker_id)
         heartbeat = HealthHeartbeat(registry, records)
+        presence = Presence(settings, store, records, instance)
         agents = AgentSupervisor(
             settings.agents,
             launch=launcher.run,
@@ -84,10 +85,13 @@ async def run_daemon(
             records=records,
             instance=instance,
             drain_timeout=settings.drain_timeout,
+            single_lease=settings.task_lease,
             watch_interval=settings.watch_interval,
             stale_threshold=settings.stale_threshold,
             redact=redact,
+            on_status=presence.publish,
         )
+        presence.statuses = agents.statuses
         routines = DailyRoutineScheduler(
             launcher.routines(),
             run=launcher.run_routine,
@@ -100,7 +104,7 @@ async def run_daemon(
         shutdown = GracefulShutdown(agents, routines, registry, records)
 
         async with (
-            open_worker(settings, store, records, instance),
+            open_worker(settings, store, records, presence, instance),
             open_supervisor(name="worker", limit=None, backoff=SERVICE_BACKOFF) as root,
         ):
             daemon = Daemon(
@@ -134,6 +138,7 @@ async def run_daemon(
                     shutdown_timeout=WEB_STOP_TIMEOUT,
                 )
                 services.start_soon(heartbeat.start, settings.heartbeat_interval, name="heartbeat")
+                services.start_soon(presence.start, name="presence")
                 await services.start(shutdown.register, name="signals")
                 banner.show(settings, where=store.where, page=page)
                 if announce is not None:
@@ -171,13 +176,19 @@ async def _register(registry: AgentRegistry, settings: Settings, records: Record
             agent_id=agent.agent_id,
             class_name=agent.class_path,
             model=agent.model,
-            status="starting" if agent.enabled else "disabled",
+            status=_first_status(agent),
         )
         for agent in settings.agents
     ]
     records.put("registration of the agents", partial(registry.register_all, registrations))
     with trio.move_on_after(START_TIMEOUT):
         await records.flush()
+
+
+def _first_status(agent: AgentSettings) -> str:
+    if not agent.enabled:
+        return "disabled"
+    return STANDBY if agent.single else "starting"
 
 
 def _say_waiting(error: StoreUnavailable, seconds: float) -> None:

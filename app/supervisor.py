@@ -33,6 +33,7 @@ from app.agents.activity import PAUSED_BY_OPERATOR, Activity
 from app.crashes import DAY, HOUR, AgentBackoff, CrashHistory
 from app.logs import bind_log_context, log_context
 from app.settings import AgentSettings, unknown_agent
+from app.single import SingleLease
 from app.store.protocol import RunOutcome, StoreError
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ logger = logging.getLogger(__name__)
 
 HISTORY_TIMEOUT: Final = 5.0
 """Seconds that the start of the agents waits for the store to say how often they crashed."""
+
+STANDBY: Final = "standby"
+"""The status of a *single* agent that another daemon runs, or may."""
 
 LATE: Final = 1.0
 """Seconds by which a look for hung agents may be late; else the fault was not theirs."""
@@ -87,6 +91,8 @@ class AgentRun:
     """Why it counts as hung, and was ended."""
     cut: bool = False
     """Whether it was ended because the daemon is to stop at once."""
+    lost: bool = False
+    """Whether it was ended because another daemon runs the agent now."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,11 +102,17 @@ class _Agent:
     config: AgentSettings
     history: CrashHistory
     backoff: AgentBackoff
+    lease: SingleLease
+    """What a *single* agent needs to run."""
     posted: trio.Event
     """Set when there is a task that it has not looked for yet."""
     run: AgentRun | None = None
     child: Child | None = None
     restarting: int = 0
+    standby: bool = False
+    """Whether it waits because another daemon runs the agent, or may."""
+    runs_on: str | None = None
+    """The daemon that runs it instead of this one."""
     held: bool = False
     """Whether an operator paused it."""
     last_error: str | None = None
@@ -119,9 +131,12 @@ class AgentSupervisor:
         records: Writes all that down, also when the store was away for a while.
         instance: This start of the daemon.
         drain_timeout: Seconds that an agent asked to stop has for its work in flight.
+        single_lease: Seconds after which another daemon takes over a *single* agent of one that
+            died.
         watch_interval: Seconds between two looks for restart requests and hung agents.
         stale_threshold: Seconds after which an agent that gives no sign of life is hung.
         redact: Takes secrets out of what is recorded of an error.
+        on_status: Called when the status of an agent may have changed.
         wall_clock: Tells the time of day.
     """
 
@@ -136,9 +151,11 @@ class AgentSupervisor:
         records: RecordKeeper,
         instance: str,
         drain_timeout: float = 30.0,
+        single_lease: float = 60.0,
         watch_interval: float = 10.0,
         stale_threshold: float = 90.0,
         redact: Callable[[str], str] = str,
+        on_status: Callable[[], object] = lambda: None,
         wall_clock: WallClock | None = None,
     ) -> None:
         self._launch = launch
@@ -150,6 +167,7 @@ class AgentSupervisor:
         self._watch_interval = watch_interval
         self._stale_threshold = stale_threshold
         self._redact = redact
+        self._on_status = on_status
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
         self._stopping = False
         self._agents: dict[str, _Agent] = {}
@@ -160,6 +178,7 @@ class AgentSupervisor:
                 history=history,
                 backoff=AgentBackoff(history=history),
                 posted=trio.Event(),
+                lease=SingleLease(store, config.agent_id, instance, single_lease),
             )
         self._drain_timeout = drain_timeout
 
@@ -297,6 +316,10 @@ class AgentSupervisor:
         """Return agent_id -> what is known of it, without asking the store."""
         return {agent_id: self._report(agent) for agent_id, agent in self._agents.items()}
 
+    def statuses(self) -> dict[str, str]:
+        """Return agent_id -> status, in one word each."""
+        return {agent_id: self._status(agent) for agent_id, agent in self._agents.items()}
+
     async def get_crash_count(self, agent_id: str) -> int:
         """Return how often an agent crashed in the last 24 hours.
 
@@ -312,9 +335,12 @@ class AgentSupervisor:
         """Have an agent's status written to the registry, as it is by then."""
 
         async def write() -> None:
-            await self._registry.set_status(agent_id, self._status(self._known(agent_id)))
+            status = self._status(self._known(agent_id))
+            if status != STANDBY:  # or the one that runs it would be overruled
+                await self._registry.set_status(agent_id, status)
 
         self._records.put(f"status of {agent_id}", write, key=("status", agent_id))
+        self._on_status()
 
     def _should_backoff(self, agent_id: str) -> bool:
         return self._known(agent_id).history.count(HOUR) > 5
@@ -326,6 +352,52 @@ class AgentSupervisor:
     # A run.
 
     async def _run(self, agent: _Agent) -> None:
+        if agent.config.single:
+            await self._run_where_single(agent)
+        else:
+            await self._run_once(agent)
+
+    async def _run_where_single(self, agent: _Agent) -> None:
+        """Run an agent whenever no other daemon does."""
+        lease = agent.lease
+        while not current_child().stopping:
+            with current_child().cancel_on_stop():
+                await self._stand_by(agent, lease)
+            if agent.standby:  # asked to stop before it was our turn
+                agent.standby = False
+                await lease.release()  # an answer may have been lost
+                return
+            try:
+                async with lease.kept(partial(self._give_way, agent)):
+                    await self._run_once(agent)
+            finally:
+                # After a crash it stays ours, for the next run; so it does for a restart.
+                if current_child().stopping and not agent.restarting:
+                    await lease.release()
+
+    async def _stand_by(self, agent: _Agent, lease: SingleLease) -> None:
+        """Wait until it is this daemon's turn to run an agent."""
+
+        def elsewhere(worker_id: str) -> None:
+            if agent.runs_on != worker_id:
+                extra = {"action": "agent_standby"}
+                logger.info("Waiting: %s runs it", worker_id, extra=extra)
+            agent.runs_on = worker_id
+            self.publish_status(agent.config.agent_id)
+
+        agent.standby = True
+        await lease.take(elsewhere)
+        agent.standby, agent.runs_on = False, None
+        self.publish_status(agent.config.agent_id)
+
+    def _give_way(self, agent: _Agent) -> None:
+        """End a run because another daemon has the agent's lease."""
+        logger.warning("Another daemon runs it now", extra={"action": "agent_lost"})
+        if agent.run is not None:
+            agent.run.lost = True
+            agent.run.scope.cancel(reason="another daemon has the lease")
+
+    async def _run_once(self, agent: _Agent) -> None:
         agent_id = agent.config.agent_id
         run = AgentRun(
             run_id=uuid.uuid4().hex,
@@ -334,7 +406,7 @@ class AgentSupervisor:
         )
         run.activity.held = agent.held
         agent.run = run
-        self._heartbeat.watch(agent_id, run.activity, partial(self.publish_status, agent_id))
+        self._heartbeat.watch(agent_id, run.activity, partial(self._status, agent))
         self._records.put(
             f"start of run {run.run_id}",
             partial(self._store.start_run, run.run_id, agent_id, self._instance),
@@ -371,14 +443,14 @@ class AgentSupervisor:
             raise AgentStaleError(run.stale)
         if run.cut:  # it is about to be asked as well, and is no crash
             await current_child().stopping.wait()
-        if not current_child().stopping:
+        if not run.lost and not current_child().stopping:
             raise AgentEndedError("run_as_daemon returned although nobody had asked it to stop")
 
     def _end_stale(self, reasons: Mapping[str, str]) -> None:
         """Make hung agents crash; the tree sees to the rest."""
         for agent_id, why in reasons.items():
             run = self._known(agent_id).run
-            if run is not None and not run.cut:
+            if run is not None and not run.cut and not run.lost:
                 run.stale = why
                 run.scope.cancel(reason=f"agent {agent_id!r} is stale: {why}")
 
@@ -386,7 +458,13 @@ class AgentSupervisor:
 
     async def _restart_requests(self) -> list[str]:
         try:
-            requests = await self._registry.poll_restart_requests()
+            requests = await self._registry.poll_restart_requests(
+                [
+                    agent_id
+                    for agent_id, agent in self._agents.items()
+                    if agent.config.enabled and not agent.standby
+                ]
+            )
         except StoreError as error:  # asked again at the next look, by when nothing is lost
             self._records.note_store(str(error))
             return []
@@ -453,6 +531,8 @@ class AgentSupervisor:
             return "draining" if self._stopping else "stopping"
         if state is ChildState.STARTING and agent.child.started_at is not None:
             return "restarting"
+        if agent.standby and state is ChildState.RUNNING:
+            return STANDBY
         return _STATUS.get(state, str(state))
 
     def _report(self, agent: _Agent) -> dict[str, Any]:
@@ -472,6 +552,8 @@ class AgentSupervisor:
             "enabled": agent.config.enabled,
             "why_disabled": agent.config.why_disabled,
             "isolation": agent.config.isolation,
+            "single": agent.config.single,
+            "runs_on": agent.runs_on,
             "model": agent.config.model,
             "class": agent.config.class_path,
             "poll_interval": agent.config.poll_interval,

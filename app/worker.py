@@ -1,8 +1,9 @@
 """This daemon among others: made known, noticed when it dies, and cleared up after.
 
 Each daemon holds a lock that the kernel lets go when it dies, however it dies. So whoever starts
-next on the same machine knows at once which tasks nobody works on any more; anybody else learns it
-when their leases run out. The lock files lie beside the database file.
+next on the same machine knows at once which tasks nobody works on any more. On other machines it is
+noticed by its silence, for each daemon says in the store from time to time that it is there. The
+lock files lie beside the database file.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from contextlib import asynccontextmanager, contextmanager
 from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import trio
 
 from app.store.protocol import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from pathlib import Path
 
     from app.record_keeper import RecordKeeper
@@ -31,6 +33,58 @@ logger = logging.getLogger(__name__)
 
 FAREWELL_TIMEOUT: Final = 5.0
 """Seconds that the end of a daemon waits for the store to take note of it."""
+
+
+class Presence:
+    """What this daemon says of itself in the store, where others see it.
+
+    Args:
+        settings: What it is called, and how often it says so.
+        store: Where daemons are known.
+        records: Writes it down.
+        instance: This start of the daemon.
+    """
+
+    def __init__(
+        self, settings: Settings, store: Store, records: RecordKeeper, instance: str
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._records = records
+        self._instance = instance
+        self.statuses: Callable[[], Mapping[str, str]] = dict
+        """Tells agent_id -> status, as it is by then."""
+
+    def publish(self) -> None:
+        """Have it written, with the statuses of the agents."""
+        self._records.put("this daemon", self._touch, key="this daemon")
+
+    async def start(self) -> None:
+        """Say it as often as agents say that they live, for ever."""
+        while True:
+            self.publish()
+            await trio.sleep(self._settings.heartbeat_interval)
+
+    async def _touch(self) -> None:
+        dead = await self._store.touch_worker(
+            self._settings.worker_id,
+            self._instance,
+            self.statuses(),
+            silent_after=silent_after(self._settings),
+        )
+        for worker_id in dead:
+            extra = {"action": "worker_died", "worker": worker_id}
+            logger.warning(
+                "Daemon %s is silent; its tasks are queued again", worker_id, extra=extra
+            )
+
+
+def silent_after(settings: Settings) -> float:
+    """Return the seconds of silence after which a daemon on another machine counts as dead.
+
+    Not before the leases of its tasks are over, which it may still be at work on.
+    """
+    return max(settings.stale_threshold, settings.task_lease)
 
 
 class Life(IntEnum):
@@ -44,13 +98,16 @@ class Life(IntEnum):
 
 
 def lock_folder(settings: Settings) -> Path:
-    """Return the folder of the lock files of those who share the database."""
-    return settings.db_path.with_name(settings.db_path.name + "-workers")
+    """Return the folder of the lock files of those on this machine who share the database."""
+    name = settings.db_path.name
+    if settings.supabase_url is not None:
+        name = urlsplit(settings.supabase_url).netloc.replace(":", "-")
+    return settings.db_path.with_name(f"{name}-workers")
 
 
 @asynccontextmanager
 async def open_worker(
-    settings: Settings, store: Store, records: RecordKeeper, instance: str
+    settings: Settings, store: Store, records: RecordKeeper, presence: Presence, instance: str
 ) -> AsyncIterator[None]:
     """Make this daemon known for the time of the block.
 
@@ -60,6 +117,7 @@ async def open_worker(
         settings: Where the lock lies, and what the daemon is called.
         store: Where daemons are known.
         records: Writes it down, as soon as it runs.
+        presence: Makes it known.
         instance: This start of the daemon.
 
     Raises:
@@ -69,7 +127,7 @@ async def open_worker(
     lock = _take_lock(folder, instance)
     noted = False
     try:
-        records.put("this daemon", partial(store.register_worker, settings.worker_id, instance))
+        presence.publish()
         records.put("daemons that died", partial(_clear_up, store, folder))
         yield
     finally:

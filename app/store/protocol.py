@@ -115,6 +115,29 @@ class AgentRegistration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRow:
+    """One daemon that is not known to have ended (`actp_workers`)."""
+
+    worker_id: str
+    instance: str
+    """Which start of it."""
+    started_at: datetime
+    last_seen: datetime
+    seen_age: float
+    """Seconds since `last_seen` by the database's clock."""
+    agents: dict[str, str]
+    """agent_id -> what the agent's status is in this daemon."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseHolder:
+    """Who has a named lease (`actp_leases`)."""
+
+    instance: str
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
     """One run of an agent, from start to end (`actp_agent_runs`)."""
 
@@ -154,6 +177,24 @@ class TaskRow:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One step of the conversation about a task (`actp_task_turns`)."""
+
+    id: str
+    task_id: str
+    agent_id: str
+    run_id: str | None
+    step: int
+    """Which reply of the model it belongs to, from 1; 0 is the opening."""
+    role: str
+    """user (the opening), assistant, or tool (what the tools of that step answered)."""
+    content: JSON
+    """A list of blocks, as the model's API has them."""
+    created_at: datetime | None = None
+    """Set by the store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -391,26 +432,61 @@ class Store(Protocol):
         loses no request.
         """
 
-    async def record_heartbeat(self, agent_id: str, health: Mapping[str, Any]) -> None:
-        """Set `last_heartbeat`, `last_seen`, `health`; `last_heartbeat` of its open runs too."""
+    async def record_heartbeat(
+        self,
+        agent_id: str,
+        health: Mapping[str, Any],
+        *,
+        status: str | None = None,
+        worker_id: str | None = None,
+    ) -> None:
+        """Set `last_heartbeat`, `last_seen`, `health`, and the status where it is given.
+
+        `last_heartbeat` of its open runs too: of those in that daemon, where it is given.
+        """
 
     async def agents(self) -> list[AgentRow]:
         """Return every registered agent, by agent_id."""
 
     # -- daemons
 
-    async def register_worker(self, worker_id: str, instance: str) -> None:
-        """Make a daemon known. `instance` is new at every start, `worker_id` may stay."""
+    async def touch_worker(
+        self, worker_id: str, instance: str, agents: Mapping[str, str], *, silent_after: float
+    ) -> list[str]:
+        """Note that a daemon is there, and forget those that have been silent for too long.
 
-    async def live_workers(self) -> list[tuple[str, str]]:
-        """Return (worker_id, instance) of all daemons that are not known to have ended."""
+        `instance` is new at every start, `worker_id` may stay. One that was forgotten and comes
+        back is simply there again.
+
+        Args:
+            worker_id: What the daemon is called.
+            instance: This start of it.
+            agents: agent_id -> status of its agents.
+            silent_after: Seconds of silence after which another daemon counts as dead.
+
+        Returns:
+            The worker_ids of those that this call has forgotten.
+        """
+
+    async def live_workers(self) -> list[WorkerRow]:
+        """Return all daemons that are not known to have ended, the oldest first."""
 
     async def forget_worker(self, instance: str) -> None:
         """Note that a daemon has ended, well or by a kill.
 
         Its tasks go back to the queue at once, their attempt counted (so after `max_attempts` they
-        fail); its open runs and fires are marked interrupted.
+        fail); its open runs and fires are marked interrupted, and its leases are free.
         """
+
+    async def hold_lease(self, name: str, instance: str, *, lease: float) -> LeaseHolder:
+        """Take a named lease that is free, or prolong one's own, to `lease` seconds from now.
+
+        Returns:
+            Who has it now.
+        """
+
+    async def drop_lease(self, name: str, instance: str) -> None:
+        """Hand a lease back, if it is this daemon's."""
 
     # -- runs of agents (R7)
 
@@ -456,6 +532,9 @@ class Store(Protocol):
 
     async def count_tasks(self) -> dict[str, dict[TaskStatus, int]]:
         """Return agent_type -> status -> how many (statuses with none are left out)."""
+
+    async def oldest_queued(self) -> dict[str, float]:
+        """Return agent_type -> how many seconds its oldest task that is queued has waited."""
 
     async def claim_task(
         self, agent_type: str, *, worker_id: str, instance: str, token: str, lease: float
@@ -516,6 +595,20 @@ class Store(Protocol):
         """
 
     # -- what agents do
+
+    async def record_turn(self, turn: Turn) -> None:
+        """Log a step of a conversation."""
+
+    async def turns(
+        self, task_id: str, *, after: str | None = None, limit: int = 200
+    ) -> list[Turn]:
+        """Return the steps of a task's conversation, in order.
+
+        Args:
+            task_id: The task.
+            after: The id of the last one that is known already.
+            limit: The most to return.
+        """
 
     async def record_tool_call(self, call: ToolCall) -> None:
         """Log a tool call."""

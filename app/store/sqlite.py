@@ -24,12 +24,14 @@ from app.store.protocol import (
     Store,
     ToolCall,
     ToolStats,
+    Turn,
 )
 from app.store.records import json_text, moment_text, read_json, read_moment, read_record
 from app.store.sqlite_connection import SqliteDatabase, open_database
 from app.store.sqlite_domain import SqliteDomainTables
 from app.store.sqlite_schema import after, before, missing_tables, sql
-from app.store.sqlite_tasks import REQUEUE_TASKS_OF_WORKER, SqliteTasks
+from app.store.sqlite_tasks import SqliteTasks
+from app.store.sqlite_workers import WORKER_OF_INSTANCE, SqliteWorkers
 
 if TYPE_CHECKING:
     import sqlite3
@@ -56,7 +58,7 @@ async def open_sqlite_store(path: Path, *, lock_timeout: float = 5.0) -> AsyncIt
         yield SqliteStore(database)
 
 
-class SqliteStore(SqliteTasks, SqliteDomainTables):
+class SqliteStore(SqliteWorkers, SqliteTasks, SqliteDomainTables):
     """The Store on SQLite. For use from Trio."""
 
     def __init__(self, database: SqliteDatabase) -> None:
@@ -112,9 +114,21 @@ class SqliteStore(SqliteTasks, SqliteDomainTables):
             return []
         return await self._db.write(take)
 
-    async def record_heartbeat(self, agent_id: str, health: Mapping[str, Any]) -> None:
-        """Set `last_heartbeat`, `last_seen`, `health`; `last_heartbeat` of its open runs too."""
-        values = {"agent_id": agent_id, "health": json_text(dict(health))}
+    async def record_heartbeat(
+        self,
+        agent_id: str,
+        health: Mapping[str, Any],
+        *,
+        status: str | None = None,
+        worker_id: str | None = None,
+    ) -> None:
+        """Set `last_heartbeat`, `last_seen`, `health`, and the status where it is given."""
+        values = {
+            "agent_id": agent_id,
+            "health": json_text(dict(health)),
+            "status": status,
+            "worker_id": worker_id,
+        }
 
         def record(db: sqlite3.Connection) -> None:
             db.execute(_HEARTBEAT, values)
@@ -125,30 +139,6 @@ class SqliteStore(SqliteTasks, SqliteDomainTables):
     async def agents(self) -> list[AgentRow]:
         """Return every registered agent, by agent_id."""
         return await self._rows(AgentRow, _AGENTS, {})
-
-    # -- daemons
-
-    async def register_worker(self, worker_id: str, instance: str) -> None:
-        """Make a daemon known. `instance` is new at every start, `worker_id` may stay."""
-        await self._execute(_REGISTER_WORKER, {"worker_id": worker_id, "instance": instance})
-
-    async def live_workers(self) -> list[tuple[str, str]]:
-        """Return (worker_id, instance) of all daemons that are not known to have ended."""
-        return await self._db.read(
-            lambda db: [(row["worker_id"], row["instance"]) for row in db.execute(_LIVE_WORKERS)]
-        )
-
-    async def forget_worker(self, instance: str) -> None:
-        """Note that a daemon has ended, well or by a kill."""
-        values = {"instance": instance}
-
-        def forget(db: sqlite3.Connection) -> None:
-            db.execute(REQUEUE_TASKS_OF_WORKER, values)
-            db.execute(_INTERRUPT_RUNS, values)
-            db.execute(_INTERRUPT_FIRES, values)
-            db.execute(_END_WORKER, values)
-
-        await self._db.write(forget)
 
     # -- runs of agents
 
@@ -174,6 +164,17 @@ class SqliteStore(SqliteTasks, SqliteDomainTables):
         return await self._rows(RunRow, _RUNS, {"agent_id": agent_id, "limit": max(0, limit)})
 
     # -- what agents do
+
+    async def record_turn(self, turn: Turn) -> None:
+        """Log a step of a conversation."""
+        await self._execute(_RECORD_TURN, {**asdict(turn), "content": json_text(turn.content)})
+
+    async def turns(
+        self, task_id: str, *, after: str | None = None, limit: int = 200
+    ) -> list[Turn]:
+        """Return the steps of a task's conversation, in order."""
+        values = {"task_id": task_id, "after": after, "limit": max(0, limit)}
+        return await self._rows(Turn, _TURNS, values)
 
     async def record_tool_call(self, call: ToolCall) -> None:
         """Log a tool call."""
@@ -385,39 +386,19 @@ _TAKE_RESTARTS = sql(
     asked=_ASKED_TO_RESTART,
 )
 _HEARTBEAT = sql("""
-    update actp_agent_registry set last_heartbeat = {now}, last_seen = {now}, health = :health
+    update actp_agent_registry set
+        last_heartbeat = {now}, last_seen = {now}, health = :health,
+        status = coalesce(:status, status), worker_id = coalesce(:worker_id, worker_id)
     where agent_id = :agent_id
 """)
 _HEARTBEAT_OF_RUN = sql("""
     update actp_agent_runs set last_heartbeat = {now}
     where agent_id = :agent_id and finished_at is null
+        and worker_id = coalesce(:worker_id, worker_id)
 """)
 _AGENTS = """
     select *, max(0.0, (julianday('now') - julianday(last_heartbeat)) * 86400.0) as heartbeat_age
     from actp_agent_registry order by agent_id
-"""
-
-_REGISTER_WORKER = sql("""
-    insert into actp_workers (instance, worker_id, started_at)
-    values (:instance, :worker_id, {now})
-    on conflict (instance) do update set worker_id = excluded.worker_id
-""")
-_LIVE_WORKERS = """
-    select worker_id, instance from actp_workers where ended_at is null order by started_at, rowid
-"""
-_INTERRUPT_RUNS = sql("""
-    update actp_agent_runs set outcome = 'interrupted', finished_at = {now}
-    where instance = :instance and finished_at is null
-""")
-_INTERRUPT_FIRES = sql("""
-    update actp_job_runs set outcome = 'interrupted', finished_at = {now}
-    where instance = :instance and finished_at is null
-""")
-_END_WORKER = sql("""
-    update actp_workers set ended_at = {now} where instance = :instance and ended_at is null
-""")
-_WORKER_OF_INSTANCE = """
-    coalesce((select worker_id from actp_workers where instance = :instance), :instance)
 """
 
 _START_RUN = sql(
@@ -426,7 +407,7 @@ _START_RUN = sql(
     values (:id, :agent_id, {worker_id}, :instance, {now})
     on conflict (id) do nothing
     """,
-    worker_id=_WORKER_OF_INSTANCE,
+    worker_id=WORKER_OF_INSTANCE,
 )
 _FINISH_RUN = sql("""
     update actp_agent_runs set outcome = :outcome, error = :error, finished_at = {now}
@@ -440,6 +421,18 @@ _CRASH_AGES = sql("""
 """)
 _RUNS = """
     select * from actp_agent_runs where agent_id = :agent_id order by rowid desc limit :limit
+"""
+
+_RECORD_TURN = sql("""
+    insert into actp_task_turns (id, task_id, agent_id, run_id, step, role, content, created_at)
+    values (:id, :task_id, :agent_id, :run_id, :step, :role, :content, {now})
+    on conflict (id) do nothing
+""")
+_TURNS = """
+    select * from actp_task_turns
+    where task_id = :task_id
+        and rowid > coalesce((select rowid from actp_task_turns where id = :after), 0)
+    order by rowid limit :limit
 """
 
 _RECORD_TOOL_CALL = sql("""
@@ -523,7 +516,7 @@ _CLAIM_FIRE = sql(
     values (:job_name, :scheduled_at, {worker_id}, :instance, {now})
     on conflict (job_name, scheduled_at) do nothing
     """,
-    worker_id=_WORKER_OF_INSTANCE,
+    worker_id=WORKER_OF_INSTANCE,
 )
 _OWN_OPEN_FIRE = """
     select 1 from actp_job_runs where job_name = :job_name and scheduled_at = :scheduled_at

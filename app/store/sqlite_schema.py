@@ -68,7 +68,16 @@ _TABLES = (
         instance text primary key,
         worker_id text not null,
         started_at text not null,
+        last_seen text,
+        agents text not null default '{}',
         ended_at text
+    )""",
+    """
+    create table if not exists actp_leases (
+        name text primary key,
+        instance text not null,
+        worker_id text not null,
+        expires_at text not null
     )""",
     """
     create table if not exists actp_agent_registry (
@@ -127,6 +136,17 @@ _TABLES = (
         created_at text not null,
         updated_at text not null,
         primary key (agent_id, key)
+    )""",
+    """
+    create table if not exists actp_task_turns (
+        id text primary key,
+        task_id text not null,
+        agent_id text not null,
+        run_id text,
+        step integer not null,
+        role text not null,
+        content text not null,
+        created_at text not null
     )""",
     """
     create table if not exists actp_tool_call_log (
@@ -211,6 +231,8 @@ _INDEXES = (
         on actp_agent_runs (agent_id, finished_at) where finished_at is null""",
     """create index if not exists actp_agent_runs_crashes
         on actp_agent_runs (agent_id, finished_at) where outcome = 'crashed'""",
+    """create index if not exists actp_task_turns_by_task
+        on actp_task_turns (task_id)""",
     """create index if not exists actp_tool_call_log_by_agent
         on actp_tool_call_log (agent_id, called_at)""",
     """create index if not exists actp_tool_call_log_by_task

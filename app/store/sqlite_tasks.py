@@ -21,6 +21,10 @@ _ADD = sql("""
     on conflict (id) do nothing
 """)
 _TASK = "select * from actp_agent_tasks where id = :id"
+_OLDEST_QUEUED = """
+    select agent_type, max(0.0, (julianday('now') - julianday(min(created_at))) * 86400.0)
+    from actp_agent_tasks where status = 'queued' group by agent_type
+"""
 _COUNT = """
     select agent_type, status, count(*) as tasks from actp_agent_tasks
     group by agent_type, status
@@ -207,6 +211,10 @@ class SqliteTasks:
             return counts
 
         return await self._db.read(query)
+
+    async def oldest_queued(self) -> dict[str, float]:
+        """Return agent_type -> how many seconds its oldest task that is queued has waited."""
+        return await self._db.read(lambda db: dict(db.execute(_OLDEST_QUEUED).fetchall()))
 
     async def claim_task(
         self, agent_type: str, *, worker_id: str, instance: str, token: str, lease: float

@@ -24,6 +24,7 @@ from app.store.protocol import (
     Store,
     ToolCall,
     ToolStats,
+    Turn,
 )
 from app.store.records import duration, moment_text, read_moment, read_record
 from app.store.supabase_connection import (
@@ -37,6 +38,7 @@ from app.store.supabase_domain import SupabaseDomainTables
 from app.store.supabase_errors import FunctionMissing, KeyRefused, WrongSettings
 from app.store.supabase_schema import missing_in
 from app.store.supabase_tasks import SupabaseTasks
+from app.store.supabase_workers import SupabaseWorkers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -77,7 +79,7 @@ async def open_supabase_store(
         yield SupabaseStore(database)
 
 
-class SupabaseStore(SupabaseTasks, SupabaseDomainTables):
+class SupabaseStore(SupabaseWorkers, SupabaseTasks, SupabaseDomainTables):
     """The Store on Supabase. For use from Trio."""
 
     def __init__(self, database: SupabaseDatabase) -> None:
@@ -131,33 +133,26 @@ class SupabaseStore(SupabaseTasks, SupabaseDomainTables):
         )
         return sorted(taken)
 
-    async def record_heartbeat(self, agent_id: str, health: Mapping[str, Any]) -> None:
-        """Set `last_heartbeat`, `last_seen`, `health`; `last_heartbeat` of its open runs too."""
-        await self._db.call("actp_record_heartbeat", agent_id=agent_id, health=dict(health))
+    async def record_heartbeat(
+        self,
+        agent_id: str,
+        health: Mapping[str, Any],
+        *,
+        status: str | None = None,
+        worker_id: str | None = None,
+    ) -> None:
+        """Set `last_heartbeat`, `last_seen`, `health`, and the status where it is given."""
+        await self._db.call(
+            "actp_record_heartbeat",
+            agent_id=agent_id,
+            health=dict(health),
+            status=status,
+            worker_id=worker_id,
+        )
 
     async def agents(self) -> list[AgentRow]:
         """Return every registered agent, by agent_id."""
         return [read_record(AgentRow, row) for row in await self._db.call("actp_agents")]
-
-    # -- daemons
-
-    async def register_worker(self, worker_id: str, instance: str) -> None:
-        """Make a daemon known. `instance` is new at every start, `worker_id` may stay."""
-        await self._db.call("actp_register_worker", worker_id=worker_id, instance=instance)
-
-    async def live_workers(self) -> list[tuple[str, str]]:
-        """Return (worker_id, instance) of all daemons that are not known to have ended."""
-        rows = await self._db.rows(
-            "actp_workers",
-            lambda rows: rows.filter("ended_at", "is", "null").order("seq"),
-            columns="worker_id, instance",
-            limit=_ALL,
-        )
-        return [(row["worker_id"], row["instance"]) for row in rows]
-
-    async def forget_worker(self, instance: str) -> None:
-        """Note that a daemon has ended, well or by a kill."""
-        await self._db.call("actp_forget_worker", instance=instance)
 
     # -- runs of agents
 
@@ -182,6 +177,19 @@ class SupabaseStore(SupabaseTasks, SupabaseDomainTables):
         return [read_record(RunRow, row) for row in rows]
 
     # -- what agents do
+
+    async def record_turn(self, turn: Turn) -> None:
+        """Log a step of a conversation."""
+        values = asdict(turn)
+        del values["created_at"]
+        await self._db.call("actp_record_turn", turn=values)
+
+    async def turns(
+        self, task_id: str, *, after: str | None = None, limit: int = 200
+    ) -> list[Turn]:
+        """Return the steps of a task's conversation, in order."""
+        rows = await self._db.call("actp_turns", task_id=task_id, after=after, limit=max(0, limit))
+        return [read_record(Turn, row) for row in rows]
 
     async def record_tool_call(self, call: ToolCall) -> None:
         """Log a tool call."""
@@ -312,8 +320,6 @@ class SupabaseStore(SupabaseTasks, SupabaseDomainTables):
         rows = await self._db.rows("actp_job_runs", which, limit=limit)
         return [read_record(Fire, row) for row in rows]
 
-
-_ALL = 10_000
 
 if TYPE_CHECKING:
     _keeps_the_protocol: type[Store] = SupabaseStore

@@ -27,6 +27,7 @@ FUNCTIONS: Final = (
     "actp_count_tasks",
     "actp_crash_ages",
     "actp_drop_effect",
+    "actp_drop_lease",
     "actp_finish_effect",
     "actp_finish_fire",
     "actp_finish_run",
@@ -34,13 +35,16 @@ FUNCTIONS: Final = (
     "actp_forget",
     "actp_forget_worker",
     "actp_hand_back",
+    "actp_hold_lease",
+    "actp_live_workers",
     "actp_now",
+    "actp_oldest_queued",
     "actp_recall",
     "actp_record_cost",
     "actp_record_heartbeat",
     "actp_record_tool_call",
+    "actp_record_turn",
     "actp_register_agents",
-    "actp_register_worker",
     "actp_release_budget",
     "actp_release_task",
     "actp_remember",
@@ -53,6 +57,8 @@ FUNCTIONS: Final = (
     "actp_start_run",
     "actp_take_restart_requests",
     "actp_tool_stats",
+    "actp_touch_worker",
+    "actp_turns",
     "actp_worker_of",
 )
 """What `supabase/migrations` makes."""
@@ -68,6 +74,7 @@ WITHOUT_SEQ: Final = frozenset(
         "actp_budget_reservations",
         "actp_effects",
         "actp_job_runs",
+        "actp_leases",
         "anthropic_cost_log",
     }
 )

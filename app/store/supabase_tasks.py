@@ -68,6 +68,11 @@ class SupabaseTasks:
             counts.setdefault(row["agent_type"], {})[TaskStatus(row["status"])] = row["tasks"]
         return counts
 
+    async def oldest_queued(self) -> dict[str, float]:
+        """Return agent_type -> how many seconds its oldest task that is queued has waited."""
+        ages: dict[str, float] = await self._db.call("actp_oldest_queued")
+        return ages
+
     async def claim_task(
         self, agent_type: str, *, worker_id: str, instance: str, token: str, lease: float
     ) -> TaskRow | None:

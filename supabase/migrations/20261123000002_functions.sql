@@ -76,13 +76,16 @@ returns jsonb language sql set search_path = '' as $$
     select coalesce(jsonb_agg(agent_id), '[]') from taken
 $$;
 
-create or replace function public.actp_record_heartbeat(p_agent_id text, p_health jsonb)
-returns void language sql set search_path = '' as $$
+create or replace function public.actp_record_heartbeat(
+    p_agent_id text, p_health jsonb, p_status text, p_worker_id text
+) returns void language sql set search_path = '' as $$
     update public.actp_agent_registry
-    set last_heartbeat = now(), last_seen = now(), health = p_health
+    set last_heartbeat = now(), last_seen = now(), health = p_health,
+        status = coalesce(p_status, status), worker_id = coalesce(p_worker_id, worker_id)
     where agent_id = p_agent_id;
     update public.actp_agent_runs set last_heartbeat = now()
-    where agent_id = p_agent_id and finished_at is null;
+    where agent_id = p_agent_id and finished_at is null
+        and worker_id = coalesce(p_worker_id, worker_id);
 $$;
 
 create or replace function public.actp_agents() returns jsonb
@@ -98,10 +101,14 @@ $$;
 
 -- Daemons
 
-create or replace function public.actp_register_worker(p_worker_id text, p_instance text)
-returns void language sql set search_path = '' as $$
-    insert into public.actp_workers (instance, worker_id) values (p_instance, p_worker_id)
-    on conflict (instance) do update set worker_id = excluded.worker_id
+create or replace function public.actp_live_workers() returns jsonb
+language sql stable set search_path = '' as $$
+    select coalesce(jsonb_agg(jsonb_build_object(
+        'worker_id', worker_id, 'instance', instance, 'started_at', started_at,
+        'last_seen', coalesce(last_seen, started_at), 'agents', agents,
+        'seen_age', greatest(0, extract(epoch from now() - coalesce(last_seen, started_at)))
+    ) order by started_at, seq), '[]')
+    from public.actp_workers where ended_at is null
 $$;
 
 create or replace function public.actp_worker_of(p_instance text) returns text
@@ -151,6 +158,14 @@ begin
     on conflict (id) do nothing;
     return query select * from public.actp_agent_tasks where id = p_id;
 end
+$$;
+
+create or replace function public.actp_oldest_queued() returns jsonb
+language sql stable set search_path = '' as $$
+    select coalesce(jsonb_object_agg(agent_type, age), '{}') from (
+        select agent_type, greatest(0, extract(epoch from now() - min(created_at))) as age
+        from public.actp_agent_tasks where status = 'queued' group by agent_type
+    ) waiting
 $$;
 
 create or replace function public.actp_count_tasks() returns jsonb
@@ -336,12 +351,87 @@ begin
     where instance = p_instance and finished_at is null;
     update public.actp_job_runs set outcome = 'interrupted', finished_at = now()
     where instance = p_instance and finished_at is null;
+    delete from public.actp_leases where instance = p_instance;
     update public.actp_workers set ended_at = now()
     where instance = p_instance and ended_at is null;
 end
 $$;
 
+-- Notes that a daemon is there, and forgets the others that have been silent for too long.
+create or replace function public.actp_touch_worker(
+    p_worker_id text, p_instance text, p_agents jsonb, p_silent_after double precision
+) returns jsonb language plpgsql set search_path = '' as $$
+declare
+    silent record;
+    forgotten jsonb = '[]';
+begin
+    insert into public.actp_workers as w (instance, worker_id, started_at, last_seen, agents)
+    values (p_instance, p_worker_id, now(), now(), p_agents)
+    on conflict (instance) do update set
+        worker_id = excluded.worker_id, last_seen = excluded.last_seen,
+        agents = excluded.agents, ended_at = null;
+    for silent in
+        select instance, worker_id from public.actp_workers
+        where ended_at is null and instance <> p_instance
+            and coalesce(last_seen, started_at) < now() - make_interval(secs => p_silent_after)
+        order by started_at, seq
+        for update skip locked  -- another daemon is at it, or it shows itself
+    loop
+        perform public.actp_forget_worker(silent.instance);
+        forgotten = forgotten || to_jsonb(silent.worker_id);
+    end loop;
+    return forgotten;
+end
+$$;
+
+-- Leases
+
+create or replace function public.actp_hold_lease(
+    p_name text, p_instance text, p_lease double precision
+) returns jsonb language plpgsql set search_path = '' as $$
+begin
+    insert into public.actp_leases as l (name, instance, worker_id, expires_at)
+    values (p_name, p_instance, public.actp_worker_of(p_instance),
+        now() + make_interval(secs => p_lease))
+    on conflict (name) do update set
+        instance = excluded.instance, worker_id = excluded.worker_id,
+        expires_at = excluded.expires_at
+    where l.instance = excluded.instance or l.expires_at < now();
+    return (
+        select jsonb_build_object('instance', instance, 'worker_id', worker_id)
+        from public.actp_leases where name = p_name
+    );
+end
+$$;
+
+create or replace function public.actp_drop_lease(p_name text, p_instance text)
+returns void language sql set search_path = '' as $$
+    delete from public.actp_leases where name = p_name and instance = p_instance
+$$;
+
 -- What agents do
+
+create or replace function public.actp_record_turn(p_turn jsonb)
+returns void language sql set search_path = '' as $$
+    insert into public.actp_task_turns
+        (id, task_id, agent_id, run_id, step, role, content, created_at)
+    select id, task_id, agent_id, run_id, step, role, content, now()
+    from jsonb_to_record(p_turn) as t (
+        id text, task_id text, agent_id text, run_id text, step integer, role text, content jsonb
+    )
+    on conflict (id) do nothing
+$$;
+
+create or replace function public.actp_turns(p_task_id text, p_after text, p_limit integer)
+returns jsonb language sql stable set search_path = '' as $$
+    select coalesce(jsonb_agg(to_jsonb(t) order by t.seq), '[]') from (
+        select * from public.actp_task_turns
+        where task_id = p_task_id
+            and seq > coalesce((select seq from public.actp_task_turns where id = p_after), 0)
+        order by seq
+        limit p_limit
+    ) t
+$$;
 
 create or replace function public.actp_record_tool_call(p_call jsonb)
 returns void language sql set search_path = '' as $$

@@ -19,7 +19,7 @@ async def main(path: Path, url: str) -> None:
         open_sqlite_store(path) as store,
         open_supervisor(name="agents", limit=None) as tree,
     ):
-        await store.register_worker("killed", "killed-run")
+        await store.touch_worker("killed", "killed-run", {}, silent_after=1000.0)
         place = Office(store, SimulatedClaude(), url, tree)
         place.start(QuickAgent, worker_id="killed", instance="killed-run")
 

@@ -94,6 +94,7 @@ async def hang(config: AgentSettings, run: AgentRun) -> None:
 
 
 def agents(*agent_ids: str, **environ: str) -> list[AgentSettings]:
+    environ = {"SOCIAL_MEDIA_AGENT_SINGLE": "no", "ACQUISITION_AGENT_SINGLE": "no", **environ}
     configured = load_settings(environ, env_file=None).agents
     return [config for config in configured if config.agent_id in agent_ids]
 
@@ -112,7 +113,7 @@ async def staged(
     records = RecordKeeper()
     registry = AgentRegistry(store, WORKER)
     heartbeat = HealthHeartbeat(registry, records)
-    await store.register_worker(WORKER, INSTANCE)
+    await store.touch_worker(WORKER, INSTANCE, {}, silent_after=1000.0)
     await registry.register_all(
         [AgentRegistration(agent_id=c.agent_id, class_name="X", model="m") for c in configs]
     )

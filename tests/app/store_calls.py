@@ -11,6 +11,7 @@ from app.store.protocol import (
     AgentRegistration,
     CostEntry,
     ToolCall,
+    Turn,
 )
 
 LONG = 60.0
@@ -46,6 +47,11 @@ async def claim(store, token="k1", agent_type="social", *, lease=LONG, worker="w
     )
 
 
+async def live(store):
+    """Return the daemons that are there."""
+    return [(worker.worker_id, worker.instance) for worker in await store.live_workers()]
+
+
 async def claimed_ids(store, agent_type="social"):
     """Claim until nothing is left; the ids in the order of the claims."""
     ids = []
@@ -65,6 +71,19 @@ def tool_call(call_id, **changes):
         "duration": 0.5,
     }
     return ToolCall(**{**values, **changes})
+
+
+def turn(turn_id, **changes):
+    values = {
+        "id": turn_id,
+        "task_id": "t1",
+        "agent_id": "social",
+        "run_id": "r1",
+        "step": 1,
+        "role": "assistant",
+        "content": [{"type": "text", "text": "Let me look."}],
+    }
+    return Turn(**{**values, **changes})
 
 
 def cost(entry_id, usd=1.0, **changes):

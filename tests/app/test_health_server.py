@@ -114,7 +114,7 @@ async def test_readyz_is_503_while_agents_are_being_started(daemon, client):
 
 @pytest.mark.parametrize("path", ["/agents/content", "/agents/content/status"])
 async def test_an_agent_comes_with_its_runs_and_tool_statistics(store, client, path):
-    await store.register_worker("worker", "instance")
+    await store.touch_worker("worker", "instance", {}, silent_after=1000.0)
     await store.start_run("run-1", "content", "instance")
     await store.finish_run("run-1", RunOutcome.CRASHED, error="ValueError: no")
     for error in (None, "no such template"):

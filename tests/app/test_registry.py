@@ -24,7 +24,7 @@ def registration(agent_id, status="starting"):
 @pytest.fixture
 async def registry(store):
     registry = AgentRegistry(store, "worker-1")
-    await store.register_worker("worker-1", "instance-1")
+    await store.touch_worker("worker-1", "instance-1", {}, silent_after=1000.0)
     await registry.register_all([registration("social"), registration("content")])
     return registry
 
@@ -112,7 +112,7 @@ async def test_a_request_survives_an_answer_that_was_lost(store):
 
 async def test_what_another_daemon_has_taken_over_stays_as_that_one_says(store, registry):
     other = AgentRegistry(store, "worker-2")
-    await store.register_worker("worker-2", "instance-2")
+    await store.touch_worker("worker-2", "instance-2", {}, silent_after=1000.0)
     await other.register_all([registration("social")])
     await other.set_status("social", "running")
     await registry.deregister_all()

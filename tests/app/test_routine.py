@@ -66,7 +66,7 @@ def ran(wall_clock):
 @pytest.fixture
 async def start(store, wall_clock, ran, nursery):
     """Start routines as a child of a tree, as the daemon does."""
-    await store.register_worker("worker-1", "instance-1")
+    await store.touch_worker("worker-1", "instance-1", {}, silent_after=1000.0)
 
     async def start(routines, *, run=ran, instance="instance-1", drain_timeout=30.0):
         scheduler = DailyRoutineScheduler(
@@ -130,7 +130,7 @@ async def test_routines_run_at_their_times_in_the_workers_zone(clock, start, ran
 
 
 async def test_of_two_daemons_one_runs_each_moment(clock, store, start, ran):
-    await store.register_worker("worker-2", "instance-2")
+    await store.touch_worker("worker-2", "instance-2", {}, silent_after=1000.0)
     await start(all_routines())
     await start(all_routines(), instance="instance-2")
     await trio.sleep(7 * 3600)

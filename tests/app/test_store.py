@@ -21,6 +21,7 @@ from store_calls import (
     register,
     reserve,
     tool_call,
+    turn,
 )
 
 from app.store.protocol import (
@@ -113,8 +114,11 @@ VERBS = {
     "set_needs_restart": lambda s: s.set_needs_restart("social", value=True),
     "take_restart_requests": lambda s: s.take_restart_requests(["asked"], token="one"),
     "record_heartbeat": lambda s: s.record_heartbeat("social", {"a": 1}),
-    "register_worker": lambda s: s.register_worker("w9", "w9-run"),
+    "touch_worker": lambda s: s.touch_worker("w9", "w9-run", {}, silent_after=1000.0),
     "forget_worker": lambda s: s.forget_worker("w1-run"),
+    "hold_lease": lambda s: s.hold_lease("social", "w1-run", lease=LONG),
+    "drop_lease": lambda s: s.drop_lease("held", "w1-run"),
+    "record_turn": lambda s: s.record_turn(turn("new")),
     "start_run": lambda s: s.start_run("new", "social", "w1-run"),
     "finish_run": lambda s: s.finish_run("open", RunOutcome.CRASHED, error="e"),
     "add_task": lambda s: add(s, "new"),
@@ -140,12 +144,12 @@ VERBS = {
     "update": lambda s: s.update(DomainTable.DEAL_LOG, "known", {"name": "n"}),
 }
 
-CHANGING = {"last_seen", "last_heartbeat", "heartbeat_age", "lease_until", "updated_at"}
+CHANGING = {"last_seen", "seen_age", "last_heartbeat", "heartbeat_age", "lease_until", "updated_at"}
 """What a repeated call may move on."""
 
 
 async def populate(store):
-    await store.register_worker("w1", "w1-run")
+    await store.touch_worker("w1", "w1-run", {}, silent_after=1000.0)
     await register(store, "social", "asked")
     await store.set_needs_restart("asked", value=True)
     await store.start_run("open", "social", "w1-run")
@@ -159,6 +163,7 @@ async def populate(store):
     await reserve(store, "kept", amount=3)
     await store.begin_effect("begun", agent_id="social", task_id=None, token="one")
     await store.claim_fire("daily", NOON, "w1-run")
+    await store.hold_lease("held", "w1-run", lease=LONG)
     await store.insert(DomainTable.DEAL_LOG, "known", {"name": "known"})
 
 
@@ -166,7 +171,8 @@ async def picture(store):
     """Everything that can be seen through the store, but for what repeating may move on."""
     seen = {
         "agents": [asdict(row) for row in await store.agents()],
-        "workers": await store.live_workers(),
+        "workers": [asdict(row) for row in await store.live_workers()],
+        "turns": [asdict(row) for row in await store.turns("t1")],
         "runs": [asdict(row) for row in await store.runs("social")],
         "tasks": [asdict(row) for row in await store.tasks()],
         "calls": [asdict(row) for row in await store.tool_calls()],
@@ -199,6 +205,8 @@ UNSEEN = {
     "begin_effect",
     "finish_effect",
     "drop_effect",
+    "hold_lease",
+    "drop_lease",
 }
 """What a picture does not show: leases, reservations and effects."""
 

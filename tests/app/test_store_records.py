@@ -304,7 +304,7 @@ async def test_a_forgotten_memory_is_gone(store):
 
 
 async def test_a_moment_of_a_job_is_claimed_by_one_daemon(store):
-    await store.register_worker("w1", "run-1")
+    await store.touch_worker("w1", "run-1", {}, silent_after=1000.0)
     assert await store.claim_fire("daily", NOON, "run-1") is True
     assert await store.claim_fire("daily", NOON, "run-2") is False
     assert await store.claim_fire("weekly", NOON, "run-2") is True

@@ -12,6 +12,7 @@ from store_calls import (
     NOON,
     add,
     claim,
+    live,
     register,
 )
 
@@ -186,23 +187,23 @@ async def test_two_pollers_take_each_restart_request_once(open_store):
 
 
 async def test_a_registered_daemon_is_live_until_it_is_forgotten(store):
-    await store.register_worker("w1", "run-1")
-    await store.register_worker("w2", "run-2")
-    assert await store.live_workers() == [("w1", "run-1"), ("w2", "run-2")]
+    await store.touch_worker("w1", "run-1", {}, silent_after=1000.0)
+    await store.touch_worker("w2", "run-2", {}, silent_after=1000.0)
+    assert await live(store) == [("w1", "run-1"), ("w2", "run-2")]
     await store.forget_worker("run-1")
-    assert await store.live_workers() == [("w2", "run-2")]
+    assert await live(store) == [("w2", "run-2")]
 
 
 async def test_a_daemon_that_starts_again_is_another_instance(store):
-    await store.register_worker("w1", "run-1")
-    await store.register_worker("w1", "run-2")
+    await store.touch_worker("w1", "run-1", {}, silent_after=1000.0)
+    await store.touch_worker("w1", "run-2", {}, silent_after=1000.0)
     await store.forget_worker("run-1")
-    assert await store.live_workers() == [("w1", "run-2")]
+    assert await live(store) == [("w1", "run-2")]
 
 
 async def test_forgetting_an_unknown_daemon_is_harmless(store):
     await store.forget_worker("never-seen")
-    assert await store.live_workers() == []
+    assert await live(store) == []
 
 
 async def test_the_tasks_of_a_forgotten_daemon_are_queued_at_once(store):
@@ -244,7 +245,7 @@ async def test_forgetting_a_daemon_leaves_the_tasks_of_others(store):
 
 
 async def test_open_runs_and_fires_of_a_forgotten_daemon_are_interrupted(store):
-    await store.register_worker("w1", "run-1")
+    await store.touch_worker("w1", "run-1", {}, silent_after=1000.0)
     await store.start_run("open", "social", "run-1")
     await store.start_run("over", "social", "run-1")
     await store.finish_run("over", RunOutcome.STOPPED)
@@ -263,7 +264,7 @@ async def test_open_runs_and_fires_of_a_forgotten_daemon_are_interrupted(store):
 
 
 async def test_a_run_is_open_until_it_is_finished(store):
-    await store.register_worker("w1", "run-1")
+    await store.touch_worker("w1", "run-1", {}, silent_after=1000.0)
     await store.start_run("r1", "social", "run-1")
     (run,) = await store.runs("social")
     assert (run.id, run.agent_id, run.worker_id) == ("r1", "social", "w1")

@@ -308,7 +308,7 @@ async def claimer(store, name):
 
 async def main():
     async with open_sqlite_store(Path(sys.argv[1])) as store, trio.open_nursery() as nursery:
-        await store.register_worker(sys.argv[2], sys.argv[2])
+        await store.touch_worker(sys.argv[2], sys.argv[2], {}, silent_after=1000.0)
         while len(await store.live_workers()) < 4:
             await trio.sleep(0.01)
         for number in range(5):

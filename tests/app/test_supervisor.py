@@ -71,7 +71,7 @@ async def test_more_than_five_crashes_in_an_hour_are_waited_for(clock, store):
 
 
 async def test_crashes_from_before_the_daemon_began_count(clock, store):
-    await store.register_worker("before", "instance-0")
+    await store.touch_worker("before", "instance-0", {}, silent_after=1000.0)
     for number in range(5):
         await store.start_run(f"run-{number}", "social", "instance-0")
         await store.finish_run(f"run-{number}", RunOutcome.CRASHED, error="no")

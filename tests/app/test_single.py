@@ -1,0 +1,173 @@
+"""Agents that run in one daemon at a time: who has the lease, who waits, who takes over."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+from agents_stage import INSTANCE, Flaky, Recorder, hang, live_on, staged
+
+from app.single import SingleLease
+from app.store.protocol import RunOutcome
+
+SINGLE = {"SOCIAL_MEDIA_AGENT_SINGLE": "yes"}
+OTHER = "instance-of-another"
+
+
+@pytest.fixture
+def clock():
+    # Virtual time, but the store works in real threads, for which the clock has to wait.
+    return trio.testing.MockClock(autojump_threshold=0.1)
+
+
+async def of_another(store, *, lease=1000.0):
+    """Have another daemon hold the agent's lease; the store's clock is the real one."""
+    await store.touch_worker("worker-2", OTHER, {"social": "running"}, silent_after=1000)
+    await store.hold_lease("social", OTHER, lease=lease)
+
+
+async def test_the_only_daemon_runs_its_single_agents_at_once(clock, store):
+    async with staged(store, Recorder(), environ=SINGLE) as stage:
+        await stage.supervisor.start_all()
+        await trio.sleep(1)
+        assert stage.status()["status"] == "running"
+        holder = await store.hold_lease("social", OTHER, lease=60)
+        assert holder.instance == INSTANCE
+
+
+async def test_while_another_daemon_has_the_lease_an_agent_stands_by(clock, store):
+    await of_another(store)
+    agent = Recorder()
+    async with staged(store, agent, environ=SINGLE) as stage:
+        await stage.supervisor.start_all()
+        await trio.sleep(100)
+        assert agent.starts == []
+        assert stage.status()["status"] == "standby"
+        assert stage.status()["runs_on"] == "worker-2"
+        assert stage.status()["pid"] is None
+        # The registry is the other one's to write.
+        (row,) = await store.agents()
+        assert row.status != "standby"
+    assert await store.runs("social") == []
+
+
+async def test_an_agent_that_stands_by_takes_over_when_the_lease_is_free(clock, store):
+    await of_another(store)
+    agent = Recorder()
+    async with staged(store, agent, environ=SINGLE, single_lease=30.0) as stage:
+        await stage.supervisor.start_all()
+        await trio.sleep(25)
+        await store.drop_lease("social", OTHER)
+        await trio.sleep(10)
+        assert len(agent.starts) == 1
+        assert stage.status()["status"] == "running"
+        assert stage.status()["runs_on"] is None
+
+
+async def test_an_agent_whose_lease_another_took_ends_and_stands_by_and_has_not_crashed(
+    clock, store
+):
+    agent = Recorder()
+    async with staged(store, agent, environ=SINGLE, single_lease=30.0) as stage:
+        await stage.supervisor.start_all()
+        await trio.sleep(1)
+        await store.drop_lease("social", INSTANCE)
+        await of_another(store)
+        await trio.sleep(20)
+        assert stage.status()["status"] == "standby"
+        assert stage.status()["crashes"] == 0
+        (run,) = await store.runs("social")
+        assert run.outcome is RunOutcome.STOPPED
+
+
+async def test_stopping_an_agent_hands_its_lease_back(clock, store):
+    async with staged(store, live_on, environ=SINGLE) as stage:
+        await stage.supervisor.start_all()
+        await trio.sleep(1)
+        await stage.supervisor.stop_agent("social")
+        assert (await store.hold_lease("social", OTHER, lease=60)).instance == OTHER
+
+
+async def test_a_restart_keeps_the_lease(clock, store):
+    async with staged(store, live_on, environ=SINGLE) as stage:
+        await stage.supervisor.start_all()
+        await trio.sleep(1)
+        await stage.supervisor.restart_agent("social")
+        assert (await store.hold_lease("social", OTHER, lease=60)).instance == INSTANCE
+
+
+async def test_a_crash_keeps_the_lease_for_the_next_run(clock, store):
+    agent = Recorder(ends=[ValueError("no")])
+    async with staged(store, agent, environ=SINGLE) as stage:
+        await stage.supervisor.start_all()
+        await trio.sleep(1)
+        assert len(agent.starts) == 2
+        assert stage.status()["last_error"].endswith("ValueError: no\n")
+        assert "ExceptionGroup" not in stage.status()["last_error"]
+
+
+async def test_an_agent_that_stands_by_can_be_stopped(clock, store):
+    await of_another(store)
+    async with staged(store, hang, environ=SINGLE) as stage:
+        await stage.supervisor.start_all()
+        await trio.sleep(1)
+        with trio.fail_after(1):
+            await stage.supervisor.stop_agent("social")
+        assert stage.status()["status"] == "stopped"
+
+
+async def test_a_restart_asked_for_is_left_to_the_daemon_that_runs_the_agent(clock, store):
+    await of_another(store)
+    async with staged(store, Recorder(), environ=SINGLE) as stage:
+        await stage.supervisor.start_all()
+        await store.set_needs_restart("social", value=True)
+        stage.nursery.start_soon(stage.supervisor.watch_loop)
+        await trio.sleep(35)
+        (row,) = await store.agents()
+        assert row.needs_restart
+
+
+async def test_a_store_that_is_away_takes_no_agent_from_its_daemon(clock, store):
+    flaky = Flaky(store)
+    agent = Recorder()
+    async with staged(flaky, agent, environ=SINGLE, single_lease=30.0) as stage:
+        await stage.supervisor.start_all()
+        await trio.sleep(1)
+        flaky.away = True
+        await trio.sleep(500)
+        assert stage.status()["status"] == "running"
+        flaky.away = False
+        await trio.sleep(20)
+        assert len(agent.starts) == 1
+
+
+async def test_while_the_store_is_away_nobody_gets_a_lease(clock, store):
+    flaky = Flaky(store)
+    agent = Recorder()
+    async with staged(flaky, agent, environ=SINGLE, single_lease=30.0) as stage:
+        flaky.away = True
+        await stage.supervisor.start_all()
+        await trio.sleep(60)
+        assert agent.starts == []
+        assert stage.status()["status"] == "standby"
+        flaky.away = False
+        await trio.sleep(20)
+        assert stage.status()["status"] == "running"
+
+
+async def test_losing_the_lease_is_told_once(clock, store):
+    lost = []
+    lease = SingleLease(store, "thing", INSTANCE, 3.0)
+    await lease.take(lambda _: None)
+    async with lease.kept(lambda: lost.append(trio.current_time())):
+        await store.drop_lease("thing", INSTANCE)
+        await store.hold_lease("thing", OTHER, lease=1000)
+        await trio.sleep(10)
+    assert len(lost) == 1
+
+
+async def test_an_error_leaves_the_block_in_which_a_lease_is_kept_bare(clock, store):
+    lease = SingleLease(store, "thing", INSTANCE, 3.0)
+    with pytest.raises(ValueError, match="as it is"):
+        async with lease.kept(lambda: None):
+            raise ValueError("as it is")

@@ -1,0 +1,201 @@
+"""The contract of the Store: daemons that show themselves or die, and leases among them.
+
+Here and there a test really waits, for hundredths of a second, so that a lease or another span
+runs out: time is the database's, and no virtual clock moves that.
+"""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from store_calls import LONG, SHORT, add, claim, lapse, live, register, turn
+
+from app.store.protocol import RunOutcome, TaskStatus
+
+
+async def touch(store, name="w1", *, agents=None, silent_after=LONG):
+    return await store.touch_worker(name, f"{name}-run", agents or {}, silent_after=silent_after)
+
+
+async def test_a_daemon_says_who_it_is_and_how_its_agents_are(store):
+    await touch(store, agents={"social": "starting"})
+    await touch(store, agents={"social": "running", "content": "standby"})
+    (worker,) = await store.live_workers()
+    assert (worker.worker_id, worker.instance) == ("w1", "w1-run")
+    assert worker.agents == {"social": "running", "content": "standby"}
+    assert worker.started_at <= worker.last_seen
+    assert 0 <= worker.seen_age < LONG
+
+
+async def test_a_daemon_that_shows_itself_is_seen_later_than_before(store):
+    await touch(store)
+    (before,) = await store.live_workers()
+    await trio.sleep(0.02)
+    await touch(store)
+    (after,) = await store.live_workers()
+    assert after.last_seen > before.last_seen
+    assert after.started_at == before.started_at
+
+
+async def test_a_silent_daemon_is_forgotten_with_all_it_had(store):
+    await touch(store, "dead")
+    await add(store)
+    await claim(store, worker="dead")
+    await store.start_run("r1", "social", "dead-run")
+    await store.hold_lease("social", "dead-run", lease=LONG)
+    await lapse()
+    assert await touch(store, "w2", silent_after=SHORT) == ["dead"]
+    assert await live(store) == [("w2", "w2-run")]
+    assert (await store.task("t1")).status is TaskStatus.QUEUED
+    assert (await store.runs("social"))[0].outcome is RunOutcome.INTERRUPTED
+    assert (await store.hold_lease("social", "w2-run", lease=LONG)).instance == "w2-run"
+
+
+async def test_a_silent_daemon_is_forgotten_once(open_store):
+    stores = [await open_store() for _ in range(4)]
+    await touch(stores[0], "dead")
+    await lapse()
+    told = []
+
+    async def look(store, number):
+        told.extend(await touch(store, f"w{number}", silent_after=SHORT))
+
+    async with trio.open_nursery() as nursery:
+        for number, store in enumerate(stores):
+            nursery.start_soon(look, store, number)
+    assert told.count("dead") == 1
+
+
+async def test_one_that_showed_itself_lately_is_left_alone(store):
+    await touch(store, "w1")
+    assert await touch(store, "w2") == []
+    assert len(await live(store)) == 2
+
+
+async def test_a_daemon_does_not_forget_itself(store):
+    await touch(store)
+    await lapse()
+    assert await touch(store, silent_after=0.0) == []
+    assert await live(store) == [("w1", "w1-run")]
+
+
+async def test_a_daemon_that_was_forgotten_and_comes_back_is_there_again(store):
+    await touch(store)
+    await store.forget_worker("w1-run")
+    assert await live(store) == []
+    await touch(store)
+    assert await live(store) == [("w1", "w1-run")]
+
+
+async def test_a_free_lease_is_taken_and_says_who_has_it(store):
+    await touch(store)
+    holder = await store.hold_lease("social", "w1-run", lease=LONG)
+    assert (holder.instance, holder.worker_id) == ("w1-run", "w1")
+
+
+async def test_a_lease_that_another_holds_is_not_taken(store):
+    await touch(store)
+    await store.hold_lease("social", "w1-run", lease=LONG)
+    holder = await store.hold_lease("social", "w2-run", lease=LONG)
+    assert (holder.instance, holder.worker_id) == ("w1-run", "w1")
+    assert (await store.hold_lease("content", "w2-run", lease=LONG)).instance == "w2-run"
+
+
+async def test_a_lease_that_ran_out_is_anybodys(store):
+    await store.hold_lease("social", "w1-run", lease=SHORT)
+    await lapse()
+    assert (await store.hold_lease("social", "w2-run", lease=LONG)).instance == "w2-run"
+    assert (await store.hold_lease("social", "w1-run", lease=LONG)).instance == "w2-run"
+
+
+async def test_a_lease_is_prolonged_by_its_holder(store):
+    await store.hold_lease("social", "w1-run", lease=SHORT)
+    await store.hold_lease("social", "w1-run", lease=LONG)
+    await lapse()
+    assert (await store.hold_lease("social", "w2-run", lease=LONG)).instance == "w1-run"
+
+
+async def test_a_dropped_lease_is_free(store):
+    await store.hold_lease("social", "w1-run", lease=LONG)
+    await store.drop_lease("social", "w2-run")
+    assert (await store.hold_lease("social", "w2-run", lease=LONG)).instance == "w1-run"
+    await store.drop_lease("social", "w1-run")
+    assert (await store.hold_lease("social", "w2-run", lease=LONG)).instance == "w2-run"
+
+
+async def test_of_many_daemons_one_gets_a_lease_and_all_know_which(open_store):
+    stores = [await open_store() for _ in range(6)]
+    holders = []
+
+    async def ask(store, number):
+        holders.append((await store.hold_lease("social", f"w{number}-run", lease=LONG)).instance)
+
+    async with trio.open_nursery() as nursery:
+        for number, store in enumerate(stores):
+            nursery.start_soon(ask, store, number)
+    assert len(holders) == 6
+    assert len(set(holders)) == 1
+
+
+@pytest.mark.parametrize("lease", [-1.0, float("nan"), float("inf")])
+async def test_a_lease_of_no_length_is_refused(store, lease):
+    with pytest.raises(ValueError, match="duration"):
+        await store.hold_lease("social", "w1-run", lease=lease)
+
+
+async def test_a_heartbeat_may_bring_the_status_with_it(store):
+    await register(store, "social", worker_id="w1")
+    await store.record_heartbeat("social", {"doing": "idle"}, status="running", worker_id="w2")
+    (agent,) = await store.agents()
+    assert (agent.status, agent.worker_id, agent.health) == ("running", "w2", {"doing": "idle"})
+    await store.record_heartbeat("social", {"doing": "idle"})
+    (agent,) = await store.agents()
+    assert (agent.status, agent.worker_id) == ("running", "w2")
+
+
+async def test_a_heartbeat_vouches_for_the_runs_of_its_own_daemon(store):
+    await register(store, "social")
+    await touch(store, "w1")
+    await touch(store, "w2")
+    await store.start_run("r1", "social", "w1-run")
+    await store.start_run("r2", "social", "w2-run")
+    await store.record_heartbeat("social", {}, worker_id="w2")
+    beats = {run.id: run.last_heartbeat for run in await store.runs("social")}
+    assert beats["r1"] is None
+    assert beats["r2"] is not None
+
+
+async def test_the_oldest_task_that_waits_is_known_of_each_agent(store):
+    assert await store.oldest_queued() == {}
+    await add(store, "t1")
+    await trio.sleep(0.05)
+    await add(store, "t2")
+    await add(store, "t3", "content")
+    ages = await store.oldest_queued()
+    assert ages.keys() == {"social", "content"}
+    assert ages["content"] < ages["social"] < LONG
+    await claim(store)
+    assert (await store.oldest_queued())["social"] < ages["social"] + 1
+    await claim(store, "k2")
+    assert "social" not in await store.oldest_queued()
+
+
+async def test_a_conversation_is_told_in_order_and_from_where_one_left_off(store):
+    for number in range(5):
+        await store.record_turn(turn(f"turn-{number}", step=number))
+    await store.record_turn(turn("foreign", task_id="t2"))
+    told = await store.turns("t1")
+    assert [each.id for each in told] == [f"turn-{number}" for number in range(5)]
+    assert told[0].content == [{"type": "text", "text": "Let me look."}]
+    assert told[0].created_at is not None
+    assert [t.id for t in await store.turns("t1", after="turn-2")] == ["turn-3", "turn-4"]
+    assert [t.id for t in await store.turns("t1", limit=2)] == ["turn-0", "turn-1"]
+    assert await store.turns("t1", after="turn-4") == []
+    assert await store.turns("nothing") == []
+
+
+async def test_a_turn_that_was_recorded_stays_as_it_was(store):
+    await store.record_turn(turn("one"))
+    await store.record_turn(turn("one", content=[{"type": "text", "text": "Something else."}]))
+    (only,) = await store.turns("t1")
+    assert only.content == [{"type": "text", "text": "Let me look."}]
