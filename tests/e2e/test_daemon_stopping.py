@@ -138,6 +138,7 @@ async def test_after_kill_9_another_daemon_finishes_the_task_when_its_lease_is_o
 
 
 async def test_two_daemons_on_one_file_do_each_task_once(place):
+    place.environ["SOCIAL_MEDIA_AGENT_SINGLE"] = "no"
     async with (
         place.daemon("--agents", "social") as one,
         place.daemon("--agents", "social") as two,
