@@ -11,6 +11,7 @@ import trio
 
 from actp_supervise import Backoff, Supervisor, current_child, open_supervisor
 from app.health import overall
+from app.loop_watch import LoopWatch
 from app.record_keeper import RecordKeeper
 from app.routine import DailyRoutineScheduler
 from app.settings import Settings
@@ -32,6 +33,7 @@ class Daemon:
     routines: DailyRoutineScheduler
     records: RecordKeeper
     shutdown: GracefulShutdown
+    loop_watch: LoopWatch
     root: Supervisor
     """The tree of everything that runs."""
     notes: tuple[str, ...]
@@ -63,6 +65,7 @@ class Daemon:
             statuses,
             store_error=self.records.store_error,
             stopping=self.stopping,
+            blocked=self.loop_watch.problem(),
             notes=self.notes,
         )
         return {

@@ -13,7 +13,7 @@ HEALTHY: Final = "healthy"
 DEGRADED: Final = "degraded"
 """Something needs a look, but work gets done or will."""
 CRITICAL: Final = "critical"
-"""No agent can work."""
+"""No agent can work, or one keeps all from it."""
 
 _FINE: Final = frozenset({"running", "starting", "restarting", "standby"})
 
@@ -23,6 +23,7 @@ def overall(
     *,
     store_error: str | None = None,
     stopping: bool = False,
+    blocked: str | None = None,
     notes: Sequence[str] = (),
 ) -> tuple[str, list[str]]:
     """Return the daemon's state and the reasons why it is not healthy.
@@ -34,6 +35,7 @@ def overall(
         statuses: What `AgentSupervisor.get_status` says.
         store_error: Why the store cannot be reached; None where it can.
         stopping: Whether the daemon was asked to stop.
+        blocked: What blocked the loop that all share; None if it turns.
         notes: What else is not as it should be.
     """
     enabled = {agent_id: status for agent_id, status in statuses.items() if status["enabled"]}
@@ -41,10 +43,13 @@ def overall(
     reasons = [f"{agent_id} {fault}" for agent_id, fault in faults.items() if fault is not None]
     if store_error is not None:
         reasons.append(f"the store is away: {store_error}")
+    if blocked is not None:
+        reasons.insert(0, blocked)
     reasons += notes
     if stopping:
         return DEGRADED, ["the daemon is stopping", *reasons]
-    if enabled and not any(status["status"] in _FINE for status in enabled.values()):
+    nobody_works = enabled and not any(s["status"] in _FINE for s in enabled.values())
+    if nobody_works or blocked is not None:
         return CRITICAL, reasons
     return (DEGRADED if reasons else HEALTHY), reasons
 

@@ -10,7 +10,7 @@ import logging
 import math
 import re
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import Context, ContextVar, Token
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -45,6 +45,11 @@ def log_context(**fields: str) -> Iterator[None]:
 def bind_log_context(**fields: str) -> Token[Mapping[str, str]]:
     """Have the fields in each line that is logged from now on in this task."""
     return _context.set({**_context.get(), **fields})
+
+
+def fields_of(context: Context) -> Mapping[str, str]:
+    """Return the fields that lines logged in that context have; from any thread."""
+    return context.get(_context, {})
 
 
 def make_redactor(secrets: Iterable[str]) -> Redact:

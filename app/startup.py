@@ -19,6 +19,7 @@ from app.health_server import HealthServer
 from app.heartbeat import HealthHeartbeat
 from app.launcher import AgentLauncher, without_tables
 from app.logs import configure_logging, make_redactor
+from app.loop_watch import LoopWatch
 from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
 from app.routine import DailyRoutineScheduler
@@ -102,6 +103,7 @@ async def run_daemon(
         )
         routines.setup()
         shutdown = GracefulShutdown(agents, routines, registry, records)
+        loop_watch = LoopWatch()
 
         async with (
             open_worker(settings, store, records, presence, instance),
@@ -114,6 +116,7 @@ async def run_daemon(
                 routines=routines,
                 records=records,
                 shutdown=shutdown,
+                loop_watch=loop_watch,
                 root=root,
                 notes=_notes(report),
                 redact=redact,
@@ -139,6 +142,7 @@ async def run_daemon(
                 )
                 services.start_soon(heartbeat.start, settings.heartbeat_interval, name="heartbeat")
                 services.start_soon(presence.start, name="presence")
+                await services.start(loop_watch.run, name="loop_watch")
                 await services.start(shutdown.register, name="signals")
                 banner.show(settings, where=store.where, page=page)
                 if announce is not None:

@@ -62,6 +62,13 @@ def test_a_store_that_is_away_is_degraded():
     )
 
 
+def test_a_loop_that_was_blocked_is_critical_whatever_the_agents_say():
+    assert overall({"social": agent()}, blocked="blocked for 3 s", notes=["no table x"]) == (
+        "critical",
+        ["blocked for 3 s", "no table x"],
+    )
+
+
 def test_a_daemon_that_is_stopping_is_degraded_and_not_critical():
     assert overall({"social": agent("stopped")}, stopping=True) == (
         "degraded",

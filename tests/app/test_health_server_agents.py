@@ -13,6 +13,7 @@ from http_daemon import AGENT_IDS, served
 from actp_supervise import current_child, open_supervisor
 from app.agents.spec import AGENT_SPECS
 from app.daemon import Daemon
+from app.loop_watch import LoopWatch
 from app.routine import DailyRoutineScheduler, RoutineJob
 from app.settings import load_settings
 from app.shutdown import GracefulShutdown
@@ -78,6 +79,7 @@ async def whole_daemon(store, agents, routines):
             routines=scheduler,
             records=stage.records,
             shutdown=GracefulShutdown(stage.supervisor, scheduler, stage.registry, stage.records),
+            loop_watch=LoopWatch(),
             root=root,
             notes=(),
             redact=str,
