@@ -20,6 +20,7 @@ from app.store.protocol import DomainTable, Effect
 from .claude import ModelCalls, Patience, Spent
 from .outcomes import HandBack, Outcome, Refused, RoutineFailedError, failure_of
 from .tools import JSON, AgentTool, as_json, tool, tool_methods
+from .transcript import Transcript
 from .work import Worker
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from anthropic import AsyncAnthropic
-    from anthropic.types.beta import BetaMessage
+    from anthropic.types.beta import BetaContentBlock, BetaMessage
 
     from app.store.protocol import Row, TaskRow
 
@@ -119,6 +120,9 @@ class DomainAgent:
         """
         self._conversation = _Conversation(key=key, task_id=task_id)
         self._calls.task_id, self._calls.spent = task_id, Spent()
+        transcript = Transcript(self.context, task_id)
+        opening = await self._opening(goal, context)
+        await transcript.add("user", 0, [{"type": "text", "text": opening}])
         async with self._open_client() as client:
             runner = client.beta.messages.tool_runner(
                 model=self.context.model,
@@ -132,7 +136,7 @@ class DomainAgent:
                     }
                 ],
                 cache_control={"type": "ephemeral"},
-                messages=[{"role": "user", "content": await self._opening(goal, context)}],
+                messages=[{"role": "user", "content": opening}],
                 tools=[
                     AgentTool(method, self.context, task_id=task_id)
                     for method in tool_methods(self)
@@ -147,6 +151,10 @@ class DomainAgent:
                     turns += 1
                     calls += sum(block.type == "tool_use" for block in message.content)
                     self._activity.progress(f"turn {turns}", task_id=task_id, step=turns)
+                    await transcript.add("assistant", turns, map(_block, message.content))
+                    if message.stop_reason == "tool_use":  # else its tools must not run
+                        answers = await runner.generate_tool_call_response()
+                        await transcript.add("tool", turns, answers["content"] if answers else ())
             finally:
                 await runner.close()  # noqa: ASYNC102  (it waits for nobody)
         if message is None:
@@ -283,3 +291,7 @@ class DomainAgent:
                 for memory in memories
             ],
         }
+
+
+def _block(block: BetaContentBlock) -> JSON:
+    return block.model_dump(mode="json", exclude_none=True)

@@ -1,0 +1,77 @@
+"""What was said in the conversation about a task, kept for whoever wants to read along."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+from app.store.protocol import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .contract import AgentContext
+
+MOST_TEXT: Final = 20_000
+"""Characters of one turn that are kept."""
+
+
+class Transcript:
+    """The conversation about one task; of work that is no task nothing is kept.
+
+    Args:
+        context: The agent's.
+        task_id: The task, if it is one.
+    """
+
+    def __init__(self, context: AgentContext, task_id: str | None) -> None:
+        self._context = context
+        self._task_id = task_id
+
+    async def add(self, role: str, step: int, blocks: Iterable[Any]) -> None:
+        """Keep one turn.
+
+        Args:
+            role: user, assistant or tool.
+            step: Which reply of the model it belongs to.
+            blocks: What was said, as the API's content blocks.
+        """
+        if self._task_id is None:
+            return
+        await self._context.store.record_turn(
+            Turn(
+                id=uuid.uuid4().hex,
+                task_id=self._task_id,
+                agent_id=self._context.agent_id,
+                run_id=self._context.run_id,
+                step=step,
+                role=role,
+                content=shortened(list(blocks), MOST_TEXT),
+            )
+        )
+
+
+def shortened(value: Any, most: int, *, short: int = 200) -> Any:  # noqa: ANN401  (JSON)
+    """Cut the texts in a JSON value so that they have `most` characters together.
+
+    What is `short` stays whole and does not count: it may be a name that others go by.
+
+    >>> shortened({"type": "text", "text": "a long story"}, 5, short=4)
+    {'type': 'text', 'text': 'a lon [7 characters cut]'}
+    """
+    left = most
+
+    def cut(value: Any) -> Any:  # noqa: ANN401  (JSON)
+        nonlocal left
+        if isinstance(value, dict):
+            return {name: cut(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [cut(item) for item in value]
+        if not isinstance(value, str) or len(value) <= short:
+            return value
+        keep = max(left, 0)
+        left -= len(value)
+        lost = len(value) - keep
+        return value if lost <= 0 else f"{value[:keep]} [{lost} characters cut]".lstrip()
+
+    return cut(value)
