@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import struct
 import subprocess
@@ -179,10 +180,17 @@ class SupabasePlace(Place):
     project: Project = field(kw_only=True)
 
     def elsewhere(self, name: str) -> SupabasePlace:
-        """Return another machine, which shares the project and no file."""
+        """Return another machine with the same programs, which shares the project and no file."""
         folder = self.folder / name
         folder.mkdir()
+        for program in self.folder.glob("*.py"):
+            shutil.copy(program, folder)
         return SupabasePlace(folder, self.claude, dict(self.environ), project=self.project)
+
+    @property
+    @override
+    def locks(self) -> list[Path]:
+        return list((self.folder / "data").glob("*-workers/*"))
 
     def fired(self, routine: str, moment: datetime) -> None:
         """Have a routine on record as fired then, so that its next time may be made up for."""
