@@ -132,7 +132,7 @@ def _kill(loop: Any, run: Run) -> None:  # noqa: ANN401
     run.killed = True
     loop._asyncgens.clear()  # open_loop would wait for what can no longer be finalized
     while tasks:
-        for task in tasks:
+        for task in tuple(tasks):
             asyncio._unregister_task(task)
             task._log_destroy_pending = False
             # RuntimeError: it awaits again
