@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 from quart import Response, request
@@ -13,14 +13,24 @@ from app.settings import is_loopback
 from app.web import guard
 from app.web.api import Api
 from app.web.commands import open_commands
+from app.web.pages import Pages
 from app.web.problems import answer_errors
 from app.web.serving import StopRequest, format_address, open_listeners, serve
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from app.daemon import Daemon
 
 BODY_TIMEOUT: Final = 10.0
 """Seconds within which a request body has to arrive."""
+
+
+class Part(Protocol):
+    """A part of what is served."""
+
+    def routes(self) -> tuple[tuple[str, str, Callable[..., Awaitable[Response]]], ...]:
+        """Return method, address and what answers there."""
 
 
 class HealthServer:
@@ -52,11 +62,11 @@ class HealthServer:
         listeners = await open_listeners(host, port)
         bound_port = listeners[0].socket.getsockname()[1]
         async with open_commands() as commands:
-            app = self._make_app(Api(self._daemon, commands))
+            app = self._make_app(Api(self._daemon, commands), Pages(self._daemon))
             task_status.started(f"http://{format_address(host, bound_port)}")
             await serve(app, listeners, _stop_request())
 
-    def _make_app(self, api: Api) -> QuartTrio:
+    def _make_app(self, *parts: Part) -> QuartTrio:
         app = QuartTrio(__name__, static_folder=None)
         app.config["MAX_CONTENT_LENGTH"] = guard.MAX_BODY
         app.config["BODY_TIMEOUT"] = BODY_TIMEOUT
@@ -65,8 +75,9 @@ class HealthServer:
         answer_errors(app)
         app.before_request(self._check)
         app.after_request(self._finish)
-        for method, rule, view in api.routes():
-            app.add_url_rule(rule, f"{method} {rule}", view, methods=[method])
+        for part in parts:
+            for method, rule, view in part.routes():
+                app.add_url_rule(rule, f"{method} {rule}", view, methods=[method])
         return app
 
     async def _check(self) -> None:

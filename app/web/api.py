@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import re
 import uuid
 from collections.abc import Awaitable, Callable
+from datetime import UTC, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,22 +14,22 @@ import trio
 from quart import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
+from app.agents.budget import start_of_day
 from app.store.protocol import StoreError, TaskStatus
 from app.web import guard
-from app.web.inputs import TaskFilter, TaskRequest, is_id, parse_body, parse_query
-from app.web.page import Page
+from app.web.inputs import TaskFilter, TaskRequest, TurnFilter, is_id, parse_body, parse_query
 from app.web.problems import FieldError, Problem, unprocessable
-from app.web.views import agent_summary, answer
+from app.web.spend import DAYS, DaySpend, spend_by_day
+from app.web.views import STORE_TIMEOUT, agent_summary, answer
 
 if TYPE_CHECKING:
     from app.daemon import Daemon
     from app.store.protocol import TaskRow
     from app.web.commands import Commands
 
-View = Callable[..., Awaitable[Response]]
+logger = logging.getLogger(__name__)
 
-STORE_TIMEOUT: Final = 2.0
-"""Seconds that the page and `/readyz` wait for the store before they call it away."""
+View = Callable[..., Awaitable[Response]]
 
 _IDEMPOTENCY: Final = uuid.UUID("5f2a1c0e-3b0d-5c57-9d0b-6f6b8f1f7c11")
 """Where ids of tasks made from an Idempotency-Key live."""
@@ -45,16 +46,15 @@ class Api:
     def __init__(self, daemon: Daemon, commands: Commands) -> None:
         self._daemon = daemon
         self._commands = commands
-        self._page = Page()
 
     def routes(self) -> tuple[tuple[str, str, View], ...]:
         """Return method, address and what answers there."""
         return (
-            ("GET", "/", self._index),
-            ("GET", "/static/<name>", self._asset),
             ("GET", "/health", self._health),
             ("GET", "/livez", self._live),
             ("GET", "/readyz", self._ready),
+            ("GET", "/tree", self._tree),
+            ("GET", "/workers", self._workers),
             ("GET", "/agents", self._agents),
             ("GET", "/agents/<agent_id>", self._agent),
             ("GET", "/agents/<agent_id>/status", self._agent),
@@ -62,10 +62,13 @@ class Api:
             ("GET", "/agents/<agent_id>/restart", self._restart_by_get),
             ("POST", "/agents/<agent_id>/stop", self._stop),
             ("POST", "/agents/<agent_id>/start", self._start),
+            ("POST", "/agents/<agent_id>/pause", self._pause),
+            ("POST", "/agents/<agent_id>/resume", self._resume),
             ("POST", "/agents/task", self._post_task),
             ("GET", "/agents/task", self._post_only),
             ("GET", "/tasks", self._tasks),
             ("GET", "/tasks/<task_id>", self._task),
+            ("GET", "/tasks/<task_id>/turns", self._turns),
             ("POST", "/tasks/<task_id>/cancel", self._cancel_task),
             ("POST", "/tasks/<task_id>/retry", self._retry_task),
             ("GET", "/scheduler/jobs", self._jobs),
@@ -110,6 +113,12 @@ class Api:
         starting = any(status["status"] == "starting" for status in statuses)
         return "is starting" if starting else None
 
+    async def _tree(self) -> Response:
+        return answer(self._daemon.tree())
+
+    async def _workers(self) -> Response:
+        return answer(await self._daemon.store.live_workers())
+
     async def _agents(self) -> Response:
         statuses = self._daemon.supervisor.get_status()
         return answer([agent_summary(*item) for item in statuses.items()])
@@ -118,7 +127,14 @@ class Api:
         summary = agent_summary(agent_id, self._status(agent_id))
         runs = await self._daemon.store.runs(agent_id)
         tools = await self._daemon.store.tool_stats(agent_id)
-        return answer({**summary, "runs": runs, "tool_stats": tools})
+        spend = await self._spend(agent_id)
+        return answer({**summary, "runs": runs, "tool_stats": tools, "spend": spend})
+
+    async def _spend(self, agent_id: str) -> list[DaySpend]:
+        now = await self._daemon.store.ping()
+        since = start_of_day(now, UTC) - timedelta(days=DAYS - 1)
+        costs = await self._daemon.store.costs(since=since, agent_id=agent_id)
+        return spend_by_day(costs, now.astimezone(UTC).date())
 
     async def _restart(self, agent_id: str) -> Response:
         return self._command("restart", agent_id, self._daemon.supervisor.restart_agent)
@@ -135,21 +151,35 @@ class Api:
     async def _start(self, agent_id: str) -> Response:
         return self._command("start", agent_id, self._daemon.supervisor.start_agent)
 
+    async def _pause(self, agent_id: str) -> Response:
+        return self._hold("pause", agent_id, self._daemon.supervisor.pause_agent)
+
+    async def _resume(self, agent_id: str) -> Response:
+        return self._hold("resume", agent_id, self._daemon.supervisor.resume_agent)
+
     def _command(
         self, action: str, agent_id: str, command: Callable[[str], Awaitable[object]]
     ) -> Response:
         """Begin a command to an agent and answer at once."""
+        status = self._commandable(agent_id)
+        self._commands.begin(f"{action} {agent_id}", partial(command, agent_id))
+        return _accepted(action, agent_id, status)
+
+    def _hold(self, action: str, agent_id: str, hold: Callable[[str], object]) -> Response:
+        """Pause or resume an agent, which is done at once."""
+        status = self._commandable(agent_id)
+        logger.info("Asked over HTTP: %s %s", action, agent_id, extra={"action": "command"})
+        hold(agent_id)
+        return _accepted(action, agent_id, status)
+
+    def _commandable(self, agent_id: str) -> str:
+        """Return the status of an agent that can be told something."""
         status = self._status(agent_id)
         if not status["enabled"]:
             raise Problem(409, f"Agent {agent_id!r} is disabled: {status['why_disabled']}.")
         if self._daemon.stopping:
             raise Problem(503, "The daemon is stopping.")
-        self._commands.begin(f"{action} {agent_id}", partial(command, agent_id))
-        return answer(
-            {"agent_id": agent_id, "action": action, "status": status["status"]},
-            202,
-            Location=f"/agents/{agent_id}",
-        )
+        return str(status["status"])
 
     def _status(self, agent_id: str) -> dict[str, Any]:
         statuses = self._daemon.supervisor.get_status()
@@ -187,6 +217,11 @@ class Api:
 
     async def _task(self, task_id: str) -> Response:
         return answer(await self._found(self._daemon.store.task, task_id))
+
+    async def _turns(self, task_id: str) -> Response:
+        wanted = parse_query(TurnFilter, request.args)
+        await self._found(self._daemon.store.task, task_id)
+        return answer(await self._daemon.store.turns(task_id, **dict(wanted)))
 
     async def _cancel_task(self, task_id: str) -> Response:
         task = await self._found(self._daemon.store.cancel_task, task_id)
@@ -244,22 +279,10 @@ class Api:
             raise Problem(404, f"There is no job {name!r}; known are {', '.join(jobs)}.")
         return jobs[name]
 
-    async def _index(self) -> Response:
-        queue: dict[str, dict[TaskStatus, int]] | None = None
-        with trio.move_on_after(STORE_TIMEOUT), contextlib.suppress(StoreError):
-            queue = await self._daemon.store.count_tasks()
-        statuses = self._daemon.supervisor.get_status()
-        return self._page.render(
-            health=self._daemon.health(),
-            agents=[agent_summary(*item) for item in statuses.items()],
-            jobs=self._daemon.routines.jobs(),
-            timezone=self._daemon.settings.timezone,
-            queue=queue,
-            store=self._daemon.store.where,
-        )
 
-    async def _asset(self, name: str) -> Response:
-        return await self._page.asset(name, request)
+def _accepted(action: str, agent_id: str, status: str) -> Response:
+    facts = {"agent_id": agent_id, "action": action, "status": status}
+    return answer(facts, 202, Location=f"/agents/{agent_id}")
 
 
 async def _json_body() -> bytes:

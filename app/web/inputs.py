@@ -57,6 +57,15 @@ class TaskFilter(BaseModel):
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
 
 
+class TurnFilter(BaseModel):
+    """The query of `GET /tasks/<task_id>/turns`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    after: Id | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = MAX_LIMIT
+
+
 _WORDS: Final = {
     "extra_forbidden": "Unknown field",
     "model_type": "Should be a JSON object",

@@ -1,42 +1,83 @@
-"""The page in the browser: rendered here, and kept current by a script that fetches it again."""
+"""The pages' templates and the files that they load: read once, and rendered for many at once."""
 
 from __future__ import annotations
 
 import mimetypes
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import jinja2
+import trio
 from quart import Request, Response
 from werkzeug.exceptions import NotFound
 
+from actp_supervise import events
 from app.store.protocol import TaskStatus
+from app.web import words
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 DASHBOARD: Final = Path(__file__).parent.parent / "dashboard"
 
+KEEP: Final = 0.25
+"""Seconds that a rendered page serves everybody who asks for it.
+
+Less than the script waits after an event, or it would be shown the page from before it.
+"""
+
+EVENT_KINDS: Final = tuple(
+    dict.fromkeys(
+        [
+            *(kind.action for kind in events.Event.__subclasses__()),
+            *("task_queued", "task_claimed", "task_finished", "task_released"),
+            *("tool_called", "model_called", "turn", "routine_started", "routine_finished"),
+            *("agent_status", "health_changed", "store_away", "store_back"),
+            *("daemon_stopping", "loop_blocked", "settings_reloaded", "gap", "bye"),
+        ]
+    )
+)
+"""What the script listens for: an event stream has no name for them all."""
+
+_GOOD, _WARN, _BAD = "good", "warn", "bad"
+
 _TONES: Final = {
-    "healthy": "good",
-    "running": "good",
-    "succeeded": "good",
-    "degraded": "warn",
-    "starting": "warn",
-    "restarting": "warn",
-    "backing_off": "warn",
-    "draining": "warn",
-    "paused": "warn",
-    "stopping": "warn",
-    "unknown": "warn",
-    "missed": "warn",
-    "critical": "bad",
-    "crashed": "bad",
-    "failed": "bad",
-    "timed_out": "bad",
-    "interrupted": "bad",
+    "healthy": _GOOD,
+    "running": _GOOD,
+    "succeeded": _GOOD,
+    "degraded": _WARN,
+    "starting": _WARN,
+    "restarting": _WARN,
+    "backing_off": _WARN,
+    "draining": _WARN,
+    "paused": _WARN,
+    "stopping": _WARN,
+    "unknown": _WARN,
+    "missed": _WARN,
+    "throttled": _WARN,
+    "interrupted": _WARN,
+    "critical": _BAD,
+    "crashed": _BAD,
+    "failed": _BAD,
+    "timed_out": _BAD,
 }
 
 
-class Page:
-    """The page and the files that it loads, read once."""
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A page as it goes out."""
+
+    html: str
+    status: int = 200
+
+    def response(self) -> Response:
+        """Return the answer."""
+        return Response(self.html, self.status, content_type="text/html; charset=utf-8")
+
+
+class Templates:
+    """The templates in ``app/dashboard`` and the files beside them."""
 
     def __init__(self) -> None:
         environment = jinja2.Environment(
@@ -46,18 +87,28 @@ class Page:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters |= {"duration": duration, "last_line": last_line}
-        environment.globals |= {"tone": lambda word: _TONES.get(word, ""), "statuses": TaskStatus}
-        self._template = environment.get_template("index.html")
+        environment.filters |= {
+            name: getattr(words, name)
+            for name in (
+                "as_json", "countdown", "duration", "elapsed", "first_line", "last_line", "money",
+                "words",
+            )
+        }  # fmt: skip
+        environment.globals |= {
+            "tone": lambda word: _TONES.get(word, "off"),
+            "event_tone": event_tone,
+            "statuses": list(TaskStatus),
+            "event_kinds": " ".join(EVENT_KINDS),
+        }
+        self._environment = environment
         self._assets = {path.name: path.read_bytes() for path in (DASHBOARD / "static").iterdir()}
 
-    def render(self, **state: Any) -> Response:  # noqa: ANN401  (the template's variables)
-        """Render the page; what the template shows is given by name."""
-        html = self._template.render(state)
-        return Response(html, content_type="text/html; charset=utf-8")
+    def render(self, name: str, status: int = 200, **state: Any) -> Rendered:  # noqa: ANN401
+        """Render a template; what it shows is given by name."""
+        return Rendered(self._environment.get_template(name).render(state), status)
 
     async def asset(self, name: str, request: Request) -> Response:
-        """Answer with a file of the page, or 304 where the browser has it.
+        """Answer with a file of the pages, or 304 where the browser has it.
 
         Raises:
             NotFound: If there is no such file.
@@ -70,26 +121,42 @@ class Page:
         return await response.make_conditional(request)
 
 
-def duration(seconds: float | None) -> str:
-    """Say a duration in its two largest units.
+class Kept:
+    """Pages that were rendered just now, so that many readers cost as much as one."""
 
-    >>> duration(7384.2), duration(59.9), duration(86_400), duration(None)
-    ('2 h 3 min', '59 s', '1 d', '-')
+    def __init__(self) -> None:
+        self._pages: dict[str, tuple[float, Rendered]] = {}
+        self._rendering: dict[str, trio.Lock] = {}
+
+    async def get(self, address: str, render: Callable[[], Awaitable[Rendered]]) -> Rendered:
+        """Return the page at an address, rendering it unless that was done `KEEP` seconds ago.
+
+        Whoever asks meanwhile waits for the same rendering.
+        """
+        lock = self._rendering.setdefault(address, trio.Lock())
+        try:
+            async with lock:
+                until, page = self._pages.get(address, (0.0, None))
+                if page is None or until < trio.current_time():
+                    page = await render()
+                    self._drop_old()
+                    self._pages[address] = (trio.current_time() + KEEP, page)
+                return page
+        finally:
+            if not lock.locked():
+                self._rendering.pop(address, None)
+
+    def _drop_old(self) -> None:
+        now = trio.current_time()
+        self._pages = {each: kept for each, kept in self._pages.items() if kept[0] >= now}
+
+
+def event_tone(kind: str) -> str:
+    """Say how bad it is that an event of a kind happened.
+
+    >>> event_tone("child_crashed"), event_tone("restart_scheduled"), event_tone("task_queued")
+    ('bad', 'warn', '')
     """
-    if seconds is None:
-        return "-"
-    rest = int(seconds)
-    counts = []
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        count, rest = divmod(rest, size)
-        counts.append((count, unit))
-    while len(counts) > 1 and counts[0][0] == 0:
-        counts.pop(0)
-    first, *others = counts
-    shown = [first, *(other for other in others[:1] if other[0])]
-    return " ".join(f"{count} {unit}" for count, unit in shown)
-
-
-def last_line(text: str) -> str:
-    """Return a traceback's last line, which names the error."""
-    return text.strip().rpartition("\n")[2]
+    if any(word in kind for word in ("crashed", "failed", "exceeded", "blocked", "_away")):
+        return _BAD
+    return _WARN if any(word in kind for word in ("scheduled", "released", "stopping")) else ""

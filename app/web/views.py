@@ -7,9 +7,12 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, Final
 
 from quart import Response
+
+STORE_TIMEOUT: Final = 2.0
+"""Seconds that a page and `/readyz` wait for the store before they call it away."""
 
 JSON = Any
 """Whatever `json.dumps` accepts."""

@@ -49,6 +49,15 @@ def status(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+TREE = {
+    "kind": "supervisor",
+    "name": "worker",
+    "state": "running",
+    "strategy": "one_for_one",
+    "children": [],
+}
+
+
 @dataclass
 class Agents:
     """Stands in for AgentSupervisor: states to show, and a record of what was asked."""
@@ -119,6 +128,7 @@ def make_daemon(store: Any, *, api_token: str | None = None, health_host: str = 
         routines=Routines(),
         stopping=False,
         redact=make_redactor(settings.secrets),
+        tree=lambda: TREE,
     )
     daemon.state = {"status": "healthy", "agents": 4, "uptime": 12.5, "reasons": []}
     daemon.health = lambda: daemon.state

@@ -328,66 +328,6 @@ async def test_an_error_of_ours_is_a_500_that_tells_nothing(daemon, client, capl
     assert "secret-key" in caplog.text
 
 
-async def test_the_page_shows_status_with_reasons_agents_jobs_and_queue(daemon, client):
-    daemon.state = {
-        "status": "degraded",
-        "agents": 4,
-        "uptime": 7384.0,
-        "reasons": ["social is backing off"],
-    }
-    daemon.supervisor.statuses["social"] = status(
-        status="backing_off", restart_in=64.0, last_error="Traceback:\n\nValueError: no"
-    )
-    await add_task(client)
-    page = (await client.get("/")).text
-    for shown in (
-        "degraded",
-        "social is backing off",
-        "up 2 h 3 min",
-        *AGENT_IDS,
-        "restarts in 1 min 4 s",
-        "ValueError: no",
-        "content-daily-pipeline",
-        "Tue 24 Nov 01:00",
-        "Times are those of America/New_York",
-        '<a href="/tasks?status=queued&amp;agent_type=content">1</a>',
-    ):
-        assert shown in page
-    assert "Traceback" not in page
-
-
-async def test_markup_in_anything_shown_is_text(daemon, client):
-    evil = "<script>alert(1)</script>\"'"
-    daemon.state["reasons"] = [evil]
-    daemon.supervisor.statuses[evil] = status(doing=evil, last_error=evil, paused=evil)
-    daemon.routines.job |= {"name": evil, "disabled": evil}
-    page = (await client.get("/")).text
-    assert "<script>alert" not in page
-    assert page.count("&lt;script&gt;alert(1)") >= 6
-
-
-async def test_the_page_without_the_store_says_so(daemon, client):
-    daemon.store = AWAY
-    assert "The store cannot be reached" in (await client.get("/")).text
-
-
-async def test_the_page_loads_its_own_files_and_no_inline_script_or_style(client):
-    page = await client.get("/")
-    assert "style=" not in page.text
-    assert "<style" not in page.text
-    assert page.text.count("<script") == page.text.count('<script src="/static/')
-    for name, kind in (
-        ("style.css", "text/css; charset=utf-8"),
-        ("page.js", "text/javascript; charset=utf-8"),
-        ("icon.svg", "image/svg+xml; charset=utf-8"),
-    ):
-        assert f"/static/{name}" in page.text
-        file = await client.get(f"/static/{name}")
-        assert (file.status_code, file.headers["content-type"]) == (200, kind)
-        again = await client.get(f"/static/{name}", headers={"If-None-Match": file.headers["etag"]})
-        assert (again.status_code, again.content) == (304, b"")
-
-
 async def test_no_answer_shows_a_secret(store):
     daemon = make_daemon(store, api_token=TOKEN)
     daemon.supervisor.statuses["content"] = status(doing=f"posting with {TOKEN}")

@@ -1,0 +1,262 @@
+"""The pages for a person: each gathers what is known, and shows the rest as missing.
+
+What the daemon itself knows is shown whether the store is there or not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+import trio
+from quart import request
+
+from actp_supervise.clock import SystemWallClock, WallClock
+from app.agents.budget import start_of_day
+from app.store.protocol import StoreError, TaskStatus
+from app.web.inputs import TaskFilter, is_id, parse_query
+from app.web.overview import agent_lines, node, routine_actions, summary, task_actions
+from app.web.page import Kept, Rendered, Templates
+from app.web.problems import Problem
+from app.web.spend import DAYS, bars, spend_by_day
+from app.web.transcript import transcript
+from app.web.views import STORE_TIMEOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from quart import Response
+
+    from app.daemon import Daemon
+
+EVENTS_SHOWN: Final = 50
+"""Events that a page lists, the newest first."""
+
+LATEST_TASKS: Final = 8
+"""Tasks that the first page and an agent's list."""
+
+LONGEST_TRANSCRIPT: Final = 500
+"""Turns of a conversation that are shown."""
+
+BAR_WIDTH: Final = 20.0
+"""Units of the plot that a day takes."""
+
+
+class Pages:
+    """What a browser is shown.
+
+    Args:
+        daemon: The running daemon's parts.
+        wall_clock: Tells the time of day; the machine's where not given.
+    """
+
+    def __init__(self, daemon: Daemon, wall_clock: WallClock | None = None) -> None:
+        self._daemon = daemon
+        self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
+        self._templates = Templates()
+        self._kept = Kept()
+
+    def routes(self) -> tuple[tuple[str, str, Callable[..., Awaitable[Response]]], ...]:
+        """Return method, address and what answers there."""
+        return (
+            ("GET", "/", self._index),
+            ("GET", "/ui/agents/<agent_id>", self._agent),
+            ("GET", "/ui/tasks", self._tasks),
+            ("GET", "/ui/tasks/<task_id>", self._task),
+            ("GET", "/static/<name>", self._asset),
+        )
+
+    async def _asset(self, name: str) -> Response:
+        return await self._templates.asset(name, request)
+
+    async def _index(self) -> Response:
+        agent_id = request.args.get("agent")
+        if agent_id not in self._daemon.supervisor.get_status():
+            agent_id = None
+        return await self._page(f"/?agent={agent_id}", partial(self._render_index, agent_id))
+
+    async def _agent(self, agent_id: str) -> Response:
+        return await self._page(f"agent {agent_id}", partial(self._render_agent, agent_id))
+
+    async def _tasks(self) -> Response:
+        return await self._page(
+            f"tasks {request.query_string!r}", partial(self._render_tasks, request.args)
+        )
+
+    async def _task(self, task_id: str) -> Response:
+        return await self._page(f"task {task_id}", partial(self._render_task, task_id))
+
+    async def _page(self, address: str, render: Callable[[], Awaitable[Rendered]]) -> Response:
+        async def render_whatever_happens() -> Rendered:
+            try:
+                return await render()
+            except Problem as problem:
+                return self._render("error.html", problem.status, detail=problem.detail)
+            except StoreError:
+                detail = "The store cannot be reached just now, and it alone knows this."
+                return self._render("error.html", 503, detail=detail)
+
+        return (await self._kept.get(address, render_whatever_happens)).response()
+
+    def _render(self, template: str, status: int = 200, **state: Any) -> Rendered:  # noqa: ANN401
+        daemon = self._daemon
+        return self._templates.render(
+            template,
+            status,
+            now=self._wall_clock.now(),
+            timezone=daemon.settings.timezone,
+            worker_id=daemon.settings.worker_id,
+            health=daemon.health(),
+            stopping=daemon.stopping,
+            task_actions=task_actions,
+            **state,
+        )
+
+    async def _render_index(self, agent_id: str | None) -> Rendered:
+        daemon, store, now = self._daemon, self._daemon.store, self._wall_clock.now()
+        today = start_of_day(now, daemon.settings.timezone)
+        known = await self._ask(
+            counts=store.count_tasks,
+            oldest=store.oldest_queued,
+            costs=partial(store.costs, since=today),
+            latest=partial(store.tasks, limit=LATEST_TASKS),
+            workers=store.live_workers,
+        )
+        spent: Counter[str] = Counter()
+        for cost in known["costs"] if known else ():
+            spent[cost.agent_id] += cost.cost_usd  # type: ignore[assignment]  # USD, not a count
+        statuses = daemon.supervisor.get_status()
+        budgets = {agent.agent_id: agent.daily_budget_usd for agent in daemon.settings.agents}
+        agents = agent_lines(statuses, now, spent=spent if known else None, budgets=budgets)
+        limits = [agent.budget for agent in agents if agent.enabled]
+        return self._render(
+            "index.html",
+            agents=agents,
+            summary=summary(agents),
+            spent=sum(spent.values()) if known else None,
+            budget=sum(filter(None, limits)) if limits and all(limits) else None,
+            tree=node(daemon.tree(), now),
+            jobs=[(job, routine_actions(job)) for job in daemon.routines.jobs()],
+            known=known,
+            store=daemon.store.where,
+            events=self._events(agent_id=agent_id),
+            chosen=agent_id,
+        )
+
+    async def _render_agent(self, agent_id: str) -> Rendered:
+        daemon, store, now = self._daemon, self._daemon.store, self._wall_clock.now()
+        statuses = daemon.supervisor.get_status()
+        if agent_id not in statuses:
+            raise Problem(404, f"There is no agent {agent_id!r}; known are {', '.join(statuses)}.")
+        today = now.astimezone(UTC).date()
+        since = start_of_day(now, UTC) - timedelta(days=DAYS - 1)
+        known = await self._ask(
+            runs=partial(store.runs, agent_id),
+            tools=partial(store.tool_stats, agent_id),
+            costs=partial(store.costs, since=since, agent_id=agent_id),
+            spent=partial(
+                store.costs,
+                since=start_of_day(now, daemon.settings.timezone),
+                agent_id=agent_id,
+            ),
+            memories=partial(store.recall, agent_id),
+            latest=partial(store.tasks, agent_type=agent_id, limit=LATEST_TASKS),
+        )
+        budgets = {agent.agent_id: agent.daily_budget_usd for agent in daemon.settings.agents}
+        spent = None if known is None else sum(cost.cost_usd for cost in known["spent"])
+        (agent,) = agent_lines(
+            {agent_id: statuses[agent_id]},
+            now,
+            spent=None if spent is None else {agent_id: spent},
+            budgets=budgets,
+        )
+        days = spend_by_day(known["costs"] if known else (), today)
+        return self._render(
+            "agent.html",
+            agent=agent,
+            class_path=statuses[agent_id].get("class"),
+            jobs=[
+                (job, routine_actions(job))
+                for job in daemon.routines.jobs()
+                if job["agent_id"] == agent_id
+            ],
+            known=known,
+            days=days,
+            bars=bars(days, BAR_WIDTH),
+            events=self._events(agent_id=agent_id),
+        )
+
+    async def _render_tasks(self, args: Any) -> Rendered:  # noqa: ANN401  (a query's parameters)
+        wanted = parse_query(TaskFilter, args)
+        tasks = await self._in_time(partial(self._daemon.store.tasks, **dict(wanted)))
+
+        def address(**changes: object) -> str:
+            query = {**wanted.model_dump(exclude_unset=True), **changes}
+            return "/ui/tasks?" + urlencode({k: v for k, v in query.items() if v is not None})
+
+        return self._render(
+            "tasks.html",
+            tasks=tasks,
+            wanted=wanted,
+            address=address,
+            agent_ids=list(self._daemon.supervisor.get_status()),
+        )
+
+    async def _render_task(self, task_id: str) -> Rendered:
+        store = self._daemon.store
+        task = await self._in_time(partial(store.task, task_id)) if is_id(task_id) else None
+        if task is None:
+            raise Problem(404, "There is no such task.")
+        known = await self._ask(
+            turns=partial(store.turns, task_id, limit=LONGEST_TRANSCRIPT),
+            calls=partial(store.tool_calls, task_id=task_id, limit=LONGEST_TRANSCRIPT),
+        )
+        steps = transcript(known["turns"], reversed(known["calls"])) if known else []
+        status = self._daemon.supervisor.get_status().get(task.agent_type)
+        return self._render(
+            "task.html",
+            task=task,
+            steps=steps,
+            known=known,
+            doing=status["doing"] if status and status["task_id"] == task_id else None,
+            final=task.status not in {TaskStatus.QUEUED, TaskStatus.RUNNING},
+        )
+
+    def _events(self, *, agent_id: str | None = None) -> list[Any]:
+        events = [
+            event
+            for event in recent_events(self._daemon)
+            if agent_id is None or event.agent_id == agent_id
+        ]
+        return events[: -EVENTS_SHOWN - 1 : -1]
+
+    async def _ask(self, **questions: Callable[[], Awaitable[Any]]) -> dict[str, Any] | None:
+        """Ask the store several things at once; None where it does not answer in time."""
+        answers: dict[str, Any] = {}
+
+        async def ask(name: str, question: Callable[[], Awaitable[Any]]) -> None:
+            answers[name] = await question()
+
+        try:
+            with trio.move_on_after(STORE_TIMEOUT):
+                async with trio.open_nursery() as nursery:
+                    for name, question in questions.items():
+                        nursery.start_soon(ask, name, question)
+        except* StoreError:
+            answers.clear()
+        return answers if len(answers) == len(questions) else None
+
+    async def _in_time(self, question: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
+        """Ask the store one thing without which there is nothing to show."""
+        with trio.move_on_after(STORE_TIMEOUT):
+            return await question()
+        raise StoreError("the store does not answer in time")
+
+
+def recent_events(daemon: Daemon) -> list[Any]:
+    """Return the events that are kept, the oldest first."""
+    log = getattr(daemon, "events", None)
+    return [] if log is None else log.recent()

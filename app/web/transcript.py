@@ -1,0 +1,128 @@
+"""The conversation about a task as it is read: each call of a tool with its answer. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from app.store.protocol import JSON, ToolCall, Turn
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """A call of a tool."""
+
+    tool: str
+    arguments: str
+    """As JSON, for people."""
+    duration: float | None
+    """Seconds; None where it is not known, or not over."""
+    answer: str | None = None
+    """What the model was told; None where it has not been yet."""
+    failed: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Step:
+    """What somebody said, with the calls of tools that it asks for."""
+
+    id: str
+    role: str
+    """user or assistant."""
+    step: int
+    at: datetime | None
+    texts: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+
+
+def transcript(turns: Sequence[Turn], logged: Iterable[ToolCall] = ()) -> list[Step]:
+    """Put a conversation together.
+
+    Args:
+        turns: Its turns, the oldest first.
+        logged: The calls of tools that were logged for it, the oldest first; they know how long
+            each took.
+    """
+    durations: dict[str, deque[float]] = defaultdict(deque)
+    for call in logged:
+        durations[_name(call.tool, call.arguments)].append(call.duration)
+    steps: list[Step] = []
+    waiting: dict[str, Call] = {}
+    for turn in turns:
+        if turn.role == "tool":
+            for block in _blocks(turn.content):
+                _answer(block, waiting)
+            continue
+        step = Step(id=turn.id, role=turn.role, step=turn.step, at=turn.created_at)
+        for block in _blocks(turn.content):
+            _read(block, step, waiting, durations)
+        steps.append(step)
+    return steps
+
+
+def _read(
+    block: dict[str, Any],
+    step: Step,
+    waiting: dict[str, Call],
+    durations: dict[str, deque[float]],
+) -> None:
+    match block.get("type"):
+        case "text":
+            step.texts.append(str(block.get("text", "")))
+        case "thinking":
+            step.thoughts.append(str(block.get("thinking", "")))
+        case "tool_use":
+            tool, arguments = str(block.get("name")), block.get("input")
+            known = durations[_name(tool, arguments)]
+            call = Call(
+                tool=tool,
+                arguments=_json(arguments),
+                duration=known.popleft() if known else None,
+            )
+            step.calls.append(call)
+            waiting[str(block.get("id"))] = call
+        case "tool_result":
+            _answer(block, waiting)
+        case _:
+            step.texts.append(_json(block))
+
+
+def _answer(block: dict[str, Any], waiting: dict[str, Call]) -> None:
+    call = waiting.pop(str(block.get("tool_use_id")), None)
+    if call is not None:
+        call.answer = "\n".join(_texts(block.get("content")))
+        call.failed = bool(block.get("is_error"))
+
+
+def _blocks(content: JSON) -> Iterator[dict[str, Any]]:
+    if isinstance(content, str):
+        yield {"type": "text", "text": content}
+        return
+    for block in content if isinstance(content, list) else [content]:
+        yield block if isinstance(block, dict) else {"type": "text", "text": str(block)}
+
+
+def _texts(content: JSON) -> Iterator[str]:
+    if content is None:
+        return
+    for block in _blocks(content):
+        text = str(block["text"]) if block.get("type") == "text" else _json(block)
+        try:  # what tools answer is JSON on one line
+            yield _json(json.loads(text))
+        except ValueError:
+            yield text
+
+
+def _name(tool: str, arguments: JSON) -> str:
+    return f"{tool} {json.dumps(arguments, sort_keys=True, default=str)}"
+
+
+def _json(value: JSON) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2, default=str)

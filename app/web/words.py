@@ -1,0 +1,86 @@
+"""How the pages word durations, money and errors. Pure; the browser's script words time alike."""
+
+from __future__ import annotations
+
+import json
+
+
+def duration(seconds: float | None) -> str:
+    """Say a duration in its two largest units.
+
+    >>> duration(7384.2), duration(59.9), duration(86_400), duration(None)
+    ('2 h 3 min', '59 s', '1 d', '-')
+    """
+    if seconds is None:
+        return "-"
+    rest = max(0, int(seconds))
+    counts = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        counts.append((count, unit))
+    while len(counts) > 1 and counts[0][0] == 0:
+        counts.pop(0)
+    first, *others = counts
+    shown = [first, *(other for other in others[:1] if other[0])]
+    return " ".join(f"{count} {unit}" for count, unit in shown)
+
+
+def countdown(seconds: float) -> str:
+    """Say how long it still takes, as a clock does.
+
+    >>> countdown(41.2), countdown(3725), countdown(-3)
+    ('0:42', '1:02:05', '0:00')
+    """
+    rest = max(0, -int(-seconds // 1))
+    minutes, left = divmod(rest, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def elapsed(seconds: float) -> str:
+    """Say how long a call took.
+
+    >>> elapsed(0.0312), elapsed(2.5), elapsed(75)
+    ('31 ms', '2.5 s', '1 min 15 s')
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+
+
+def money(usd: float) -> str:
+    """Say an amount of US dollars; what is little and not nothing does not look like nothing.
+
+    >>> money(4.1), money(0), money(0.004), money(1234.5)
+    ('$4.10', '$0.00', '<$0.01', '$1,234.50')
+    """
+    return "<$0.01" if 0 < usd < 0.01 else f"${usd:,.2f}"
+
+
+def words(name: str) -> str:
+    """Turn a name of the code into words.
+
+    >>> words("backing_off")
+    'backing off'
+    """
+    return name.replace("_", " ")
+
+
+def last_line(text: str) -> str:
+    """Return a traceback's last line, which names the error."""
+    return text.strip().rpartition("\n")[2]
+
+
+def first_line(text: str, most: int = 120) -> str:
+    r"""Return what a text begins with, on one line.
+
+    >>> first_line("\n Find it.\nThen write.", 40), first_line("abcdef", 4)
+    ('Find it.', 'abc…')
+    """
+    line = text.strip().partition("\n")[0].strip()
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+
+
+def as_json(value: object) -> str:
+    """Write a value to be read by people."""
+    return json.dumps(value, ensure_ascii=False, indent=2, default=str)

@@ -1,0 +1,349 @@
+"""What the pages show, as they are rendered; `tests/browser` sees what becomes of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+import trio
+from http_daemon import AGENT_IDS, TOKEN, make_daemon, served, status
+
+from app.store.protocol import (
+    CostEntry,
+    RunOutcome,
+    StoreUnavailable,
+    TaskStatus,
+    ToolCall,
+    Turn,
+)
+from app.web.overview import agent_lines, node, summary
+from app.web.page import KEEP, Kept, Rendered
+from app.web.spend import DaySpend, bars
+from app.web.transcript import transcript
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def daemon(store):
+    return make_daemon(store)
+
+
+@pytest.fixture
+async def client(daemon):
+    async with served(daemon) as client:
+        yield client
+
+
+class Away:
+    """A store that cannot be reached."""
+
+    where = "a database that is away"
+
+    def __getattr__(self, _verb):
+        async def fail(*_args, **_options):
+            raise StoreUnavailable("connection refused")
+
+        return fail
+
+
+async def test_the_first_page_shows_health_agents_routines_and_queue(daemon, client, store):
+    daemon.state = {
+        "status": "degraded",
+        "agents": 4,
+        "uptime": 7384.0,
+        "reasons": ["social is backing off"],
+    }
+    daemon.supervisor.statuses["social"] = status(
+        status="backing_off", restart_in=64.0, error_count=1, last_error="Trace:\n\nValueError: no"
+    )
+    await store.add_task("t1", "content", "Draft three hooks")
+    await store.record_cost(
+        CostEntry(
+            id="c", agent_id="content", run_id=None, task_id=None, model="m", input_tokens=1,
+            output_tokens=1, cost_usd=4.1,
+        )
+    )  # fmt: skip
+    page = (await client.get("/")).text
+    for shown in (
+        "<title>Degraded: 3 running, 1 backing off · worker</title>",
+        "icon-warn.svg",
+        "spend today $4.10",
+        "social is backing off",
+        "up 2 h 3 min",
+        *AGENT_IDS,
+        ">1:04</time>",
+        "ValueError: no",
+        "content-daily-pipeline",
+        "Tue 24 Nov 01:00",
+        "Times are those of America/New_York",
+        'href="/ui/tasks?status=queued&amp;agent_type=content"',
+        "Draft three hooks",
+    ):
+        assert shown in page
+    assert "Trace:" not in page
+    assert page.index("/ui/agents/social") < page.index("/ui/agents/content")
+
+
+async def test_an_agent_s_page_shows_runs_crashes_tools_spend_and_memories(client, store):
+    await store.touch_worker("w", "i", {}, silent_after=60)
+    await store.start_run("r1", "content", "i")
+    await store.finish_run("r1", RunOutcome.CRASHED, error="Trace:\n  a line\nValueError: no")
+    call = ToolCall(
+        id="a", agent_id="content", run_id=None, task_id=None, tool="recall", arguments={},
+        duration=0.25, error="too much",
+    )  # fmt: skip
+    await store.record_tool_call(call)
+    await store.remember("content", "tone", "plain words")
+    page = (await client.get("/ui/agents/content")).text
+    for shown in (
+        "ValueError: no",
+        "  a line",
+        "recall",
+        "1 (100 %)",
+        "250 ms",
+        '<svg class="plot"',
+        "plain words",
+        "claude-haiku-5-5",
+    ):
+        assert shown in page
+
+
+async def test_a_task_s_page_shows_its_conversation_and_what_came_of_it(client, store):
+    await store.add_task("t1", "content", "Find it.\nAll of it.", context={"for": "the launch"})
+    for turn_id, role, block in (
+        ("1", "user", {"type": "text", "text": "the opening"}),
+        ("2", "assistant", {"type": "tool_use", "id": "c1", "name": "recall", "input": {"n": 1}}),
+        ("3", "tool", {"type": "tool_result", "tool_use_id": "c1", "content": '{"found": 7}'}),
+    ):
+        await store.record_turn(
+            Turn(id=turn_id, task_id="t1", agent_id="content", run_id=None, step=1, role=role,
+                 content=[block])
+        )  # fmt: skip
+    await store.claim_task("content", worker_id="w", instance="i", token="t", lease=60)
+    await store.finish_task("t1", "t", TaskStatus.FAILED, error="Trace\nValueError: <no>")
+    page = (await client.get("/ui/tasks/t1")).text
+    for shown in ("the opening", "recall", "&#34;found&#34;: 7", "ValueError: &lt;no&gt;", "Retry"):
+        assert shown in page
+    assert "the launch" in page
+
+
+async def test_tasks_are_listed_as_they_are_filtered(client, store):
+    await store.add_task("t1", "content", "Draft three hooks")
+    assert "Draft three hooks" in (await client.get("/ui/tasks?status=queued")).text
+    assert "No task is like that" in (await client.get("/ui/tasks?status=failed")).text
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "said"),
+    [
+        ("/ui/agents/nobody", 404, "known are social"),
+        ("/ui/tasks/nothing", 404, "There is no such task"),
+        ("/ui/tasks?status=odd", 422, "status"),
+    ],
+)
+async def test_what_is_not_there_is_a_page_that_says_so(client, path, code, said):
+    page = await client.get(path)
+    assert (page.status_code, page.headers["content-type"]) == (code, "text/html; charset=utf-8")
+    assert said in page.text
+
+
+async def test_the_pages_show_what_the_daemon_knows_while_the_store_is_away(daemon, client):
+    daemon.store = Away()
+    for path in ("/", "/ui/agents/content"):
+        page = await client.get(path)
+        assert page.status_code == 200
+        assert "The store does not answer" in page.text
+        assert "running" in page.text
+    page = await client.get("/ui/tasks")
+    assert page.status_code == 503
+    assert "The store cannot be reached" in page.text
+
+
+async def test_markup_in_anything_shown_is_text(daemon, client, store):
+    evil = "<script>alert(1)</script>\"'"
+    daemon.state["reasons"] = [evil]
+    daemon.supervisor.statuses[evil] = status(
+        doing=evil, last_error=evil, error_count=1, paused=evil
+    )
+    daemon.routines.job |= {"name": evil, "disabled": evil}
+    await store.add_task("t1", "content", evil, context={evil: evil})
+    await store.remember("content", evil, evil)
+    await store.record_turn(
+        Turn(id="1", task_id="t1", agent_id="content", run_id=None, step=0, role="user",
+             content=[{"type": "text", "text": evil}, {"type": evil}])
+    )  # fmt: skip
+    for path, times in (("/", 6), ("/ui/agents/content", 2), ("/ui/tasks/t1", 4)):
+        page = (await client.get(path)).text
+        assert "<script>alert" not in page
+        assert page.count("&lt;script&gt;alert(1)") >= times
+
+
+async def test_the_pages_load_our_own_files_and_no_inline_script_or_style(client, store):
+    await store.add_task("t1", "content", "Draft three hooks")
+    for path in ("/", "/ui/agents/content", "/ui/tasks", "/ui/tasks/t1", "/ui/tasks/none"):
+        page = (await client.get(path)).text
+        assert "style=" not in page
+        assert "<style" not in page
+        assert page.count("<script") == page.count('<script src="/static/') == 1
+    total = 0
+    for name, kind in (
+        ("style.css", "text/css; charset=utf-8"),
+        ("page.js", "text/javascript; charset=utf-8"),
+        ("icon-good.svg", "image/svg+xml; charset=utf-8"),
+    ):
+        file = await client.get(f"/static/{name}")
+        assert (file.status_code, file.headers["content-type"]) == (200, kind)
+        again = await client.get(f"/static/{name}", headers={"If-None-Match": file.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        total += len(file.content)
+    assert total < 100_000
+
+
+async def test_a_change_that_needs_the_token_is_refused_to_the_page_without(store):
+    async with served(make_daemon(store, api_token=TOKEN)) as client:
+        assert (await client.get("/")).status_code == 200
+        assert (await client.post("/agents/content/pause")).status_code == 401
+
+
+async def test_many_readers_at_once_cost_one_rendering(autojump_clock):
+    rendered = []
+
+    async def render():
+        rendered.append(trio.current_time())
+        await trio.sleep(0.1)
+        return Rendered("page")
+
+    kept = Kept()
+    async with trio.open_nursery() as nursery:
+        for _ in range(200):
+            nursery.start_soon(kept.get, "/", render)
+    await trio.sleep(KEEP - 0.01)
+    await kept.get("/", render)
+    assert len(rendered) == 1
+    await trio.sleep(0.02)
+    await kept.get("/", render)
+    await kept.get("/other", render)
+    assert len(rendered) == 3
+
+
+async def test_a_reader_who_goes_away_while_the_page_is_rendered_harms_no_other(autojump_clock):
+    async def render():
+        await trio.sleep(1)
+        return Rendered("page")
+
+    kept, pages = Kept(), []
+
+    async def read():
+        pages.append(await kept.get("/", render))
+
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(0.5):
+            nursery.start_soon(read)
+            await kept.get("/", render)
+    assert [page.html for page in pages] == ["page"]
+
+
+def test_the_sentence_counts_states_and_says_when_the_first_restart_comes():
+    statuses = {
+        "a": status(),
+        "b": status(status="backing_off", restart_in=42.0),
+        "c": status(status="backing_off", restart_in=60.0),
+        "d": status(enabled=False, status="disabled", why_disabled="off"),
+        "e": status(paused="paused by an operator"),
+    }
+    lines = agent_lines(statuses, NOW, spent=None, budgets={})
+    assert [(part.text, part.until) for part in summary(lines)] == [
+        ("1 running", None),
+        ("1 paused", None),
+        ("2 backing off", NOW + timedelta(seconds=42)),
+    ]
+    assert [line.agent_id for line in lines] == ["b", "c", "e", "a", "d"]
+
+
+def test_an_action_asks_first_only_where_a_task_is_in_flight():
+    lines = agent_lines({"a": status(task_id="t")}, NOW, spent=None, budgets={})
+    asks = {action.label: action.ask is not None for action in lines[0].actions}
+    assert asks == {"Restart": True, "Stop": True, "Pause": False}
+    lines = agent_lines({"a": status()}, NOW, spent=None, budgets={})
+    assert [action.ask for action in lines[0].actions] == [None, None, None]
+
+
+def test_a_branch_that_failed_is_troubled_up_to_the_root():
+    def child(name, state, *children):
+        return {
+            "kind": "child", "name": name, "state": state, "restarts": 0, "uptime": 0.0,
+            "restart_at": 12.0 if state == "backing_off" else None, "time": 10.0,
+            "overdue": False, "last_error": None, "children": list(children),
+        }  # fmt: skip
+
+    def supervisor(name, *children):
+        return {
+            "kind": "supervisor", "name": name, "state": "running", "strategy": "one_for_one",
+            "children": list(children),
+        }  # fmt: skip
+
+    agents = supervisor("agents", child("a", "running"), child("b", "backing_off"))
+    tree = node(
+        supervisor("worker", child("agents", "running", agents), child("s", "running")), NOW
+    )
+    assert tree.troubled
+    assert [(each.name, each.troubled) for each in tree.children] == [
+        ("agents", True),
+        ("s", False),
+    ]
+    a, b = tree.children[0].children
+    assert not a.troubled
+    assert b.restart_at == NOW + timedelta(seconds=2)
+
+
+def test_a_transcript_puts_each_answer_to_its_call():
+    def turn(number, role, *blocks):
+        return Turn(
+            id=str(number), task_id="t", agent_id="a", run_id=None, step=number, role=role,
+            content=list(blocks),
+        )  # fmt: skip
+
+    def use(call_id, **arguments):
+        return {"type": "tool_use", "id": call_id, "name": "find", "input": arguments}
+
+    def result(call_id, content, **more):
+        return {"type": "tool_result", "tool_use_id": call_id, "content": content, **more}
+
+    logged = ToolCall(
+        id="x",
+        agent_id="a",
+        run_id=None,
+        task_id="t",
+        tool="find",
+        arguments={"n": 2},
+        duration=1.5,
+    )
+    steps = transcript(
+        [
+            turn(0, "user", {"type": "text", "text": "go"}),
+            turn(1, "assistant", {"type": "text", "text": "I look"}, use("1", n=1), use("2", n=2)),
+            turn(1, "tool", result("2", [{"type": "text", "text": "two"}], is_error=True)),
+            turn(2, "assistant", use("3", n=3)),
+        ],
+        [logged],
+    )
+    assert [step.texts for step in steps] == [["go"], ["I look"], []]
+    one, two = steps[1].calls
+    assert (one.answer, one.duration) == (None, None)
+    assert (two.answer, two.failed, two.duration) == ("two", True, 1.5)
+    assert steps[2].calls[0].answer is None
+
+
+def test_the_highest_bar_fills_the_plot_and_nothing_spent_has_none():
+    def day(usd):
+        return DaySpend(
+            day=date(2026, 11, 1), cost_usd=usd, calls=1, input_tokens=0, output_tokens=0
+        )
+
+    assert [(bar.y, bar.height) for bar in bars([day(1.0), day(4.0), day(0.0)], 20)] == [
+        (75.0, 25.0),
+        (0.0, 100.0),
+        (100.0, 0.0),
+    ]
+    assert bars([day(0.0)], 20)[0].height == 0.0
