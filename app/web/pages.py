@@ -5,7 +5,7 @@ What the daemon itself knows is shown whether the store is there or not.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from datetime import UTC, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -125,9 +125,9 @@ class Pages:
             latest=partial(store.tasks, limit=LATEST_TASKS),
             workers=store.live_workers,
         )
-        spent: Counter[str] = Counter()
+        spent: dict[str, float] = defaultdict(float)
         for cost in known["costs"] if known else ():
-            spent[cost.agent_id] += cost.cost_usd  # type: ignore[assignment]  # USD, not a count
+            spent[cost.agent_id] += cost.cost_usd
         statuses = daemon.supervisor.get_status()
         budgets = {agent.agent_id: agent.daily_budget_usd for agent in daemon.settings.agents}
         agents = agent_lines(statuses, now, spent=spent if known else None, budgets=budgets)
