@@ -75,6 +75,11 @@ class AgentLauncher:
         with log_context(agent_id=agent_id, run=run_id, routine=method):
             await in_its_loop(self._classes[agent_id], context, method)
 
+    def reconfigure(self, config: AgentSettings) -> None:
+        """Give an agent's routines other settings, from their next run on."""
+        if config.agent_id in self._agents:
+            self._agents[config.agent_id] = config
+
     def routines(self) -> list[RoutineJob]:
         """Return the routines of all agents; those that cannot be run say why."""
         return [

@@ -1,5 +1,7 @@
 """Logs on stderr: lines for people on a terminal, JSON lines for everybody else; no secret passes.
 
+Or in a file, as JSON lines, which may be moved away or be on a full disk.
+
 Whatever runs inside `log_context` has its fields in each line, in whatever task, loop or thread.
 """
 
@@ -9,15 +11,18 @@ import json
 import logging
 import math
 import re
+import sys
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, Token
 from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
     Redact = Callable[[str], str]
 
@@ -70,9 +75,17 @@ def make_redactor(secrets: Iterable[str]) -> Redact:
     return redact
 
 
-def configure_logging(stream: IO[str], *, redact: Redact, as_json: bool) -> None:
-    """Send all logs to `stream`, as JSON lines or as lines for people."""
-    handler = logging.StreamHandler(stream)
+def configure_logging(
+    stream: IO[str], *, redact: Redact, as_json: bool, file: Path | None = None
+) -> None:
+    """Send all logs to `stream`, as JSON lines or as lines for people; or to a file in its place.
+
+    Raises:
+        OSError: If the file cannot be opened.
+    """
+    handler: logging.Handler = logging.StreamHandler(stream)
+    if file is not None:
+        handler, as_json = LogFile(file, instead=handler), True
     handler.setFormatter(JsonFormatter(redact) if as_json else TextFormatter(redact))
     handler.addFilter(_add_context)
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
@@ -89,6 +102,53 @@ def _add_context(record: logging.LogRecord) -> bool:
         if not hasattr(record, name):
             setattr(record, name, value)
     return True
+
+
+class LogFile(WatchedFileHandler):
+    """A file that is begun anew when it was moved away, and whose failure harms nobody.
+
+    Args:
+        path: Where it is.
+        instead: Gets the lines that it does not take.
+
+    Raises:
+        OSError: If it cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, instead: logging.Handler) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._instead = instead
+        self._error: OSError | None = None
+
+    @override
+    def setFormatter(self, fmt: logging.Formatter | None) -> None:
+        super().setFormatter(fmt)
+        self._instead.setFormatter(fmt)
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        failed, self._error = self._error, None
+        try:
+            super().emit(record)
+        except OSError as error:  # it could not be begun anew
+            self._error = error
+        if self._error is not None:
+            if failed is None:
+                self._instead.handle(self._lament(self._error))
+            self._instead.handle(record)
+
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exception()
+        if isinstance(error, OSError):
+            self._error = error
+
+    def _lament(self, error: OSError) -> logging.LogRecord:
+        text = f"The log cannot be written to {self.baseFilename} and goes here: {error.strerror}"
+        level = logging.ERROR
+        record = logging.LogRecord(__name__, level, __file__, 0, text, None, None)
+        record.action = "log_file_failed"
+        return record
 
 
 class JsonFormatter(logging.Formatter):

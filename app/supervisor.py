@@ -164,7 +164,7 @@ class AgentSupervisor:
         self._heartbeat = heartbeat
         self._records = records
         self._instance = instance
-        self._watch_interval = watch_interval
+        self.watch_interval = watch_interval
         self._stale_threshold = stale_threshold
         self._redact = redact
         self._on_status = on_status
@@ -224,7 +224,7 @@ class AgentSupervisor:
         """Take up restart requests and restart hung agents, for ever."""
         async with trio.open_nursery() as restarts:
             while True:
-                due = trio.current_time() + self._watch_interval
+                due = trio.current_time() + self.watch_interval
                 await trio.sleep_until(due)
                 # After a time in which nothing ran at all, agents first get to give their signs.
                 if trio.current_time() < due + LATE:
@@ -305,6 +305,16 @@ class AgentSupervisor:
         """
         self._hold(agent_id, held=False)
         self.notify_task(agent_id)
+
+    def reconfigure(self, config: AgentSettings) -> bool:
+        """Give an agent other settings, from its next run on.
+
+        Returns:
+            Whether a run with those from before is under way.
+        """
+        agent = self._known(config.agent_id)
+        agent.config = config
+        return agent.run is not None
 
     def notify_task(self, agent_id: str) -> None:
         """Have an agent look at its queue now."""

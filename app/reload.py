@@ -1,0 +1,192 @@
+"""Settings read anew on SIGHUP: what the running daemon takes up, and what has to wait."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import signal
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from actp_supervise import SupervisorClosedError
+from app.settings import INTEGRATION_KEYS, Settings, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from app.daemon import Daemon
+    from app.launcher import AgentLauncher
+    from app.service import ServiceManager
+
+logger = logging.getLogger(__name__)
+
+VARIABLES: Final = {
+    "anthropic_api_key": "ANTHROPIC_API_KEY",
+    "anthropic_base_url": "ANTHROPIC_BASE_URL",
+    "supabase_url": "SUPABASE_URL",
+    "supabase_service_role_key": "SUPABASE_SERVICE_ROLE_KEY",
+    "supabase_db_url": "SUPABASE_DB_URL",
+    "db_path": "WORKER_DB_PATH",
+    "health_host": "WORKER_HEALTH_HOST",
+    "health_port": "WORKER_HEALTH_PORT",
+    "api_token": "WORKER_API_TOKEN",
+    "timezone": "WORKER_TIMEZONE",
+    "worker_id": "WORKER_ID",
+    "drain_timeout": "WORKER_DRAIN_TIMEOUT",
+    "task_lease": "WORKER_TASK_LEASE",
+    "watch_interval": "SUPERVISOR_WATCH_INTERVAL",
+    "prices_path": "WORKER_PRICES",
+    "log_file": "WORKER_LOG_FILE",
+    "heartbeat_interval": "WORKER_HEARTBEAT_INTERVAL",
+    "stale_threshold": "WORKER_STALE_THRESHOLD",
+    "other_secrets": " or ".join(INTEGRATION_KEYS),
+}
+"""What each field of `Settings` is called where it is set."""
+
+AGENT_VARIABLES: Final = {
+    "class_path": "CLASS",
+    "model": "MODEL",
+    "poll_interval": "POLL_INTERVAL",
+    "daily_budget_usd": "DAILY_BUDGET_USD",
+    "isolation": "ISOLATION",
+    "single": "SINGLE",
+}
+"""The same of an agent, behind its prefix."""
+
+TAKEN_UP: Final = frozenset({"watch_interval"})
+"""What takes effect at once."""
+
+AGENT_TAKEN_UP: Final = frozenset({"model", "poll_interval", "daily_budget_usd", "isolation"})
+"""What takes effect with an agent's next run, which is begun as soon as its work is finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A setting that is no longer what it was. Its value is not told, since it may be a secret."""
+
+    variable: str
+    field: str
+    value: Any
+    """The new value."""
+    agent_id: str | None = None
+    """Whose it is; None if it is the daemon's."""
+
+    @property
+    def taken_up(self) -> bool:
+        """Whether a running daemon takes it up."""
+        return self.field in (TAKEN_UP if self.agent_id is None else AGENT_TAKEN_UP)
+
+
+def changes(old: Settings, new: Settings) -> list[Change]:
+    """Return which settings differ."""
+    found = [
+        Change(variable, field, getattr(new, field))
+        for field, variable in VARIABLES.items()
+        if getattr(old, field) != getattr(new, field)
+    ]
+    for before, after in zip(old.agents, new.agents, strict=True):
+        variables = {name: after.spec.env_prefix + end for name, end in AGENT_VARIABLES.items()}
+        variables["enabled"] = after.spec.enable_flag
+        found += [
+            Change(variable, field, getattr(after, field), after.agent_id)
+            for field, variable in variables.items()
+            if getattr(before, field) != getattr(after, field)
+        ]
+    return found
+
+
+@asynccontextmanager
+async def open_hangups() -> AsyncIterator[AsyncIterator[int]]:
+    """Catch SIGHUP, which does not end the daemon then, for a `Reloader` to follow."""
+    with trio.open_signal_receiver(signal.SIGHUP) as hangups:
+        yield hangups
+
+
+class Reloader:
+    """Has a running daemon take up settings that were changed.
+
+    Args:
+        daemon: Which; its `settings` are then those in force.
+        launcher: What it runs its agents with.
+        service: The service manager, which is told.
+        reread: Reads all settings as they are now.
+    """
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        launcher: AgentLauncher,
+        service: ServiceManager,
+        reread: Callable[[], Settings],
+    ) -> None:
+        self._daemon = daemon
+        self._launcher = launcher
+        self._service = service
+        self._reread = reread
+
+    async def run(self, hangups: AsyncIterator[int]) -> None:
+        """Follow each SIGHUP, until cancelled."""
+        async with trio.open_nursery() as restarts:
+            async for _ in hangups:
+                self._service.reloading()
+                for agent_id in self.reload():
+                    restarts.start_soon(self._restart, agent_id)
+                self._service.ready()
+
+    def reload(self) -> list[str]:
+        """Read the settings and take up what can be; if one is wrong, nothing.
+
+        Returns:
+            The agents that need a new run for it.
+        """
+        try:
+            new = self._reread()
+        except SettingsError as error:
+            extra = {"action": "settings_wrong"}
+            logger.error("Settings not reloaded, all stays as it is: %s", error, extra=extra)
+            return []
+        for warning in new.warnings:
+            if warning not in self._daemon.settings.warnings:
+                logger.warning(warning, extra={"action": "settings_warning"})
+        found = changes(self._daemon.settings, new)
+        restarts = self._take_up([change for change in found if change.taken_up])
+        self._tell(found, restarts)
+        return restarts
+
+    def _take_up(self, taken_up: list[Change]) -> list[str]:
+        of_daemon = {c.field: c.value for c in taken_up if c.agent_id is None}
+        settings = dataclasses.replace(self._daemon.settings, **of_daemon)
+        restarts = []
+        agents = []
+        for agent in settings.agents:
+            changed = {c.field: c.value for c in taken_up if c.agent_id == agent.agent_id}
+            if changed:
+                agent = dataclasses.replace(agent, **changed)
+                self._launcher.reconfigure(agent)
+                if self._daemon.supervisor.reconfigure(agent):
+                    restarts.append(agent.agent_id)
+            agents.append(agent)
+        self._daemon.settings = dataclasses.replace(settings, agents=tuple(agents))
+        self._daemon.supervisor.watch_interval = settings.watch_interval
+        return restarts
+
+    async def _restart(self, agent_id: str) -> None:
+        with suppress(SupervisorClosedError):  # the daemon stops
+            await self._daemon.supervisor.restart_agent(agent_id)
+
+    def _tell(self, found: list[Change], restarts: list[str]) -> None:
+        applied = [change.variable for change in found if change.taken_up]
+        waiting = [change.variable for change in found if not change.taken_up]
+        text = "Settings reloaded: " + (f"changed {', '.join(applied)}" if applied else "no change")
+        if restarts:
+            text += f" ({', '.join(restarts)}: with a new run, when work in flight is finished)"
+        if waiting:
+            text += f"; to change {', '.join(waiting)}, restart the daemon"
+        extra = {"action": "settings_reloaded", "applied": applied, "needs_restart": waiting}
+        logger.info(text, extra=extra)
+        self._daemon.events.publish(
+            "settings_reloaded", text, applied=applied, needs_restart=waiting
+        )

@@ -1,0 +1,136 @@
+"""What a service manager is told, in the words of systemd; nothing where there is none.
+
+Source: sd_notify(3), sd_watchdog_enabled(3).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+logger = logging.getLogger(__name__)
+
+STATUS_INTERVAL: Final = 5.0
+"""Seconds after which the status line is looked at again."""
+
+GRACE: Final = 30.0
+"""Seconds that the service manager is asked to wait for the next word, at a slow start or end."""
+
+
+class Told(Protocol):
+    """The daemon as the service manager is told of it."""
+
+    redact: Callable[[str], str]
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop."""
+
+    def health(self) -> dict[str, Any]:
+        """Return status, number of agents, and the reasons for anything but healthy."""
+
+
+class ServiceManager:
+    """The service manager that started this process, if one did.
+
+    It is only told; whatever is wrong with its socket harms nobody.
+
+    Args:
+        environ: The environment, with what a service manager has put into it.
+    """
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        self._address = _address(environ.get("NOTIFY_SOCKET", ""))
+        self._watchdog = _watchdog(environ)
+        self._status = ""
+
+    async def run(
+        self, daemon: Told, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Say that the daemon is up, and then how it is, until cancelled.
+
+        Since it is said from Trio's loop, a watchdog hears nothing while that is blocked.
+        """
+        self._say("READY=1", *self._news(daemon))
+        task_status.started()
+        if self._address is None:
+            await trio.sleep_forever()
+        while True:
+            await trio.sleep(min(STATUS_INTERVAL, self._watchdog / 2))
+            alive = ["WATCHDOG=1"] if self._watchdog < float("inf") else []
+            if daemon.stopping:
+                alive.append(_extend(GRACE))
+            self._say(*alive, *self._news(daemon))
+
+    def waiting(self, what_for: str, seconds: float) -> None:
+        """Say what the start waits for; after so many seconds it will be said again."""
+        self._say(f"STATUS=Waiting {what_for}", _extend(seconds + GRACE))
+
+    def reloading(self) -> None:
+        """Say that settings are read anew, until `ready` is said."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) if self._address is not None else 0
+        self._say("RELOADING=1", f"MONOTONIC_USEC={now // 1000}")
+
+    def ready(self) -> None:
+        """Say that the settings are read."""
+        self._say("READY=1")
+
+    def stopping(self) -> None:
+        """Say that the daemon is about to end, and will tell how long it needs."""
+        self._say("STOPPING=1", "STATUS=Stopping: work in flight finishes", _extend(GRACE))
+
+    def _news(self, daemon: Told) -> list[str]:
+        """Return the status, if it is another than the last that was said."""
+        status, self._status = self._status, daemon.redact(_status(daemon.health()))
+        return [f"STATUS={self._status}"] if status != self._status else []
+
+    def _say(self, *lines: str) -> None:
+        if self._address is None or not lines:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.settimeout(0)
+                sender.sendto("\n".join(lines).encode(), self._address)
+        except OSError as error:
+            logger.debug("The service manager could not be told: %s", error)
+
+
+def _status(health: Mapping[str, Any]) -> str:
+    agents = f"{health['agents']} agent{'s' if health['agents'] != 1 else ''}"
+    return _one_line("; ".join([f"{health['status']}, {agents}", *health["reasons"]]))
+
+
+def _address(text: str) -> str | None:
+    if not text:
+        return None
+    if text[0] not in "/@":
+        extra = {"action": "notify_socket_unknown"}
+        logger.warning("NOTIFY_SOCKET=%s is of a kind that is not known here", text, extra=extra)
+        return None
+    return "\0" + text[1:] if text[0] == "@" else text
+
+
+def _watchdog(environ: Mapping[str, str]) -> float:
+    """Return the seconds that a watchdog waits for a sign of life; inf where there is none."""
+    ours = environ.get("WATCHDOG_PID") in (None, "", str(os.getpid()))
+    text = environ.get("WATCHDOG_USEC", "")
+    if not ours or not text.isascii() or not text.isdecimal() or int(text) == 0:
+        return float("inf")
+    return int(text) / 1_000_000
+
+
+def _extend(seconds: float) -> str:
+    return f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:500]
