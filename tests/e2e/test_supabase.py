@@ -175,7 +175,7 @@ async def test_agents_whose_tables_are_missing_are_disabled_and_the_others_start
         health = await daemon.get("/health")
         assert (health["status"], health["agents"]) == ("degraded", 2)
         assert lacking in health["reasons"]
-        assert (await daemon.http.get("/readyz")).status_code == 200
+        await daemon.until("/readyz", lambda ready: ready["status"] == "ready")
         revenue = (await daemon.get("/agents"))[3]
         assert (revenue["agent_id"], revenue["status"]) == ("revenue", "disabled")
         assert revenue["why_disabled"] == "table actp_revenue_goals is missing"
