@@ -10,6 +10,7 @@ from typing import Any
 import trio
 
 from actp_supervise import Backoff, Supervisor, current_child, open_supervisor
+from app.event_log import EventLog
 from app.health import overall
 from app.loop_watch import LoopWatch
 from app.record_keeper import RecordKeeper
@@ -23,16 +24,18 @@ SERVICE_BACKOFF = Backoff(initial=0.5, factor=2.0, maximum=60.0, jitter=0.1)
 """How long a service of the daemon waits for its restart; it is restarted for ever."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Daemon:
     """One running daemon."""
 
     settings: Settings
+    """Those in force, which are others when they were read anew."""
     store: Store
     supervisor: AgentSupervisor
     routines: DailyRoutineScheduler
     records: RecordKeeper
     shutdown: GracefulShutdown
+    events: EventLog
     loop_watch: LoopWatch
     root: Supervisor
     """The tree of everything that runs."""

@@ -13,6 +13,7 @@ from app.settings import is_loopback
 from app.web import guard
 from app.web.api import Api
 from app.web.commands import open_commands
+from app.web.live import Live
 from app.web.pages import Pages
 from app.web.problems import answer_errors
 from app.web.serving import StopRequest, format_address, open_listeners, serve
@@ -41,10 +42,12 @@ class HealthServer:
 
     Args:
         daemon: The running daemon's parts.
+        live: What answers at `/events`; made of the daemon's events where not given.
     """
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, *, live: Live | None = None) -> None:
         self._daemon = daemon
+        self._live = Live(daemon.events) if live is None else live
 
     async def start(
         self, port: int = 8090, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
@@ -62,7 +65,7 @@ class HealthServer:
         listeners = await open_listeners(host, port)
         bound_port = listeners[0].socket.getsockname()[1]
         async with open_commands() as commands:
-            app = self._make_app(Api(self._daemon, commands), Pages(self._daemon))
+            app = self._make_app(Api(self._daemon, commands), Pages(self._daemon), self._live)
             task_status.started(f"http://{format_address(host, bound_port)}")
             await serve(app, listeners, _stop_request())
 

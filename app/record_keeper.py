@@ -34,9 +34,14 @@ class _Record:
 
 
 class RecordKeeper:
-    """An ordered list of things to write, and the task that writes them."""
+    """An ordered list of things to write, and the task that writes them.
 
-    def __init__(self) -> None:
+    Args:
+        on_store: Told why the store is away, once; and None when it is back.
+    """
+
+    def __init__(self, on_store: Callable[[str | None], object] = lambda _: None) -> None:
+        self._on_store = on_store
         self._waiting: dict[Hashable, _Record] = {}  # in the order in which they are written
         self._news = trio.Event()
         self._written = trio.Event()
@@ -97,8 +102,10 @@ class RecordKeeper:
         """
         if error is not None and self.store_error is None:
             logger.warning("The store is away: %s", error, extra={"action": "store_away"})
+            self._on_store(error)
         elif error is None and self.store_error is not None:
             logger.info("The store is back", extra={"action": "store_back"})
+            self._on_store(None)
         self.store_error = error
 
     async def _write(self, record: _Record) -> None:

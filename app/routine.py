@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from actp_supervise.clock import WallClock
     from app.store.protocol import Store
 
+TREE_NAME: Final = "routines"
+"""What the supervisor of their runs is called."""
+
 MISFIRE_GRACE: Final = 3600.0
 """Seconds by which a routine may be late, because the daemon was down or the machine slept."""
 
@@ -138,7 +141,7 @@ class DailyRoutineScheduler:
         """Run the routines when they are due, until `shutdown`; for a child of the tree."""
         await self._recall()
         async with open_scheduler(
-            name="routines",
+            name=TREE_NAME,
             timezone=self._timezone,
             journal=self._journal,
             shutdown_timeout=self._drain_timeout,

@@ -15,14 +15,20 @@ from actp_supervise import Restart, Supervisor, open_supervisor
 from actp_supervise.clock import SystemWallClock
 from app import banner
 from app.daemon import SERVICE_BACKOFF, Daemon, hold_agents, hold_services
+from app.event_log import EventLog
+from app.happenings import tell_of_changes, tell_of_tree
 from app.health_server import HealthServer
 from app.heartbeat import HealthHeartbeat
 from app.launcher import AgentLauncher, without_tables
 from app.logs import configure_logging, make_redactor
-from app.loop_watch import LoopWatch
+from app.loop_watch import Block, LoopWatch
+from app.observed_store import observed
 from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
+from app.reload import Reloader, open_hangups
 from app.routine import DailyRoutineScheduler
+from app.service import ServiceManager
+from app.settings import SettingsError
 from app.shutdown import GracefulShutdown
 from app.store.open import open_store, open_store_patiently, patiently
 from app.store.protocol import AgentRegistration
@@ -48,6 +54,7 @@ WEB_STOP_TIMEOUT = 5.0
 async def run_daemon(
     settings: Settings,
     *,
+    reread: Callable[[], Settings],
     prepare: Callable[[Store], Awaitable[object]] | None = None,
     announce: Callable[[str], object] | None = None,
 ) -> None:
@@ -55,21 +62,29 @@ async def run_daemon(
 
     Args:
         settings: What is configured.
+        reread: Reads it anew, on SIGHUP.
         prepare: Does something to the store before anything else does.
         announce: Gets the address of the page, once it is there.
 
     Raises:
         AddressUnavailableError: If the port cannot be had.
-        SettingsError: If an agent's class or the price table cannot be used.
+        SettingsError: If an agent's class, the price table or the log's file cannot be used.
         StoreError: If the store cannot be opened.
     """
     redact = make_redactor(settings.secrets)
-    configure_logging(sys.stderr, redact=redact, as_json=not sys.stderr.isatty())
-    records = RecordKeeper()
-    async with open_store_patiently(settings, waiting=_say_waiting) as store:
+    _configure_logging(settings, redact)
+    service = ServiceManager()
+    waiting = partial(_say_waiting, service)
+    events = EventLog(redact=redact)
+    records = RecordKeeper(partial(_tell_of_store, events))
+    async with (
+        open_hangups() as hangups,
+        open_store_patiently(settings, waiting=waiting) as kept,
+    ):
+        store = observed(kept, events)
         if prepare is not None:
             await prepare(store)
-        report = await patiently(partial(check_required_tables, store), _say_waiting)
+        report = await patiently(partial(check_required_tables, store), waiting)
         settings = without_tables(settings, report)
 
         instance = uuid.uuid4().hex
@@ -103,11 +118,16 @@ async def run_daemon(
         )
         routines.setup()
         shutdown = GracefulShutdown(agents, routines, registry, records)
-        loop_watch = LoopWatch()
+        loop_watch = LoopWatch(partial(_tell_of_block, events))
 
         async with (
             open_worker(settings, store, records, presence, instance),
-            open_supervisor(name="worker", limit=None, backoff=SERVICE_BACKOFF) as root,
+            open_supervisor(
+                name="worker",
+                limit=None,
+                backoff=SERVICE_BACKOFF,
+                on_event=tell_of_tree(events, agents.statuses()),
+            ) as root,
         ):
             daemon = Daemon(
                 settings=settings,
@@ -116,6 +136,7 @@ async def run_daemon(
                 routines=routines,
                 records=records,
                 shutdown=shutdown,
+                events=events,
                 loop_watch=loop_watch,
                 root=root,
                 notes=_notes(report),
@@ -123,6 +144,8 @@ async def run_daemon(
                 started_at=SystemWallClock().now(),
                 started=trio.current_time(),
             )
+            reread_all = partial(_reread, reread, report)
+            reloader = Reloader(daemon, launcher, service, reread_all)
             try:
                 services = await _subtree(root, "services")
                 services.start_soon(records.run, name="records")
@@ -149,12 +172,21 @@ async def run_daemon(
                     announce(page)
                 await root.start(hold_agents, agents, name="agents", shutdown_timeout=math.inf)
                 services.start_soon(agents.watch_loop, name="watch")
+                services.start_soon(reloader.run, hangups, name="reload")
+                await services.start(service.run, daemon, name="service")
+                tell = partial(
+                    tell_of_changes, events, health=daemon.health, statuses=agents.get_status
+                )
+                services.start_soon(tell, name="happenings")
 
                 await shutdown.stop_event.wait()
+                service.stopping()
+                events.publish("daemon_stopping", "the daemon stops, work in flight finishes")
                 finished = await shutdown.drain_wait(settings.drain_timeout)
             finally:
                 with trio.CancelScope(shield=True):  # bounded
                     await shutdown.force_stop()
+                events.close()  # or whoever reads them would hold up the web server
             await root.shutdown()
     how = "all work finished" if finished else "what was in flight is queued again"
     logger.info("Stopped: %s", how, extra={"action": "stopped"})
@@ -195,7 +227,36 @@ def _first_status(agent: AgentSettings) -> str:
     return STANDBY if agent.single else "starting"
 
 
-def _say_waiting(error: StoreUnavailable, seconds: float) -> None:
+def _tell_of_store(events: EventLog, error: str | None) -> None:
+    if error is None:
+        events.publish("store_back", "the store is back")
+    else:
+        events.publish("store_away", f"the store is away: {error}")
+
+
+def _tell_of_block(events: EventLog, block: Block) -> None:
+    seconds = round(block.seconds, 1)
+    events.publish(
+        "loop_blocked", block.text, agent_id=block.agent_id, seconds=seconds, where=block.where
+    )
+
+
+def _configure_logging(settings: Settings, redact: Callable[[str], str]) -> None:
+    as_json = not sys.stderr.isatty()
+    try:
+        configure_logging(sys.stderr, redact=redact, as_json=as_json, file=settings.log_file)
+    except OSError as error:
+        raise SettingsError(
+            f"WORKER_LOG_FILE={settings.log_file}: cannot be written: {error.strerror}"
+        ) from error
+
+
+def _reread(reread: Callable[[], Settings], report: TableReport) -> Settings:
+    return without_tables(reread(), report)
+
+
+def _say_waiting(service: ServiceManager, error: StoreUnavailable, seconds: float) -> None:
+    service.waiting("for the store", seconds)
     extra = {"action": "store_awaited", "seconds": seconds}
     logger.warning("Waiting for the store: %s (next try in %.1f s)", error, seconds, extra=extra)
 

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from app.event_log import KEPT
 from app.store.protocol import TaskStatus
 from app.web.problems import FieldError, Problem, unprocessable
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import MultiDict
+
+    from app.event_log import LoggedEvent
 
 MAX_GOAL: Final = 16_000
 """Characters of a task's goal."""
@@ -64,6 +67,21 @@ class TurnFilter(BaseModel):
 
     after: Id | None = None
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = MAX_LIMIT
+
+
+class EventFilter(BaseModel):
+    """The query of `GET /events`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    agent_id: Id | None = None
+    task_id: Id | None = None
+    recent: Annotated[int, Field(ge=0, le=KEPT)] = 0
+    """How many of those before to begin with."""
+
+    def matches(self, event: LoggedEvent) -> bool:
+        """Whether an event is wanted."""
+        return self.agent_id in (None, event.agent_id) and self.task_id in (None, event.task_id)
 
 
 _WORDS: Final = {

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import trio
 
+from app.event_log import EventLog
 from app.health_server import HealthServer
 from app.logs import make_redactor
+from app.observed_store import observed
 from app.settings import load_settings
 
 if TYPE_CHECKING:
@@ -121,13 +123,16 @@ class Routines:
 def make_daemon(store: Any, *, api_token: str | None = None, health_host: str = "127.0.0.1") -> Any:
     environ = {"WORKER_API_TOKEN": api_token or "", "WORKER_TIMEZONE": "America/New_York"}
     settings = load_settings(environ, env_file=None)
+    redact = make_redactor(settings.secrets)
+    events = EventLog(redact=redact)
     daemon = SimpleNamespace(
         settings=dataclasses.replace(settings, health_host=health_host),
-        store=store,
+        store=observed(store, events),
+        events=events,
         supervisor=Agents(),
         routines=Routines(),
         stopping=False,
-        redact=make_redactor(settings.secrets),
+        redact=redact,
         tree=lambda: TREE,
     )
     daemon.state = {"status": "healthy", "agents": 4, "uptime": 12.5, "reasons": []}
@@ -136,10 +141,10 @@ def make_daemon(store: Any, *, api_token: str | None = None, health_host: str = 
 
 
 @asynccontextmanager
-async def served(daemon: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def served(daemon: Any, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
     """Serve a daemon on a free port; gives a client of it."""
     async with trio.open_nursery() as nursery:
-        address = await nursery.start(HealthServer(daemon).start, 0)
+        address = await nursery.start(HealthServer(daemon, **options).start, 0)
         async with httpx.AsyncClient(base_url=address, timeout=5) as client:
             yield client
         nursery.cancel_scope.cancel()

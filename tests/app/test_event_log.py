@@ -1,0 +1,106 @@
+"""The daemon's events: what is kept, who reads them, and who is let go."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+import trio
+import trio.testing
+
+from actp_supervise.testing import TrioWallClock
+from app.event_log import EventLog
+from app.logs import make_redactor
+
+
+@pytest.fixture
+def log(autojump_clock):
+    return EventLog(
+        redact=make_redactor(["hunter2"]),
+        wall_clock=TrioWallClock(datetime(2026, 11, 23, 6, tzinfo=UTC)),
+        kept=5,
+    )
+
+
+async def read(reader, into):
+    async for event in reader:
+        into.append(event.id)
+
+
+async def test_an_event_says_what_when_and_of_whom(log):
+    log.publish("task_claimed", "content: taken", agent_id="content", task_id="t1", attempt=2)
+    (event,) = log.recent()
+    assert json.loads(event.json) == {
+        "id": 1,
+        "time": "2026-11-23T06:00:00.000Z",
+        "kind": "task_claimed",
+        "agent_id": "content",
+        "task_id": "t1",
+        "text": "content: taken",
+        "attempt": 2,
+    }
+
+
+async def test_no_secret_is_published_and_a_text_is_one_line(log):
+    log.publish("x", "the key\nis hunter2 " + "a" * 900, error="hunter2 again")
+    (event,) = log.recent()
+    assert event.text.startswith("the key is [redacted] aaa")
+    assert len(event.text) == 500
+    assert "hunter2" not in event.json
+
+
+async def test_the_newest_events_are_kept(log):
+    for number in range(8):
+        log.publish("x", str(number))
+    assert [event.id for event in log.recent()] == [4, 5, 6, 7, 8]
+    assert [event.id for event in log.recent(6)] == [7, 8]
+
+
+async def test_a_reader_gets_what_comes_and_what_it_has_missed(log):
+    now, earlier = [], []
+    log.publish("x", "one")
+    log.publish("x", "two")
+    async with trio.open_nursery() as nursery:
+        with log.subscribe() as one, log.subscribe(after=1) as two:
+            nursery.start_soon(read, one, now)
+            nursery.start_soon(read, two, earlier)
+            await trio.testing.wait_all_tasks_blocked()
+            log.publish("x", "three")
+            await trio.testing.wait_all_tasks_blocked()
+            log.close()
+    assert (now, earlier) == ([3], [2, 3])
+    assert log.readers == 0
+
+
+async def test_a_reader_that_is_too_slow_is_let_go_and_the_others_go_on(log):
+    got = []
+    async with trio.open_nursery() as nursery:
+        with log.subscribe(most=3) as slow, log.subscribe() as quick:
+            nursery.start_soon(read, quick, got)
+            for number in range(6):
+                log.publish("x", str(number))
+                await trio.testing.wait_all_tasks_blocked()
+            assert slow.too_slow
+            assert log.readers == 1
+            with pytest.raises(StopAsyncIteration):
+                await anext(slow)
+            log.close()
+    assert got == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_reader_that_comes_when_all_is_over_gets_what_is_kept_and_ends(log):
+    log.publish("x", "one")
+    log.close()
+    got = []
+    with trio.fail_after(1), log.subscribe(after=0) as reader:
+        await read(reader, got)
+    assert got == [1]
+
+
+async def test_listeners_get_each_event_at_once(log):
+    got = []
+    log.listeners.append(lambda event: got.append(event.kind))
+    log.publish("a", "")
+    log.publish("b", "")
+    assert got == ["a", "b"]

@@ -1,0 +1,115 @@
+"""What is done through the store is told of, once, with the facts that matter."""
+
+from __future__ import annotations
+
+import pytest
+from store_calls import LONG, NOON, add, claim, cost, tool_call, turn
+
+from app.event_log import EventLog
+from app.observed_store import observed
+from app.store.protocol import TaskStatus
+
+
+@pytest.fixture
+def log():
+    return EventLog()
+
+
+@pytest.fixture
+def seen(store, log):
+    return observed(store, log)
+
+
+def told(log):
+    return [(event.kind, event.agent_id, event.task_id) for event in log.recent()]
+
+
+async def test_a_task_is_followed_from_the_queue_to_its_end(seen, log):
+    await add(seen)
+    await claim(seen)
+    await seen.finish_task("t1", "k1", TaskStatus.SUCCEEDED, result={"text": "done"})
+    assert told(log) == [
+        ("task_queued", "social", "t1"),
+        ("task_claimed", "social", "t1"),
+        ("task_finished", "social", "t1"),
+    ]
+    queued, claimed, finished = log.recent()
+    assert queued.text == "social: queued: do it"
+    assert claimed.fields == {"attempt": 1}
+    assert finished.fields["outcome"] == "succeeded"
+    assert 0 <= finished.fields["seconds"] < LONG
+
+
+async def test_an_empty_queue_is_no_news(seen, log):
+    assert await claim(seen) is None
+    assert told(log) == []
+
+
+async def test_an_end_that_is_repeated_after_a_lost_answer_is_told_once(seen, log):
+    await add(seen)
+    await claim(seen)
+    for _ in range(2):
+        assert await seen.finish_task("t1", "k1", TaskStatus.FAILED, error="no")
+    assert [kind for kind, *_ in told(log)].count("task_finished") == 1
+
+
+async def test_a_lost_lease_is_no_end(seen, log):
+    await add(seen)
+    await claim(seen)
+    assert not await seen.finish_task("t1", "another", TaskStatus.SUCCEEDED)
+    assert told(log)[-1][0] == "task_claimed"
+
+
+async def test_a_task_handed_back_says_why(seen, log):
+    await add(seen)
+    await claim(seen)
+    await seen.release_task("t1", "k1", error="the model is overloaded")
+    assert log.recent()[-1].kind == "task_released"
+    assert log.recent()[-1].text == "social: task handed back: the model is overloaded"
+
+
+async def test_cancelling_and_trying_again_are_told(seen, log):
+    await add(seen, "t1")
+    await seen.cancel_task("t1")
+    await seen.retry_task("t1")
+    await claim(seen)
+    await seen.cancel_task("t1")
+    assert [kind for kind, *_ in told(log)] == [
+        "task_queued",
+        "task_finished",
+        "task_queued",
+        "task_claimed",
+        "task_cancel_requested",
+    ]
+
+
+async def test_what_agents_do_is_told_with_its_figures(seen, log):
+    await seen.record_tool_call(tool_call("c1", duration=0.25, error="no such post"))
+    await seen.record_cost(cost("e1", usd=0.5))
+    await seen.record_turn(turn("turn-1", step=3))
+    called, asked, said = log.recent()
+    assert called.text == "social: list_actions in 0.25 s, failed: no such post"
+    assert called.fields == {"tool": "list_actions", "seconds": 0.25, "failed": True}
+    assert (asked.kind, asked.fields["usd"], asked.fields["output_tokens"]) == (
+        "model_called",
+        0.5,
+        20,
+    )
+    assert said.fields == {"turn": "turn-1", "step": 3, "role": "assistant"}
+
+
+async def test_a_routine_is_told_by_the_daemon_that_fires_it(seen, log):
+    assert await seen.claim_fire("content.run_daily_pipeline", NOON, "run-1")
+    assert not await seen.claim_fire("content.run_daily_pipeline", NOON, "run-2")
+    await seen.finish_fire("content.run_daily_pipeline", NOON, "failed", "Trace\nValueError: no")
+    started, finished = log.recent()
+    assert (started.kind, started.agent_id) == ("routine_started", "content")
+    assert finished.text == "content.run_daily_pipeline failed: ValueError: no"
+    assert finished.fields["outcome"] == "failed"
+
+
+async def test_all_else_passes_through(seen, store, log):
+    await seen.remember("social", "tone", "warm")
+    assert (await seen.recall("social"))[0].value == "warm"
+    assert seen.where == store.where
+    assert told(log) == []
