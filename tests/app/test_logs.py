@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import logging
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import trio
 
-from app.logs import configure_logging, log_context, make_redactor
+from app.logs import LogFile, configure_logging, log_context, make_redactor
 
 
 @pytest.fixture
@@ -126,3 +128,92 @@ def test_libraries_that_report_every_request_are_quiet(lines):
     written = lines(as_json=True)
     logging.getLogger("httpx2").info("HTTP Request: POST")
     assert written() == []
+
+
+# A log in a file.
+
+
+@pytest.fixture
+def to_file(lines, tmp_path):
+    """Configure logging to a file; gives the file, and what went to the stream in its place."""
+    stream = io.StringIO()
+
+    def configured(path=tmp_path / "worker.log"):
+        redact = make_redactor(["hunter2"])
+        configure_logging(stream, redact=redact, as_json=False, file=path)
+        return path, lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    yield configured
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LogFile):
+            with suppress(OSError):  # as logging does at the end
+                handler.close()
+
+
+def messages(path):
+    return [json.loads(line)["message"] for line in path.read_text().splitlines()]
+
+
+def test_a_log_file_gets_json_lines_without_secrets_and_the_stream_nothing(to_file):
+    path, instead = to_file()
+    logger.info("One of %s", "hunter2")
+    assert messages(path) == ["One of [redacted]"]
+    assert instead() == []
+
+
+def test_a_log_file_that_is_there_is_continued(to_file, tmp_path):
+    (tmp_path / "worker.log").write_text('{"message": "from before"}\n')
+    path, _ = to_file()
+    logger.info("now")
+    assert messages(path) == ["from before", "now"]
+
+
+def test_a_log_file_that_was_moved_away_is_begun_anew(to_file):
+    path, instead = to_file()
+    logger.info("old")
+    moved = path.rename(path.with_suffix(".1"))
+    logger.info("new")
+    path.unlink()
+    logger.info("newer")
+    assert (messages(moved), messages(path), instead()) == (["old"], ["newer"], [])
+
+
+def test_a_log_file_that_was_emptied_goes_on_from_its_beginning(to_file):
+    path, _ = to_file()
+    logger.info("old")
+    with path.open("r+") as file:  # as copytruncate of logrotate does
+        file.truncate(0)
+    logger.info("new")
+    assert messages(path) == ["new"]
+
+
+def test_what_a_log_file_does_not_take_goes_to_the_stream_until_it_does_again(to_file):
+    path, instead = to_file()
+    folder = path.parent
+    logger.info("fine")
+    moved = folder.rename(folder.with_name("moved"))
+    logger.info("lost")
+    logger.info("lost too")
+    moved.rename(folder)
+    logger.info("fine again")
+    failed, *lost = instead()
+    assert failed["action"] == "log_file_failed"
+    assert failed["message"].endswith("worker.log and goes here: No such file or directory")
+    assert [line["message"] for line in lost] == ["lost", "lost too"]
+    assert messages(path) == ["fine", "fine again"]
+
+
+def test_a_full_disk_harms_nobody(to_file):
+    _, instead = to_file(Path("/dev/full"))
+    for number in range(2000):  # more than any buffer holds
+        logger.info("line %d", number)
+    failed, *lines = instead()
+    assert failed["message"] == (
+        "The log cannot be written to /dev/full and goes here: No space left on device"
+    )
+    assert [line["message"] for line in lines] == [f"line {n}" for n in range(2000)]
+
+
+def test_a_log_file_that_cannot_be_opened_is_an_error_at_once(to_file, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        to_file(tmp_path / "nowhere" / "worker.log")
