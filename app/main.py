@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -23,7 +24,7 @@ from app.store.protocol import StoreError, TableMissing
 from app.store.schema import MIGRATION_COMMAND
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 FINE = 0
 """Also after a signal, and a second one: nothing is lost then."""
@@ -69,19 +70,25 @@ async def _obey(options: argparse.Namespace) -> None:
         await _restart_agent(settings, options.restart_agent)
     else:
         settings.check_runnable()
-        if options.agents is not None:
-            settings = settings.with_agents(options.agents)
+        settings = _settings_of_daemon(options)
         if options.dry_run:
             await _dry_run(settings)
         else:
-            await _run(settings)
+            await _run(options, settings)
 
 
-async def _run(settings: Settings) -> None:
+def _settings_of_daemon(
+    options: argparse.Namespace, environ: Mapping[str, str] = os.environ
+) -> Settings:
+    settings = load_settings(environ, env_file=ENV_FILE)
+    return settings if options.agents is None else settings.with_agents(options.agents)
+
+
+async def _run(options: argparse.Namespace, settings: Settings) -> None:
     _import_trio_asyncio()
     from app.startup import run_daemon
 
-    await run_daemon(settings)
+    await run_daemon(settings, reread=partial(_settings_of_daemon, options))
 
 
 async def _dry_run(settings: Settings) -> None:
@@ -101,14 +108,13 @@ async def _demo(options: argparse.Namespace) -> None:
     from app.startup import run_daemon
 
     async with open_demo(os.environ) as demo:
-        settings = load_settings(demo.environ, env_file=ENV_FILE)
-        if options.agents is not None:
-            settings = settings.with_agents(options.agents)
+        reread = partial(_settings_of_daemon, options, demo.environ)
+        settings = reread()
 
         def introduce(page: str) -> None:
             print(demo.introduction(settings, page), flush=True)
 
-        await run_daemon(settings, prepare=demo.queue_tasks, announce=introduce)
+        await run_daemon(settings, reread=reread, prepare=demo.queue_tasks, announce=introduce)
 
 
 async def _list_agents(settings: Settings, *, as_json: bool) -> None:

@@ -153,6 +153,7 @@ class Reloader:
                 logger.warning(warning, extra={"action": "settings_warning"})
         found = changes(self._daemon.settings, new)
         restarts = self._take_up([change for change in found if change.taken_up])
+        self._daemon.settings = dataclasses.replace(self._daemon.settings, warnings=new.warnings)
         self._tell(found, restarts)
         return restarts
 

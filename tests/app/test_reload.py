@@ -1,0 +1,176 @@
+"""Settings read anew: which differ, which are taken up, and that a wrong one changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from app.event_log import EventLog
+from app.reload import (
+    AGENT_TAKEN_UP,
+    AGENT_VARIABLES,
+    TAKEN_UP,
+    VARIABLES,
+    Reloader,
+    changes,
+)
+from app.service import ServiceManager
+from app.settings import AgentSettings, Settings, load_settings
+
+ROOT = Path(__file__).parents[2]
+
+OTHER = {
+    "ANTHROPIC_API_KEY": "key-two",
+    "WORKER_DRAIN_TIMEOUT": "31",
+    "SUPERVISOR_WATCH_INTERVAL": "3",
+    "STRIPE_SECRET_KEY": "stripe-two",
+    "CONTENT_AGENT_MODEL": "claude-opus-5-5",
+    "CONTENT_AGENT_SINGLE": "yes",
+    "ENABLE_REVENUE_AGENT": "no",
+}
+
+
+def settings(**environ):
+    return load_settings(environ, env_file=None)
+
+
+def test_equal_settings_have_no_changes_however_they_are_written():
+    assert changes(settings(), settings(WORKER_DRAIN_TIMEOUT="30.0")) == []
+
+
+def test_each_change_is_named_as_it_is_set():
+    found = changes(settings(), settings(**OTHER))
+    assert [change.variable for change in found] == [
+        "ANTHROPIC_API_KEY",
+        "WORKER_DRAIN_TIMEOUT",
+        "SUPERVISOR_WATCH_INTERVAL",
+        "STRIPE_SECRET_KEY or TELEGRAM_BOT_TOKEN or APPLE_KEY_ID",
+        "CONTENT_AGENT_MODEL",
+        "CONTENT_AGENT_SINGLE",
+        "ENABLE_REVENUE_AGENT",
+    ]
+    taken_up = [change.variable for change in found if change.taken_up]
+    assert taken_up == ["SUPERVISOR_WATCH_INTERVAL", "CONTENT_AGENT_MODEL"]
+
+
+def test_no_setting_is_forgotten():
+    given = {f.name for f in dataclasses.fields(Settings)}
+    assert given - {"agents", "data_dir", "warnings"} == VARIABLES.keys()
+    of_agents = {f.name for f in dataclasses.fields(AgentSettings)}
+    assert of_agents - {"spec", "enabled", "why_disabled"} == AGENT_VARIABLES.keys()
+    assert VARIABLES.keys() >= TAKEN_UP
+    assert AGENT_VARIABLES.keys() >= AGENT_TAKEN_UP
+
+
+def test_each_is_called_as_in_the_example():
+    example = (ROOT / ".env.example").read_text()
+    names = [name for names in VARIABLES.values() for name in names.split(" or ")]
+    names += [f"CONTENT_AGENT_{end}" for end in AGENT_VARIABLES.values()]
+    assert [name for name in names if f"{name}=" not in example] == []
+
+
+@dataclass
+class Agents:
+    """Stands in for AgentSupervisor and AgentLauncher: what they are given."""
+
+    at_work: tuple[str, ...] = ("content",)
+    watch_interval: float = 10.0
+    given: list[AgentSettings] = field(default_factory=list)
+
+    def reconfigure(self, config):
+        self.given.append(config)
+        return config.agent_id in self.at_work
+
+
+@dataclass
+class Daemon:
+    settings: Settings
+    supervisor: Agents = field(default_factory=Agents)
+    events: EventLog = field(default_factory=EventLog)
+
+
+class Stage:
+    """A daemon whose settings can be changed."""
+
+    def __init__(self):
+        self.environ = {"STRIPE_SECRET_KEY": "stripe-one"}
+        self.daemon = Daemon(self.read())
+        self.launcher = Agents()
+        self.reload = Reloader(self.daemon, self.launcher, ServiceManager({}), self.read).reload
+
+    def read(self):
+        return settings(**self.environ)
+
+
+@pytest.fixture
+async def stage(caplog):  # an event tells when, by Trio's clock
+    caplog.set_level(logging.INFO)
+    return Stage()
+
+
+async def test_what_can_be_taken_up_is_and_the_rest_is_named(stage, caplog):
+    before = stage.daemon.settings
+    stage.environ |= OTHER
+    assert stage.reload() == ["content"]
+    content = next(a for a in stage.daemon.settings.agents if a.agent_id == "content")
+    assert (content.model, content.single) == ("claude-opus-5-5", False)
+    assert stage.launcher.given == stage.daemon.supervisor.given == [content]
+    assert stage.daemon.supervisor.watch_interval == 3.0
+    now = stage.daemon.settings
+    assert (now.watch_interval, now.drain_timeout) == (3.0, before.drain_timeout)
+    assert now.anthropic_api_key == before.anthropic_api_key
+    (line,) = caplog.records
+    assert line.getMessage() == (
+        "Settings reloaded: changed SUPERVISOR_WATCH_INTERVAL, CONTENT_AGENT_MODEL (content: with "
+        "a new run, when work in flight is finished); to change ANTHROPIC_API_KEY, "
+        "WORKER_DRAIN_TIMEOUT, STRIPE_SECRET_KEY or TELEGRAM_BOT_TOKEN or APPLE_KEY_ID, "
+        "CONTENT_AGENT_SINGLE, ENABLE_REVENUE_AGENT, restart the daemon"
+    )
+    (event,) = stage.daemon.events.recent()
+    assert (event.kind, event.text) == ("settings_reloaded", line.getMessage())
+    assert event.fields["applied"] == ["SUPERVISOR_WATCH_INTERVAL", "CONTENT_AGENT_MODEL"]
+    assert "key-two" not in line.getMessage() + repr(event)
+
+
+async def test_what_waits_for_a_restart_is_named_again_and_what_was_taken_up_is_not(stage, caplog):
+    stage.environ |= {"WORKER_DRAIN_TIMEOUT": "31", "SUPERVISOR_WATCH_INTERVAL": "3"}
+    stage.reload()
+    assert stage.reload() == []
+    assert caplog.messages[-1] == (
+        "Settings reloaded: no change; to change WORKER_DRAIN_TIMEOUT, restart the daemon"
+    )
+
+
+async def test_an_agent_that_does_not_run_needs_no_new_run(stage, caplog):
+    stage.environ["REVENUE_AGENT_POLL_INTERVAL"] = "7"
+    assert stage.reload() == []
+    (revenue,) = stage.daemon.supervisor.given
+    assert revenue.poll_interval == 7.0
+    assert caplog.messages == ["Settings reloaded: changed REVENUE_AGENT_POLL_INTERVAL"]
+
+
+async def test_a_wrong_setting_changes_nothing_and_is_told_in_one_line(stage, caplog):
+    before = stage.daemon.settings
+    stage.environ |= {"CONTENT_AGENT_MODEL": "other", "CONTENT_AGENT_POLL_INTERVAL": "often"}
+    assert stage.reload() == []
+    assert stage.daemon.settings is before
+    assert stage.daemon.supervisor.given == []
+    (line,) = caplog.records
+    assert (line.levelname, line.action, line.exc_info) == ("ERROR", "settings_wrong", None)
+    assert line.getMessage().startswith(
+        "Settings not reloaded, all stays as it is: CONTENT_AGENT_POLL_INTERVAL=often: must be"
+    )
+
+
+async def test_a_slip_of_the_pen_gets_its_warning_once(stage, caplog):
+    stage.environ["CONTENT_AGENT_MODLE"] = "other"
+    stage.reload()
+    stage.reload()
+    warnings = [line.getMessage() for line in caplog.records if line.levelname == "WARNING"]
+    assert warnings == [
+        "CONTENT_AGENT_MODLE is no setting of this program; did you mean CONTENT_AGENT_MODEL?"
+    ]
