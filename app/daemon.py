@@ -13,6 +13,7 @@ from actp_supervise import Backoff, Supervisor, current_child, open_supervisor
 from app.event_log import EventLog
 from app.health import overall
 from app.loop_watch import LoopWatch
+from app.metrics import Metrics
 from app.record_keeper import RecordKeeper
 from app.routine import DailyRoutineScheduler
 from app.settings import Settings
@@ -36,6 +37,7 @@ class Daemon:
     records: RecordKeeper
     shutdown: GracefulShutdown
     events: EventLog
+    metrics: Metrics
     loop_watch: LoopWatch
     root: Supervisor
     """The tree of everything that runs."""

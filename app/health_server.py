@@ -16,6 +16,7 @@ from app.web.commands import open_commands
 from app.web.live import Live
 from app.web.pages import Pages
 from app.web.problems import answer_errors
+from app.web.scrape import Scrape
 from app.web.serving import StopRequest, format_address, open_listeners, serve
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ class HealthServer:
         listeners = await open_listeners(host, port)
         bound_port = listeners[0].socket.getsockname()[1]
         async with open_commands() as commands:
-            app = self._make_app(Api(self._daemon, commands), Pages(self._daemon), self._live)
+            app = self._make_app(
+                Api(self._daemon, commands), Pages(self._daemon), self._live, Scrape(self._daemon)
+            )
             task_status.started(f"http://{format_address(host, bound_port)}")
             await serve(app, listeners, _stop_request())
 

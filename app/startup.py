@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 import uuid
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from app.heartbeat import HealthHeartbeat
 from app.launcher import AgentLauncher, without_tables
 from app.logs import configure_logging, make_redactor
 from app.loop_watch import Block, LoopWatch
+from app.metrics import Metrics
 from app.observed_store import observed
 from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
@@ -37,7 +39,7 @@ from app.supervisor import STANDBY, AgentSupervisor
 from app.worker import Presence, open_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from app.settings import AgentSettings, Settings
     from app.store.protocol import Store, StoreUnavailable
@@ -76,6 +78,8 @@ async def run_daemon(
     service = ServiceManager()
     waiting = partial(_say_waiting, service)
     events = EventLog(redact=redact)
+    metrics = Metrics()
+    events.listeners.append(metrics.count)
     records = RecordKeeper(partial(_tell_of_store, events))
     async with (
         open_hangups() as hangups,
@@ -137,6 +141,7 @@ async def run_daemon(
                 records=records,
                 shutdown=shutdown,
                 events=events,
+                metrics=metrics,
                 loop_watch=loop_watch,
                 root=root,
                 notes=_notes(report),
@@ -178,6 +183,7 @@ async def run_daemon(
                     tell_of_changes, events, health=daemon.health, statuses=agents.get_status
                 )
                 services.start_soon(tell, name="happenings")
+                services.start_soon(metrics.measure_lag, name="loop_lag")
 
                 await shutdown.stop_event.wait()
                 service.stopping()
@@ -198,6 +204,9 @@ async def check(settings: Settings) -> tuple[str, str | None]:
     Returns:
         The banner, and what the store lacks with the command that makes it; None if it is whole.
     """
+    if settings.log_file is not None:
+        with _log_errors(settings):
+            settings.log_file.open("a").close()
     async with open_store(settings) as store:
         report = await check_required_tables(store)
         settings = without_tables(settings, report)
@@ -243,8 +252,14 @@ def _tell_of_block(events: EventLog, block: Block) -> None:
 
 def _configure_logging(settings: Settings, redact: Callable[[str], str]) -> None:
     as_json = not sys.stderr.isatty()
-    try:
+    with _log_errors(settings):
         configure_logging(sys.stderr, redact=redact, as_json=as_json, file=settings.log_file)
+
+
+@contextmanager
+def _log_errors(settings: Settings) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise SettingsError(
             f"WORKER_LOG_FILE={settings.log_file}: cannot be written: {error.strerror}"

@@ -18,6 +18,7 @@ import trio
 from app.event_log import EventLog
 from app.health_server import HealthServer
 from app.logs import make_redactor
+from app.metrics import Metrics
 from app.observed_store import observed
 from app.settings import load_settings
 
@@ -124,11 +125,15 @@ def make_daemon(store: Any, *, api_token: str | None = None, health_host: str = 
     environ = {"WORKER_API_TOKEN": api_token or "", "WORKER_TIMEZONE": "America/New_York"}
     settings = load_settings(environ, env_file=None)
     redact = make_redactor(settings.secrets)
-    events = EventLog(redact=redact)
+    events, metrics = EventLog(redact=redact), Metrics()
+    events.listeners.append(metrics.count)
     daemon = SimpleNamespace(
         settings=dataclasses.replace(settings, health_host=health_host),
         store=observed(store, events),
         events=events,
+        metrics=metrics,
+        records=SimpleNamespace(store_error=None, waiting=0),
+        uptime=12.5,
         supervisor=Agents(),
         routines=Routines(),
         stopping=False,

@@ -1,0 +1,157 @@
+"""Figures for Prometheus: named as it wants them, bounded, and true."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import pytest
+import trio
+from http_daemon import make_daemon, served, status
+from prometheus_client.parser import text_string_to_metric_families
+from store_calls import NOON, add, claim, cost, tool_call
+
+from actp_supervise.clock import SystemWallClock
+from app.event_log import EventLog
+from app.metrics import MOST_TOOLS, Metrics
+from app.observed_store import observed
+from app.store.protocol import StoreUnavailable, TaskStatus
+
+
+@pytest.fixture
+def daemon(store):
+    return make_daemon(store)
+
+
+async def scraped(client):
+    """Return (name, labels) -> value of all samples."""
+    answer = await client.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+async def test_the_state_of_each_agent_is_one_of_the_known_ones(daemon):
+    daemon.supervisor.statuses["social"] = status(status="backing_off", restarts=7, crashes=6)
+    async with served(daemon) as client:
+        samples = await scraped(client)
+    agent = ("agent", "social")
+    assert samples["actp_agent_state", agent, ("state", "backing_off")] == 1
+    assert samples["actp_agent_state", agent, ("state", "running")] == 0
+    assert samples["actp_agent_restarts_total", agent] == 7
+    assert samples["actp_agent_crashes_total", agent] == 6
+    heartbeat = samples["actp_agent_last_heartbeat_timestamp_seconds", agent]
+    assert abs(SystemWallClock().now().timestamp() - heartbeat) < 60
+
+
+async def test_what_agents_do_adds_up(daemon):
+    store = daemon.store
+    async with served(daemon) as client:
+        await add(store)
+        await add(store, "t2")
+        await claim(store)
+        await store.finish_task("t1", "k1", TaskStatus.SUCCEEDED)
+        await store.record_tool_call(tool_call("c1", duration=0.25))
+        await store.record_tool_call(tool_call("c2", duration=2.0, error="no"))
+        await store.record_cost(cost("e1", usd=0.5))
+        await store.record_cost(cost("e2", usd=0.25))
+        samples = await scraped(client)
+    agent = ("agent", "social")
+    tool = ("tool", "list_actions")
+    assert samples["actp_tasks", agent, ("status", "queued")] == 1
+    assert samples["actp_tasks", agent, ("status", "succeeded")] == 1
+    assert samples["actp_oldest_queued_task_age_seconds", agent] >= 0
+    assert samples["actp_task_duration_seconds_count", agent, ("outcome", "succeeded")] == 1
+    assert samples["actp_tool_duration_seconds_count", agent, tool] == 2
+    assert samples["actp_tool_duration_seconds_bucket", agent, ("le", "0.5"), tool] == 1
+    assert samples["actp_tool_errors_total", agent, tool] == 1
+    model = ("model", "opus")
+    assert samples["actp_cost_usd_total", agent, model] == 0.75
+    assert samples["actp_tokens_total", agent, model, ("use", "output")] == 40
+    assert samples["actp_model_calls_total", agent, model] == 2
+
+
+async def test_a_routine_tells_how_late_it_began_and_how_it_ended(store):
+    events, metrics = EventLog(), Metrics()
+    events.listeners.append(metrics.count)
+    seen = observed(store, events)
+    await seen.claim_fire("content.run", NOON, "run-1")
+    await seen.finish_fire("content.run", NOON, "succeeded", None)
+    text = metrics.text().decode()
+    assert 'actp_routine_runs_total{outcome="succeeded",routine="content.run"} 1.0' in text
+    assert 'actp_routine_lateness_seconds_count{routine="content.run"} 1.0' in text
+    assert 'actp_routine_duration_seconds_count{routine="content.run"} 1.0' in text
+
+
+async def test_while_the_store_is_away_only_the_queue_is_left_out(daemon):
+    class Away:
+        def __getattr__(self, name):
+            async def fail(*_, **__):
+                raise StoreUnavailable("gone")
+
+            return fail
+
+    daemon.store = Away()
+    daemon.records.store_error = "gone"
+    async with served(daemon) as client:
+        samples = await scraped(client)
+    assert samples["actp_store_up",] == 0
+    assert ("actp_agent_state", ("agent", "social"), ("state", "running")) in samples
+    assert not any(name == "actp_tasks" for name, *_ in samples)
+
+
+async def test_made_up_tools_share_a_series():
+    events, metrics = EventLog(), Metrics()
+    events.listeners.append(metrics.count)
+    for number in range(MOST_TOOLS + 50):
+        events.publish(
+            "tool_called", "", agent_id="a", tool=f"tool-{number}", seconds=0.1, failed=False
+        )
+    text = metrics.text().decode()
+    assert 'actp_tool_duration_seconds_count{agent="a",tool="other"} 50.0' in text
+    assert text.count("actp_tool_duration_seconds_count{") == MOST_TOOLS + 1
+
+
+async def test_a_server_that_starts_again_has_each_figure_once(daemon):
+    async with served(daemon) as client:
+        await scraped(client)
+    async with served(daemon) as client:
+        text = (await client.get("/metrics")).text
+    assert text.count("actp_store_up 1.0") == 1
+
+
+async def test_the_lag_of_the_loop_is_measured(autojump_clock):
+    metrics = Metrics()
+    with trio.move_on_after(3.5):
+        await metrics.measure_lag()
+    assert "actp_event_loop_lag_seconds_count 3.0" in metrics.text().decode()
+
+
+async def test_promtool_finds_nothing_to_complain_of(daemon):
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        missing = "no promtool: apt-get install prometheus"
+        if os.environ.get("REQUIRE_SERVICES") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    async with served(daemon) as client:
+        await add(daemon.store)
+        await claim(daemon.store)
+        await daemon.store.finish_task("t1", "k1", TaskStatus.SUCCEEDED)
+        await daemon.store.record_tool_call(tool_call("c1"))
+        await daemon.store.record_cost(cost("e1"))
+        await daemon.store.claim_fire("content.run", NOON, "run-1")
+        await daemon.store.finish_fire("content.run", NOON, "succeeded", None)
+        text = (await client.get("/metrics")).content
+    checked = await trio.run_process(
+        [promtool, "check", "metrics"],
+        stdin=text,
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert checked.stderr == b""
