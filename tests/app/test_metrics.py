@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+
 import pytest
 import trio
 from http_daemon import make_daemon, served, status
