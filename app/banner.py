@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def show(settings: Settings, *, where: str, page: str) -> None:
-    """Write the banner to stderr: for people on a terminal, else as a line of the log.
+    """Write the banner to stderr for people on a terminal; to any other log as a line.
 
     Args:
         settings: What is configured.
@@ -24,7 +24,8 @@ def show(settings: Settings, *, where: str, page: str) -> None:
     """
     if sys.stderr.isatty():
         sys.stderr.write(text(settings, where=where, page=page) + "\n")
-        return
+        if settings.log_file is None:
+            return
     for warning in settings.warnings:
         logger.warning(warning, extra={"action": "configuration"})
     enabled = [agent.agent_id for agent in settings.agents if agent.enabled]

@@ -1,0 +1,179 @@
+"""The daemon as a service: ready, reloaded, frozen, stopped; and its log in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+import trio
+from daemons import MAIN, PATIENCE, until
+
+from actp_supervise import open_supervisor
+from actp_supervise.process import process_child
+
+FREEZES = """
+import time
+
+from actp_supervise import current_child
+
+class Agent:
+    async def run_as_daemon(self, poll_interval):
+        await current_child().stopping.wait() if {well} else time.sleep(3600)
+"""
+
+
+class Service:
+    """A daemon that a supervisor of ours runs as a service manager would."""
+
+    def __init__(self, place):
+        self.place = place
+        self.statuses = []
+        self.log = []
+        self.run = process_child(
+            MAIN,
+            notify=True,
+            on_status=self.statuses.append,
+            on_output=self.take,
+            ready_timeout=PATIENCE,
+            env=place.environment(),
+            cwd=place.folder,
+        )
+
+    def take(self, line):
+        if line.startswith("{"):
+            self.log.append(json.loads(line))
+
+    def logged(self, action):
+        return [line for line in self.log if line.get("action") == action]
+
+    async def until_logged(self, action):
+        (line, *_) = await until(lambda: self.logged(action))
+        return line
+
+
+async def test_a_daemon_tells_its_service_manager_how_it_is(idle_place):
+    service = Service(idle_place)
+    async with open_supervisor() as supervisor:
+        pid = await supervisor.start(service.run, name="daemon", shutdown_timeout=PATIENCE)
+        assert service.logged("starting")
+        await until(lambda: service.statuses)
+        os.kill(pid, signal.SIGHUP)
+        await service.until_logged("settings_reloaded")
+        await supervisor.shutdown()
+    assert service.statuses[0] == "healthy, 1 agent"
+    assert "Stopping: work in flight finishes" in service.statuses
+    assert set(idle_place.statuses().values()) == {"stopped"}
+
+
+async def test_a_daemon_that_is_frozen_is_replaced(idle_place):
+    crashes = []
+    idle_place.use_class(FREEZES.format(well=False), "Agent")
+    async with open_supervisor() as supervisor:
+        idle_place.environ["WORKER_HEALTH_PORT"] = "0"
+        service = Service(idle_place)
+        child = supervisor.start_soon(service.run, watchdog=4.0, shutdown_timeout=PATIENCE)
+        await service.until_logged("loop_blocked")
+        idle_place.use_class(FREEZES.format(well=True), "Agent")
+        await until(lambda: child.crashes)
+        crashes.append(child.last_error)
+        await until(lambda: "healthy, 1 agent" in service.statuses[1:])
+        await supervisor.shutdown()
+    assert "no beat for 4.0 s" in crashes[0]
+
+
+async def test_changed_settings_are_taken_up_on_sighup(idle_place):
+    env_file = idle_place.folder / ".env"
+    env_file.write_text("SOCIAL_MEDIA_AGENT_MODEL=model-one\n")
+    async with idle_place.daemon() as daemon:
+        assert (await daemon.until_agent("social", "running"))["model"] == "model-one"
+        env_file.write_text("SOCIAL_MEDIA_AGENT_MODEL=model-two\nWORKER_TASK_LEASE=77\n")
+        daemon.signal(signal.SIGHUP)
+        told = await until(lambda: daemon.logged("settings_reloaded"))
+        assert told["applied"] == ["SOCIAL_MEDIA_AGENT_MODEL"]
+        assert told["needs_restart"] == ["WORKER_TASK_LEASE"]
+        await until(lambda: len(idle_place.rows("select * from actp_agent_runs")) == 2)
+        agent = await daemon.until_agent("social", "running")
+        assert (agent["model"], agent["crashes"]) == ("model-two", 0)
+        env_file.write_text("SOCIAL_MEDIA_AGENT_MODEL=model three\n")
+        daemon.signal(signal.SIGHUP)
+        wrong = await until(lambda: daemon.logged("settings_wrong"))
+        assert "SOCIAL_MEDIA_AGENT_MODEL=model three: must be" in wrong["message"]
+        assert (await daemon.get("/agents/social"))["model"] == "model-two"
+        daemon.signal(signal.SIGTERM)
+        assert await daemon.wait() == 0
+
+
+async def test_a_terminal_that_is_closed_does_not_end_the_daemon(idle_place):
+    controller, terminal = os.openpty()
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-c", HANGS_UP, *MAIN],
+        cwd=idle_place.folder,
+        env=idle_place.environment(WORKER_LOG_FILE="worker.log"),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    log = idle_place.folder / "worker.log"
+
+    def logged(action):
+        return log.exists() and f'"action": "{action}"' in log.read_text()
+
+    try:
+        await until(lambda: logged("starting"))
+        os.close(controller)  # and the kernel sends SIGHUP
+        await until(lambda: logged("settings_reloaded"))
+        await trio.sleep(0.5)
+        assert process.poll() is None
+        process.terminate()
+        with trio.fail_after(PATIENCE):
+            assert await process.wait() == 0
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+HANGS_UP = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+async def test_a_log_file_can_be_moved_away_while_the_daemon_runs(idle_place):
+    log = idle_place.folder / "worker.log"
+    async with idle_place.starting_daemon(WORKER_LOG_FILE=str(log)) as daemon:
+        await until(lambda: log.exists() and '"starting"' in log.read_text())
+        moved = log.rename(log.with_suffix(".log.1"))
+        size = moved.stat().st_size
+        daemon.signal(signal.SIGHUP)
+        await until(log.exists)
+        await until(lambda: '"settings_reloaded"' in log.read_text())
+        daemon.signal(signal.SIGTERM)
+        assert await daemon.wait() == 0
+    assert moved.stat().st_size == size
+    last = json.loads(log.read_text().splitlines()[-1])
+    assert last["action"] == "stopped"
+    assert daemon.lines == []
+
+
+async def test_a_log_file_that_cannot_be_written_is_refused_in_one_line(idle_place):
+    for command in ([], ["--dry-run"]):
+        ended = await idle_place.run(*command, WORKER_LOG_FILE="/proc/worker.log")
+        assert ended.code == 2
+        assert ended.err == (
+            "error: WORKER_LOG_FILE=/proc/worker.log: cannot be written: "
+            "No such file or directory\n"
+        )
+
+
+async def test_a_full_disk_does_not_keep_the_daemon_from_its_work(idle_place):
+    async with idle_place.daemon(WORKER_LOG_FILE="/dev/full") as daemon:
+        await daemon.until_agent("social", "running")
+        assert daemon.logged("log_file_failed")
+        daemon.signal(signal.SIGTERM)
+        assert await daemon.wait() == 0
