@@ -68,6 +68,8 @@ async def _obey(options: argparse.Namespace) -> None:
         await _list_agents(settings, as_json=options.json)
     elif options.restart_agent is not None:
         await _restart_agent(settings, options.restart_agent)
+    elif options.migrate:
+        await _migrate(settings)
     else:
         settings.check_runnable()
         settings = _settings_of_daemon(options)
@@ -133,6 +135,20 @@ async def _restart_agent(settings: Settings, agent_id: str) -> None:
     print(await request_restart(settings, agent_id))
 
 
+async def _migrate(settings: Settings) -> None:
+    from app.store.migrate import WITHOUT_DB_URL, migrate
+
+    if settings.supabase_db_url is None:
+        if settings.supabase_url is not None:
+            raise SettingsError(WITHOUT_DB_URL)
+        print(
+            f"SQLite is used, whose file gets its tables by itself. For Supabase: {WITHOUT_DB_URL}"
+        )
+        return
+    for line in await trio.to_thread.run_sync(migrate, settings.supabase_db_url):
+        print(line)
+
+
 def _import_trio_asyncio() -> None:
     # Before anything takes asyncio's own way to find the running loop, as anyio and the SDK do.
     import trio_asyncio  # noqa: F401
@@ -194,6 +210,11 @@ def _parser() -> argparse.ArgumentParser:
         "--restart-agent",
         metavar="ID",
         help="have the daemon that runs this agent restart it",
+    )
+    command.add_argument(
+        "--migrate",
+        action="store_true",
+        help="make the tables in Supabase, or what they lack, and end",
     )
     parser.add_argument("--json", action="store_true", help="with --list-agents: as JSON")
     return parser

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from app.settings import SettingsError
 from app.store.protocol import StoreError, StoreUnavailable
 
 MIGRATIONS = Path(__file__).parents[2] / "supabase" / "migrations"
@@ -29,7 +30,8 @@ def migrate(db_url: str) -> list[str]:
         What to tell the operator, a line each: the files, and warnings of the database.
 
     Raises:
-        StoreUnavailable: If the database cannot be reached. Each error is one line.
+        SettingsError: If `db_url` is no connection string. Each error is one line.
+        StoreUnavailable: If the database cannot be reached.
         StoreError: If it refuses; then nothing of that file was done.
     """
     try:
@@ -41,7 +43,7 @@ def migrate(db_url: str) -> list[str]:
         psycopg.conninfo.conninfo_to_dict(db_url)
     except psycopg.ProgrammingError:
         # Its message quotes the string, and with it the password.
-        raise StoreError(
+        raise SettingsError(
             "SUPABASE_DB_URL is no connection string; one looks like "
             "postgresql://user:password@host:5432/postgres"
         ) from None

@@ -14,6 +14,7 @@ from services import SECRET_KEY, key_of, open_project
 from store_calls import LONG, add, claim, register
 
 import app.store
+from app.settings import SettingsError
 from app.store.migrate import migrate
 from app.store.protocol import (
     DomainTable,
@@ -280,9 +281,9 @@ async def test_the_migrations_tell_what_they_did(new_database):
     ("db_url", "error"),
     [
         ("postgresql://postgres:geheim@127.0.0.1:1/postgres", StoreUnavailable),
-        ("postgresql://postgres:geheim@[no/postgres", StoreError),
+        ("postgresql://postgres:geheim@[no/postgres", SettingsError),
         ("host=127.0.0.1 password=geheim port=1", StoreUnavailable),
-        ("password geheim", StoreError),
+        ("password geheim", SettingsError),
         ("", StoreError),
     ],
 )
