@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
     Forward = Callable[[], Awaitable[bytes]]
-    Fault = Callable[[Forward], Awaitable[Iterable[bytes]]]
+    Fault = Callable[[Forward], Awaitable[Iterable[bytes] | None]]
 
 ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:
@@ -236,7 +236,10 @@ class Gateway:
     def __init__(self, socket: Path) -> None:
         self.socket = socket
         self.fault: Fault | None = None
-        """Makes the answers, in pieces sent with a `PAUSE`; the connection is closed after each."""
+        """Makes the answers, in pieces sent with a `PAUSE`; the connection is closed after each.
+
+        None in place of the pieces is for an answer as it should be.
+        """
         self.requests: list[str] = []
         """Method and address of every request, in order."""
 
@@ -255,8 +258,9 @@ class Gateway:
                 body, received = received[: _length(head)], received[_length(head) :]
                 self.requests.append(b" ".join(head.split(b" ", 2)[:2]).decode())
                 forward = partial(self._forward, head, body)
-                if self.fault is not None:
-                    for piece in await self.fault(forward):
+                pieces = None if self.fault is None else await self.fault(forward)
+                if pieces is not None:
+                    for piece in pieces:
                         await client.send_all(piece)
                         await trio.sleep(PAUSE)
                     return

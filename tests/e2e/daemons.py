@@ -265,9 +265,11 @@ class Daemon:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """What it has logged."""
+        """What it has logged; what is no line of the log is a message alone."""
         complete = self.log.read_text().rpartition("\n")[0].splitlines()
-        return [json.loads(line) for line in complete]
+        return [
+            json.loads(line) if line.startswith("{") else {"message": line} for line in complete
+        ]
 
     @property
     def stdout(self) -> str:

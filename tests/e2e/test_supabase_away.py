@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import signal
 import tempfile
 from contextlib import asynccontextmanager
@@ -191,6 +192,31 @@ async def test_while_a_fault_lasts_the_daemon_is_degraded_and_then_goes_on_as_if
     async with trio.open_nursery() as nursery:
         for agent in FAULTS:
             nursery.start_soon(endure, agent)
+
+
+async def test_where_every_fifth_request_goes_wrong_all_work_is_done_once(place, gateway):
+    seed = random.SystemRandom().randrange(1_000_000)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    faults = [FAULTS["content"]["500"][0], FAULTS["revenue"]["page"][0], cut, cut]
+
+    async def now_and_then(forward):
+        return await rng.choice(faults)(forward) if rng.random() < 1 / 5 else None
+
+    names = [f"No {number}" for number in (1, 2)]
+    async with place.daemon("--agents", ",".join(GOALS)) as daemon:
+        tasks = [
+            await daemon.post(agent, goal.format(name).replace("0.4", "0"))
+            for name in names
+            for agent, goal in GOALS.items()
+        ]
+        gateway.fault = now_and_then
+        for task_id in tasks:
+            await succeeded(place, task_id)
+        gateway.fault = None
+        for agent in GOALS:
+            nothing_was_lost_or_done_twice(place, agent, names)
+        await never_crashed(daemon, "social")
 
 
 async def test_what_is_due_or_posted_while_answers_are_lost_happens_once(place, gateway):
