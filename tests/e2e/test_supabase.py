@@ -201,7 +201,9 @@ async def test_a_project_without_any_table_says_how_to_make_them_and_works_once_
         daemon.signal(signal.SIGTERM)
         assert await daemon.wait() == 0
         assert "Traceback" not in daemon.log.read_text()
-    migrate(new_project.db_url)
+    ended = await place.run("--migrate", SUPABASE_DB_URL=new_project.db_url)
+    assert (ended.code, ended.err) == (0, "")
+    assert (await place.run("--dry-run")).code == 0
     async with place.daemon() as daemon:
         assert daemon.logged("tables_missing") is None
         await done(place, await daemon.post("social", LIKE))
