@@ -338,6 +338,7 @@ async function pending(button, action) {
   } catch (error) {
     say(`Not done: ${error.message}`, null, true);
   }
+  await new Promise((resolve) => setTimeout(resolve, AFTER_EVENT));
   await refresh();
   button.removeAttribute("aria-busy");
 }

@@ -1,0 +1,116 @@
+"""How the pages look to whom: on a phone, by a screen reader, in the dark, without JavaScript."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import pytest
+from daemons import Place
+from looking import ON_DEMAND, running
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from looking import Look, Running
+
+AXE = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
+
+UNFOLD = "for (const details of document.querySelectorAll('details')) details.open = true"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, claude: str) -> Iterator[Running]:
+    """A daemon that has something of everything to show."""
+    place = Place(tmp_path_factory.mktemp("looks"), claude)
+    place.use_class(ON_DEMAND, "OnDemand")
+    place.environ["CONTENT_AGENT_DAILY_BUDGET_USD"] = "5"
+    with running(place, "--agents", "social,content") as daemon:
+        daemon.until_agent("content", "running")
+        done = daemon.post("content", "Find viral templates and save the best hook 'Launch it'")
+        failed = daemon.post(
+            "content", f"Recall {'a-word-without-an-end' * 20} [simulate: refusal]"
+        )
+        daemon.until_task(done, "succeeded")
+        daemon.until_task(failed, "failed")
+        daemon.crash(6)
+        daemon.until_agent("social", "backing_off")
+        yield daemon
+
+
+@pytest.fixture
+def paths(daemon: Running) -> list[str]:
+    tasks = [task["id"] for task in daemon.http.get("/tasks").json()]
+    own = [f"/ui/tasks/{task_id}" for task_id in tasks]
+    agents = ["/ui/agents/social", "/ui/agents/content", "/ui/agents/revenue"]
+    return ["/", "/ui/tasks", "/ui/tasks?status=queued", "/ui/agents/nobody", *agents, *own]
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 320)])
+def test_no_page_has_a_serious_barrier(
+    look: Look, daemon: Running, paths: list[str], scheme: str, width: int
+):
+    look.expected = ("404",)
+    page = look.at(daemon.address, width=width, color_scheme=scheme)
+    barriers = []
+    for path in paths:
+        page.goto(daemon.address + path)
+        page.evaluate(UNFOLD)
+        page.evaluate(AXE)
+        found = page.evaluate("() => axe.run()")
+        barriers += [
+            f"{path}: {rule['help']}: {place['html']}"
+            for rule in found["violations"]
+            if rule["impact"] in {"serious", "critical"}
+            for place in rule["nodes"]
+        ]
+        assert len(found["passes"]) > 20
+    assert barriers == []
+
+
+def test_on_a_phone_no_page_scrolls_sideways(look: Look, daemon: Running, paths: list[str]):
+    look.expected = ("404",)
+    page = look.at(daemon.address, width=320)
+    for path in paths:
+        page.goto(daemon.address + path)
+        page.evaluate(UNFOLD)
+        assert page.evaluate("document.documentElement.scrollWidth") == 320, path
+
+
+def test_without_javascript_the_page_can_be_read_and_reloads_itself(look: Look, daemon: Running):
+    page = look.at(daemon.address, java_script_enabled=False)
+    expect(page.locator("tr[data-key=social]")).to_contain_text("backing off")
+    said = page.locator("#connection").evaluate("element => element.innerText")
+    assert said == "read-only without JavaScript, reloads every 5 s"
+    expect(page.locator("button:visible")).to_have_count(0)
+    assert page.locator("noscript meta[http-equiv=refresh]").count() == 1
+
+
+def test_everything_can_be_reached_by_keyboard_and_shows_the_focus(look: Look, daemon: Running):
+    page = look.at(daemon.address)
+    expect(page.locator("#connection")).to_have_text("live")
+    wanted = (
+        page.locator("a, button, select, textarea, summary, input").filter(visible=True).count()
+    )
+    reached = set()
+    for _ in range(2 * wanted):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate("[...document.querySelectorAll('*')].indexOf(document.activeElement)")
+        )
+    assert len(reached) >= wanted
+    page.get_by_role("link", name="Tasks", exact=True).focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_nothing_is_loaded_from_elsewhere(look: Look, daemon: Running, paths: list[str]):
+    look.expected = ("404",)
+    page = look.at(daemon.address)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    for path in paths:
+        page.goto(daemon.address + path)
+    assert asked
+    assert [url for url in asked if not url.startswith(daemon.address)] == []

@@ -1,0 +1,270 @@
+"""What is seen in a browser, and what its buttons do, against a daemon that really runs."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from daemons import Place
+from looking import ON_DEMAND, running
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from looking import Look, Running
+    from playwright.sync_api import Locator, Page
+
+TOKEN = "a-token-for-the-page-alone"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, claude: str) -> Iterator[Running]:
+    """A daemon with an agent that crashes on demand, and one that does tasks."""
+    place = Place(tmp_path_factory.mktemp("page"), claude)
+    place.use_class(ON_DEMAND, "OnDemand")
+    place.environ["WORKER_TASK_LEASE"] = "3"  # for an agent soon learns that its task is cancelled
+    with running(place, "--agents", "social,content") as daemon:
+        daemon.until_agent("content", "running")
+        yield daemon
+
+
+@pytest.fixture
+def page(look: Look, daemon: Running) -> Page:
+    page = look.at(daemon.address)
+    expect(page.locator("#connection")).to_have_text("live")
+    return page
+
+
+def row(page: Page, agent_id: str) -> Locator:
+    return page.locator(f"tr[data-key='{agent_id}']").first
+
+
+def press(place: Locator | Page, name: str) -> None:
+    place.get_by_role("button", name=name, exact=True).click()
+
+
+@pytest.fixture
+def crashing(tmp_path_factory: pytest.TempPathFactory, claude: str) -> Iterator[Running]:
+    """A daemon of its own for who lets an agent crash often, which is remembered for an hour."""
+    place = Place(tmp_path_factory.mktemp("crashing"), claude)
+    place.use_class(ON_DEMAND, "OnDemand")
+    with running(place, "--agents", "social,content") as daemon:
+        yield daemon
+
+
+def test_a_crash_is_seen_with_its_countdown_and_ends_with_a_restart(crashing: Running, look: Look):
+    daemon = crashing
+    page = look.at(daemon.address)
+    social = row(page, "social")
+    expect(social).to_contain_text("running")
+    daemon.crash(6)
+    expect(social).to_contain_text("backing off")
+    expect(social).to_contain_text(re.compile(r"restarts in [01]:\d\d"))
+    expect(page.locator("h1")).to_have_text("Degraded")
+    expect(page).to_have_title("Degraded: 1 running, 1 backing off · worker")
+    expect(page.locator("link[rel=icon]")).to_have_attribute("href", "/static/icon-warn.svg")
+    assert page.locator("tbody tr").first.get_attribute("data-key") == "social"
+    branch = page.locator(".tree li[data-key=agents] > details")
+    expect(branch).to_have_attribute("open", "")
+    left = social.locator("time[data-form=left]")
+    before = left.inner_text()
+    expect(left).not_to_have_text(before)
+
+    press(page, "Restart social")
+    expect(page.locator("#said")).to_contain_text("social is being restarted.")
+    expect(social).to_contain_text("running")
+    expect(page.locator("h1")).to_have_text("Healthy")
+
+    agent = look.at(f"{daemon.address}/ui/agents/social")
+    crash = agent.locator(".crashes li").first
+    expect(crash).to_contain_text("ValueError: no such stage")
+    expect(crash.locator("pre")).to_be_hidden()
+    crash.locator("summary").click()
+    expect(crash.locator("pre")).to_contain_text("Traceback")
+    assert agent.locator(".crashes li").count() == 6
+
+
+def test_a_task_is_posted_and_its_conversation_seen_as_it_happens(page: Page):
+    page.get_by_role("combobox", name="Agent").select_option("content")
+    page.get_by_label("Goal").fill("Find viral templates about launches [simulate: slow 0.5]")
+    press(page, "Post")
+    expect(page.get_by_label("Goal")).to_have_value("")
+    page.locator("#said a").click()
+    expect(page.locator("#connection")).to_have_text("live")
+    expect(page.locator(".talk .pending")).to_be_visible()
+    call = page.locator(".talk details.call").first
+    expect(call).to_contain_text("done")
+    expect(page.locator(".sentence")).to_contain_text("succeeded")
+    expect(page.locator(".talk .pending")).to_have_count(0)
+    expect(page.locator("#result + .prose")).to_contain_text("Done, by")
+    call.locator("summary").click()
+    expect(call.locator("pre").first).to_contain_text("{")
+    expect(page).to_have_title(re.compile("^Succeeded: Find viral templates"))
+
+
+def test_what_would_lose_something_asks_first(page: Page, daemon: Running):
+    task_id = daemon.post("content", "Recall what we know [simulate: slow 4]")
+    daemon.until_task(task_id, "running")
+    content = row(page, "content")
+    expect(content).to_contain_text(f"task {task_id[:8]}")
+    press(content, "Stop content")
+    dialog = page.locator("#ask")
+    expect(dialog).to_be_visible()
+    expect(dialog).to_contain_text("Stop content?")
+    press(dialog, "Leave it")
+    expect(dialog).to_be_hidden()
+    expect(content.get_by_role("button", name="Stop content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+
+    page.goto(f"{daemon.address}/ui/tasks/{task_id}")
+    press(page, f"Cancel task {task_id}")
+    expect(dialog).to_be_visible()
+    press(dialog, "Cancel")
+    expect(page.locator(".sentence")).to_contain_text("cancelled", timeout=20_000)
+    press(page, f"Retry task {task_id}")
+    expect(page.locator("#said")).to_contain_text("is queued again")
+    expect(page.locator(".sentence")).to_contain_text(re.compile("queued|running"))
+    press(page, f"Cancel task {task_id}")
+    press(dialog, "Cancel")
+    daemon.until_task(task_id, "cancelled")
+    assert daemon.http.get("/agents/content").json()["restarts"] == 0
+
+
+def test_an_agent_is_paused_resumed_stopped_and_started(page: Page, daemon: Running):
+    social = row(page, "social")
+    said = page.locator("#said")
+    press(social, "Pause social")
+    expect(said).to_contain_text("social is paused.")
+    expect(social).to_contain_text("paused by an operator")
+    press(social, "Resume social")
+    expect(said).to_contain_text("social goes on.")
+    expect(social.locator(".state")).to_have_text("running")
+    press(social, "Stop social")
+    expect(social.locator(".state")).to_have_text("stopped")
+    assert page.locator("tbody tr").first.get_attribute("data-key") == "social"
+    press(social, "Start social")
+    expect(social.locator(".state")).to_have_text("running")
+
+
+def test_a_routine_is_run_paused_and_resumed(page: Page):
+    job = page.locator("tr[data-key='content.run_daily_pipeline']")
+    expect(job).to_contain_text("At 06:00 every day")
+    expect(job).to_contain_text("never")
+    press(job, "Pause content.run_daily_pipeline")
+    expect(job).to_contain_text("its times pass unnoticed")
+    press(job, "Resume content.run_daily_pipeline")
+    expect(job).to_contain_text(re.compile(r"in \d"))
+    press(job, "Run now content.run_daily_pipeline")
+    expect(page.locator("#said")).to_contain_text("has begun")
+    expect(job).to_contain_text("succeeded", timeout=20_000)
+
+
+def test_a_refusal_is_said_in_the_daemon_s_words(page: Page, look: Look, daemon: Running):
+    task_id = daemon.post("content", "Recall what we know")
+    daemon.until_task(task_id, "succeeded")
+    look.expected = ("409",)
+    page.evaluate(
+        """address => {
+            const button = document.querySelector("[data-post]");
+            delete button.dataset.ask;
+            button.dataset.post = address;
+            button.click();
+        }""",
+        f"/tasks/{task_id}/cancel",
+    )
+    expect(page.locator("#said.bad")).to_contain_text("Not done: The task is over: it succeeded.")
+
+
+def test_events_appear_can_be_filtered_and_held(page: Page, daemon: Running):
+    events = page.locator("#event-list li")
+    task_id = daemon.post("content", "Recall this and that")
+    daemon.until_task(task_id, "succeeded")
+    expect(events.filter(has=page.locator(f"a[href='/ui/tasks/{task_id}']")).first).to_be_visible()
+    page.get_by_label("Events of").get_by_text("social").click()
+    expect(page).to_have_url(f"{daemon.address}/?agent=social")
+    expect(events.filter(has_text="content")).to_have_count(0)
+    page.get_by_label("Events of").get_by_text("all").click()
+    expect(events.filter(has_text="content").first).to_be_visible()
+    press(page, "Pause the events")
+    held = page.locator("#event-list").inner_text()
+    daemon.post("content", "Recall what nobody knows")
+    expect(page.locator(".latest li").first).to_contain_text("Recall what nobody knows")
+    assert page.locator("#event-list").inner_text() == held
+    press(page, "Go on with the events")
+    expect(events.first).not_to_have_text(held.partition("\n")[0])
+
+
+def test_what_one_is_doing_survives_a_refresh(page: Page, daemon: Running):
+    page.get_by_label("Goal").fill("Half a th")
+    tree = page.locator(".tree > li > details")
+    tree.locator("summary").first.click()
+    expect(tree).not_to_have_attribute("open", "")
+    button = page.get_by_role("button", name="Pause social")
+    button.focus()
+    page.evaluate("scrollTo(0, 300)")
+    daemon.post("content", "Recall something else")
+    before = page.locator(".latest li").first
+    expect(before).to_contain_text("Recall something else")
+    assert page.get_by_label("Goal").input_value() == "Half a th"
+    expect(tree).not_to_have_attribute("open", "")
+    expect(button).to_be_focused()
+    assert page.evaluate("scrollY") == 300
+
+
+def test_without_the_token_one_is_asked_for_it(
+    tmp_path_factory: pytest.TempPathFactory, claude: str, look: Look
+):
+    place = Place(tmp_path_factory.mktemp("token"), claude)
+    place.use_class(ON_DEMAND, "OnDemand")
+    look.expected = ("401",)
+    with running(place, "--agents", "social", WORKER_API_TOKEN=TOKEN) as daemon:
+        page = look.at(daemon.address)
+        social = row(page, "social")
+        expect(social.locator(".state")).to_have_text("running")
+        press(social, "Pause social")
+        dialog = page.locator("#token")
+        expect(dialog.get_by_label("Token")).to_be_focused()
+        press(dialog, "Cancel")
+        expect(page.locator("#said.bad")).to_contain_text("Not done: it needs the token.")
+        press(social, "Pause social")
+        expect(dialog.get_by_label("Token")).to_be_focused()
+        page.keyboard.type("wrong")
+        page.keyboard.press("Enter")
+        expect(dialog.get_by_role("alert")).to_have_text("That token is not the right one.")
+        page.keyboard.type(TOKEN)
+        page.keyboard.press("Enter")
+        expect(dialog).to_be_hidden()
+        expect(social).to_contain_text("paused by an operator")
+        press(social, "Resume social")
+        expect(social.locator(".state")).to_have_text("running")
+        assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+        look.close()
+
+
+def test_a_lost_connection_is_seen_and_so_is_its_return(
+    tmp_path_factory: pytest.TempPathFactory, claude: str, look: Look
+):
+    place = Place(tmp_path_factory.mktemp("lost"), claude)
+    place.use_class(ON_DEMAND, "OnDemand")
+    look.expected = ("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED", "ERR_EMPTY", "ERR_CONN")
+    with running(place, "--agents", "social") as daemon:
+        page = look.at(daemon.address)
+        connection = page.locator("#connection")
+        expect(connection).to_have_text("live")
+        port = daemon.address.rpartition(":")[2]
+    expect(connection).to_have_text(re.compile(r"^reconnecting: data as of \d\d:\d\d:\d\d$"))
+    expect(page).to_have_title(re.compile("^Disconnected · "))
+    expect(page.locator("link[rel=icon]")).to_have_attribute("href", "/static/icon-off.svg")
+    press(page, "Pause social")
+    expect(page.locator("#said.bad")).to_contain_text("Not done: the daemon does not answer")
+    expect(page.locator("body")).to_have_class("old", timeout=15_000)
+    with running(place, "--agents", "social", WORKER_HEALTH_PORT=port):
+        expect(connection).to_have_text("live", timeout=20_000)
+        expect(page).to_have_title("Healthy: 1 running · worker")
+        expect(page.locator("body")).not_to_have_class("old")
+        look.close()
