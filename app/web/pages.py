@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from quart import Response
 
     from app.daemon import Daemon
+    from app.event_log import LoggedEvent
 
 EVENTS_SHOWN: Final = 50
 """Events that a page lists, the newest first."""
@@ -225,10 +226,10 @@ class Pages:
             final=task.status not in {TaskStatus.QUEUED, TaskStatus.RUNNING},
         )
 
-    def _events(self, *, agent_id: str | None = None) -> list[Any]:
+    def _events(self, *, agent_id: str | None = None) -> list[LoggedEvent]:
         events = [
             event
-            for event in recent_events(self._daemon)
+            for event in self._daemon.events.recent()
             if agent_id is None or event.agent_id == agent_id
         ]
         return events[: -EVENTS_SHOWN - 1 : -1]
@@ -254,9 +255,3 @@ class Pages:
         with trio.move_on_after(STORE_TIMEOUT):
             return await question()
         raise StoreError("the store does not answer in time")
-
-
-def recent_events(daemon: Daemon) -> list[Any]:
-    """Return the events that are kept, the oldest first."""
-    log = getattr(daemon, "events", None)
-    return [] if log is None else log.recent()
