@@ -294,4 +294,5 @@ class DomainAgent:
 
 
 def _block(block: BetaContentBlock) -> JSON:
-    return block.model_dump(mode="json", exclude_none=True)
+    # A signature of thoughts is long, and means nothing to whoever reads along.
+    return block.model_dump(mode="json", exclude_none=True, exclude={"signature"})

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from app.store.protocol import Turn
+from app.store.protocol import StoreError, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .contract import AgentContext
+
+logger = logging.getLogger(__name__)
 
 MOST_TEXT: Final = 20_000
 """Characters of one turn that are kept."""
@@ -29,7 +32,7 @@ class Transcript:
         self._task_id = task_id
 
     async def add(self, role: str, step: int, blocks: Iterable[Any]) -> None:
-        """Keep one turn.
+        """Keep one turn; one that the store refuses is logged, and the work goes on.
 
         Args:
             role: user, assistant or tool.
@@ -38,17 +41,20 @@ class Transcript:
         """
         if self._task_id is None:
             return
-        await self._context.store.record_turn(
-            Turn(
-                id=uuid.uuid4().hex,
-                task_id=self._task_id,
-                agent_id=self._context.agent_id,
-                run_id=self._context.run_id,
-                step=step,
-                role=role,
-                content=shortened(list(blocks), MOST_TEXT),
-            )
+        turn = Turn(
+            id=uuid.uuid4().hex,
+            task_id=self._task_id,
+            agent_id=self._context.agent_id,
+            run_id=self._context.run_id,
+            step=step,
+            role=role,
+            content=shortened(list(blocks), MOST_TEXT),
         )
+        try:
+            await self._context.store.record_turn(turn)
+        except StoreError:
+            extra = {"action": "turn_not_kept", "task_id": self._task_id}
+            logger.exception("A turn of the conversation about a task is not kept", extra=extra)
 
 
 def shortened(value: Any, most: int, *, short: int = 200) -> Any:  # noqa: ANN401  (JSON)

@@ -606,7 +606,8 @@ class Store(Protocol):
 
         Args:
             task_id: The task.
-            after: The id of the last one that is known already.
+            after: The id of the last one that is known already; of one that is not there, from
+                the beginning.
             limit: The most to return.
         """
 

@@ -337,6 +337,9 @@ returns void language plpgsql set search_path = '' as $$
 declare
     orphan public.actp_agent_tasks;
 begin
+    -- First, as in actp_touch_worker: two that lock in another order would wait for each other.
+    update public.actp_workers set ended_at = now()
+    where instance = p_instance and ended_at is null;
     for orphan in
         select * from public.actp_agent_tasks
         where instance = p_instance and status = 'running'
@@ -352,8 +355,6 @@ begin
     update public.actp_job_runs set outcome = 'interrupted', finished_at = now()
     where instance = p_instance and finished_at is null;
     delete from public.actp_leases where instance = p_instance;
-    update public.actp_workers set ended_at = now()
-    where instance = p_instance and ended_at is null;
 end
 $$;
 

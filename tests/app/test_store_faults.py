@@ -23,7 +23,7 @@ from services import (
     open_postgrest,
     open_project,
 )
-from store_calls import LONG, NOON, SHORT, add, claim, cost, lapse, reserve
+from store_calls import LONG, NOON, SHORT, add, claim, cost, lapse, live, reserve, turn
 
 from app.store.migrate import migrate
 from app.store.protocol import Effect, Lease, StoreError, StoreUnavailable, TaskStatus
@@ -216,6 +216,35 @@ async def test_a_fault_that_passes_is_not_noticed_and_nothing_is_done_twice(
             "social": {TaskStatus.SUCCEEDED: 1, TaskStatus.QUEUED: 1}
         }
         assert (await store.task("t1")).attempts == 1
+        assert gateway.fault is None
+
+
+@pytest.mark.parametrize("fault", ["lost", "cut", "unheard", "slow", "502", "deadlock"])
+async def test_daemons_leases_and_turns_outlive_a_fault_that_passes(
+    address, project, gateway, fault
+):
+    async with open_supabase_store(
+        address, project.service_key, answer_within=ANSWER_WITHIN, patience=5
+    ) as store:
+        broken = partial(once, FAULTS[fault], gateway)
+        await store.touch_worker("dead", "dead-run", {}, silent_after=LONG)
+        await add(store)
+        await claim(store, worker="dead")
+        await lapse()
+        broken()
+        await store.touch_worker("w1", "w1-run", {"social": "running"}, silent_after=SHORT)
+        assert await live(store) == [("w1", "w1-run")]
+        task = await store.task("t1")
+        assert (task.status, task.attempts) == (TaskStatus.QUEUED, 1)
+        broken()
+        assert (await store.hold_lease("social", "w1-run", lease=LONG)).instance == "w1-run"
+        broken()
+        await store.drop_lease("social", "w1-run")
+        assert (await store.hold_lease("social", "w2-run", lease=LONG)).instance == "w2-run"
+        broken()
+        await store.record_turn(turn("one"))
+        broken()
+        assert [each.id for each in await store.turns("t1")] == ["one"]
         assert gateway.fault is None
 
 

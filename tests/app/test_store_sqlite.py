@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from store_calls import add, claim, register
+from store_calls import LONG, add, claim, register, turn
 
 from app.store import sqlite_tasks
 from app.store.protocol import StoreError, StoreUnavailable, TableMissing, TaskStatus
@@ -203,14 +203,24 @@ async def test_opening_makes_what_an_older_file_lacks_and_keeps_what_it_has(path
     async with open_sqlite_store(path) as store:
         await add(store)
         await register(store, "social")
+        await store.touch_worker("w1", "w1-run", {"social": "running"}, silent_after=LONG)
     with outside(path) as db:
         db.execute("drop table actp_deal_log")
+        db.execute("drop table actp_leases")
+        db.execute("drop table actp_task_turns")
+        db.execute("alter table actp_workers drop column last_seen")
+        db.execute("alter table actp_workers drop column agents")
         db.execute("drop index actp_agent_tasks_to_claim")
         db.execute("alter table actp_agent_registry drop column needs_restart")
         db.execute("alter table actp_agent_tasks drop column settled_token")
     async with open_sqlite_store(path) as store:
         assert await store.check_tables() == {}
         assert (await store.agents())[0].needs_restart is False
+        (worker,) = await store.live_workers()
+        assert (worker.worker_id, worker.agents) == ("w1", {})
+        assert worker.last_seen == worker.started_at
+        assert (await store.hold_lease("social", "w1-run", lease=LONG)).worker_id == "w1"
+        await store.record_turn(turn("one"))
         assert (await claim(store)).id == "t1"
 
 

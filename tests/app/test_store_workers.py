@@ -6,11 +6,13 @@ runs out: time is the database's, and no virtual clock moves that.
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
 from store_calls import LONG, SHORT, add, claim, lapse, live, register, turn
 
-from app.store.protocol import RunOutcome, TaskStatus
+from app.store.protocol import RunOutcome, StoreError, TaskStatus
 
 
 async def touch(store, name="w1", *, agents=None, silent_after=LONG):
@@ -125,16 +127,56 @@ async def test_a_dropped_lease_is_free(store):
 
 async def test_of_many_daemons_one_gets_a_lease_and_all_know_which(open_store):
     stores = [await open_store() for _ in range(6)]
-    holders = []
+    assert len(await holders_of("social", stores)) == 1
+
+
+async def test_of_many_daemons_one_gets_a_lease_that_ran_out(open_store):
+    stores = [await open_store() for _ in range(6)]
+    await stores[0].hold_lease("social", "gone-run", lease=SHORT)
+    await lapse()
+    assert len(await holders_of("social", stores)) == 1
+
+
+async def test_of_many_daemons_one_gets_the_lease_of_one_that_is_forgotten_meanwhile(open_store):
+    stores = [await open_store() for _ in range(4)]
+    await touch(stores[0], "dead")
+    await stores[0].hold_lease("social", "dead-run", lease=LONG)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stores[0].forget_worker, "dead-run")
+        nursery.start_soon(holders_of, "social", stores[1:])
+    holder = await holders_of("social", stores)
+    assert len(holder) == 1
+    assert holder != {"dead-run"}
+
+
+async def holders_of(name, stores):
+    """Have a daemon by each store ask for a lease at once; who has it, as they were told."""
+    holders = set()
 
     async def ask(store, number):
-        holders.append((await store.hold_lease("social", f"w{number}-run", lease=LONG)).instance)
+        holders.add((await store.hold_lease(name, f"w{number}-run", lease=LONG)).instance)
 
     async with trio.open_nursery() as nursery:
         for number, store in enumerate(stores):
             nursery.start_soon(ask, store, number)
-    assert len(holders) == 6
-    assert len(set(holders)) == 1
+    return holders
+
+
+async def test_however_many_notice_that_a_daemon_died_its_tasks_go_back_once(open_store):
+    stores = [await open_store() for _ in range(6)]
+    await touch(stores[0], "dead")
+    for number in range(10):
+        await add(stores[0], f"t{number}")
+        await claim(stores[0], f"k{number}", worker="dead")
+    await lapse()
+    async with trio.open_nursery() as nursery:
+        for store in stores[:3]:
+            nursery.start_soon(store.forget_worker, "dead-run")
+        for number, store in enumerate(stores[3:]):
+            nursery.start_soon(partial(touch, store, f"w{number}", silent_after=SHORT))
+    tasks = await stores[0].tasks()
+    assert {(task.status, task.attempts) for task in tasks} == {(TaskStatus.QUEUED, 1)}
+    assert len(tasks) == 10
 
 
 @pytest.mark.parametrize("lease", [-1.0, float("nan"), float("inf")])
@@ -199,3 +241,14 @@ async def test_a_turn_that_was_recorded_stays_as_it_was(store):
     await store.record_turn(turn("one", content=[{"type": "text", "text": "Something else."}]))
     (only,) = await store.turns("t1")
     assert only.content == [{"type": "text", "text": "Let me look."}]
+
+
+async def test_after_a_turn_that_is_not_there_a_conversation_is_told_whole(store):
+    await store.record_turn(turn("one"))
+    assert [each.id for each in await store.turns("t1", after="never")] == ["one"]
+
+
+async def test_a_turn_needs_content_that_is_json(store):
+    with pytest.raises(StoreError, match="JSON"):
+        await store.record_turn(turn("one", content=[{"text": object()}]))
+    assert await store.turns("t1") == []
