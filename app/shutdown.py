@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 RECORD_TIMEOUT: Final = 5.0
-"""Seconds that the end waits for the store to take what is not yet written."""
+"""Seconds that the end waits for the store to take what is not yet written, and the last word."""
 
 
 class GracefulShutdown:
@@ -92,10 +92,9 @@ class GracefulShutdown:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._supervisor.cancel_all)
             nursery.start_soon(self._routines.cancel_all)
-        with trio.move_on_after(RECORD_TIMEOUT):
-            await self._records.flush()
         try:
             with trio.fail_after(RECORD_TIMEOUT):
+                await self._records.flush()
                 await self._registry.deregister_all()
         except (StoreError, trio.TooSlowError) as error:
             extra = {"action": "deregister_failed"}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FAREWELL_TIMEOUT: Final = 5.0
+FAREWELL_TIMEOUT: Final = 3.0
 """Seconds that the end of a daemon waits for the store to take note of it."""
 
 

@@ -207,7 +207,7 @@ class SupabasePlace(Place):
             "SUPABASE_URL": self.project.url,
             "SUPABASE_SERVICE_ROLE_KEY": self.project.service_key,
         }
-        return super().environment(**{**supabase, **changes})
+        return super().environment(**{**supabase, **self.environ, **changes})
 
     @override
     def rows(self, query: str, *values: object) -> list[dict[str, Any]]:

@@ -274,6 +274,16 @@ async def test_a_daemon_that_is_stopped_while_the_store_is_away_ends_well(place,
         assert len(place.rows(EFFECTS["social"])) == 1
 
 
+async def test_a_daemon_that_waits_for_the_store_can_be_stopped_at_once(supabase):
+    supabase.environ["SUPABASE_URL"] = "http://127.0.0.1:1"
+    async with supabase.starting_daemon() as daemon:
+        await until(lambda: daemon.logged("store_awaited"))
+        daemon.signal(signal.SIGTERM)
+        with trio.fail_after(5):
+            assert await daemon.wait() == 130
+        assert "Traceback" not in daemon.log.read_text()
+
+
 @pytest.mark.parametrize("offset", [3600, -3600])
 async def test_the_clock_of_the_database_is_an_hour_off(tmp_path, claude, short_folder, offset):
     environ = await another_clock(short_folder, offset)
