@@ -70,6 +70,7 @@ def process_child(
     ready_timeout: float = 90.0,
     stop_signal: signal.Signals = signal.SIGTERM,
     stop_group: bool = True,
+    stdin: int | None = None,
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
 ) -> Callable[..., Coroutine[Any, Any, None]]:
@@ -77,7 +78,7 @@ def process_child(
 
     It returns when the program exits with status 0, or as it was asked to. Asked to stop, the
     process gets `stop_signal`; cancelled (so also when its time to stop is over) it is killed at
-    once. When it has ended, whatever is left of its process group is killed. Its input is empty.
+    once. When it has ended, whatever is left of its process group is killed.
 
     Any other end is a `ProcessExited`, a program that cannot be started a `ProcessNotStarted`.
 
@@ -95,6 +96,8 @@ def process_child(
         ready_timeout: Seconds that it has to send ``READY=1``; ``inf`` for no limit.
         stop_signal: What it gets when the child is asked to stop.
         stop_group: Whether all of its process group get that signal, or it alone.
+        stdin: The descriptor of an open file, pipe or socket that is its input; the caller closes
+            it, not before the run has ended. Where not given, its input is empty.
         env: Its whole environment; where not given, this process's own.
         cwd: The directory that it starts in; where not given, this process's own.
 
@@ -123,7 +126,7 @@ def process_child(
             environment = dict(env) if env is not None else _own_environment()
             if notify:
                 environment |= process.listen(resources)
-            await process.start(arguments, environment, cwd, resources)
+            await process.start(arguments, stdin, environment, cwd, resources)
             await process.run(ready_timeout)
 
     child.__name__ = Path(arguments[0]).name  # which names the child
@@ -178,6 +181,7 @@ class _Process:
     async def start(
         self,
         argv: list[str],
+        stdin: int | None,
         environment: dict[str, str],
         cwd: str | os.PathLike[str] | None,
         resources: ExitStack,
@@ -191,7 +195,7 @@ class _Process:
         try:
             self._process = await trio.lowlevel.open_process(
                 argv,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
                 stdout=write_end,
                 stderr=subprocess.STDOUT,
                 env=environment,

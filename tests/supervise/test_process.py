@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -536,6 +537,15 @@ def our_input():
     yield
     os.dup2(before, 0)
     os.close(before)
+
+
+async def test_a_socket_may_be_its_input_and_its_way_to_answer():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"question\n")
+        await sh("read line; echo got $line >&0", stdin=theirs.fileno())()
+        assert ours.recv(100) == b"got question\n"
+        theirs.send(b"")  # it is still the caller's
 
 
 async def test_input_is_empty(our_input):
