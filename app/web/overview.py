@@ -121,7 +121,7 @@ def _agent_line(
     return AgentLine(
         agent_id=agent_id,
         state=_state(status),
-        why=status["paused"] if status["enabled"] else status["why_disabled"],
+        why=_why(status),
         doing=status["doing"],
         step=status.get("step") or 0,
         task_id=status["task_id"],
@@ -144,6 +144,14 @@ def _agent_line(
         enabled=status["enabled"],
         actions=_agent_actions(agent_id, status) if status["enabled"] else (),
     )  # fmt: skip
+
+
+def _why(status: Mapping[str, Any]) -> str | None:
+    if not status["enabled"]:
+        return str(status["why_disabled"])
+    if status.get("runs_on"):
+        return f"{status['runs_on']} runs it"
+    return None if status["paused"] is None else str(status["paused"])
 
 
 def _state(status: Mapping[str, Any]) -> str:

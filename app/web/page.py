@@ -91,7 +91,7 @@ class Templates:
             name: getattr(words, name)
             for name in (
                 "as_json", "countdown", "duration", "elapsed", "first_line", "last_line", "money",
-                "words",
+                "without", "words",
             )
         }  # fmt: skip
         environment.globals |= {

@@ -81,6 +81,15 @@ def first_line(text: str, most: int = 120) -> str:
     return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
+def without(text: str, name: str | None) -> str:
+    """Leave out whom a text is about, where that is said beside it.
+
+    >>> without("content: turn 2", "content"), without("all is well", None)
+    ('turn 2', 'all is well')
+    """
+    return text if name is None else text.removeprefix(f"{name}: ").removeprefix(f"{name} ")
+
+
 def as_json(value: object) -> str:
     """Write a value to be read by people."""
     return json.dumps(value, ensure_ascii=False, indent=2, default=str)

@@ -14,12 +14,14 @@ from actp_supervise import open_supervisor
 from app.health_server import HealthServer
 from app.store.protocol import (
     AgentRegistration,
+    CostEntry,
     RunOutcome,
     StoreError,
     StoreUnavailable,
     TableMissing,
     TaskStatus,
     ToolCall,
+    Turn,
 )
 from app.web.api import Api
 
@@ -326,6 +328,57 @@ async def test_an_error_of_ours_is_a_500_that_tells_nothing(daemon, client, capl
     assert answer.headers["content-type"] == "application/problem+json"
     assert "secret-key" not in answer.text
     assert "secret-key" in caplog.text
+
+
+async def test_the_turns_of_a_task_are_told_after_those_that_are_known(client, store):
+    await store.add_task("t1", "content", "Draft three hooks")
+    for number in range(3):
+        await store.record_turn(
+            Turn(
+                id=f"turn-{number}",
+                task_id="t1",
+                agent_id="content",
+                run_id=None,
+                step=number,
+                role="assistant",
+                content=[{"type": "text", "text": "so"}],
+            )
+        )
+
+    async def told(query):
+        return [turn["id"] for turn in (await client.get(f"/tasks/t1/turns{query}")).json()]
+
+    assert await told("") == ["turn-0", "turn-1", "turn-2"]
+    assert await told("?after=turn-0&limit=1") == ["turn-1"]
+    assert (await client.get("/tasks/none/turns")).status_code == 404
+    assert (await client.get("/tasks/t1/turns?limit=0")).status_code == 422
+
+
+async def test_an_agent_s_spend_is_told_by_day_with_days_without_any(client, store):
+    await store.record_cost(
+        CostEntry(
+            id="c",
+            agent_id="content",
+            run_id=None,
+            task_id=None,
+            model="m",
+            input_tokens=3,
+            output_tokens=5,
+            cost_usd=0.25,
+        )
+    )
+    spend = (await client.get("/agents/content")).json()["spend"]
+    assert len(spend) == 14
+    assert [day["cost_usd"] for day in spend] == [0.0] * 13 + [0.25]
+    today = (await store.ping()).date().isoformat()
+    assert spend[-1] | {"day": today} == spend[-1]
+    assert (spend[-1]["calls"], spend[-1]["input_tokens"], spend[-1]["output_tokens"]) == (1, 3, 5)
+
+
+async def test_the_daemons_that_share_the_store_are_told(client, store):
+    await store.touch_worker("studio", "i1", {"content": "running"}, silent_after=60)
+    (worker,) = (await client.get("/workers")).json()
+    assert (worker["worker_id"], worker["agents"]) == ("studio", {"content": "running"})
 
 
 async def test_no_answer_shows_a_secret(store):

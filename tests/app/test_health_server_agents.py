@@ -13,7 +13,9 @@ from http_daemon import AGENT_IDS, served
 from actp_supervise import current_child, open_supervisor
 from app.agents.spec import AGENT_SPECS
 from app.daemon import Daemon
+from app.event_log import EventLog
 from app.loop_watch import LoopWatch
+from app.metrics import Metrics
 from app.routine import DailyRoutineScheduler, RoutineJob
 from app.settings import load_settings
 from app.shutdown import GracefulShutdown
@@ -79,6 +81,8 @@ async def whole_daemon(store, agents, routines):
             routines=scheduler,
             records=stage.records,
             shutdown=GracefulShutdown(stage.supervisor, scheduler, stage.registry, stage.records),
+            events=EventLog(),
+            metrics=Metrics(),
             loop_watch=LoopWatch(),
             root=root,
             notes=(),
@@ -165,6 +169,25 @@ async def test_crashes_are_in_the_run_history(daemon, client):
     runs = (await client.get("/agents/acquisition")).json()["runs"]
     assert [run["outcome"] for run in runs] == [None, "crashed", "crashed"]
     assert runs[1]["error"].endswith("ValueError: no such stage\n")
+
+
+async def test_a_paused_agent_takes_tasks_again_once_it_is_resumed(daemon, client):
+    await daemon.supervisor.start_all()
+    await until(client, "social", "running")
+    answer = await client.post("/agents/social/pause")
+    assert (answer.status_code, answer.headers["location"]) == (202, "/agents/social")
+    health = (await client.get("/agents/social")).json()["health"]
+    assert health["paused"] == "paused by an operator"
+    assert (await client.post("/agents/social/resume")).status_code == 202
+    assert (await client.get("/agents/social")).json()["health"]["paused"] is None
+    for agent_id, status in (("revenue", 409), ("nobody", 404)):
+        assert (await client.post(f"/agents/{agent_id}/pause")).status_code == status
+
+
+async def test_the_tree_shows_what_runs(client):
+    tree = (await client.get("/tree")).json()
+    assert (tree["kind"], tree["name"]) == ("supervisor", "root")
+    assert [child["name"] for child in tree["children"]] == ["scheduler"]
 
 
 async def test_a_restart_makes_a_new_run(daemon, agents, client):
