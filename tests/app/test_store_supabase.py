@@ -11,7 +11,7 @@ import psycopg
 import pytest
 import trio
 from services import SECRET_KEY, key_of, open_project
-from store_calls import LONG, add, claim, register
+from store_calls import LONG, SHORT, add, claim, lapse, live, register
 
 import app.store
 from app.settings import SettingsError
@@ -397,6 +397,37 @@ async def test_two_claims_at_once_with_one_token_get_one_task(store):
             nursery.start_soon(ask)
     assert claimed == ["t0"] * 10
     assert await store.count_tasks() == {"social": {TaskStatus.QUEUED: 9, TaskStatus.RUNNING: 1}}
+
+
+async def test_a_daemon_that_shows_itself_just_now_is_not_forgotten_nor_waited_for(store, project):
+    await store.touch_worker("late", "late-run", {}, silent_after=LONG)
+    await lapse()
+    with psycopg.connect(project.db_url) as late:
+        late.execute("select actp_touch_worker('late', 'late-run', '{}', 60)")
+        with trio.fail_after(2):
+            assert await store.touch_worker("w1", "w1-run", {}, silent_after=SHORT) == []
+    assert await live(store) == [("late", "late-run"), ("w1", "w1-run")]
+
+
+WAITS_FOR_US = "select from pg_locks where pg_backend_pid() = any (pg_blocking_pids(pid))"
+
+
+async def test_clearing_up_after_a_daemon_by_two_ways_at_once_is_no_deadlock(store, project):
+    """One forgets it by its name, another by its silence: both lock the daemon before its tasks."""
+    await store.touch_worker("dead", "dead-run", {}, silent_after=LONG)
+    await add(store)
+    await claim(store, worker="dead")
+    await lapse()
+    with psycopg.connect(project.db_url) as one:
+        one.execute("select from actp_workers where instance = 'dead-run' for update")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.forget_worker, "dead-run")
+            with trio.fail_after(5):
+                while not one.execute(WAITS_FOR_US).fetchall():  # noqa: ASYNC110  (another process)
+                    await trio.sleep(0.01)
+            one.execute("select from actp_agent_tasks for update nowait")
+            one.commit()
+    assert (await store.task("t1")).status is TaskStatus.QUEUED
 
 
 async def test_the_sessions_time_zone_does_not_matter(store, project):
