@@ -109,10 +109,14 @@ class LoopWatch:
 
     def problem(self) -> str | None:
         """Return what to say of a block that is not long over; None if there is none."""
+        now = trio.current_time()
+        ongoing = self._ongoing  # or just over, before the next beat
+        if ongoing is not None:
+            return dataclasses.replace(ongoing, seconds=self._beats.seconds(now)).text
         if self._last is None:
             return None
         over_at, block = self._last
-        return block.text if trio.current_time() < over_at + REMEMBERED else None
+        return block.text if now < over_at + REMEMBERED else None
 
     def _beat(self, now: float) -> None:
         with self._lock:
@@ -170,8 +174,12 @@ class Beats:
 
     def beat(self, now: float) -> float:
         """Note a beat, and return the seconds since the one before."""
-        seconds, self._since = now - self._since, now
+        seconds, self._since = self.seconds(now), now
         return seconds
+
+    def seconds(self, now: float) -> float:
+        """Return the seconds since the latest beat."""
+        return now - self._since
 
     def look(self, now: float, computed: float) -> float:
         """Return the seconds since the latest beat.
@@ -185,7 +193,7 @@ class Beats:
         asleep = passed - max(self._longest, used)
         if asleep > 0:
             self._since = min(self._since + asleep, now)
-        return now - self._since
+        return self.seconds(now)
 
 
 class _Steps(trio.abc.Instrument):

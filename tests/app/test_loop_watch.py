@@ -112,6 +112,17 @@ async def test_a_block_is_logged_with_agent_and_stack_and_told_when_it_is_over(c
     assert over.created - begun.created >= SOON / 4
 
 
+async def test_it_is_a_problem_from_the_first_moment_on():
+    watch = LoopWatch(blocked_after=SOON, interval=INTERVAL)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch.run)
+        sleep_too_long()
+        assert watch.problem() == (
+            f"the loop was blocked for {2 * SOON:.0f} s by test_loop_watch.py:{BLOCKING_LINE}"
+        )
+        nursery.cancel_scope.cancel()
+
+
 async def test_it_is_logged_while_the_loop_is_still_blocked():
     logged = threading.Event()
 

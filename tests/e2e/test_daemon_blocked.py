@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import trio
-from daemons import until
+from daemons import PATIENCE, until
 
 BLOCKS_ONCE = """
 import time
@@ -21,6 +22,16 @@ class Agent:
         await current_child().stopping.wait()
 """
 BLOCKING_LINE = 1 + BLOCKS_ONCE.splitlines().index("            time.sleep(5)")
+
+
+async def events_until_the_end(daemon):
+    """Stop the daemon; gives all events that it told."""
+    with trio.fail_after(PATIENCE):
+        async with daemon.http.stream("GET", "/events?recent=1000") as answer:
+            daemon.signal(signal.SIGTERM)
+            lines = [line async for line in answer.aiter_lines()]
+    told = [line.removeprefix("data: ") for line in lines if line.startswith("data: {")]
+    return [json.loads(event) for event in told]
 
 
 async def test_an_agent_that_blocks_the_loop_is_named_while_it_does(idle_place):
@@ -41,7 +52,8 @@ async def test_an_agent_that_blocks_the_loop_is_named_while_it_does(idle_place):
         (reason,) = health["reasons"]
         assert reason.startswith("the loop was blocked for ")
         assert reason.endswith(f" s by agent social at own.py:{BLOCKING_LINE}")
-        daemon.signal(signal.SIGTERM)
+        events = await events_until_the_end(daemon)
+        assert [e["agent_id"] for e in events if e.get("kind") == "loop_blocked"] == ["social"]
         assert await daemon.wait() == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 
 import trio
@@ -65,6 +66,24 @@ async def test_a_daemon_tells_its_service_manager_how_it_is(idle_place):
     assert service.statuses[0] == "healthy, 1 agent"
     assert "Stopping: work in flight finishes" in service.statuses
     assert set(idle_place.statuses().values()) == {"stopped"}
+
+
+async def test_a_start_that_waits_for_the_store_says_so_and_lives_through_a_sighup(idle_place):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0actp-test-{os.getpid()}")
+        manager.settimeout(PATIENCE)
+        away = {"SUPABASE_URL": "http://127.0.0.1:1", "SUPABASE_SERVICE_ROLE_KEY": "none"}
+        async with idle_place.starting_daemon(
+            **away, NOTIFY_SOCKET=f"@actp-test-{os.getpid()}"
+        ) as daemon:
+            message = await trio.to_thread.run_sync(manager.recv, 4096)
+            daemon.signal(signal.SIGHUP)
+            await trio.to_thread.run_sync(manager.recv, 4096)
+            daemon.signal(signal.SIGTERM)
+            await daemon.wait()
+    status, more_time = message.decode().splitlines()
+    assert status == "STATUS=Waiting for the store"
+    assert more_time.startswith("EXTEND_TIMEOUT_USEC=3")
 
 
 async def test_a_daemon_that_is_frozen_is_replaced(idle_place):
