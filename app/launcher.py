@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import logging
+import sys
 import uuid
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
 from actp_supervise.bridge import asyncio_child, run_in_trio
 from app.agents.activity import Activity
+from app.agents.client import make_client
 from app.agents.contract import (
     Agent,
     AgentClassError,
@@ -22,15 +25,15 @@ from app.agents.contract import (
 from app.agents.handle import agent_store
 from app.agents.host import run_agent, run_routine
 from app.agents.prices import PriceTable, PriceTableError, load_prices
+from app.agents.process import run_in_process
 from app.agents.spec import SHARED_TABLES
-from app.logs import log_context
+from app.agents.wire import Work
+from app.logs import fields_of, log_context
 from app.routine import RoutineJob
-from app.settings import AgentSettings, Settings, SettingsError, is_loopback
+from app.settings import AgentSettings, Settings, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from anthropic import AsyncAnthropic
 
     from app.store.protocol import Store
     from app.store.schema import TableReport
@@ -61,6 +64,9 @@ class AgentLauncher:
 
     async def run(self, config: AgentSettings, run: AgentRun) -> None:
         """Run a new instance of an agent to its end."""
+        if config.isolation == "process":
+            await self._in_process(config, run.activity, run.run_id, run.wait_for_work)
+            return
         context = self._context(config, run.activity, run.run_id, run.wait_for_work)
         in_its_loop = asyncio_child(run_agent, isolation=config.isolation)
         await in_its_loop(self._classes[config.agent_id], context, config.poll_interval)
@@ -70,9 +76,12 @@ class AgentLauncher:
         config = self._agents[agent_id]
         run_id = uuid.uuid4().hex
         activity = Activity(trio.lowlevel.current_clock().current_time)
-        context = self._context(config, activity, run_id, trio.sleep)
-        in_its_loop = asyncio_child(run_routine, isolation=config.isolation)
         with log_context(agent_id=agent_id, run=run_id, routine=method):
+            if config.isolation == "process":
+                await self._in_process(config, activity, run_id, trio.sleep, method=method)
+                return
+            context = self._context(config, activity, run_id, trio.sleep)
+            in_its_loop = asyncio_child(run_routine, isolation=config.isolation)
             await in_its_loop(self._classes[agent_id], context, method)
 
     def reconfigure(self, config: AgentSettings) -> None:
@@ -100,6 +109,38 @@ class AgentLauncher:
             return f"{agent.class_path} has no 'async def {method}(self)'"
         return None
 
+    async def _in_process(
+        self,
+        config: AgentSettings,
+        activity: Activity,
+        run_id: str,
+        wait_for_work: Callable[[float], Awaitable[None]],
+        *,
+        method: str | None = None,
+    ) -> None:
+        work = Work(
+            class_path=config.class_path,
+            method=method,
+            poll_interval=config.poll_interval,
+            agent_id=config.agent_id,
+            model=config.model,
+            worker_id=self._settings.worker_id,
+            instance=self._instance,
+            run_id=run_id,
+            where=self._store.where,
+            prices=self._prices,
+            daily_budget_usd=config.daily_budget_usd,
+            timezone=self._settings.timezone,
+            task_lease=self._settings.task_lease,
+            api_key=self._settings.anthropic_api_key,
+            base_url=self._settings.anthropic_base_url,
+            log_fields=dict(fields_of(contextvars.copy_context())),
+            modules=sys.path,
+        )
+        await run_in_process(
+            work, store=self._store, activity=activity, wait_for_work=wait_for_work
+        )
+
     def _context(
         self,
         config: AgentSettings,
@@ -118,26 +159,15 @@ class AgentLauncher:
             run_id=run_id,
             store=agent_store(self._store, activity),
             activity=activity,
-            claude=self._make_client,
+            claude=partial(
+                make_client, self._settings.anthropic_api_key, self._settings.anthropic_base_url
+            ),
             wait_for_work=wait_in_trio,
             prices=self._prices,
             daily_budget_usd=config.daily_budget_usd,
             timezone=self._settings.timezone,
             task_lease=self._settings.task_lease,
         )
-
-    def _make_client(self) -> AsyncAnthropic:
-        import anthropic  # takes seconds, and not every class needs it
-
-        options: dict[str, Any] = {"api_key": self._settings.anthropic_api_key}
-        base_url = self._settings.anthropic_base_url
-        if base_url is not None:
-            options["base_url"] = base_url
-            if is_loopback(urlsplit(base_url).hostname or ""):
-                # A proxy that the environment names would look for it on its own machine.
-                directly = dict.fromkeys(("all://", "http://", "https://"))
-                options["http_client"] = anthropic.DefaultAsyncHttpxClient(mounts=directly)
-        return anthropic.AsyncAnthropic(**options)
 
 
 def without_tables(settings: Settings, report: TableReport) -> Settings:

@@ -7,7 +7,6 @@ before the daemon's own restart counts, and an agent that hangs is made to crash
 from __future__ import annotations
 
 import logging
-import os
 import traceback
 import uuid
 from collections.abc import Awaitable, Callable
@@ -551,7 +550,7 @@ class AgentSupervisor:
         waits_until = None if child is None else child.restart_at
         report: dict[str, Any] = {
             "status": self._status(agent),
-            "pid": os.getpid() if agent.run is not None else None,
+            "pid": None if agent.run is None else agent.run.activity.pid,
             "uptime": 0.0 if child is None else child.uptime,
             "restarts": 0 if child is None else child.restarts,
             "crashes": 0 if child is None else child.crashes,

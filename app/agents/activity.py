@@ -7,15 +7,29 @@ waits for a model, or is throttled until a known time, is alive and gets on; it 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 WAITING_FOR_STORE: Final = "waiting for the store"
 """What an agent does while the store is away."""
 
 PAUSED_BY_OPERATOR: Final = "paused by an operator"
+
+_TIMES: Final = ("beat_at", "progress_at", "waiting_until", "throttled_until")
+_SET_BY_AGENT: Final = (
+    *_TIMES,
+    "pid",
+    "paused",
+    "doing",
+    "task_id",
+    "step",
+    "tasks_done",
+    "tasks_failed",
+    "last_run_at",
+)
 
 
 class Activity:
@@ -27,6 +41,8 @@ class Activity:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self.pid = os.getpid()
+        """The process that it runs in."""
         self.beat_at = clock()
         self.progress_at: float | None = None
         """When it last reported progress; None for code that never has, which then need not."""
@@ -94,6 +110,25 @@ class Activity:
         """Report that it takes tasks again."""
         self.paused = None
         self.progress("idle")
+
+    # Between a process of the agent's own and the daemon.
+
+    def state(self) -> dict[str, Any]:
+        """Return what the agent has set, and `now`; times by this process's clock."""
+        return {name: getattr(self, name) for name in _SET_BY_AGENT} | {"now": self._clock()}
+
+    def take_over(self, state: Mapping[str, Any], offset: float) -> None:
+        """Be as the agent has it elsewhere.
+
+        Args:
+            state: From there.
+            offset: What this clock shows when that one shows 0.
+        """
+        for name in _SET_BY_AGENT:
+            value = state[name]
+            if name in _TIMES and value is not None:
+                value += offset
+            setattr(self, name, value)
 
     # In Trio's thread.
 
