@@ -1,0 +1,165 @@
+"""The daemon's HTTP API as the commands use it."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+from httpx_sse import EventSource
+
+from app.settings import Settings, SettingsError
+from app.terminal.errors import DaemonAwayError, DaemonError, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from httpx_sse import ServerSentEvent
+
+JSON = Any
+"""Whatever `json.loads` returns."""
+
+ANSWER_WITHIN: Final = 15.0
+"""Seconds until an answer that does not come is given up."""
+
+SILENT_AFTER: Final = 40.0
+"""Seconds without a word after which a stream is dead: the daemon sends a ping every 15."""
+
+
+class Api:
+    """A daemon to be asked; made by `open_api`.
+
+    All methods raise `DaemonAwayError` if none answers, `RefusedError` if it refuses, and
+    `DaemonError` if what answers is something else.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, address: str, token: str | None) -> None:
+        self.address = address
+        self._http = http
+        self._authorization = {} if token is None else {"Authorization": f"Bearer {token}"}
+
+    async def get(self, path: str, **query: str | int) -> JSON:
+        """Return what is answered at an address."""
+        with self._in_words():
+            return self._read(await self._http.get(path, params=query))
+
+    async def post(self, path: str, body: JSON) -> JSON:
+        """Have something changed; return the answer."""
+        with self._in_words():
+            return self._read(await self._http.post(path, json=body, headers=self._authorization))
+
+    @asynccontextmanager
+    async def events(
+        self, *, last_id: str | None = None, **query: str | int
+    ) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
+        """Follow the events for the time of the block.
+
+        Args:
+            last_id: The last that is known, after which to begin.
+            query: What is wanted, as `GET /events` has it.
+        """
+        headers = {"Accept": "text/event-stream"}
+        if last_id is not None:
+            headers["Last-Event-ID"] = last_id
+        timeout = httpx.Timeout(ANSWER_WITHIN, read=SILENT_AFTER)
+        with self._in_words():
+            async with self._http.stream(
+                "GET", "/events", params=query, headers=headers, timeout=timeout
+            ) as response:
+                if not _is(response, "text/event-stream"):
+                    await response.aread()
+                    self._read(response)
+                    raise self._stranger()
+                async with aclosing(EventSource(response).aiter_sse()) as events:
+                    yield events
+
+    def _read(self, response: httpx.Response) -> JSON:
+        if _is(response, "application/problem+json"):
+            self._refuse(response)
+        # A daemon that is critical says so with a 503, and this is an answer too.
+        if not _is(response, "application/json"):
+            raise self._stranger()
+        try:
+            return response.json()
+        except ValueError:
+            raise self._stranger() from None
+
+    def _refuse(self, response: httpx.Response) -> None:
+        try:
+            problem = response.json()
+            detail, errors = str(problem["detail"]), problem.get("errors", [])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise self._stranger() from None
+        if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            raise DaemonAwayError(f"the daemon at {self.address} cannot just now: {detail}")
+        raise RefusedError(detail, status=response.status_code, errors=errors)
+
+    def _stranger(self) -> DaemonError:
+        return DaemonError(
+            f"what answers at {self.address} is no worker daemon; see WORKER_HEALTH_PORT"
+        )
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.ConnectError as error:
+            raise DaemonAwayError(
+                f"a daemon at {self.address} is not there (WORKER_HEALTH_HOST, "
+                "WORKER_HEALTH_PORT); start one with: python -m app.main"
+            ) from error
+        except httpx.TimeoutException as error:
+            raise DaemonAwayError(
+                f"the daemon at {self.address} does not answer in time"
+            ) from error
+        except httpx.RemoteProtocolError as error:
+            raise DaemonAwayError(f"the daemon at {self.address} hung up") from error
+        except httpx.TransportError as error:
+            raise DaemonAwayError(f"the connection to {self.address} broke: {error}") from error
+
+
+@asynccontextmanager
+async def open_api(settings: Settings) -> AsyncIterator[Api]:
+    """Get ready to ask the daemon that listens where the settings say.
+
+    Raises:
+        SettingsError: If they do not say where.
+    """
+    address = address_of(settings)
+    http = httpx.AsyncClient(
+        base_url=address,
+        timeout=ANSWER_WITHIN,
+        trust_env=False,  # no proxy stands between a machine and itself
+        # Not used, but the one made by default reads all certificates first.
+        verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+    )
+    async with http:
+        yield Api(http, address, settings.api_token)
+
+
+def address_of(settings: Settings) -> str:
+    """Return the address at which a daemon with these settings can be asked.
+
+    Raises:
+        SettingsError: If it chooses its port itself.
+    """
+    if settings.health_port == 0:
+        raise SettingsError(
+            "WORKER_HEALTH_PORT=0: the daemon takes a port that is free, so set it to the one "
+            "that the daemon names when it starts"
+        )
+    host = settings.health_host
+    try:
+        ip = ip_address(host)
+    except ValueError:
+        return f"http://{host}:{settings.health_port}"
+    if ip.is_unspecified:  # it listens everywhere, so here too
+        host = "127.0.0.1" if ip.version == 4 else "::1"
+    return f"http://{f'[{host}]' if ip.version == 6 else host}:{settings.health_port}"
+
+
+def _is(response: httpx.Response, media_type: str) -> bool:
+    content_type: str = response.headers.get("Content-Type", "")
+    return content_type.partition(";")[0].strip() == media_type

@@ -1,0 +1,184 @@
+"""`--list-agents --watch`: how all agents are, kept current."""
+
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from app.terminal.api import open_api
+from app.terminal.errors import DaemonAwayError
+from app.terminal.output import on_one_line
+from app.terminal.signals import until_interrupted
+from app.web.words import countdown, duration, words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from app.settings import Settings
+    from app.terminal.api import Api
+
+LOOK_EVERY: Final = 1.0
+"""Seconds between two looks at the daemon."""
+
+STORE_EVERY: Final = 3.0
+"""Seconds between two looks at the store, where no daemon answers."""
+
+WIDTH: Final = 100
+"""Columns where there is no terminal."""
+
+
+async def watch(settings: Settings) -> None:
+    """Show the agents until interrupted: as the daemon knows them, else as the store does.
+
+    Raises:
+        SettingsError: If the store is wanted and is not as it must be.
+    """
+    console = Console(highlight=False)
+    async with open_api(settings) as api:
+        if not console.is_terminal:
+            await until_interrupted(lambda: _look_on(api, settings, _write))
+            return
+        last: View | None = None
+        # As a full screen, which survives a change of the terminal's size.
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+
+            def show(view: View) -> None:
+                nonlocal last
+                last = view
+                live.update(view.shown(), refresh=True)
+
+            await until_interrupted(lambda: _look_on(api, settings, show))
+    if last is not None:
+        console.print(last.shown())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What is shown of an agent."""
+
+    agent_id: str
+    status: str
+    doing: str = "-"
+    heartbeat: str = "-"
+    uptime: str = "-"
+    restarts: str = "-"
+    crashes: str = "-"
+    restart_in: str = "-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """All that is shown at one look."""
+
+    state: str
+    """One word, by which the headline is coloured."""
+    headline: str
+    rows: list[Row]
+    notes: list[str]
+
+    def shown(self) -> Group:
+        """Return it as rich shows it."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("AGENT", no_wrap=True)
+        table.add_column("STATUS", no_wrap=True)
+        table.add_column("DOING", ratio=1, no_wrap=True, overflow="ellipsis")
+        for name in ("HEARTBEAT", "UPTIME", "RESTARTS", "CRASHES", "NEXT"):
+            table.add_column(name, no_wrap=True, justify="right")
+        for row in self.rows:
+            table.add_row(
+                row.agent_id,
+                Text(words(row.status), _STYLES.get(row.status, "")),
+                Text(row.doing),
+                *(row.heartbeat, row.uptime, row.restarts, row.crashes, row.restart_in),
+            )
+        notes = [Text(f"  {note}", "yellow") for note in self.notes]
+        return Group(Text(self.headline, _STYLES.get(self.state, "")), *notes, "", table)
+
+
+_STYLES: Final = {
+    **dict.fromkeys(("healthy", "running"), "green"),
+    **dict.fromkeys(("critical", "crashed", "stale", "unknown"), "red"),
+    **dict.fromkeys(("degraded", "backing_off", "restarting", "paused", "away"), "yellow"),
+    **dict.fromkeys(("disabled", "stopped", "standby"), "bright_black"),
+}
+
+
+async def _look_on(api: Api, settings: Settings, show: Callable[[View], object]) -> None:
+    while True:
+        try:
+            view = await _of_daemon(api)
+        except DaemonAwayError as error:
+            view = await _of_store(settings, str(error))
+        show(view)
+        await trio.sleep(STORE_EVERY if view.state == "away" else LOOK_EVERY)
+
+
+def _write(view: View) -> None:
+    # Not straight to stdout: rich ends the program when whoever reads has had enough.
+    text = io.StringIO()
+    Console(file=text, width=WIDTH, highlight=False).print(view.shown())
+    sys.stdout.write(text.getvalue() + "\n")
+    sys.stdout.flush()
+
+
+async def _of_daemon(api: Api) -> View:
+    health = await api.get("/health")
+    agents = await api.get("/agents")
+    up = duration(health["uptime"])
+    return View(
+        state=health["status"],
+        headline=f"{health['status']}, up {up}, {api.address}",
+        rows=[_row(agent) for agent in agents],
+        notes=[on_one_line(reason) for reason in health["reasons"]],
+    )
+
+
+def _row(agent: Mapping[str, Any]) -> Row:
+    health, restart_in = agent["health"], agent["restart_in"]
+    return Row(
+        agent_id=agent["agent_id"],
+        status="paused" if health["paused"] else agent["status"],
+        doing=_doing(health["doing"] or agent["why_disabled"]),
+        heartbeat=duration(health["heartbeat_age"]),
+        uptime=duration(agent["uptime"]) if agent["status"] != "disabled" else "-",
+        restarts=str(agent["restarts"]),
+        crashes=str(agent["error_count"]),
+        restart_in="-" if restart_in is None else f"in {countdown(restart_in)}",
+    )
+
+
+async def _of_store(settings: Settings, why: str) -> View:
+    from app.listing import listed_agents  # the store, which is not needed beside a daemon
+    from app.store.protocol import StoreError
+
+    headline = f"{on_one_line(why)}. Meanwhile the store says:"
+    try:
+        agents = await listed_agents(settings)
+    except StoreError as error:
+        notes = [f"the store cannot be read: {on_one_line(str(error))}"]
+        return View(state="away", headline=headline, rows=[], notes=notes)
+    rows = [
+        Row(
+            agent_id=agent.row.agent_id,
+            status=agent.status,
+            doing=_doing((agent.row.health or {}).get("doing")),
+            heartbeat=duration(agent.row.heartbeat_age),
+        )
+        for agent in agents
+    ]
+    notes = list(dict.fromkeys(f"{agent.status}: {agent.why}" for agent in agents if agent.why))
+    if not rows:
+        notes = ["No agent is registered: no daemon has run on this store yet."]
+    return View(state="away", headline=headline, rows=rows, notes=notes)
+
+
+def _doing(doing: str | None) -> str:
+    return "-" if not doing else on_one_line(doing)
