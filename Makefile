@@ -15,6 +15,7 @@ help:
 	@echo "make lint       check style, types and architecture"
 	@echo "make format     repair what can be repaired"
 	@echo "make benchmark  compare with floors and peers"
+	@echo "make pictures   take the pictures of the pages in docs/pictures"
 
 install: $(VENV)/app.done
 
@@ -41,6 +42,9 @@ format: $(VENV)/dev.done
 
 benchmark: $(VENV)/bench.done .tools/postgrest.done
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+pictures: $(VENV)/dev.done
+	$(BIN)/python tests/browser/pictures.py
 
 clean:
 	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

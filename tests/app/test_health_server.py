@@ -24,6 +24,7 @@ from app.store.protocol import (
     Turn,
 )
 from app.web.api import Api
+from app.web.pages import Pages
 
 
 @pytest.fixture
@@ -425,7 +426,8 @@ async def test_it_refuses_to_serve_others_without_a_token(store):
 def test_every_address_is_in_the_reference():
     routes = {
         rule
-        for _, rule, _ in Api(make_daemon(None), commands=None).routes()
+        for part in (Api(make_daemon(None), commands=None), Pages(make_daemon(None)))
+        for _, rule, _ in part.routes()
         if not rule.startswith("/static")
     }
     reference = (Path(__file__).parents[2] / "docs/reference/http.md").read_text()
