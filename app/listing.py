@@ -194,6 +194,11 @@ def _judge(
         status, why = "unknown", f"{why}; it last said {row.status!r}"
     elif status == "running" and (row.heartbeat_age or 0.0) > settings.stale_threshold:
         status, why = "stale", f"no heartbeat for {settings.stale_threshold:g} s"
+    if status in {"stopped", "unknown"}:
+        # The last to speak of it has ended, and another that has it will speak soon.
+        active = [place for place in runs if place.status not in {"stopped", "standby"}]
+        if active:
+            status, why = active[0].status, None
     return ListedAgent(row=row, status=status, why=why, seen_age=seen_age, runs=tuple(runs))
 
 

@@ -1,0 +1,64 @@
+"""What `--list-agents` makes of the registry when daemons come and go."""
+
+from __future__ import annotations
+
+import pytest
+from store_calls import register
+
+from app.listing import listed_agents, table
+from app.settings import load_settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return load_settings({"WORKER_DB_PATH": str(tmp_path / "store.db")}, env_file=None)
+
+
+async def say(store, worker_id, **statuses):
+    await store.touch_worker(worker_id, f"{worker_id}-run", statuses, silent_after=1000.0)
+
+
+async def test_it_is_shown_who_runs_where(store, settings):
+    await register(store, "content", worker_id="a")
+    await store.set_status("content", "running", worker_id="a")
+    await say(store, "a", content="running")
+    await say(store, "b", content="standby")
+    await say(store, "c", content="disabled")
+    (agent,) = await listed_agents(settings)
+    assert agent.status == "running"
+    assert [(place.worker_id, place.status) for place in agent.runs] == [
+        ("a", "running"),
+        ("b", "standby"),
+    ]
+    _, first, second = table([agent], settings).splitlines()
+    assert first.split()[:3] == ["content", "running", "a"]
+    assert second.split()[:3] == ["content", "standby", "b"]
+
+
+@pytest.mark.parametrize("last_word", ["stopped", "running"])
+async def test_an_agent_goes_on_where_it_still_runs(store, settings, last_word):
+    await register(store, "content", worker_id="a")
+    await say(store, "a", content="running")
+    await say(store, "b", content="backing_off")
+    await store.set_status("content", last_word, worker_id="a")
+    await store.forget_worker("a-run")
+    (agent,) = await listed_agents(settings)
+    assert (agent.status, agent.why) == ("backing_off", None)
+
+
+async def test_one_that_only_stands_by_does_not_run(store, settings):
+    await register(store, "content", worker_id="a")
+    await store.set_status("content", "stopped", worker_id="a")
+    await say(store, "b", content="standby")
+    (agent,) = await listed_agents(settings)
+    assert agent.status == "stopped"
+
+
+async def test_what_an_ended_daemon_said_is_not_believed(store, settings):
+    await register(store, "content", worker_id="a")
+    await store.set_status("content", "running", worker_id="a")
+    await say(store, "a", content="running")
+    await store.forget_worker("a-run")
+    (agent,) = await listed_agents(settings)
+    assert agent.status == "unknown"
+    assert agent.to_dict()["workers"] == []
