@@ -14,6 +14,7 @@ from app.web import guard
 from app.web.api import Api
 from app.web.commands import open_commands
 from app.web.live import Live
+from app.web.openapi import Description
 from app.web.pages import Pages
 from app.web.problems import answer_errors
 from app.web.scrape import Scrape
@@ -67,7 +68,11 @@ class HealthServer:
         bound_port = listeners[0].socket.getsockname()[1]
         async with open_commands() as commands:
             app = self._make_app(
-                Api(self._daemon, commands), Pages(self._daemon), self._live, Scrape(self._daemon)
+                Api(self._daemon, commands),
+                Pages(self._daemon),
+                self._live,
+                Scrape(self._daemon),
+                Description(self._daemon),
             )
             task_status.started(f"http://{format_address(host, bound_port)}")
             await serve(app, listeners, _stop_request())

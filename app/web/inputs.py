@@ -7,7 +7,14 @@ import math
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from app.event_log import KEPT
@@ -39,43 +46,88 @@ def _not_blank(text: str) -> str:
     return text
 
 
+_STORABLE: Final = {"type": "string", "pattern": r"^[^\u0000]*$"}
+
+_OBJECT: Final = {
+    "type": "object",
+    "propertyNames": _STORABLE,
+    "additionalProperties": {"$ref": "#/components/schemas/Value"},
+}
+
+VALUE_SCHEMA: Final[dict[str, Any]] = {
+    "description": (
+        f"Any JSON whose text holds no NUL and no lone surrogate, whose integers fit into 64 bits, "
+        f"and that is nested at most {MAX_DEPTH} levels deep, the body itself included."
+    ),
+    "anyOf": [
+        {"type": ["null", "boolean"]},
+        _STORABLE,
+        {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+        {"type": "number", "not": {"type": "integer"}},
+        {"type": "array", "items": {"$ref": "#/components/schemas/Value"}},
+        _OBJECT,
+    ],
+}
+"""What `parse_body` takes inside of a body, as JSON Schema."""
+
+
 class TaskRequest(BaseModel):
     """The body of `POST /agents/task`."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
 
     agent_type: Id
-    goal: Annotated[str, Field(max_length=MAX_GOAL), AfterValidator(_not_blank)]
-    context: dict[str, Any] = {}
+    """The id of the agent that is to do it."""
+    goal: Annotated[
+        str,
+        Field(
+            max_length=MAX_GOAL,
+            json_schema_extra={"pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$"},
+        ),
+        AfterValidator(_not_blank),
+    ]
+    """What is to be done; not blank."""
+    context: Annotated[dict[str, Any], WithJsonSchema(_OBJECT)] = {}
+    """Whatever the agent should know."""
     priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] = 0
+    """Higher comes first; equal ones by age."""
 
 
 class TaskFilter(BaseModel):
     """The query of `GET /tasks`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     status: TaskStatus | None = None
+    """Where they stand."""
     agent_type: Id | None = None
+    """The agent that is to do them."""
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
+    """The most to list."""
 
 
 class TurnFilter(BaseModel):
     """The query of `GET /tasks/<task_id>/turns`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     after: Id | None = None
+    """The id of the last turn that is known."""
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = MAX_LIMIT
+    """The most to list."""
 
 
 class EventFilter(BaseModel):
     """The query of `GET /events`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     agent_id: Id | None = None
+    """Only what is about this agent."""
     task_id: Id | None = None
+    """Only what is about this task."""
     recent: Annotated[int, Field(ge=0, le=KEPT)] = 0
     """How many of those before to begin with."""
 

@@ -1,0 +1,284 @@
+"""`/openapi.json` and `/api`: what can be asked of the daemon, for programs and for people."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from quart import Response
+
+import actp_supervise
+from actp_supervise.clock import SystemWallClock, WallClock
+from app.web.inputs import VALUE_SCHEMA
+from app.web.operations import HEADERS, HTML, OPERATIONS, PATH_PARAMETERS, TAGS, Operation
+from app.web.page import Templates
+from app.web.shapes import REFERENCE, answers, plain_schema
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from app.daemon import Daemon
+    from app.web.api import View
+
+PROBLEM: Final = "application/problem+json"
+
+PROBLEMS: Final = {
+    400: "The body is not JSON, or a header is malformed.",
+    401: "The token is missing or wrong.",
+    403: "The request comes from another site, or is a prefetch.",
+    404: "There is no such thing; where it helps, `detail` names those that there are.",
+    408: "The body did not arrive in time.",
+    409: "It cannot be done in the state things are in; `detail` says why.",
+    413: "The body is too large.",
+    415: "The body is not `application/json`.",
+    421: "The server does not answer under that Host.",
+    422: "The JSON or the query is not what is wanted; `errors` says where.",
+    500: "A mistake of the daemon's own. Its log has it.",
+    503: "Not now: the store is away, or the daemon starts or stops.",
+}
+
+_MEANINGS: Final = {
+    200: "As asked.",
+    201: "It is there now; `Location` is its address.",
+    202: "It has begun; `Location` says where to see what becomes of it.",
+    304: "The browser has it already.",
+    503: "The daemon is critical.",
+}
+
+_TEXT: Final = {"type": "string"}
+
+_PROBLEM_HEADERS: Final = {
+    401: {"WWW-Authenticate": {"required": True, "schema": _TEXT}},
+    503: {
+        "Retry-After": {
+            "description": "Seconds after which to try again, where the store is away.",
+            "schema": {"type": "integer"},
+        }
+    },
+}
+
+_LOCATION: Final = {
+    "Location": {"required": True, "schema": {"type": "string", "format": "uri-reference"}}
+}
+
+_LINKS: Final = {
+    name: {"operationId": name, "parameters": {"task_id": "$response.body#/id"}}
+    for name in ("task", "turns", "cancel_task", "retry_task", "task_page")
+}
+"""What can be asked about a task that was posted."""
+
+_DESCRIPTION: Final = (
+    "The state of the worker daemon, and commands to it. Moments are ISO 8601 in UTC, durations "
+    "seconds, money US dollars; what is unknown is null. Errors are problems as RFC 9457 has them. "
+    "Fields may be added in later versions, so ignore what you do not know. HEAD is taken wherever "
+    "GET is."
+)
+
+
+class Description:
+    """What answers at `/openapi.json` and `/api`.
+
+    Args:
+        daemon: The running daemon's parts.
+        wall_clock: Tells the time of day; the machine's where not given.
+    """
+
+    def __init__(self, daemon: Daemon, *, wall_clock: WallClock | None = None) -> None:
+        self._daemon = daemon
+        self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
+        self._templates = Templates()
+        self._document = document(secured=daemon.settings.api_token is not None)
+        self._written = json.dumps(self._document)
+
+    def routes(self) -> tuple[tuple[str, str, View], ...]:
+        """Return method, address and what answers there."""
+        return (("GET", "/openapi.json", self._openapi), ("GET", "/api", self._page))
+
+    async def _openapi(self) -> Response:
+        return Response(self._written, content_type="application/json")
+
+    async def _page(self) -> Response:
+        page = self._templates.render(
+            "api.html",
+            now=self._wall_clock.now(),
+            timezone=self._daemon.settings.timezone,
+            health=self._daemon.health(),
+            api=self._document,
+            secured=self._daemon.settings.api_token is not None,
+            by_tag=by_tag(self._document),
+        )
+        return page.response()
+
+
+def document(*, secured: bool) -> dict[str, Any]:
+    """Return the description as OpenAPI 3.1 has it.
+
+    Args:
+        secured: Whether what changes something needs the token.
+    """
+    named, schemas = answers()
+    schemas["Value"] = VALUE_SCHEMA
+    paths: dict[str, dict[str, Any]] = {}
+    for route, operation in OPERATIONS.items():
+        method, rule = route.split(" ")
+        described = _operation(route, operation, named, secured=secured)
+        paths.setdefault(address(rule), {})[method.lower()] = described
+        if operation.body is not None:
+            schemas[operation.body.__name__] = _input_schema(operation.body)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Worker daemon",
+            "version": actp_supervise.__version__,
+            "description": _DESCRIPTION,
+        },
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(schemas.items())),
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The value of WORKER_API_TOKEN, where it is set.",
+                }
+            },
+        },
+    }
+
+
+def address(rule: str) -> str:
+    """Return the address of a route as OpenAPI writes it.
+
+    >>> address("/agents/<agent_id>/status")
+    '/agents/{agent_id}/status'
+    """
+    return re.sub(r"<(\w+)>", r"{\1}", rule)
+
+
+def by_tag(api: dict[str, Any]) -> dict[str, list[tuple[str, str, dict[str, Any]]]]:
+    """Return tag -> method, address and description of all that has it."""
+    operations = [
+        (method.upper(), path, operation)
+        for path, methods in api["paths"].items()
+        for method, operation in methods.items()
+    ]
+    return {
+        tag["name"]: [each for each in operations if tag["name"] in each[2]["tags"]]
+        for tag in api["tags"]
+    }
+
+
+def _operation(
+    route: str, operation: Operation, named: dict[str, Any], *, secured: bool
+) -> dict[str, Any]:
+    method, rule = route.split(" ")
+    described: dict[str, Any] = {
+        "operationId": operation.id,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+    }
+    if operation.details:
+        described["description"] = operation.details
+    parameters = [*_path(rule), *_query(operation), *_headers(operation)]
+    if parameters:
+        described["parameters"] = parameters
+    if operation.body is not None:
+        schema = {"$ref": REFERENCE.format(model=operation.body.__name__)}
+        described["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schema}},
+        }
+    described["responses"] = _responses(method, operation, named, secured=secured)
+    if operation.changes and secured:
+        described["security"] = [{"bearer": []}]
+    return described
+
+
+def _path(rule: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": description,
+            "schema": _TEXT,
+            "example": example,
+        }
+        for segment, name in re.findall(r"(\w+)/<(\w+)>", rule)
+        for description, example in [PATH_PARAMETERS[f"{segment}/<{name}>"]]
+    ]
+
+
+def _query(operation: Operation) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "query", "description": text, "schema": _TEXT}
+        for name, text in operation.flags
+    ]
+    fields = {} if operation.query is None else _input_schema(operation.query)["properties"]
+    for name, field in fields.items():
+        parameter = {"name": name, "in": "query", "description": field.pop("description")}
+        parameters.append({**parameter, "schema": _without_null(field)})
+    return parameters
+
+
+def _headers(operation: Operation) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "header", "description": text, "schema": schema}
+        for name in operation.headers
+        for text, schema in [HEADERS[name]]
+    ]
+
+
+def _responses(
+    method: str, operation: Operation, named: dict[str, Any], *, secured: bool
+) -> dict[str, Any]:
+    responses = {
+        status: _answer(status, shape, named, operation)
+        for status, shape in operation.answers.items()
+    }
+    every = [421, 500]
+    if operation.changes:
+        every += [403, 401] if secured else [403]
+    if method == "POST":
+        every += [413, 415]
+    for status in (*every, *operation.problems):
+        if operation.pages and status in operation.problems:
+            content = {HTML: {"schema": _TEXT}}
+        else:
+            content = {PROBLEM: {"schema": named["problem"]}}
+        responses[status] = {"description": PROBLEMS[status], "content": content}
+        if status in _PROBLEM_HEADERS:
+            responses[status]["headers"] = _PROBLEM_HEADERS[status]
+    return {str(status): responses[status] for status in sorted(responses)}
+
+
+def _answer(status: int, shape: str, named: dict[str, Any], operation: Operation) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": _MEANINGS[status]}
+    if shape in named:
+        answer["content"] = {"application/json": {"schema": named[shape]}}
+    elif shape:
+        schema = {"type": "object"} if shape == "application/json" else _TEXT
+        answer["content"] = {shape: {"schema": schema}}
+    if operation.changes and status in {201, 202}:
+        answer["headers"] = _LOCATION
+    if operation.body is not None:
+        answer["links"] = _LINKS
+    return answer
+
+
+def _input_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the schema of what is sent; what it refers to is among the answers' schemas."""
+    schema = plain_schema(model.model_json_schema(ref_template=REFERENCE))
+    schema.pop("$defs", None)
+    return schema
+
+
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a parameter, which is left out and never null."""
+    schema = {name: each for name, each in field.items() if name != "anyOf"}
+    if schema.get("default", ...) is None:
+        del schema["default"]
+    kinds = [each for each in field.get("anyOf", []) if each != {"type": "null"}]
+    return {**schema, **kinds[0]} if kinds else schema
