@@ -7,14 +7,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WithJsonSchema,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from app.event_log import KEPT
@@ -48,11 +41,12 @@ def _not_blank(text: str) -> str:
 
 _STORABLE: Final = {"type": "string", "pattern": r"^[^\u0000]*$"}
 
-_OBJECT: Final = {
+OBJECT_SCHEMA: Final = {
     "type": "object",
     "propertyNames": _STORABLE,
     "additionalProperties": {"$ref": "#/components/schemas/Value"},
 }
+"""An object inside of a body with whatever the caller likes, as JSON Schema."""
 
 VALUE_SCHEMA: Final[dict[str, Any]] = {
     "description": (
@@ -65,10 +59,10 @@ VALUE_SCHEMA: Final[dict[str, Any]] = {
         {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
         {"type": "number", "not": {"type": "integer"}},
         {"type": "array", "items": {"$ref": "#/components/schemas/Value"}},
-        _OBJECT,
+        OBJECT_SCHEMA,
     ],
 }
-"""What `parse_body` takes inside of a body, as JSON Schema."""
+"""What `parse_body` takes inside of such an object."""
 
 
 class TaskRequest(BaseModel):
@@ -89,7 +83,7 @@ class TaskRequest(BaseModel):
         AfterValidator(_not_blank),
     ]
     """What is to be done; not blank."""
-    context: Annotated[dict[str, Any], WithJsonSchema(_OBJECT)] = {}
+    context: dict[str, Any] = {}
     """Whatever the agent should know."""
     priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] = 0
     """Higher comes first; equal ones by age."""

@@ -10,7 +10,7 @@ from quart import Response
 
 import actp_supervise
 from actp_supervise.clock import SystemWallClock, WallClock
-from app.web.inputs import VALUE_SCHEMA
+from app.web.inputs import OBJECT_SCHEMA, VALUE_SCHEMA
 from app.web.operations import HEADERS, HTML, OPERATIONS, PATH_PARAMETERS, TAGS, Operation
 from app.web.page import Templates
 from app.web.shapes import REFERENCE, answers, plain_schema
@@ -125,7 +125,7 @@ def document(*, secured: bool) -> dict[str, Any]:
         described = _operation(route, operation, named, secured=secured)
         paths.setdefault(address(rule), {})[method.lower()] = described
         if operation.body is not None:
-            schemas[operation.body.__name__] = _input_schema(operation.body)
+            schemas[operation.body.__name__] = _body_schema(operation.body)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -272,6 +272,14 @@ def _input_schema(model: type[BaseModel]) -> dict[str, Any]:
     """Return the schema of what is sent; what it refers to is among the answers' schemas."""
     schema = plain_schema(model.model_json_schema(ref_template=REFERENCE))
     schema.pop("$defs", None)
+    return schema
+
+
+def _body_schema(model: type[BaseModel]) -> dict[str, Any]:
+    schema = _input_schema(model)
+    for field in schema["properties"].values():
+        if field.get("additionalProperties") is True:
+            field |= OBJECT_SCHEMA  # pydantic cannot refer to what is not its own
     return schema
 
 
