@@ -7,12 +7,14 @@ import logging
 import signal
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from actp_supervise import SupervisorClosedError
 from app.settings import INTEGRATION_KEYS, Settings, SettingsError
+from app.store.protocol import AgentRegistration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from app.daemon import Daemon
     from app.launcher import AgentLauncher
     from app.service import ServiceManager
+    from app.settings import AgentSettings
 
 logger = logging.getLogger(__name__)
 
@@ -169,10 +172,24 @@ class Reloader:
                 self._launcher.reconfigure(agent)
                 if self._daemon.supervisor.reconfigure(agent):
                     restarts.append(agent.agent_id)
+                    self._register(agent)
             agents.append(agent)
         self._daemon.settings = dataclasses.replace(settings, agents=tuple(agents))
         self._daemon.supervisor.watch_interval = settings.watch_interval
         return restarts
+
+    def _register(self, agent: AgentSettings) -> None:
+        daemon = self._daemon
+        registration = AgentRegistration(
+            agent_id=agent.agent_id,
+            class_name=agent.class_path,
+            model=agent.model,
+            status=daemon.supervisor.statuses()[agent.agent_id],
+        )
+        daemon.records.put(
+            f"settings of {agent.agent_id}",
+            partial(daemon.store.register_agents, daemon.settings.worker_id, [registration]),
+        )
 
     async def _restart(self, agent_id: str) -> None:
         with suppress(SupervisorClosedError):  # the daemon stops

@@ -6,10 +6,12 @@ import dataclasses
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.event_log import EventLog
+from app.record_keeper import RecordKeeper
 from app.reload import (
     AGENT_TAKEN_UP,
     AGENT_VARIABLES,
@@ -81,9 +83,17 @@ class Agents:
     watch_interval: float = 10.0
     given: list[AgentSettings] = field(default_factory=list)
 
+    def statuses(self):
+        return dict.fromkeys(self.at_work, "running")
+
     def reconfigure(self, config):
         self.given.append(config)
         return config.agent_id in self.at_work
+
+
+class Registry:
+    async def register_agents(self, worker_id, agents):
+        pass
 
 
 @dataclass
@@ -91,6 +101,8 @@ class Daemon:
     settings: Settings
     supervisor: Agents = field(default_factory=Agents)
     events: EventLog = field(default_factory=EventLog)
+    records: RecordKeeper = field(default_factory=RecordKeeper)
+    store: Any = field(default_factory=Registry)
 
 
 class Stage:

@@ -115,6 +115,8 @@ async def test_changed_settings_are_taken_up_on_sighup(idle_place):
         await until(lambda: len(idle_place.rows("select * from actp_agent_runs")) == 2)
         agent = await daemon.until_agent("social", "running")
         assert (agent["model"], agent["crashes"]) == ("model-two", 0)
+        (row,) = idle_place.rows("select model from actp_agent_registry where agent_id = 'social'")
+        assert row["model"] == "model-two"
         env_file.write_text("SOCIAL_MEDIA_AGENT_MODEL=model three\n")
         daemon.signal(signal.SIGHUP)
         wrong = await until(lambda: daemon.logged("settings_wrong"))
