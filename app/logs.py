@@ -167,8 +167,8 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **_extra(record),
         }
-        if record.exc_info:
-            fields["error"] = self.formatException(record.exc_info)
+        if error := _traceback(self, record):
+            fields["error"] = error
         return json.dumps(self._clean(fields), ensure_ascii=False)
 
     def _clean(self, value: object) -> Any:  # noqa: ANN401  (JSON)
@@ -196,8 +196,8 @@ class TextFormatter(logging.Formatter):
         extra = _extra(record)
         who = " ".join(str(extra[name])[:12] for name in ("agent_id", "run") if name in extra)
         text = f"{clock} {record.levelname:<7} {f'[{who}] ' if who else ''}{record.getMessage()}"
-        if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
+        if error := _traceback(self, record):
+            text += "\n" + error
         return self._redact(text).translate(_CONTROL_CHARACTERS)
 
 
@@ -212,6 +212,13 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
     """Return what was logged by `extra=` or added by a filter."""
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str | None:
+    """Return the traceback of a record; one of another process has it as text alone."""
+    if record.exc_info:
+        return formatter.formatException(record.exc_info)
+    return record.exc_text
 
 
 def _moment(record: logging.LogRecord) -> datetime:
