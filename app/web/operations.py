@@ -52,7 +52,7 @@ HEADERS: Final = {
 PATH_PARAMETERS: Final = {
     "agents/<agent_id>": ("The agent.", "content"),
     "tasks/<task_id>": ("The task.", "0f9d2b52-6c3e-5d0b-9d43-0b0f6d1c8b57"),
-    "jobs/<name>": ("The job.", "content-daily-pipeline"),
+    "jobs/<name>": ("The job.", "revenue.run_cost_audit"),
     "static/<name>": ("The file.", "style.css"),
 }
 """The end of an address and its variable -> what it names, with an example."""

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
 import trio
-from agents_stage import INSTANCE, staged
 from http_daemon import AGENT_IDS, served
+from whole_daemon import whole_daemon
 
-from actp_supervise import current_child, open_supervisor
-from app.agents.spec import AGENT_SPECS
-from app.daemon import Daemon
-from app.event_log import EventLog
-from app.loop_watch import LoopWatch
-from app.metrics import Metrics
-from app.routine import DailyRoutineScheduler, RoutineJob
-from app.settings import load_settings
-from app.shutdown import GracefulShutdown
+from actp_supervise import current_child
 
 
 class Agents:
@@ -56,43 +47,6 @@ class Routines:
         self.ran.set()
 
 
-@asynccontextmanager
-async def whole_daemon(store, agents, routines):
-    settings = load_settings({"ENABLE_REVENUE_AGENT": "false"}, env_file=None)
-    jobs = [
-        RoutineJob(agent_id=spec.agent_id, method=r.method, cron=r.cron, disabled=None)
-        for spec in AGENT_SPECS
-        for r in spec.routines
-    ]
-    scheduler = DailyRoutineScheduler(
-        jobs, run=routines.run, store=store, instance=INSTANCE, timezone=settings.timezone
-    )
-    scheduler.setup()
-    options = {"agent_ids": AGENT_IDS, "environ": {"ENABLE_REVENUE_AGENT": "false"}}
-    async with (
-        staged(store, agents.launch, **options) as stage,
-        open_supervisor(name="root") as root,
-    ):
-        await root.start(scheduler.start, name="scheduler")
-        yield Daemon(
-            settings=settings,
-            store=store,
-            supervisor=stage.supervisor,
-            routines=scheduler,
-            records=stage.records,
-            shutdown=GracefulShutdown(stage.supervisor, scheduler, stage.registry, stage.records),
-            events=EventLog(),
-            metrics=Metrics(),
-            loop_watch=LoopWatch(),
-            root=root,
-            notes=(),
-            redact=str,
-            started_at=datetime(2026, 11, 23, tzinfo=UTC),
-            started=trio.current_time(),
-        )
-        await root.shutdown()
-
-
 @pytest.fixture
 def agents():
     return Agents()
@@ -105,7 +59,8 @@ def routines():
 
 @pytest.fixture
 async def daemon(store, agents, routines):
-    async with whole_daemon(store, agents, routines) as daemon:
+    environ = {"ENABLE_REVENUE_AGENT": "false"}
+    async with whole_daemon(store, agents.launch, routines.run, environ) as daemon:
         yield daemon
 
 
