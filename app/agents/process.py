@@ -188,16 +188,16 @@ class _AgentProcess:
             with trio.move_on_after(READ_REST):
                 await served.wait()
             nursery.cancel_scope.cancel(reason="the process has ended")
-        self._judge(died)
+        self._judge(work, died)
 
-    def _judge(self, died: str | None) -> None:
+    def _judge(self, work: Work, died: str | None) -> None:
         """Raise what is wrong with the end of the process, if anything is."""
         if self._nonsense is not None:
             raise AgentProcessError(f"the agent's process said what it must not: {self._nonsense}")
         if died is not None:
             raise AgentProcessError("\n  ".join([f"the agent's process {died}", *self._last_words]))
         if self._ended is None:
-            if _asked_to_stop():  # before it had begun
+            if work.method is None and current_child().stopping:  # asked before it had begun
                 return
             raise AgentProcessError("the agent's process ended without a word")
         (crash,) = self._ended
@@ -291,7 +291,3 @@ def _how(returncode: int) -> str:
         return f"was killed by {signal.Signals(-returncode).name}"
     except ValueError:
         return f"was killed by signal {-returncode}"
-
-
-def _asked_to_stop() -> bool:
-    return bool(current_child().stopping)

@@ -9,14 +9,16 @@ import signal
 import sys
 import time
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agents_at_work import QuickAgent
 
 from actp_supervise import current_child
 from app.agents.outcomes import HandBack, Outcome, RoutineFailedError
 from app.agents.work import Worker
-from app.store.protocol import TaskRow
+
+if TYPE_CHECKING:
+    from app.store.protocol import TaskRow
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ class Told:
         return "asked" if current_child().stopping else "not asked"
 
     async def block(self, seconds: str) -> None:
-        time.sleep(float(seconds))
+        time.sleep(float(seconds))  # noqa: TID251, ASYNC251  (that is the point)
 
     async def spin(self) -> None:
         while True:
@@ -87,7 +89,7 @@ class Told:
         for value in (object(), Strange(), sys):
             try:
                 await self.context.store.finish_effect("key", value)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 said.append(type(error).__name__)
         try:
             await self.context.store.aclose()
@@ -111,6 +113,11 @@ class Told:
     async def good(self) -> None:
         """Be a routine."""
         print("routine", current_child().name, flush=True)
+
+    async def long(self) -> None:
+        """Be a routine that takes long."""
+        await self.context.store.remember("social", "pid", str(os.getpid()))
+        await asyncio.sleep(1000)
 
     async def bad(self) -> None:
         raise RoutineFailedError("it came to nothing")
