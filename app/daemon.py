@@ -12,6 +12,7 @@ import trio
 from actp_supervise import Backoff, Supervisor, current_child, open_supervisor
 from app.event_log import EventLog
 from app.health import overall
+from app.logs import clean_json
 from app.loop_watch import LoopWatch
 from app.metrics import Metrics
 from app.record_keeper import RecordKeeper
@@ -60,7 +61,7 @@ class Daemon:
 
     def tree(self) -> dict[str, Any]:
         """Return everything that runs, as values that JSON can hold."""
-        tree: dict[str, Any] = _redacted(self.root.tree().to_dict(), self.redact)
+        tree: dict[str, Any] = clean_json(self.root.tree().to_dict(), self.redact)
         return tree
 
     def health(self) -> dict[str, Any]:
@@ -108,11 +109,3 @@ async def hold_agents(
 async def _until_asked_to_stop() -> None:
     with current_child().cancel_on_stop():
         await trio.sleep_forever()
-
-
-def _redacted(value: Any, redact: Callable[[str], str]) -> Any:  # noqa: ANN401  (JSON)
-    if isinstance(value, dict):
-        return {name: _redacted(item, redact) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_redacted(item, redact) for item in value]
-    return redact(value) if isinstance(value, str) else value

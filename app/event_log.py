@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import trio
 
 from actp_supervise.clock import SystemWallClock, WallClock
+from app.logs import clean_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +27,9 @@ KEPT: Final = 1000
 
 MOST_TEXT: Final = 500
 """Characters of an event's text."""
+
+MOST_FACT: Final = 2000
+"""Characters of any text among its facts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +104,7 @@ class EventLog:
         self._last_id += 1
         now = self._wall_clock.now()
         shown = " ".join(self._redact(text).split())[:MOST_TEXT]
-        facts = {
-            name: self._redact(value) if isinstance(value, str) else value
-            for name, value in fields.items()
-        }
+        facts = clean_json(fields, lambda fact: self._redact(fact)[:MOST_FACT])
         event = LoggedEvent(
             id=self._last_id,
             time=now,
@@ -181,6 +182,12 @@ class EventReader:
         self._waiting.append(event)
         self._news.set()
         return True
+
+    def waiting(self, most: int) -> list[LoggedEvent]:
+        """Take what waits already, at most so many."""
+        if self.too_slow:
+            return []
+        return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
 
     def close(self) -> None:
         """Let it come to an end."""

@@ -1,4 +1,4 @@
-"""What the tree and the health of the daemon add to its events; tasks are `observed_store`'s."""
+"""What the tree, the routines and the health add to the events; tasks are `observed_store`'s."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from actp_supervise import events as ev
+from actp_supervise.cron import ClockJumped, Run, RunFailed, RunFinished, RunMissed, RunStarted
 from app.routine import TREE_NAME
 
 if TYPE_CHECKING:
@@ -26,10 +27,14 @@ def tell_of_tree(events: EventLog, agent_ids: Iterable[str]) -> Callable[[ev.Eve
     known = frozenset(agent_ids)
 
     def on_event(event: ev.Event) -> None:
-        # Routines are the scheduler's children, and are told of as what they are.
-        if isinstance(event, _UNTOLD) or TREE_NAME in event.path:
-            return
         name = event.path[-1]
+        if isinstance(event, RunStarted | RunFinished | RunFailed | RunMissed):
+            _tell_of_routine(events, name, event.run)
+            return
+        # What runs a routine is a child too, of which all is said by that.
+        is_of_run = TREE_NAME in event.path and not isinstance(event, ClockJumped)
+        if is_of_run or isinstance(event, _UNTOLD):
+            return
         facts = event.to_dict()
         fields = {key: value for key, value in facts.items() if key not in _OWN}
         events.publish(
@@ -49,7 +54,7 @@ _OWN: Final = frozenset({"action", "path", "time", "sequence", "traceback"})
 def _in_words(event: ev.Event) -> str:
     match event:
         case ev.ChildStarted(restarts=restarts):
-            return f"started again, for the {restarts}. time" if restarts else "started"
+            return f"started again (restart {restarts})" if restarts else "started"
         case ev.ChildCrashed():
             return f"crashed: {event.to_dict()['error']}"
         case ev.RestartScheduled(delay=delay):
@@ -60,8 +65,24 @@ def _in_words(event: ev.Event) -> str:
             return f"does not stop, {overdue:.0f} s after it was cancelled"
         case ev.ChildFailed():
             return f"failed for good: {event.to_dict()['error']}"
+        case ClockJumped(seconds=seconds):
+            return f"found the clock {seconds:+.0f} s away: it was set, or the machine slept"
         case _:
             return event.action.removeprefix("child_").replace("_", " ")
+
+
+def _tell_of_routine(events: EventLog, job: str, run: Run) -> None:
+    facts: dict[str, Any] = {"job": job, "scheduled_at": run.scheduled_at.isoformat()}
+    kind, text = "routine_started", "started"
+    if run.started_at is not None:
+        facts["late"] = (run.started_at - run.scheduled_at).total_seconds()
+    if run.outcome is not None:
+        kind = "routine_finished"
+        facts["outcome"] = str(run.outcome)
+        text = facts["outcome"].replace("_", " ") + ("" if run.error is None else f": {run.error}")
+        if run.started_at is not None and run.finished_at is not None:
+            facts["seconds"] = (run.finished_at - run.started_at).total_seconds()
+    events.publish(kind, f"{job} {text}", agent_id=job.partition(".")[0], **facts)
 
 
 async def tell_of_changes(

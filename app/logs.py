@@ -75,6 +75,19 @@ def make_redactor(secrets: Iterable[str]) -> Redact:
     return redact
 
 
+def clean_json(value: object, redact: Redact) -> Any:  # noqa: ANN401  (JSON)
+    """Return a value as JSON can hold it, with every text in it redacted, keys excepted."""
+    if isinstance(value, dict):
+        return {str(key): clean_json(item, redact) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean_json(item, redact) for item in value]
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return redact(str(value))
+
+
 def configure_logging(
     stream: IO[str], *, redact: Redact, as_json: bool, file: Path | None = None
 ) -> None:
@@ -169,18 +182,7 @@ class JsonFormatter(logging.Formatter):
         }
         if error := _traceback(self, record):
             fields["error"] = error
-        return json.dumps(self._clean(fields), ensure_ascii=False)
-
-    def _clean(self, value: object) -> Any:  # noqa: ANN401  (JSON)
-        if isinstance(value, dict):
-            return {str(key): self._clean(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._clean(item) for item in value]
-        if value is None or isinstance(value, int):
-            return value
-        if isinstance(value, float) and math.isfinite(value):
-            return value
-        return self._redact(str(value))
+        return json.dumps(clean_json(fields, self._redact), ensure_ascii=False)
 
 
 class TextFormatter(logging.Formatter):

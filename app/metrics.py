@@ -6,7 +6,6 @@ just now (states, queues) is looked up when Prometheus asks.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import prometheus_client as prometheus
@@ -28,8 +27,9 @@ CONTENT_TYPE: Final = prometheus.CONTENT_TYPE_LATEST
 LAG_EVERY: Final = 1.0
 """Seconds between two measurements of the loop's lag."""
 
-MOST_TOOLS: Final = 200
-"""Tools that have series of their own; the rest share one, as a model may make names up."""
+MOST_NAMES: Final = 50
+"""Tools and models of one agent that have series of their own; the rest share one, called
+``other``, as a model may make names up."""
 
 STATES: Final = (
     "starting",
@@ -52,8 +52,7 @@ class Metrics:
     """The figures of one daemon, in a registry of its own."""
 
     def __init__(self) -> None:
-        prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # unasked-for series
-        self.registry = registry = prometheus.CollectorRegistry()
+        self._registry = registry = prometheus.CollectorRegistry()
         prometheus.ProcessCollector(registry=registry)
         info = prometheus.Gauge(
             "actp_build_info", "The version that runs.", ["version"], registry=registry
@@ -62,9 +61,15 @@ class Metrics:
         self._events = prometheus.Counter(
             "actp_events", "What has happened, by kind.", ["kind"], registry=registry
         )
+        self._finished = prometheus.Counter(
+            "actp_tasks_finished",
+            "Tasks that ended here, by outcome.",
+            ["agent", "outcome"],
+            registry=registry,
+        )
         self._tasks = prometheus.Histogram(
             "actp_task_duration_seconds",
-            "Time from claim to end of tasks, by outcome.",
+            "Time from claim to end of tasks that were done here.",
             ["agent", "outcome"],
             buckets=_SECONDS,
             registry=registry,
@@ -81,6 +86,13 @@ class Metrics:
         )
         self._model_calls = prometheus.Counter(
             "actp_model_calls", "Calls of the model.", ["agent", "model"], registry=registry
+        )
+        self._model_time = prometheus.Histogram(
+            "actp_model_call_duration_seconds",
+            "Time that calls of the model took.",
+            ["agent", "model"],
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._tokens = prometheus.Counter(
             "actp_tokens",
@@ -114,7 +126,14 @@ class Metrics:
             buckets=_LAGS,
             registry=registry,
         )
-        self._known_tools: set[tuple[str, str]] = set()
+        self._known_names: dict[str, set[str]] = {}
+        self._counted: dict[str, Callable[[str, dict[str, Any]], None]] = {
+            "task_finished": self._count_task,
+            "tool_called": self._count_tool,
+            "model_called": self._count_model_call,
+            "routine_started": self._count_routine_start,
+            "routine_finished": self._count_routine_end,
+        }
         self.present: Callable[[], Iterable[Metric]] = tuple
         """Looks up what is so just now, whenever Prometheus asks."""
         registry.register(_Present(self))
@@ -122,31 +141,9 @@ class Metrics:
     def count(self, event: LoggedEvent) -> None:
         """Count an event."""
         self._events.labels(event.kind).inc()
-        agent, fields = event.agent_id or "", event.fields
-        match event.kind:
-            case "task_finished" if "seconds" in fields:
-                self._tasks.labels(agent, fields["outcome"]).observe(fields["seconds"])
-            case "tool_called":
-                tool = self._bounded(agent, fields["tool"])
-                self._tools.labels(agent, tool).observe(fields["seconds"])
-                if fields["failed"]:
-                    self._tool_errors.labels(agent, tool).inc()
-            case "model_called":
-                model = fields["model"]
-                self._model_calls.labels(agent, model).inc()
-                self._cost.labels(agent, model).inc(fields["usd"])
-                for use in ("input", "output", "cache_read", "cache_write"):
-                    self._tokens.labels(agent, model, use).inc(fields[f"{use}_tokens"])
-            case "routine_started":
-                due = datetime.fromisoformat(fields["scheduled_at"])
-                late = max(0.0, (event.time - due).total_seconds())
-                self._lateness.labels(fields["job"]).observe(late)
-            case "routine_finished":
-                self._routines.labels(fields["job"], fields["outcome"]).inc()
-                if "seconds" in fields:
-                    self._routine_time.labels(fields["job"]).observe(fields["seconds"])
-            case _:
-                pass
+        count = self._counted.get(event.kind)
+        if count is not None:
+            count(event.agent_id or "", event.fields)
 
     async def measure_lag(self) -> None:
         """Measure how late the loop is, for ever."""
@@ -157,15 +154,57 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return all figures in Prometheus's text format."""
-        return prometheus.generate_latest(self.registry)
+        return prometheus.generate_latest(_WithoutCreated(self._registry))
 
-    def _bounded(self, agent: str, tool: str) -> str:
-        if (agent, tool) in self._known_tools:
-            return tool
-        if len(self._known_tools) >= MOST_TOOLS:
+    def _count_task(self, agent: str, fields: dict[str, Any]) -> None:
+        outcome = fields["outcome"]
+        self._finished.labels(agent, outcome).inc()
+        if "seconds" in fields:
+            self._tasks.labels(agent, outcome).observe(fields["seconds"])
+
+    def _count_tool(self, agent: str, fields: dict[str, Any]) -> None:
+        tool = self._bounded(agent, fields["tool"])
+        self._tools.labels(agent, tool).observe(fields["seconds"])
+        if fields["failed"]:
+            self._tool_errors.labels(agent, tool).inc()
+
+    def _count_model_call(self, agent: str, fields: dict[str, Any]) -> None:
+        model = self._bounded(agent, fields["model"])
+        self._model_calls.labels(agent, model).inc()
+        if fields["seconds"] is not None:
+            self._model_time.labels(agent, model).observe(fields["seconds"])
+        self._cost.labels(agent, model).inc(fields["usd"])
+        for use in ("input", "output", "cache_read", "cache_write"):
+            self._tokens.labels(agent, model, use).inc(fields[f"{use}_tokens"])
+
+    def _count_routine_start(self, _agent: str, fields: dict[str, Any]) -> None:
+        self._lateness.labels(fields["job"]).observe(max(0.0, fields["late"]))
+
+    def _count_routine_end(self, _agent: str, fields: dict[str, Any]) -> None:
+        self._routines.labels(fields["job"], fields["outcome"]).inc()
+        if "seconds" in fields:
+            self._routine_time.labels(fields["job"]).observe(fields["seconds"])
+
+    def _bounded(self, agent: str, name: str) -> str:
+        known = self._known_names.setdefault(agent, set())
+        if name not in known and len(known) >= MOST_NAMES:
             return "other"
-        self._known_tools.add((agent, tool))
-        return tool
+        known.add(name)
+        return name
+
+
+class _WithoutCreated(Collector):
+    """Leaves out when each series was made, which nobody asked for."""
+
+    def __init__(self, registry: prometheus.CollectorRegistry) -> None:
+        self._registry = registry
+
+    @override
+    def collect(self) -> Iterable[Metric]:
+        for metric in self._registry.collect():
+            unasked_for = metric.name + "_created"
+            metric.samples = [each for each in metric.samples if each.name != unasked_for]
+            yield metric
 
 
 class _Present(Collector):

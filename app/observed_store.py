@@ -1,7 +1,7 @@
 """The store as the daemon uses it: what goes through it and matters to others is told.
 
-All that agents do passes by here (tasks, tools, calls of the model, turns, routines), so this is
-the one place that sees it, whatever the class of an agent.
+All that agents do passes by here (tasks, tools, calls of the model, turns), so this is the one
+place that sees it, whatever the class of an agent.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
-from app.store.protocol import Store, TaskStatus
+from app.store.protocol import Lease, Store, TaskRow, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     from app.event_log import EventLog
-    from app.store.protocol import CostEntry, TaskRow, ToolCall, Turn
+    from app.store.protocol import CostEntry, ToolCall, Turn
 
 
 def observed(store: Store, events: EventLog) -> Store:
@@ -26,10 +25,20 @@ def observed(store: Store, events: EventLog) -> Store:
     return cast("Store", ObservedStore(store, events))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _InHand:
-    agent_id: str
+    """A task that is being done here."""
+
+    task: TaskRow
     since: float
+    cancel_requested: bool = False
+
+    def status_after_release(self, *, count_attempt: bool) -> TaskStatus:
+        """Return what it is once it was handed back: by the rule of `Store.release_task`."""
+        if self.cancel_requested:
+            return TaskStatus.CANCELLED
+        spent = count_attempt and self.task.attempts >= self.task.max_attempts
+        return TaskStatus.FAILED if spent else TaskStatus.QUEUED
 
 
 class ObservedStore:
@@ -38,8 +47,7 @@ class ObservedStore:
     def __init__(self, store: Store, events: EventLog) -> None:
         self._store = store
         self._events = events
-        self._in_hand: dict[str, _InHand] = {}
-        self._fires: dict[tuple[str, datetime], float] = {}
+        self._in_hand: dict[str, _InHand] = {}  # by the token of its lease
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (a verb of the store)
         return getattr(self._store, name)
@@ -53,14 +61,23 @@ class ObservedStore:
             self._tell("task_queued", f"{agent_type}: queued: {goal}", task)
         return task
 
-    async def claim_task(self, agent_type: str, **options: Any) -> TaskRow | None:  # noqa: ANN401
+    async def claim_task(self, agent_type: str, *, token: str, **options: Any) -> TaskRow | None:  # noqa: ANN401
         """Claim the next task of an agent."""
-        task = await self._store.claim_task(agent_type, **options)
+        task = await self._store.claim_task(agent_type, token=token, **options)
         if task is not None:
-            self._in_hand[task.id] = _InHand(agent_type, trio.current_time())
+            self._in_hand[token] = _InHand(task, trio.current_time())
             text = f"{agent_type}: taken: {task.goal}"
             self._tell("task_claimed", text, task, attempt=task.attempts)
         return task
+
+    async def renew_task(self, task_id: str, token: str, *, lease: float) -> Lease:
+        """Prolong a lease."""
+        state = await self._store.renew_task(task_id, token, lease=lease)
+        if state is Lease.LOST:
+            self._lose(token)
+        elif state is Lease.CANCEL_REQUESTED and token in self._in_hand:
+            self._in_hand[token].cancel_requested = True
+        return state
 
     async def finish_task(
         self,
@@ -74,17 +91,29 @@ class ObservedStore:
         """End a task."""
         ended = await self._store.finish_task(task_id, token, status, result=result, error=error)
         if ended:
-            why = "" if error is None else f": {error}"
-            self._let_go("task_finished", f"task {status}{why}", task_id, outcome=str(status))
+            self._let_go(token, status, error)
+        else:
+            self._lose(token)
         return ended
 
-    async def release_task(self, task_id: str, token: str, **options: Any) -> bool:  # noqa: ANN401
+    async def release_task(
+        self,
+        task_id: str,
+        token: str,
+        *,
+        count_attempt: bool = False,
+        delay: float = 0.0,
+        error: str | None = None,
+    ) -> bool:
         """Hand a task back to the queue."""
-        released = await self._store.release_task(task_id, token, **options)
-        if released:
-            why = options.get("error")
-            text = "task handed back" + ("" if why is None else f": {why}")
-            self._let_go("task_released", text, task_id)
+        released = await self._store.release_task(
+            task_id, token, count_attempt=count_attempt, delay=delay, error=error
+        )
+        held = self._in_hand.get(token)
+        if not released:
+            self._lose(token)
+        elif held is not None:
+            self._let_go(token, held.status_after_release(count_attempt=count_attempt), error)
         return released
 
     async def cancel_task(self, task_id: str) -> TaskRow | None:
@@ -130,6 +159,7 @@ class ObservedStore:
             agent_id=entry.agent_id,
             task_id=entry.task_id,
             model=entry.model,
+            seconds=entry.duration,
             usd=entry.cost_usd,
             input_tokens=entry.input_tokens,
             output_tokens=entry.output_tokens,
@@ -150,58 +180,27 @@ class ObservedStore:
             role=turn.role,
         )
 
-    # Routines.
-
-    async def claim_fire(self, job_name: str, scheduled_at: datetime, instance: str) -> bool:
-        """Claim one moment of one job."""
-        ours = await self._store.claim_fire(job_name, scheduled_at, instance)
-        if ours:
-            self._fires[job_name, scheduled_at] = trio.current_time()
-            self._routine("routine_started", job_name, scheduled_at, "started")
-        return ours
-
-    async def finish_fire(
-        self, job_name: str, scheduled_at: datetime, outcome: str, error: str | None
-    ) -> None:
-        """Record how the run of a claimed moment ended."""
-        await self._store.finish_fire(job_name, scheduled_at, outcome, error)
-        since = self._fires.pop((job_name, scheduled_at), None)
-        last_line = "" if error is None else error.strip().rpartition("\n")[2]
-        text = outcome.replace("_", " ") + (f": {last_line}" if last_line else "")
-        facts = {} if since is None else {"seconds": trio.current_time() - since}
-        self._routine("routine_finished", job_name, scheduled_at, text, outcome=outcome, **facts)
-
     # Helpers.
 
     def _tell(self, kind: str, text: str, task: TaskRow, **fields: Any) -> None:  # noqa: ANN401
         self._events.publish(kind, text, agent_id=task.agent_type, task_id=task.id, **fields)
 
-    def _let_go(self, kind: str, text: str, task_id: str, **fields: Any) -> None:  # noqa: ANN401
-        held = self._in_hand.pop(task_id, None)
+    def _let_go(self, token: str, status: TaskStatus, error: str | None) -> None:
+        held = self._in_hand.pop(token, None)
         if held is None:  # told already: the answer was lost, and the verb repeated
             return
-        self._events.publish(
-            kind,
-            f"{held.agent_id}: {text}",
-            agent_id=held.agent_id,
-            task_id=task_id,
-            seconds=trio.current_time() - held.since,
-            **fields,
-        )
+        seconds = trio.current_time() - held.since
+        agent_id = held.task.agent_type
+        why = "" if error is None else f": {error}"
+        if status is TaskStatus.QUEUED:
+            text = f"{agent_id}: task handed back{why}"
+            self._tell("task_released", text, held.task, seconds=seconds)
+        else:
+            text = f"{agent_id}: task {status}{why}"
+            self._tell("task_finished", text, held.task, outcome=str(status), seconds=seconds)
 
-    def _routine(
-        self,
-        kind: str,
-        job_name: str,
-        scheduled_at: datetime,
-        text: str,
-        **fields: Any,  # noqa: ANN401  (JSON)
-    ) -> None:
-        self._events.publish(
-            kind,
-            f"{job_name} {text}",
-            agent_id=job_name.partition(".")[0],
-            job=job_name,
-            scheduled_at=scheduled_at.isoformat(),
-            **fields,
-        )
+    def _lose(self, token: str) -> None:
+        held = self._in_hand.pop(token, None)
+        if held is not None:
+            text = f"{held.task.agent_type}: task lost to another daemon: its lease ran out"
+            self._tell("task_lost", text, held.task)

@@ -170,6 +170,7 @@ class ModelCalls:
             cost_usd=price.usd,
             priced=price.known,
             request_id=answer.response.request_id,
+            duration=answer.duration,
         )
         await self._store.record_cost(entry, reservation=reservation)
 
@@ -209,9 +210,12 @@ class _Answer:
     response: AsyncAPIResponse[Any]
     model: str
     usage: Usage
+    duration: float
 
 
 async def _call(request: APIRequest, call_next: Any, now: datetime) -> _Answer | Verdict:  # noqa: ANN401
+    clock = asyncio.get_running_loop().time
+    began = clock()
     try:
         async with asyncio.timeout(CALL_TIMEOUT):
             response: AsyncAPIResponse[Any] = await call_next(request)
@@ -225,7 +229,8 @@ async def _call(request: APIRequest, call_next: Any, now: datetime) -> _Answer |
         return verdict
     try:
         message = await response.parse()
-        return _Answer(response, usage=usage_of(message), model=message.model)
+        usage = usage_of(message)  # first, as it tells whether this is a message at all
+        return _Answer(response, message.model, usage, clock() - began)
     except (anthropic.APIError, ValueError) as error:
         return judge_unreadable(error)
 

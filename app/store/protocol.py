@@ -247,6 +247,8 @@ class CostEntry:
     priced: bool = True
     """False where no row of the price table named the model, and the dearest was taken."""
     request_id: str | None = None
+    duration: float | None = None
+    """Seconds that the call took; for those who watch the daemon, as no store keeps it."""
     created_at: datetime | None = None
     """Set by the store."""
 

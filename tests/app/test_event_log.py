@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import trio
@@ -15,7 +16,7 @@ from app.logs import make_redactor
 
 
 @pytest.fixture
-def log(autojump_clock):
+def log():
     return EventLog(
         redact=make_redactor(["hunter2"]),
         wall_clock=TrioWallClock(datetime(2026, 11, 23, 6, tzinfo=UTC)),
@@ -28,7 +29,7 @@ async def read(reader, into):
         into.append(event.id)
 
 
-async def test_an_event_says_what_when_and_of_whom(log):
+async def test_an_event_says_what_when_and_of_whom(log, autojump_clock):
     log.publish("task_claimed", "content: taken", agent_id="content", task_id="t1", attempt=2)
     (event,) = log.recent()
     assert json.loads(event.json) == {
@@ -42,7 +43,7 @@ async def test_an_event_says_what_when_and_of_whom(log):
     }
 
 
-async def test_no_secret_is_published_and_a_text_is_one_line(log):
+async def test_no_secret_is_published_and_a_text_is_one_line(log, autojump_clock):
     log.publish("x", "the key\nis hunter2 " + "a" * 900, error="hunter2 again")
     (event,) = log.recent()
     assert event.text.startswith("the key is [redacted] aaa")
@@ -50,14 +51,27 @@ async def test_no_secret_is_published_and_a_text_is_one_line(log):
     assert "hunter2" not in event.json
 
 
-async def test_the_newest_events_are_kept(log):
+async def test_no_secret_is_published_however_deep_it_lies(log, autojump_clock):
+    log.publish("x", "", reasons=["the key is hunter2"], more={"why": ("hunter2",)})
+    (event,) = log.recent()
+    assert event.fields == {"reasons": ["the key is [redacted]"], "more": {"why": ["[redacted]"]}}
+
+
+async def test_facts_are_bounded_and_json_can_hold_them(log, autojump_clock):
+    log.publish("x", "", error="a" * 10_000, delay=float("inf"), path=Path("/tmp"))
+    (event,) = log.recent()
+    assert len(event.fields["error"]) == 2000
+    assert json.loads(event.json)["delay"] == "inf"
+
+
+async def test_the_newest_events_are_kept(log, autojump_clock):
     for number in range(8):
         log.publish("x", str(number))
     assert [event.id for event in log.recent()] == [4, 5, 6, 7, 8]
     assert [event.id for event in log.recent(6)] == [7, 8]
 
 
-async def test_a_reader_gets_what_comes_and_what_it_has_missed(log):
+async def test_a_reader_gets_what_comes_and_what_it_has_missed(log, autojump_clock):
     now, earlier = [], []
     log.publish("x", "one")
     log.publish("x", "two")
@@ -73,7 +87,16 @@ async def test_a_reader_gets_what_comes_and_what_it_has_missed(log):
     assert log.readers == 0
 
 
-async def test_a_reader_that_is_too_slow_is_let_go_and_the_others_go_on(log):
+async def test_a_reader_may_take_what_waits_in_one_go(log, autojump_clock):
+    with log.subscribe() as reader:
+        for number in range(5):
+            log.publish("x", str(number))
+        assert (await anext(reader)).id == 1
+        assert [event.id for event in reader.waiting(3)] == [2, 3, 4]
+        assert [event.id for event in reader.waiting(3)] == [5]
+
+
+async def test_a_reader_that_is_too_slow_is_let_go_and_the_others_go_on(log, autojump_clock):
     got = []
     async with trio.open_nursery() as nursery:
         with log.subscribe(most=3) as slow, log.subscribe() as quick:
@@ -85,11 +108,12 @@ async def test_a_reader_that_is_too_slow_is_let_go_and_the_others_go_on(log):
             assert log.readers == 1
             with pytest.raises(StopAsyncIteration):
                 await anext(slow)
+            assert slow.waiting(3) == []
             log.close()
     assert got == [1, 2, 3, 4, 5, 6]
 
 
-async def test_a_reader_that_comes_when_all_is_over_gets_what_is_kept_and_ends(log):
+async def test_a_reader_that_comes_when_all_is_over_gets_what_is_kept_and_ends(log, autojump_clock):
     log.publish("x", "one")
     log.close()
     got = []
@@ -98,7 +122,7 @@ async def test_a_reader_that_comes_when_all_is_over_gets_what_is_kept_and_ends(l
     assert got == [1]
 
 
-async def test_listeners_get_each_event_at_once(log):
+async def test_listeners_get_each_event_at_once(log, autojump_clock):
     got = []
     log.listeners.append(lambda event: got.append(event.kind))
     log.publish("a", "")

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+
 import pytest
 import trio
 
 from actp_supervise import Backoff, Restart, open_supervisor
+from actp_supervise.cron import Cron, open_scheduler
+from actp_supervise.testing import TrioWallClock
 from app.event_log import EventLog
 from app.happenings import tell_of_changes, tell_of_tree
+from app.routine import TREE_NAME
 
 
 @pytest.fixture
-def log(autojump_clock):
+def log():
     return EventLog()
 
 
-async def test_what_becomes_of_an_agent_is_told_in_words(log):
+async def test_what_becomes_of_an_agent_is_told_in_words(log, autojump_clock):
     async def crashes():
         raise ValueError("the feed is gone")
 
@@ -35,7 +42,7 @@ async def test_what_becomes_of_an_agent_is_told_in_words(log):
     assert log.recent()[1].fields["path"] == "agents/social"
 
 
-async def test_a_service_is_no_agent_and_routines_are_told_elsewhere(log):
+async def test_a_service_is_no_agent_and_routines_are_told_elsewhere(log, autojump_clock):
     async def once():
         pass
 
@@ -47,7 +54,74 @@ async def test_a_service_is_no_agent_and_routines_are_told_elsewhere(log):
     }
 
 
-async def test_changes_of_health_and_status_are_told_once_each(log):
+async def test_an_agent_that_is_started_again_says_how_often(log, autojump_clock):
+    async def crashes():
+        raise ValueError
+
+    async with open_supervisor(
+        name="agents", on_event=tell_of_tree(log, ["social"]), backoff=Backoff(initial=2.0)
+    ) as tree:
+        tree.start_soon(crashes, name="social")
+        await trio.sleep(3)
+        await tree.stop("social")
+    assert [event.text for event in log.recent() if event.kind == "child_started"] == [
+        "social started",
+        "social started again (restart 1)",
+    ]
+
+
+@asynccontextmanager
+async def routine(log, pipeline):
+    """A scheduler as a child of the tree, with one job, due at 07:00; it is 06:00."""
+    clock = TrioWallClock(datetime(2026, 11, 23, 6, tzinfo=UTC))
+
+    async def schedule(*, task_status):
+        async with open_scheduler(name=TREE_NAME, wall_clock=clock, timezone=UTC) as scheduler:
+            scheduler.add(pipeline, trigger=Cron("0 7 * * *"), name="content.pipeline")
+            task_status.started(scheduler)
+
+    async with open_supervisor(name="worker", on_event=tell_of_tree(log, ["content"])) as tree:
+        yield await tree.start(schedule, name="scheduler")
+        await tree.shutdown()
+
+
+def told_of_content(log):
+    return [(event.kind, event.text) for event in log.recent() if event.agent_id == "content"]
+
+
+async def test_a_routine_is_told_of_with_its_times(log, autojump_clock):
+    async with routine(log, partial(trio.sleep, 90)):
+        await trio.sleep(3700)
+    started, finished = (event for event in log.recent() if event.agent_id == "content")
+    assert (started.kind, started.text) == ("routine_started", "content.pipeline started")
+    assert started.fields["scheduled_at"] == "2026-11-23T07:00:00+00:00"
+    assert 0 <= started.fields["late"] < 1
+    assert (finished.kind, finished.text) == ("routine_finished", "content.pipeline succeeded")
+    assert finished.fields["seconds"] == pytest.approx(90)
+
+
+async def test_a_routine_that_fails_by_hand_says_why(log, autojump_clock):
+    async def fails():
+        raise ValueError("no feed")
+
+    async with routine(log, fails) as scheduler:
+        await scheduler.run_now("content.pipeline")
+    assert told_of_content(log) == [
+        ("routine_started", "content.pipeline started"),
+        ("routine_finished", "content.pipeline failed: ValueError: no feed"),
+    ]
+
+
+async def test_a_routine_that_is_left_out_is_told_of(log, autojump_clock):
+    async with routine(log, partial(trio.sleep, 3000)) as scheduler, trio.open_nursery() as nursery:
+        nursery.start_soon(scheduler.run_now, "content.pipeline")
+        await trio.sleep(10)
+        await scheduler.run_now("content.pipeline")
+        assert [kind for kind, _ in told_of_content(log)] == ["routine_started", "routine_finished"]
+        assert log.recent()[-1].fields["outcome"] == "skipped"
+
+
+async def test_changes_of_health_and_status_are_told_once_each(log, autojump_clock):
     health = {"status": "healthy", "reasons": []}
     status = {"status": "running", "paused": None}
     async with trio.open_nursery() as nursery:

@@ -9,18 +9,24 @@ import pytest
 import trio
 from http_daemon import make_daemon, served, status
 from prometheus_client.parser import text_string_to_metric_families
-from store_calls import NOON, add, claim, cost, tool_call
+from store_calls import add, claim, cost, tool_call
 
 from actp_supervise.clock import SystemWallClock
 from app.event_log import EventLog
-from app.metrics import MOST_TOOLS, Metrics
-from app.observed_store import observed
+from app.metrics import MOST_NAMES, Metrics
 from app.store.protocol import StoreUnavailable, TaskStatus
 
 
 @pytest.fixture
 def daemon(store):
     return make_daemon(store)
+
+
+@pytest.fixture
+def counted():
+    events, metrics = EventLog(), Metrics()
+    events.listeners.append(metrics.count)
+    return events, metrics
 
 
 async def scraped(client):
@@ -57,7 +63,7 @@ async def test_what_agents_do_adds_up(daemon):
         await store.finish_task("t1", "k1", TaskStatus.SUCCEEDED)
         await store.record_tool_call(tool_call("c1", duration=0.25))
         await store.record_tool_call(tool_call("c2", duration=2.0, error="no"))
-        await store.record_cost(cost("e1", usd=0.5))
+        await store.record_cost(cost("e1", usd=0.5, duration=2.0))
         await store.record_cost(cost("e2", usd=0.25))
         samples = await scraped(client)
     agent = ("agent", "social")
@@ -73,18 +79,31 @@ async def test_what_agents_do_adds_up(daemon):
     assert samples["actp_cost_usd_total", agent, model] == 0.75
     assert samples["actp_tokens_total", agent, model, ("use", "output")] == 40
     assert samples["actp_model_calls_total", agent, model] == 2
+    assert samples["actp_model_call_duration_seconds_sum", agent, model] == 2.0
+    ended = agent, ("outcome", "succeeded")
+    assert samples["actp_tasks_finished_total", *ended] == 1
 
 
-async def test_a_routine_tells_how_late_it_began_and_how_it_ended(store):
-    events, metrics = EventLog(), Metrics()
-    events.listeners.append(metrics.count)
-    seen = observed(store, events)
-    await seen.claim_fire("content.run", NOON, "run-1")
-    await seen.finish_fire("content.run", NOON, "succeeded", None)
+async def test_a_routine_tells_how_late_it_began_and_how_it_ended(counted):
+    events, metrics = counted
+    events.publish("routine_started", "", job="content.run", late=3.0)
+    events.publish("routine_finished", "", job="content.run", outcome="succeeded", seconds=60.0)
+    events.publish("routine_finished", "", job="content.run", outcome="missed")
     text = metrics.text().decode()
     assert 'actp_routine_runs_total{outcome="succeeded",routine="content.run"} 1.0' in text
-    assert 'actp_routine_lateness_seconds_count{routine="content.run"} 1.0' in text
+    assert 'actp_routine_runs_total{outcome="missed",routine="content.run"} 1.0' in text
+    assert 'actp_routine_lateness_seconds_sum{routine="content.run"} 3.0' in text
     assert 'actp_routine_duration_seconds_count{routine="content.run"} 1.0' in text
+
+
+async def test_a_task_cancelled_in_the_queue_is_counted_but_took_no_time(daemon):
+    async with served(daemon) as client:
+        await add(daemon.store)
+        await daemon.store.cancel_task("t1")
+        samples = await scraped(client)
+    ended = ("agent", "social"), ("outcome", "cancelled")
+    assert samples["actp_tasks_finished_total", *ended] == 1
+    assert ("actp_task_duration_seconds_count", *ended) not in samples
 
 
 async def test_while_the_store_is_away_only_the_queue_is_left_out(daemon):
@@ -104,16 +123,29 @@ async def test_while_the_store_is_away_only_the_queue_is_left_out(daemon):
     assert not any(name == "actp_tasks" for name, *_ in samples)
 
 
-async def test_made_up_tools_share_a_series():
-    events, metrics = EventLog(), Metrics()
-    events.listeners.append(metrics.count)
-    for number in range(MOST_TOOLS + 50):
-        events.publish(
-            "tool_called", "", agent_id="a", tool=f"tool-{number}", seconds=0.1, failed=False
-        )
+async def test_made_up_tools_of_an_agent_share_a_series(counted):
+    events, metrics = counted
+    facts = {"seconds": 0.1, "failed": False}
+    for number in range(MOST_NAMES + 20):
+        events.publish("tool_called", "", agent_id="a", tool=f"tool-{number}", **facts)
+    events.publish("tool_called", "", agent_id="b", tool="tool-1", **facts)
     text = metrics.text().decode()
-    assert 'actp_tool_duration_seconds_count{agent="a",tool="other"} 50.0' in text
-    assert text.count("actp_tool_duration_seconds_count{") == MOST_TOOLS + 1
+    assert 'actp_tool_duration_seconds_count{agent="a",tool="other"} 20.0' in text
+    assert 'actp_tool_duration_seconds_count{agent="b",tool="tool-1"} 1.0' in text
+    assert text.count('actp_tool_duration_seconds_count{agent="a"') == MOST_NAMES + 1
+
+
+async def test_two_daemons_in_one_process_count_apart(counted):
+    events, metrics = counted
+    events.publish("x", "")
+    assert 'actp_events_total{kind="x"} 1.0' in metrics.text().decode()
+    assert 'kind="x"' not in Metrics().text().decode()
+
+
+async def test_when_a_series_was_made_is_left_out(counted):
+    events, metrics = counted
+    events.publish("x", "")
+    assert "_created" not in metrics.text().decode()
 
 
 async def test_a_server_that_starts_again_has_each_figure_once(daemon):
@@ -144,8 +176,8 @@ async def test_promtool_finds_nothing_to_complain_of(daemon):
         await daemon.store.finish_task("t1", "k1", TaskStatus.SUCCEEDED)
         await daemon.store.record_tool_call(tool_call("c1"))
         await daemon.store.record_cost(cost("e1"))
-        await daemon.store.claim_fire("content.run", NOON, "run-1")
-        await daemon.store.finish_fire("content.run", NOON, "succeeded", None)
+        daemon.events.publish("routine_started", "", job="content.run", late=0.5)
+        daemon.events.publish("routine_finished", "", job="content.run", outcome="failed")
         text = (await client.get("/metrics")).content
     checked = await trio.run_process(
         [promtool, "check", "metrics"],
