@@ -150,7 +150,7 @@ class _Following:
                 ) as events:
                     async for event in events:
                         last_id = event.id or last_id
-                        if event.id and event.data:
+                        if event.data and event.event not in ("gap", "bye"):
                             self._tell(json.loads(event.data))
             except DaemonAwayError:
                 pass  # told by whoever looks at the task
