@@ -49,6 +49,22 @@ def test_importing_the_library_loads_neither_asyncio_nor_trio_asyncio():
     assert done.stdout == "['trio']\n"
 
 
+def test_the_terminal_s_commands_load_neither_a_store_nor_a_server_nor_the_sdk():
+    program = (
+        "import sys, app.terminal.tail, app.terminal.task, app.terminal.watch\n"
+        "print([n for n in sys.argv[1:] if n in sys.modules])"
+    )
+    heavy = ["app.store", "sqlite3", "supabase", "quart", "hypercorn", "anthropic", "asyncio"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, "app.settings", *heavy],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert done.stdout == "['app.settings']\n"
+
+
 def test_all_names_what_the_library_exports_and_nothing_else():
     exported = {
         name
