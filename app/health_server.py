@@ -12,7 +12,7 @@ from actp_supervise import current_child
 from app.settings import is_loopback
 from app.web import guard
 from app.web.api import Api
-from app.web.commands import open_commands
+from app.web.commands import Commands, open_commands
 from app.web.live import Live
 from app.web.openapi import Description
 from app.web.pages import Pages
@@ -67,17 +67,23 @@ class HealthServer:
         listeners = await open_listeners(host, port)
         bound_port = listeners[0].socket.getsockname()[1]
         async with open_commands() as commands:
-            app = self._make_app(
-                Api(self._daemon, commands),
-                Pages(self._daemon),
-                self._live,
-                Scrape(self._daemon),
-                Description(self._daemon),
-            )
+            app = self.make_app(commands)
             task_status.started(f"http://{format_address(host, bound_port)}")
             await serve(app, listeners, _stop_request())
 
-    def _make_app(self, *parts: Part) -> QuartTrio:
+    def make_app(self, commands: Commands) -> QuartTrio:
+        """Return the application with all its routes.
+
+        Args:
+            commands: Takes what lasts longer than a request.
+        """
+        parts: tuple[Part, ...] = (
+            Api(self._daemon, commands),
+            Pages(self._daemon),
+            self._live,
+            Scrape(self._daemon),
+            Description(self._daemon),
+        )
         app = QuartTrio(__name__, static_folder=None)
         app.config["MAX_CONTENT_LENGTH"] = guard.MAX_BODY
         app.config["BODY_TIMEOUT"] = BODY_TIMEOUT

@@ -7,7 +7,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from app.event_log import KEPT
@@ -37,6 +37,11 @@ def _not_blank(text: str) -> str:
     if not text.strip():
         raise PydanticCustomError("blank", "Should not be blank")
     return text
+
+
+def _integral(value: object) -> object:
+    """Take 1.0 for 1, as JSON Schema does."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 _STORABLE: Final = {"type": "string", "pattern": r"^[^\u0000]*$"}
@@ -85,7 +90,7 @@ class TaskRequest(BaseModel):
     """What is to be done; not blank."""
     context: dict[str, Any] = {}
     """Whatever the agent should know."""
-    priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] = 0
+    priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1), BeforeValidator(_integral)] = 0
     """Higher comes first; equal ones by age."""
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import httpx
 import pytest
 import trio
@@ -23,8 +21,6 @@ from app.store.protocol import (
     ToolCall,
     Turn,
 )
-from app.web.api import Api
-from app.web.pages import Pages
 
 
 @pytest.fixture
@@ -421,15 +417,3 @@ async def test_asked_to_stop_by_its_supervisor_the_server_ends_by_itself(daemon)
 async def test_it_refuses_to_serve_others_without_a_token(store):
     with pytest.raises(ValueError, match="WORKER_API_TOKEN"):
         await HealthServer(make_daemon(store, health_host="0.0.0.0")).start(0)
-
-
-def test_every_address_is_in_the_reference():
-    routes = {
-        rule
-        for part in (Api(make_daemon(None), commands=None), Pages(make_daemon(None)))
-        for _, rule, _ in part.routes()
-        if not rule.startswith("/static")
-    }
-    reference = (Path(__file__).parents[2] / "docs/reference/http.md").read_text()
-    documented = {rule for rule in routes if rule.translate({60: 123, 62: 125}) in reference}
-    assert routes == documented

@@ -122,7 +122,8 @@ BODIES = {
     "a context that is a list": (task(context=[1]), 422, "context"),
     "a context that is null": (task(context=None), 422, "context"),
     "a priority that is text": (task(priority="1"), 422, "priority"),
-    "a priority that is a float": (task(priority=1.0), 422, "priority"),
+    "a priority that is no integer": (task(priority=1.5), 422, "priority"),
+    "a priority far too high": (task(priority=1e300), 422, "priority"),
     "a priority that is true": (task(priority=True), 422, "priority"),
     "a priority too high": (task(priority=2**31), 422, "priority"),
     "a priority too low": (task(priority=-(2**31) - 1), 422, "priority"),
@@ -145,6 +146,7 @@ async def test_a_task_that_is_wrong_is_refused_and_nothing_is_queued(
     [
         task(priority=2**31 - 1),
         task(priority=-(2**31)),
+        task(priority=1.0),
         task(goal="x" * MAX_GOAL),
         task(goal="\U0001f600 ü \u202e <b>'\""),
         task(context={"n": [-(2**63), 2**63 - 1, 1e308, None, True], "": {}}),
