@@ -180,6 +180,14 @@ def test_a_refusal_is_said_in_the_daemon_s_words(page: Page, look: Look, daemon:
     expect(page.locator("#said.bad")).to_contain_text("Not done: The task is over: it succeeded.")
 
 
+def test_what_happens_is_seen_within_seconds(page: Page, daemon: Running):
+    # Polling alone would be seen to lag behind at one of these.
+    for word in ("one", "two", "three"):
+        daemon.post("social", f"Think of {word}")
+        latest = page.locator(".latest li").first
+        expect(latest).to_contain_text(f"Think of {word}", timeout=3000)
+
+
 def test_events_appear_can_be_filtered_and_held(page: Page, daemon: Running):
     events = page.locator("#event-list li")
     task_id = daemon.post("content", "Recall this and that")
