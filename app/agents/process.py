@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from app.agents.activity import Activity
     from app.agents.wire import Message, Work
+    from app.store.protocol import TaskRow
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +105,10 @@ class Claims:
     def __init__(self, store: Store, activity: Activity) -> None:
         self._store = store
         self._activity = activity
-        self._claims: dict[str, Callable[[], Awaitable[Any]]] = {}
-        """By token: what claims the same task again."""
+        self._claiming: dict[str, Callable[[], Awaitable[TaskRow | None]]] = {}
+        """By token: what claims the same task again, where there was no answer yet."""
+        self._held: dict[str, str] = {}
+        """token -> task"""
 
     async def call(self, name: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Do what a verb of the store does."""
@@ -116,7 +119,7 @@ class Claims:
             return await self._claim(_token(name, args, kwargs), partial(verb, *args, **kwargs))
         answer = await verb(*args, **kwargs)
         if name in {"finish_task", "release_task"}:
-            self._claims.pop(_token(name, args, kwargs), None)
+            self._held.pop(_token(name, args, kwargs), None)
         return answer
 
     async def hand_back(self, error: str | None) -> None:
@@ -125,22 +128,29 @@ class Claims:
         Args:
             error: Why, where it counts as an attempt.
         """
-        for token, claim in self._claims.items():
-            try:
-                # An answer may have been lost; then this gets it, or a task that nobody began.
+        try:
+            for token, task_id in self._held.items():
+                await self._release(task_id, token, error)
+            # An answer may have been lost; then this gets it, or a task that nobody has begun.
+            for token, claim in self._claiming.items():
                 task = await claim()
                 if task is not None:
-                    await self._store.release_task(
-                        task.id, token, count_attempt=error is not None, error=error
-                    )
-            except StoreError as failure:
-                logger.warning("Task not handed back, its lease will end: %r", failure)
+                    await self._release(task.id, token, None)
+        except StoreError as failure:
+            logger.warning("Task not handed back, its lease will end: %r", failure)
 
-    async def _claim(self, token: str, claim: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
-        self._claims[token] = claim
+    async def _release(self, task_id: str, token: str, error: str | None) -> None:
+        counts = error is not None
+        await self._store.release_task(task_id, token, count_attempt=counts, error=error)
+
+    async def _claim(
+        self, token: str, claim: Callable[[], Awaitable[TaskRow | None]]
+    ) -> TaskRow | None:
+        self._claiming[token] = claim
         task = await claim()
-        if task is None:
-            del self._claims[token]
+        del self._claiming[token]
+        if task is not None:
+            self._held[token] = task.id
         return task
 
 

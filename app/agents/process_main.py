@@ -11,6 +11,7 @@ it speaks of the death of the thread that started the process.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import pickle
@@ -53,6 +54,9 @@ def main() -> None:
             os.dup2(nothing.fileno(), 0)
         configure_logging(sys.stderr, redact=str, as_json=True)
         trio.run(_main, sock)
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)  # threads that the agent has left behind are not waited for
 
 
 async def _main(sock: socket.socket) -> None:

@@ -11,7 +11,7 @@ import io
 import math
 import pickle
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
@@ -80,7 +80,7 @@ class Work:
     daily_budget_usd: float | None
     timezone: ZoneInfo
     task_lease: float
-    api_key: str | None
+    api_key: str | None = field(repr=False)
     base_url: str | None
     log_fields: dict[str, str]
     modules: list[str]

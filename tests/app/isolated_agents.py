@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -62,10 +63,10 @@ class Told:
         os.kill(os.getpid(), signal.SIGSEGV)
 
     async def devour(self) -> None:
-        import resource
+        self.food = bytearray(2**62)
 
-        resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
-        self.food = bytearray(2**40)
+    async def linger(self) -> None:
+        threading.Thread(target=time.sleep, args=(1000,)).start()  # noqa: TID251
 
     async def talk(self) -> None:
         logger.warning("something to say", extra={"action": "talked", "number": 7})
