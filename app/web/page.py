@@ -31,7 +31,8 @@ EVENT_KINDS: Final = tuple(
     dict.fromkeys(
         [
             *(kind.action for kind in events.Event.__subclasses__()),
-            *("task_queued", "task_claimed", "task_finished", "task_released"),
+            *("task_queued", "task_claimed", "task_finished", "task_released", "task_lost"),
+            "task_cancel_requested",
             *("tool_called", "model_called", "turn", "routine_started", "routine_finished"),
             *("agent_status", "health_changed", "store_away", "store_back"),
             *("daemon_stopping", "loop_blocked", "settings_reloaded", "gap", "bye"),
@@ -159,4 +160,6 @@ def event_tone(kind: str) -> str:
     """
     if any(word in kind for word in ("crashed", "failed", "exceeded", "blocked", "_away")):
         return _BAD
-    return _WARN if any(word in kind for word in ("scheduled", "released", "stopping")) else ""
+    return (
+        _WARN if any(word in kind for word in ("scheduled", "released", "lost", "stopping")) else ""
+    )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import trio
 from http_daemon import AGENT_IDS, TOKEN, make_daemon, served, status
 
+import app
 from app.store.protocol import (
     CostEntry,
     RunOutcome,
@@ -17,10 +20,11 @@ from app.store.protocol import (
     Turn,
 )
 from app.web.overview import agent_lines, node, summary
-from app.web.page import KEEP, Kept, Rendered
+from app.web.page import EVENT_KINDS, KEEP, Kept, Rendered
 from app.web.spend import DaySpend, bars
 from app.web.transcript import transcript
 
+APP = Path(app.__file__).parent
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
@@ -204,6 +208,20 @@ async def test_a_change_that_needs_the_token_is_refused_to_the_page_without(stor
     async with served(make_daemon(store, api_token=TOKEN)) as client:
         assert (await client.get("/")).status_code == 200
         assert (await client.post("/agents/content/pause")).status_code == 401
+
+
+def test_the_script_listens_for_all_kinds_of_events():
+    published = set()
+    for file in APP.glob("*.py"):
+        for called in ast.walk(ast.parse(file.read_text())):
+            match called:
+                case ast.Call(
+                    func=ast.Attribute(attr="publish" | "_tell"),
+                    args=[ast.Constant(value=str(kind)), *_],
+                ):
+                    published.add(kind)
+    assert len(published) > 10
+    assert published - set(EVENT_KINDS) == set()
 
 
 async def test_many_readers_at_once_cost_one_rendering(autojump_clock):
