@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 
 import pytest
@@ -15,6 +16,7 @@ from actp_supervise.clock import SystemWallClock
 from app.event_log import EventLog
 from app.metrics import MOST_NAMES, Metrics
 from app.store.protocol import StoreUnavailable, TaskStatus
+from app.web.scrape import STORE_TIMEOUT, Scrape
 
 
 @pytest.fixture
@@ -121,6 +123,46 @@ async def test_while_the_store_is_away_only_the_queue_is_left_out(daemon):
     assert samples["actp_store_up",] == 0
     assert ("actp_agent_state", ("agent", "social"), ("state", "running")) in samples
     assert not any(name == "actp_tasks" for name, *_ in samples)
+
+
+class Queue:
+    """A store that is asked for the queue alone, and takes its time."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+        self.asked = 0
+
+    async def count_tasks(self):
+        self.asked += 1
+        await trio.sleep(self.seconds)
+        return {"social": {TaskStatus.QUEUED: self.asked}}
+
+    async def oldest_queued(self):
+        return {}
+
+
+async def queued(view):
+    """Return how many tasks wait by the answer, and the seconds that it took."""
+    began = trio.current_time()
+    text = (await (await view()).get_data()).decode()
+    found = re.search(r'^actp_tasks{agent="social",status="queued"} (.*)$', text, re.MULTILINE)
+    return found and float(found[1]), trio.current_time() - began
+
+
+async def test_a_slow_store_is_not_waited_for(daemon, autojump_clock):
+    daemon.store = Queue(60)
+    ((_, _, view),) = Scrape(daemon).routes()
+    assert await queued(view) == (None, STORE_TIMEOUT)
+
+
+async def test_however_often_one_asks_the_store_is_asked_every_5_s(daemon, autojump_clock):
+    daemon.store = Queue(0)
+    ((_, _, view),) = Scrape(daemon).routes()
+    got = []
+    for _ in range(8):
+        got.append((await queued(view))[0])
+        await trio.sleep(1)
+    assert got == [1, 1, 1, 1, 1, 2, 2, 2]
 
 
 async def test_made_up_tools_of_an_agent_share_a_series(counted):
