@@ -100,10 +100,13 @@ class HealthServer:
     async def _check(self) -> None:
         settings = self._daemon.settings
         guard.check_request(request, bound_to=settings.health_host, token=settings.api_token)
+        if request.method not in guard.SAFE_METHODS:
+            # All of it, before anything is changed: what is cut off or broken changes nothing.
+            await request.get_data(cache=True, as_text=False, parse_form_data=False)
 
     async def _finish(self, response: Response) -> Response:
         # Agents and their tools write what is shown, so whatever is shown is looked through.
-        if response.is_json or response.mimetype == "text/html":
+        if response.is_json or response.mimetype in {"text/html", "text/plain"}:
             response.set_data(self._daemon.redact(await response.get_data(as_text=True)))
         return guard.secure(response)
 

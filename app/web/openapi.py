@@ -242,7 +242,7 @@ def _responses(
     if operation.changes:
         every += [403, 401] if secured else [403]
     if method == "POST":
-        every += [413, 415]
+        every += [408, 413, 415]
     for status in (*every, *operation.problems):
         if operation.pages and status in operation.problems:
             content = {HTML: {"schema": _TEXT}}

@@ -11,8 +11,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import h11
 import trio
@@ -198,16 +199,18 @@ class _Connection(TCPServer):
 class _Http11(H11Protocol):
     """HTTP/1.1 that ignores every offer to speak something else, as RFC 9110 7.8 allows."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401  (hypercorn's)
+        super().__init__(*args, **options)
+        self.connection = _StrictConnection(
+            h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size
+        )
+
     @override
     async def _check_protocol(self, event: h11.Request) -> None:
         pass
 
     @override
     async def _create_stream(self, request: h11.Request) -> None:
-        if not request.target.startswith(b"/"):
-            await self._send_error_response(400)
-            await self.send(Closed())
-            return
         headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
         await super()._create_stream(
             h11.Request(
@@ -217,3 +220,35 @@ class _Http11(H11Protocol):
                 http_version=request.http_version,
             )
         )
+
+
+class _StrictConnection(h11.Connection):
+    """Refuses what h11 takes and a proxy before us may read otherwise (request smuggling)."""
+
+    @override
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        if self.their_state is h11.IDLE:
+            received, _ = self.trailing_data
+            if _LOOSE_LINE.search(received.partition(b"\r\n\r\n")[0]):
+                raise h11.RemoteProtocolError("a line is folded, or ends without a CR")
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            fault = _second_meaning(event)
+            if fault is not None:
+                raise h11.RemoteProtocolError(fault)
+        return event
+
+
+_LOOSE_LINE = re.compile(rb"(?<!\r)\n|\r\n[ \t]")
+
+
+def _second_meaning(request: h11.Request) -> str | None:
+    """Say what of a request can be read in two ways; RFC 9112 3.2 and 6.1 have it refused."""
+    names = {name for name, _ in request.headers}
+    if not request.target.startswith(b"/"):
+        return "the target is no path"
+    if b"transfer-encoding" in names and b"content-length" in names:
+        return "the body has two lengths"
+    if b"transfer-encoding" in names and request.http_version < b"1.1":
+        return "HTTP/1.0 has no chunks"
+    return None
