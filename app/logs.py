@@ -7,6 +7,7 @@ Whatever runs inside `log_context` has its fields in each line, in whatever task
 
 from __future__ import annotations
 
+import html
 import json
 import logging
 import math
@@ -65,7 +66,14 @@ def make_redactor(secrets: Iterable[str]) -> Redact:
     """
     # The longest first, for one may be the beginning of another.
     known = sorted(
-        {secret for secret in secrets if len(secret) >= SHORTEST_SECRET}, key=len, reverse=True
+        {
+            form
+            for secret in secrets
+            if len(secret) >= SHORTEST_SECRET
+            for form in _written_forms(secret)
+        },
+        key=len,
+        reverse=True,
     )
     pattern = re.compile("|".join([*map(re.escape, known), r"sk-ant-[\w-]{4,}"]))
 
@@ -73,6 +81,20 @@ def make_redactor(secrets: Iterable[str]) -> Redact:
         return pattern.sub(REDACTED, text)
 
     return redact
+
+
+def _written_forms(secret: str) -> set[str]:
+    """Return a secret as it is, and as it stands in JSON, in HTML, and in JSON within HTML."""
+    forms = {secret, *(json.dumps(secret, ensure_ascii=pure)[1:-1] for pure in (True, False))}
+    # Jinja writes its quotes by number, Python by name.
+    return forms | {
+        written
+        for form in forms
+        for written in (
+            html.escape(form),
+            html.escape(form).replace("&quot;", "&#34;").replace("&#x27;", "&#39;"),
+        )
+    }
 
 
 def clean_json(value: object, redact: Redact) -> Any:  # noqa: ANN401  (JSON)
