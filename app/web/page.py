@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mimetypes
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,9 @@ class Templates:
         }
         self._environment = environment
         self._assets = {path.name: path.read_bytes() for path in (DASHBOARD / "static").iterdir()}
+        # By which a page that stays open over an upgrade knows that it needs another script.
+        contents = b"".join(self._assets[name] for name in sorted(self._assets))
+        environment.globals["version"] = hashlib.sha256(contents).hexdigest()[:12]
 
     def render(self, name: str, status: int = 200, **state: Any) -> Rendered:  # noqa: ANN401
         """Render a template; what it shows is given by name."""

@@ -64,6 +64,7 @@ def test_a_crash_is_seen_with_its_countdown_and_ends_with_a_restart(crashing: Ru
     expect(social).to_contain_text(re.compile(r"restarts in [01]:\d\d"))
     expect(page.locator("h1")).to_have_text("Degraded")
     expect(page).to_have_title("Degraded: 1 running, 1 backing off · worker")
+    expect(page.locator("#announced")).to_have_text("Degraded: 1 running, 1 backing off")
     expect(page.locator("link[rel=icon]")).to_have_attribute("href", "/static/icon-warn.svg")
     assert page.locator("tbody tr").first.get_attribute("data-key") == "social"
     branch = page.locator(".tree li[data-key=agents] > details")
@@ -89,11 +90,17 @@ def test_a_crash_is_seen_with_its_countdown_and_ends_with_a_restart(crashing: Ru
 def test_a_task_is_posted_and_its_conversation_seen_as_it_happens(page: Page):
     page.get_by_role("combobox", name="Agent").select_option("content")
     page.get_by_label("Goal").fill("Find viral templates about launches [simulate: slow 0.5]")
+    page.locator("#post summary").click()
+    page.get_by_label("Facts for it").fill("{no JSON")
+    press(page, "Post")
+    expect(page.locator("#said.bad")).to_contain_text("Not done: the context is not JSON")
+    page.get_by_label("Facts for it").fill('{"campaign": "autumn"}')
     press(page, "Post")
     expect(page.get_by_label("Goal")).to_have_value("")
     page.locator("#said a").click()
     expect(page.locator("#connection")).to_have_text("live")
     expect(page.locator(".talk .pending")).to_be_visible()
+    expect(page.locator(".health pre")).to_contain_text('"campaign": "autumn"')
     call = page.locator(".talk details.call").first
     expect(call).to_contain_text("done")
     expect(page.locator(".sentence")).to_contain_text("succeeded")
@@ -222,6 +229,19 @@ def test_what_one_is_doing_survives_a_refresh(page: Page, daemon: Running):
     expect(tree).not_to_have_attribute("open", "")
     expect(button).to_be_focused()
     assert page.evaluate("scrollY") == 300
+
+
+def test_a_page_that_is_open_over_an_upgrade_loads_its_files_anew(page: Page, daemon: Running):
+    html = page.locator("html")
+    page.evaluate("document.documentElement.dataset.version = 'another'")
+    page.get_by_label("Goal").fill("Half a th")
+    daemon.post("social", "Think of four")
+    expect(page.locator(".latest li").first).to_contain_text("Think of four")
+    expect(html).to_have_attribute("data-version", "another")
+    page.get_by_label("Goal").fill("")
+    daemon.post("social", "Think of five")
+    expect(html).not_to_have_attribute("data-version", "another")
+    expect(page.locator("#connection")).to_have_text("live")
 
 
 def test_without_the_token_one_is_asked_for_it(

@@ -65,6 +65,12 @@ async function refresh() {
 }
 
 function show(fresh, shown) {
+  const isOther = fresh.documentElement.dataset.version !== document.documentElement.dataset.version;
+  const typed = [...document.querySelectorAll("textarea")].some((field) => field.value !== "");
+  if (isOther && !typed) {
+    location.reload();
+    return;
+  }
   asOf = Date.now();
   clockAhead = Number(fresh.documentElement.dataset.now) * 1000 - asOf;
   const focused = document.activeElement;
@@ -315,17 +321,25 @@ async function act(button) {
 }
 
 async function postTask(form) {
-  const { agent_type, goal, priority } = Object.fromEntries(new FormData(form));
+  const { agent_type, goal, priority, context } = Object.fromEntries(new FormData(form));
   await pending(form.querySelector("button[type=submit]"), async () => {
     // After a lost answer the same form posts the same task, and no second one.
     form.dataset.idempotency ??= [...crypto.getRandomValues(new Uint32Array(4))].join("-");
-    const body = { agent_type, goal, priority: Number(priority) };
+    const body = { agent_type, goal, priority: Number(priority), context: parsed(context) };
     const headers = { "Idempotency-Key": form.dataset.idempotency };
     const task = await (await post("/agents/task", body, headers)).json();
-    form.elements.goal.value = "";
+    form.elements.goal.value = form.elements.context.value = "";
     delete form.dataset.idempotency;
     say("Posted:", { href: `/ui/tasks/${encodeURIComponent(task.id)}`, text: `task ${task.id}` });
   });
+}
+
+function parsed(context) {
+  try {
+    return context.trim() === "" ? {} : JSON.parse(context);
+  } catch (error) {
+    throw new Error(`the context is not JSON: ${error.message}`);
+  }
 }
 
 async function pending(button, action) {
