@@ -54,6 +54,10 @@ class AgentCrashedError(RuntimeError):
 class AgentProcessError(RuntimeError):
     """The agent's process died, or said what makes no sense."""
 
+    def __init__(self, in_short: str, *last_words: str) -> None:
+        super().__init__("\n  ".join([f"the agent's process {in_short}", *last_words]))
+        self.in_short = f"its process {in_short}"
+
 
 async def run_in_process(
     work: Work,
@@ -83,15 +87,19 @@ async def run_in_process(
         why_back = None
         try:
             await agent.run(work, theirs)
-        except (AgentCrashedError, AgentProcessError) as error:
-            in_short, _, _ = str(error).partition("\n")
-            why_back = f"while the agent did this: {in_short}"
+        except AgentProcessError as error:
+            why_back = f"while the agent did this: {error.in_short}"
+            raise
+        except Exception:
+            why_back = "the agent crashed while it did this"
             raise
         finally:
             if activity.found_stale is not None:
                 why_back = f"the agent hung: {activity.found_stale}"
-            with trio.move_on_after(RELEASE_TIMEOUT, shield=True):
+            with trio.move_on_after(RELEASE_TIMEOUT, shield=True) as in_time:
                 await claims.hand_back(why_back)  # noqa: ASYNC102
+            if in_time.cancelled_caught:
+                logger.warning("Task not handed back in time, its lease will end")
 
 
 class Claims:
@@ -203,13 +211,13 @@ class _AgentProcess:
     def _judge(self, work: Work, died: str | None) -> None:
         """Raise what is wrong with the end of the process, if anything is."""
         if self._nonsense is not None:
-            raise AgentProcessError(f"the agent's process said what it must not: {self._nonsense}")
+            raise AgentProcessError(f"said what it must not: {self._nonsense}")
         if died is not None:
-            raise AgentProcessError("\n  ".join([f"the agent's process {died}", *self._last_words]))
+            raise AgentProcessError(died, *self._last_words)
         if self._ended is None:
             if work.method is None and current_child().stopping:  # asked before it had begun
                 return
-            raise AgentProcessError("the agent's process ended without a word")
+            raise AgentProcessError("ended without a word")
         (crash,) = self._ended
         if crash is not None:
             in_one_line, traceback = crash
