@@ -6,6 +6,7 @@ What the daemon itself knows is shown whether the store is there or not.
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from datetime import UTC, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -127,17 +128,18 @@ class Pages:
             workers=store.live_workers,
         )
         spent: dict[str, float] = defaultdict(float)
-        for cost in known["costs"] if known else ():
+        costs = known["costs"] if known else None
+        for cost in costs or ():
             spent[cost.agent_id] += cost.cost_usd
         statuses = daemon.supervisor.get_status()
         budgets = {agent.agent_id: agent.daily_budget_usd for agent in daemon.settings.agents}
-        agents = agent_lines(statuses, now, spent=spent if known else None, budgets=budgets)
+        agents = agent_lines(statuses, now, spent=None if costs is None else spent, budgets=budgets)
         limits = [agent.budget for agent in agents if agent.enabled]
         return self._render(
             "index.html",
             agents=agents,
             summary=summary(agents),
-            spent=sum(spent.values()) if known else None,
+            spent=None if costs is None else sum(spent.values()),
             budget=sum(filter(None, limits)) if limits and all(limits) else None,
             tree=node(daemon.tree(), now),
             jobs=[(job, routine_actions(job)) for job in daemon.routines.jobs()],
@@ -167,14 +169,15 @@ class Pages:
             latest=partial(store.tasks, agent_type=agent_id, limit=LATEST_TASKS),
         )
         budgets = {agent.agent_id: agent.daily_budget_usd for agent in daemon.settings.agents}
-        spent = None if known is None else sum(cost.cost_usd for cost in known["spent"])
+        costs = known["spent"] if known else None
+        spent = None if costs is None else sum(cost.cost_usd for cost in costs)
         (agent,) = agent_lines(
             {agent_id: statuses[agent_id]},
             now,
             spent=None if spent is None else {agent_id: spent},
             budgets=budgets,
         )
-        days = spend_by_day(known["costs"] if known else (), today)
+        days = spend_by_day((known and known["costs"]) or (), today)
         return self._render(
             "agent.html",
             agent=agent,
@@ -215,13 +218,14 @@ class Pages:
             turns=partial(store.turns, task_id, limit=LONGEST_TRANSCRIPT),
             calls=partial(store.tool_calls, task_id=task_id, limit=LONGEST_TRANSCRIPT),
         )
-        steps = transcript(known["turns"], reversed(known["calls"])) if known else []
+        turns, calls = (known["turns"], known["calls"]) if known else (None, None)
+        steps = transcript(turns or [], reversed(calls or []))
         status = self._daemon.supervisor.get_status().get(task.agent_type)
         return self._render(
             "task.html",
             task=task,
             steps=steps,
-            known=known,
+            known=turns is not None,
             doing=status["doing"] if status and status["task_id"] == task_id else None,
             final=task.status not in {TaskStatus.QUEUED, TaskStatus.RUNNING},
         )
@@ -235,20 +239,23 @@ class Pages:
         return events[: -EVENTS_SHOWN - 1 : -1]
 
     async def _ask(self, **questions: Callable[[], Awaitable[Any]]) -> dict[str, Any] | None:
-        """Ask the store several things at once; None where it does not answer in time."""
-        answers: dict[str, Any] = {}
+        """Ask the store several things at once.
+
+        Returns:
+            The answers, with None for what it refused, as where a table is missing; None where it
+            answers nothing in time.
+        """
+        answers: dict[str, Any] = dict.fromkeys(questions)
 
         async def ask(name: str, question: Callable[[], Awaitable[Any]]) -> None:
-            answers[name] = await question()
+            with suppress(StoreError):
+                answers[name] = await question()
 
-        try:
-            with trio.move_on_after(STORE_TIMEOUT):
-                async with trio.open_nursery() as nursery:
-                    for name, question in questions.items():
-                        nursery.start_soon(ask, name, question)
-        except* StoreError:
-            answers.clear()
-        return answers if len(answers) == len(questions) else None
+        with trio.move_on_after(STORE_TIMEOUT):
+            async with trio.open_nursery() as nursery:
+                for name, question in questions.items():
+                    nursery.start_soon(ask, name, question)
+        return None if all(answer is None for answer in answers.values()) else answers
 
     async def _in_time(self, question: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
         """Ask the store one thing without which there is nothing to show."""

@@ -15,6 +15,7 @@ from app.store.protocol import (
     CostEntry,
     RunOutcome,
     StoreUnavailable,
+    TableMissing,
     TaskStatus,
     ToolCall,
     Turn,
@@ -162,6 +163,24 @@ async def test_the_pages_show_what_the_daemon_knows_while_the_store_is_away(daem
     page = await client.get("/ui/tasks")
     assert page.status_code == 503
     assert "The store cannot be reached" in page.text
+
+
+async def test_a_missing_table_hides_only_what_is_in_it(daemon, client, store):
+    class WithoutCosts:
+        def __getattr__(self, verb):
+            return getattr(store, verb)
+
+        async def costs(self, **_options):
+            raise TableMissing("anthropic_cost_log")
+
+    daemon.store = WithoutCosts()
+    await store.add_task("t1", "content", "Draft three hooks")
+    page = (await client.get("/")).text
+    assert "spend today unknown" in page
+    assert "Draft three hooks" in page
+    page = (await client.get("/ui/agents/content")).text
+    assert page.count("cannot be read from the store") == 1
+    assert "Draft three hooks" in page
 
 
 async def test_markup_in_anything_shown_is_text(daemon, client, store):
