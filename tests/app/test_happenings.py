@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from actp_supervise import Backoff, Restart, open_supervisor
-from actp_supervise.cron import Cron, open_scheduler
+from actp_supervise.cron import ClockJumped, Cron, open_scheduler
 from actp_supervise.testing import TrioWallClock
 from app.event_log import EventLog
 from app.happenings import tell_of_changes, tell_of_tree
@@ -119,6 +119,14 @@ async def test_a_routine_that_is_left_out_is_told_of(log, autojump_clock):
         await scheduler.run_now("content.pipeline")
         assert [kind for kind, _ in told_of_content(log)] == ["routine_started", "routine_finished"]
         assert log.recent()[-1].fields["outcome"] == "skipped"
+
+
+async def test_a_clock_that_jumped_is_told_of(log, autojump_clock):
+    place = {"path": ("worker", TREE_NAME), "time": 0.0, "sequence": 1}
+    tell_of_tree(log, [])(ClockJumped(seconds=3600.0, **place))
+    assert [(event.kind, event.text) for event in log.recent()] == [
+        ("clock_jumped", "routines found the clock +3600 s away: it was set, or the machine slept")
+    ]
 
 
 async def test_changes_of_health_and_status_are_told_once_each(log, autojump_clock):

@@ -150,11 +150,18 @@ async def test_a_senseless_last_id_is_no_error(daemon, last):
         assert (await anext(events))[0] == "gap"
 
 
+async def test_an_endless_last_id_is_no_error(daemon):
+    last = {"Last-Event-ID": f"{daemon.events.start}-{'9' * 5000}"}
+    async with served(daemon) as client, reading(client, **last) as events:
+        assert (await anext(events))[0] == "gap"
+
+
 async def test_a_head_does_not_hang(daemon):
     async with served(daemon) as client:
-        answer = await client.head("/events", timeout=3)
-        assert answer.status_code == 200
-    assert daemon.events.readers == 0
+        assert (await client.head("/events", timeout=3)).status_code == 200
+        # On the same connection, which a stream would hold.
+        assert (await client.get("/livez", timeout=3)).status_code == 200
+        assert daemon.events.readers == 0
 
 
 async def test_silence_is_filled_so_that_a_dead_connection_is_noticed(daemon):
@@ -198,6 +205,14 @@ async def test_a_reader_that_reads_nothing_is_cut_off_and_costs_no_memory(daemon
                         daemon.events.publish("x", "a" * 500)
                     await trio.sleep(0.01)
             assert (await client.get("/livez")).status_code == 200
+
+
+async def test_a_reader_that_is_let_go_is_not_told_that_the_daemon_stops(daemon):
+    async with served(daemon) as client, reading(client) as events:
+        await until_read_by(daemon, 1)
+        for number in range(300):  # with no time to read in between
+            daemon.events.publish("x", str(number))
+        assert [kind async for kind, *_ in events] == []
 
 
 async def test_no_more_readers_than_can_be_served(daemon):

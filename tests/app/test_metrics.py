@@ -91,6 +91,7 @@ async def test_a_routine_tells_how_late_it_began_and_how_it_ended(counted):
     events.publish("routine_started", "", job="content.run", late=3.0)
     events.publish("routine_finished", "", job="content.run", outcome="succeeded", seconds=60.0)
     events.publish("routine_finished", "", job="content.run", outcome="missed")
+    events.publish("routine_started", "", job="content.run", late=-2.0)  # the clock was set
     text = metrics.text().decode()
     assert 'actp_routine_runs_total{outcome="succeeded",routine="content.run"} 1.0' in text
     assert 'actp_routine_runs_total{outcome="missed",routine="content.run"} 1.0' in text
@@ -152,6 +153,15 @@ async def queued(view):
 async def test_a_slow_store_is_not_waited_for(daemon, autojump_clock):
     daemon.store = Queue(60)
     ((_, _, view),) = Scrape(daemon).routes()
+    assert await queued(view) == (None, STORE_TIMEOUT)
+
+
+async def test_what_a_store_said_that_is_slow_now_is_not_said_again(daemon, autojump_clock):
+    daemon.store = Queue(0)
+    ((_, _, view),) = Scrape(daemon).routes()
+    assert await queued(view) == (1, 0)
+    daemon.store.seconds = 60
+    await trio.sleep(5)
     assert await queued(view) == (None, STORE_TIMEOUT)
 
 

@@ -40,6 +40,13 @@ async def test_a_task_is_followed_from_the_queue_to_its_end(seen, log):
     assert 0 <= finished.fields["seconds"] < LONG
 
 
+async def test_a_task_that_is_posted_again_while_it_is_done_is_no_news(seen, log):
+    await add(seen)
+    await claim(seen)
+    await add(seen)
+    assert [kind for kind, *_ in told(log)] == ["task_queued", "task_claimed"]
+
+
 async def test_an_empty_queue_is_no_news(seen, log):
     assert await claim(seen) is None
     assert told(log) == []
