@@ -6,6 +6,7 @@ The agents are stood in for, so that each state that an answer can show is had b
 from __future__ import annotations
 
 import dataclasses
+import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from app.logs import make_redactor
 from app.metrics import Metrics
 from app.observed_store import observed
 from app.settings import load_settings
+from app.web.operations import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -61,6 +63,17 @@ TREE = {
 }
 
 
+def addresses(*, changing: bool) -> list[tuple[str, str]]:
+    """Method and address of all that changes something, or of all that does not."""
+    names = {"agent_id": "social", "task_id": "some-task", "name": "content-daily-pipeline"}
+    return [
+        (method, re.sub(r"<(\w+)>", lambda name: names[name[1]], rule))
+        for route, operation in OPERATIONS.items()
+        for method, rule in [route.split(" ")]
+        if operation.changes is changing
+    ]
+
+
 @dataclass
 class Agents:
     """Stands in for AgentSupervisor: states to show, and a record of what was asked."""
@@ -80,6 +93,12 @@ class Agents:
     async def restart_agent(self, agent_id: str) -> None:
         self.asked.append(("restart", agent_id))
         await self.may_finish.wait()
+
+    def pause_agent(self, agent_id: str) -> None:
+        self.asked.append(("pause", agent_id))
+
+    def resume_agent(self, agent_id: str) -> None:
+        self.asked.append(("resume", agent_id))
 
     async def stop_agent(self, agent_id: str) -> None:
         self.asked.append(("stop", agent_id))
@@ -121,9 +140,15 @@ class Routines:
         self.job["paused"] = False
 
 
-def make_daemon(store: Any, *, api_token: str | None = None, health_host: str = "127.0.0.1") -> Any:
-    environ = {"WORKER_API_TOKEN": api_token or "", "WORKER_TIMEZONE": "America/New_York"}
-    settings = load_settings(environ, env_file=None)
+def make_daemon(
+    store: Any,
+    *,
+    api_token: str | None = None,
+    health_host: str = "127.0.0.1",
+    environ: dict[str, str] | None = None,
+) -> Any:
+    own = {"WORKER_API_TOKEN": api_token or "", "WORKER_TIMEZONE": "America/New_York"}
+    settings = load_settings(own | (environ or {}), env_file=None)
     redact = make_redactor(settings.secrets)
     events, metrics = EventLog(redact=redact), Metrics()
     events.listeners.append(metrics.count)

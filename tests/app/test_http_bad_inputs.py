@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from http_daemon import TOKEN, make_daemon, served
+from http_daemon import TOKEN, addresses, make_daemon, served
 from trio.testing import MockClock
 
 from app.health_server import BODY_TIMEOUT
@@ -20,30 +20,8 @@ if TYPE_CHECKING:
     import httpx
 
 JSON = {"Content-Type": "application/json"}
-CHANGES = [
-    ("POST", "/agents/task"),
-    ("POST", "/agents/social/restart"),
-    ("GET", "/agents/social/restart"),
-    ("POST", "/agents/social/stop"),
-    ("POST", "/agents/social/start"),
-    ("POST", "/tasks/some-task/cancel"),
-    ("POST", "/tasks/some-task/retry"),
-    ("POST", "/scheduler/jobs/content-daily-pipeline/run"),
-    ("POST", "/scheduler/jobs/content-daily-pipeline/pause"),
-    ("POST", "/scheduler/jobs/content-daily-pipeline/resume"),
-]
-READS = [
-    "/",
-    "/health",
-    "/livez",
-    "/readyz",
-    "/agents",
-    "/agents/social",
-    "/agents/social/status",
-    "/tasks",
-    "/scheduler/jobs",
-    "/static/page.js",
-]
+CHANGES = addresses(changing=True)
+READS = [path for _, path in addresses(changing=False)]
 
 
 @pytest.fixture
@@ -387,7 +365,10 @@ async def test_a_change_with_the_token_is_taken(guarded):
 
 @pytest.mark.parametrize("path", READS)
 async def test_reading_needs_no_token(guarded, path):
-    assert (await guarded.get(path)).status_code == 200
+    # Of /events the head will do, for the rest of it never ends.
+    answer = await (guarded.head if path == "/events" else guarded.get)(path)
+    assert answer.status_code in {200, 404}
+    assert (answer.status_code == 404) == ("some-task" in path or "static" in path)
 
 
 @pytest.mark.parametrize(
