@@ -5,7 +5,6 @@ Only what a command needs is imported, so that looking at the agents is quick.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -13,24 +12,23 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import trio
 
-import actp_supervise
-from app.agents.spec import AGENT_SPECS
+from app.command_line import WRONG, read_arguments
 from app.settings import Settings, SettingsError, load_settings
 from app.store.protocol import StoreError, TableMissing
 from app.store.schema import MIGRATION_COMMAND
+from app.terminal.errors import DaemonError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping, Sequence
 
 FINE = 0
 """Also after a signal, and a second one: nothing is lost then."""
 FAILED = 1
-WRONG = 2
-"""Wrong use or configuration."""
 INTERRUPTED = 130
 """By a signal, before there was a daemon that could have ended well."""
 
@@ -39,19 +37,16 @@ ENV_FILE = Path(".env")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for, and return the exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.json and not options.list_agents:
-        parser.error("--json goes with --list-agents")
+    options = read_arguments(arguments)
     # A shell starts its background jobs with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Until there is a daemon that ends well, SIGTERM is as good as Ctrl-C, which Trio handles.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        trio.run(_obey, options)
+        _run_trio(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return FINE if options.watch or options.tail else INTERRUPTED
     except BrokenPipeError:  # whoever read our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:  # noqa: BLE001  (what can be expected becomes one line)
@@ -59,17 +54,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return FINE
 
 
+def _run_trio(options: argparse.Namespace) -> None:
+    try:
+        trio.run(_obey, options)
+    except BaseExceptionGroup as group:
+        if group.split(KeyboardInterrupt)[1] is None:
+            raise KeyboardInterrupt from None  # as it would be without a nursery
+        raise
+
+
 async def _obey(options: argparse.Namespace) -> None:
     if options.demo:
         await _demo(options)
         return
     settings = load_settings(os.environ, env_file=ENV_FILE)
-    if options.list_agents:
+    if options.watch:
+        await _watch(settings)
+    elif options.list_agents:
         await _list_agents(settings, as_json=options.json)
     elif options.restart_agent is not None:
         await _restart_agent(settings, options.restart_agent)
     elif options.migrate:
         await _migrate(settings)
+    elif options.tail:
+        await _tail(settings, options)
+    elif options.task is not None:
+        await _task(settings, options)
     else:
         settings.check_runnable()
         settings = _settings_of_daemon(options)
@@ -149,6 +159,32 @@ async def _migrate(settings: Settings) -> None:
         print(line)
 
 
+async def _watch(settings: Settings) -> None:
+    from app.terminal.watch import watch
+
+    await watch(settings)
+
+
+async def _tail(settings: Settings, options: argparse.Namespace) -> None:
+    from app.terminal.tail import follow
+
+    await follow(settings, agent_id=options.agent, as_json=options.json)
+
+
+async def _task(settings: Settings, options: argparse.Namespace) -> None:
+    from app.terminal.task import post
+
+    await post(
+        settings,
+        goal=options.task,
+        agent_id=options.agent,
+        context=options.context or {},
+        priority=options.priority or 0,
+        wait=options.wait,
+        as_json=options.json,
+    )
+
+
 def _import_trio_asyncio() -> None:
     # Before anything takes asyncio's own way to find the running loop, as anyio and the SDK do.
     import trio_asyncio  # noqa: F401
@@ -158,79 +194,12 @@ def _report(error: BaseException) -> int:
     """Say what went wrong: in one line where it was to be expected."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
-    if isinstance(error, SettingsError | StoreError | OSError):
+    if isinstance(error, SettingsError | StoreError | OSError | DaemonError):
         hint = f". To make it, run: {MIGRATION_COMMAND}" if isinstance(error, TableMissing) else ""
         print(f"error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         return WRONG if isinstance(error, SettingsError) else FAILED
     logging.getLogger(__name__).critical("The daemon failed", exc_info=error)
     return FAILED
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(WRONG, f"error: {message} (see {self.prog} --help)\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    known = ", ".join(spec.agent_id for spec in AGENT_SPECS)
-    parser = _Parser(
-        prog="python -m app.main",
-        description="Runs the domain agents: supervised, scheduled, and with a page to look at.",
-        epilog="Settings come from the environment and from .env; .env.example names them all. "
-        "Ctrl-C or SIGTERM lets work in flight finish; a second one stops at once, and what was "
-        "in flight is queued again. Exit codes: 0 fine, 1 failed, 2 wrong use or configuration.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=actp_supervise.__version__)
-    parser.add_argument(
-        "--agents",
-        metavar="ID[,ID...]",
-        type=_agent_ids,
-        help=f"run these and no others, whatever their flags say (of {known})",
-    )
-    command = parser.add_mutually_exclusive_group()
-    command.add_argument(
-        "--demo",
-        action="store_true",
-        help="run with a simulated Claude, a store that is thrown away, and some tasks",
-    )
-    command.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="check configuration and database, and start no agent",
-    )
-    command.add_argument(
-        "--list-agents",
-        action="store_true",
-        help="show every registered agent with its last status",
-    )
-    command.add_argument(
-        "--restart-agent",
-        metavar="ID",
-        help="have the daemon that runs this agent restart it",
-    )
-    command.add_argument(
-        "--migrate",
-        action="store_true",
-        help="make the tables in Supabase, or what they lack, and end",
-    )
-    parser.add_argument("--json", action="store_true", help="with --list-agents: as JSON")
-    return parser
-
-
-def _agent_ids(text: str) -> list[str]:
-    agent_ids = [part.strip() for part in text.split(",") if part.strip()]
-    known = [spec.agent_id for spec in AGENT_SPECS]
-    if not agent_ids:
-        raise argparse.ArgumentTypeError(f"name one or more of {', '.join(known)}")
-    for agent_id in agent_ids:
-        if agent_id not in known:
-            raise argparse.ArgumentTypeError(
-                f"there is no agent {agent_id!r}; known are {', '.join(known)}"
-            )
-    return agent_ids
 
 
 if __name__ == "__main__":

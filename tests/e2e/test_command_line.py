@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import sys
 
 import pytest
 import trio
-from daemons import until
+from daemons import ROOT, until
 
 import actp_supervise
+from app.command_line import _parser
 
 AGENT_IDS = ["acquisition", "content", "revenue", "social"]
 
@@ -381,3 +383,9 @@ async def test_the_demonstration_needs_no_key_and_does_its_tasks(place):
         daemon.signal(signal.SIGINT)
         assert await daemon.wait() == 0
         assert not list(place.folder.glob("actp-worker-demo-*"))
+
+
+def test_every_flag_is_in_the_reference():
+    flags = set(re.findall(r"--[a-z][a-z-]+", _parser().format_help()))
+    page = (ROOT / "docs/reference/command-line.md").read_text()
+    assert {flag for flag in flags if f"`{flag}" not in page} == set()

@@ -239,19 +239,29 @@ async def test_a_goal_that_will_not_do_is_wrong_use(idle_place):
     assert "goal: " in line
 
 
+async def keep_busy(daemon):
+    """Have something to tell: that nobody reads is noticed when something is written."""
+    while True:
+        await daemon.post("social", "Do it.")
+        await trio.sleep(0.2)
+
+
 async def test_whoever_reads_may_stop_reading(idle_place):
     for arguments in ("--tail", "--list-agents --watch"):
         async with idle_place.daemon() as daemon:
             command = f"{' '.join(MAIN)} {arguments} | head -n 1; exit ${{PIPESTATUS[0]}}"
-            with trio.fail_after(PATIENCE):
-                ended = await trio.run_process(
-                    ["bash", "-c", command],
-                    cwd=idle_place.folder,
-                    env=idle_place.environment(**at(daemon)),
-                    capture_stdout=True,
-                    capture_stderr=True,
-                    check=False,
-                )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(keep_busy, daemon)
+                with trio.fail_after(PATIENCE):
+                    ended = await trio.run_process(
+                        ["bash", "-c", command],
+                        cwd=idle_place.folder,
+                        env=idle_place.environment(**at(daemon)),
+                        capture_stdout=True,
+                        capture_stderr=True,
+                        check=False,
+                    )
+                nursery.cancel_scope.cancel()
         assert (ended.returncode, ended.stderr) == (0, b"")
 
 

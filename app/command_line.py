@@ -1,0 +1,151 @@
+"""What may be said on the command line: the flags, and which go together."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from typing_extensions import override
+
+import actp_supervise
+from app.agents.spec import AGENT_SPECS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+WRONG: Final = 2
+"""The exit code for wrong use or configuration."""
+
+
+def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; wrong use ends the program with one line and exit code 2."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    given = {name for name, value in vars(options).items() if value not in (None, False)}
+    for name, partners in _GOES_WITH.items():
+        if name in given and given.isdisjoint(partners):
+            flags = " or ".join(f"--{partner.replace('_', '-')}" for partner in partners)
+            parser.error(f"--{name.replace('_', '-')} goes with {flags}")
+    if "task" in given and "agent" not in given:
+        parser.error("--task needs --agent: who is to do it")
+    return options
+
+
+_GOES_WITH: Final = {
+    "json": ("list_agents", "tail", "task"),
+    "watch": ("list_agents",),
+    "agent": ("task", "tail"),
+    "context": ("task",),
+    "priority": ("task",),
+    "wait": ("task",),
+}
+"""Flags that mean nothing without one of some others."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    @override
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG, f"error: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    known = ", ".join(spec.agent_id for spec in AGENT_SPECS)
+    parser = _Parser(
+        prog="python -m app.main",
+        description="Runs the domain agents: supervised, scheduled, and with a page to look at.",
+        epilog="Settings come from the environment and from .env; .env.example names them all. "
+        "Ctrl-C or SIGTERM lets work in flight finish; a second one stops at once, and what was "
+        "in flight is queued again. Exit codes: 0 fine, 1 failed, 2 wrong use or configuration.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=actp_supervise.__version__)
+    parser.add_argument(
+        "--agents",
+        metavar="ID[,ID...]",
+        type=_agent_ids,
+        help=f"run these and no others, whatever their flags say (of {known})",
+    )
+    command = parser.add_mutually_exclusive_group()
+    command.add_argument(
+        "--demo",
+        action="store_true",
+        help="run with a simulated Claude, a store that is thrown away, and some tasks",
+    )
+    command.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check configuration and database, and start no agent",
+    )
+    command.add_argument(
+        "--list-agents",
+        action="store_true",
+        help="show every registered agent with its last status",
+    )
+    command.add_argument(
+        "--restart-agent",
+        metavar="ID",
+        help="have the daemon that runs this agent restart it",
+    )
+    command.add_argument(
+        "--migrate",
+        action="store_true",
+        help="make the tables in Supabase, or what they lack, and end",
+    )
+    command.add_argument(
+        "--tail", action="store_true", help="show what happens in the running daemon, live"
+    )
+    command.add_argument(
+        "--task", metavar="GOAL", help="have an agent of the running daemon do something"
+    )
+    _add_details(parser)
+    return parser
+
+
+def _add_details(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--watch", action="store_true", help="with --list-agents: live, until Ctrl-C"
+    )
+    parser.add_argument(
+        "--agent", metavar="ID", help="with --task: who is to do it; with --tail: only of this one"
+    )
+    parser.add_argument(
+        "--context",
+        metavar="JSON",
+        type=_json_object,
+        help='with --task: facts for it, as in {"post": 17}',
+    )
+    parser.add_argument(
+        "--priority", metavar="N", type=int, help="with --task: higher first, 0 if not given"
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="with --task: follow it, and print the result"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="with --list-agents, --tail or --task: as JSON"
+    )
+
+
+def _agent_ids(text: str) -> list[str]:
+    agent_ids = [part.strip() for part in text.split(",") if part.strip()]
+    known = [spec.agent_id for spec in AGENT_SPECS]
+    if not agent_ids:
+        raise argparse.ArgumentTypeError(f"name one or more of {', '.join(known)}")
+    for agent_id in agent_ids:
+        if agent_id not in known:
+            raise argparse.ArgumentTypeError(
+                f"there is no agent {agent_id!r}; known are {', '.join(known)}"
+            )
+    return agent_ids
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"that is no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError('it must be a JSON object, such as {"post": 17}')
+    return value
