@@ -50,7 +50,8 @@ class OnDemand:
 
 def find_chromium() -> str | None:
     """Return the path of the machine's Chromium."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    on_a_mac = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", on_a_mac)
     return next(filter(None, map(shutil.which, names)), None)
 
 
