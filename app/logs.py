@@ -18,6 +18,7 @@ from contextvars import Context, ContextVar, Token
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from typing import IO, TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from typing_extensions import override
 
@@ -84,17 +85,12 @@ def make_redactor(secrets: Iterable[str]) -> Redact:
 
 
 def _written_forms(secret: str) -> set[str]:
-    """Return a secret as it is, and as it stands in JSON, in HTML, and in JSON within HTML."""
+    """Return a secret as it is, and as it stands in JSON, in HTML, in both, and in an address."""
     forms = {secret, *(json.dumps(secret, ensure_ascii=pure)[1:-1] for pure in (True, False))}
-    # Jinja writes its quotes by number, Python by name.
-    return forms | {
-        written
-        for form in forms
-        for written in (
-            html.escape(form),
-            html.escape(form).replace("&quot;", "&#34;").replace("&#x27;", "&#39;"),
-        )
-    }
+    escaped = {html.escape(form) for form in forms}
+    # Jinja writes quotes by number, Python by name.
+    numbered = {form.replace("&quot;", "&#34;").replace("&#x27;", "&#39;") for form in escaped}
+    return forms | escaped | numbered | {quote(secret), quote(secret, safe="")}
 
 
 def clean_json(value: object, redact: Redact) -> Any:  # noqa: ANN401  (JSON)

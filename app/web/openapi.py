@@ -87,7 +87,7 @@ class Description:
     def __init__(self, daemon: Daemon, *, wall_clock: WallClock | None = None) -> None:
         self._daemon = daemon
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
-        self._templates = Templates()
+        self._templates = Templates(daemon.redact)
         self._document = document(secured=daemon.settings.api_token is not None)
         self._written = json.dumps(self._document)
 

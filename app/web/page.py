@@ -79,9 +79,13 @@ class Rendered:
 
 
 class Templates:
-    """The templates in ``app/dashboard`` and the files beside them."""
+    """The templates in ``app/dashboard`` and the files beside them.
 
-    def __init__(self) -> None:
+    Args:
+        redact: Takes secrets out of a text before it is cut, for the half of one is not known.
+    """
+
+    def __init__(self, redact: Callable[[str], str]) -> None:
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(DASHBOARD),
             autoescape=True,
@@ -96,6 +100,9 @@ class Templates:
                 "without", "words",
             )
         }  # fmt: skip
+        environment.filters["first_line"] = lambda text, most=120: words.first_line(
+            redact(text), most
+        )
         environment.globals |= {
             "tone": lambda word: _TONES.get(word, "off"),
             "event_tone": event_tone,

@@ -58,7 +58,7 @@ class Pages:
     def __init__(self, daemon: Daemon, wall_clock: WallClock | None = None) -> None:
         self._daemon = daemon
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
-        self._templates = Templates()
+        self._templates = Templates(daemon.redact)
         self._kept = Kept()
 
     def routes(self) -> tuple[tuple[str, str, Callable[..., Awaitable[Response]]], ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hmac
 import json
 import re
+from contextlib import suppress
 from html.parser import HTMLParser
+from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 import trio
 from http_daemon import TOKEN, addresses, make_daemon, served, status
@@ -17,10 +18,12 @@ from trio.testing import MockClock
 from app.health_server import BODY_TIMEOUT
 from app.store.protocol import CostEntry, RunOutcome, ToolCall, Turn
 from app.web.guard import SECURITY_HEADERS
-from app.web.operations import OPERATIONS
 from app.web.serving import IDLE_TIMEOUT
 
-EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+if TYPE_CHECKING:
+    import httpx
+
+EVIL = "\"'><img src=x onerror=alert(1)><script>alert(1)<!--"
 
 JSON = b"Content-Type: application/json\r\n"
 STOP = b"POST /agents/content/stop HTTP/1.1\r\nHost: localhost\r\n" + JSON
@@ -133,12 +136,11 @@ async def test_a_head_too_large_is_cut_off_before_its_end(client, head):
 
 async def drip(stream: trio.SocketStream, data: bytes) -> None:
     """Send a byte a second for as long as it is taken."""
-    try:
-        for byte in data:
-            await stream.send_all(bytes([byte]))
-            await trio.sleep(1)
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        async with stream:
+            for byte in data:
+                await stream.send_all(bytes([byte]))
+                await trio.sleep(1)
 
 
 async def test_a_head_that_drips_in_is_cut_off(client, fast_clock):
@@ -221,9 +223,7 @@ async def test_no_other_site_is_given_leave(client):
         assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-@pytest.mark.parametrize(
-    ("method", "path"), addresses(changing=True) + addresses(changing=False), ids=" ".join
-)
+@pytest.mark.parametrize(("method", "path"), addresses(changing=True) + addresses(changing=False))
 async def test_a_name_bound_anew_to_this_address_is_refused(daemon, client, method, path):
     port = client.base_url.port
     for host in ("evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "0.0.0.0", "[::]"):
@@ -278,7 +278,7 @@ async def everything_evil(daemon, store, text: str) -> None:
     daemon.supervisor.statuses["content"] = status(**told, task_id="t1", why_disabled=text)
     daemon.supervisor.statuses[text] = status(**told, enabled=False, why_disabled=text)
     daemon.routines.job |= {"name": text, "method": text, "disabled": text}
-    daemon.events.publish("tool_called", text, agent_id="content", task_id="t1", tool=text)
+    daemon.events.publish("agent_status", text, agent_id="content", task_id="t1", said=text)
     await store.touch_worker(text, "instance", {text: text}, silent_after=1000.0)
     await store.start_run("run-1", "content", "instance")
     await store.finish_run("run-1", RunOutcome.CRASHED, error=text)
@@ -327,7 +327,7 @@ class Markup(HTMLParser):
             assert not name.startswith("on")
             assert name != "style"
             if name in {"href", "src", "action", "formaction"}:
-                assert value.startswith(("/", "#")) and not value.startswith("//")
+                assert re.match(r"#|/($|[^/])", value)
 
     def handle_data(self, data):
         self.text += data
@@ -337,20 +337,20 @@ async def test_markup_in_whatever_is_shown_is_text(daemon, client, store):
     await everything_evil(daemon, store, EVIL)
     for path in (
         "/", "/?agent=content", "/ui/agents/content", "/ui/tasks", "/ui/tasks/t1", "/api",
-        "/ui/agents/" + EVIL.replace("/", "%2f"), "/ui/tasks/" + EVIL.replace("/", "%2f"),
+        "/ui/agents/" + EVIL, "/ui/tasks/" + EVIL,
         "/?agent=" + EVIL, "/ui/tasks?status=" + EVIL, "/ui/tasks?agent_type=" + EVIL,
     ):  # fmt: skip
         answer = await client.get(path)
         assert answer.headers["content-type"].startswith("text/html")
         text = Markup(answer.text).text
-        assert EVIL in text or path in {"/api", "/?agent=" + EVIL} or answer.status_code != 200
+        assert EVIL in text or path == "/api" or answer.status_code != 200, path
 
 
 async def test_markup_in_json_is_never_taken_for_a_page(daemon, client, store):
     await everything_evil(daemon, store, EVIL)
     for path in (
         "/health", "/agents", "/agents/content", "/tasks", "/tasks/t1", "/tasks/t1/turns",
-        "/scheduler/jobs", "/workers", "/agents/" + EVIL.replace("/", "%2f"), "/tasks?a=" + EVIL,
+        "/scheduler/jobs", "/workers", "/agents/" + EVIL,
     ):  # fmt: skip
         answer = await client.get(path)
         assert answer.headers["content-type"] in {"application/json", "application/problem+json"}
@@ -368,7 +368,7 @@ async def test_no_text_ends_an_event_or_begins_another(daemon, client, store):
     async with client.stream("GET", f"/events?recent={len(events)}") as answer:
         with trio.move_on_after(0.5):
             async for line in answer.aiter_lines():
-                lines.append(line)
+                lines.append(line)  # noqa: PERF401  (what came before the time is up)
     fields = [line.partition(":")[0] for line in lines if line]
     assert fields == ["retry", *["id", "event", "data"] * len(events)]
 
@@ -416,7 +416,7 @@ async def test_every_answer_of_every_address_forbids_what_is_not_ours(daemon, cl
 SECRETS = {
     "ANTHROPIC_API_KEY": "sk-ant-api03-aardvark",
     "SUPABASE_URL": "https://project.supabase.co",
-    "SUPABASE_SERVICE_ROLE_KEY": 'zebra"&\\<w\u00f6rd>',
+    "SUPABASE_SERVICE_ROLE_KEY": 'zebra"&\\<>',
     "SUPABASE_DB_URL": "postgresql://postgres:giraffe'&\"\\@db.project.supabase.co/postgres",
     "WORKER_API_TOKEN": 'rhinoceros&<"token">',
 }
