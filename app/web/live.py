@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -11,9 +12,9 @@ from app.web.inputs import EventFilter, parse_query
 from app.web.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
-    from app.event_log import EventLog, LoggedEvent
+    from app.event_log import EventLog, EventReader, LoggedEvent
     from app.web.api import View
 
 RETRY_AFTER: Final = 2000
@@ -72,23 +73,30 @@ class Live:
         self, wanted: EventFilter, after: int | None, *, gap: bool
     ) -> AsyncIterator[bytes]:
         with self._events.subscribe(after=after) as reader:
-            yield f"retry: {RETRY_AFTER}\n\n".encode()
-            if gap:
-                yield b'event: gap\ndata: {"text": "some events are not kept any more"}\n\n'
-            while True:
-                event: LoggedEvent | None = None
-                with trio.move_on_after(self._ping_every) as patience:
-                    event = await anext(reader, None)
-                if patience.cancelled_caught:
-                    yield b": ping\n\n"
-                elif event is None:
-                    break
-                else:
-                    events = [event, *reader.waiting(MOST_AT_ONCE - 1)]
-                    if written := b"".join(map(self._written, filter(wanted.matches, events))):
-                        yield written
-            if not reader.too_slow:
-                yield b'event: bye\ndata: {"text": "the daemon stops"}\n\n'
+            async with aclosing(self._pieces(reader, wanted, gap=gap)) as pieces:
+                async for piece in pieces:
+                    yield piece  # noqa: ASYNC119  (Quart closes what it has iterated over)
+
+    async def _pieces(
+        self, reader: EventReader, wanted: EventFilter, *, gap: bool
+    ) -> AsyncGenerator[bytes, None]:
+        yield f"retry: {RETRY_AFTER}\n\n".encode()
+        if gap:
+            yield b'event: gap\ndata: {"text": "some events are not kept any more"}\n\n'
+        while True:
+            event: LoggedEvent | None = None
+            with trio.move_on_after(self._ping_every) as patience:
+                event = await anext(reader, None)
+            if patience.cancelled_caught:
+                yield b": ping\n\n"
+            elif event is None:
+                break
+            else:
+                events = [event, *reader.waiting(MOST_AT_ONCE - 1)]
+                if written := b"".join(map(self._written, filter(wanted.matches, events))):
+                    yield written
+        if not reader.too_slow:
+            yield b'event: bye\ndata: {"text": "the daemon stops"}\n\n'
 
     def _written(self, event: LoggedEvent) -> bytes:
         lines = (
