@@ -44,7 +44,7 @@ def paths(daemon: Running) -> list[str]:
     tasks = [task["id"] for task in daemon.http.get("/tasks").json()]
     own = [f"/ui/tasks/{task_id}" for task_id in tasks]
     agents = ["/ui/agents/social", "/ui/agents/content", "/ui/agents/revenue"]
-    return ["/", "/ui/tasks", "/ui/tasks?status=queued", "/ui/agents/nobody", *agents, *own]
+    return ["/", "/api", "/ui/tasks", "/ui/tasks?status=queued", "/ui/agents/nobody", *agents, *own]
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 320)])
