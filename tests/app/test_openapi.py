@@ -110,6 +110,7 @@ async def no_routine(_agent_id, _method):
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.long
 async def test_a_fuzzer_driven_by_the_description_finds_no_lie_and_no_crash(store, tmp_path):
     environ = {"WORKER_API_TOKEN": TOKEN, "ENABLE_REVENUE_AGENT": "false"}
     async with whole_daemon(store, Agents(store).launch, no_routine, environ) as daemon:

@@ -128,7 +128,7 @@ async def test_after_kill_9_another_daemon_finishes_the_task_when_its_lease_is_o
     async with place.daemon("--agents", "social", WORKER_TASK_LEASE="1") as doomed:
         in_flight = await doomed.post("social", "Recall what we know [simulate: slow 10]")
         await begun(place, in_flight)
-        async with place.daemon("--agents", "social") as other:
+        async with place.daemon("--agents", "social", WORKER_TASK_LEASE="1") as other:
             place.rows("select 1")
             assert place.task(in_flight)["attempts"] == 1
             doomed.signal(signal.SIGKILL)

@@ -21,6 +21,8 @@ from services import Gateway, open_gateway
 
 from actp_supervise.clock import SystemWallClock
 
+pytestmark = pytest.mark.long
+
 GOALS = {
     "content": "Find viral templates and save a viral template named 'No {}' [simulate: slow 0.1]",
     "revenue": "Compare goals and set a revenue goal of 1,000 for 'No {}' [simulate: slow 0.1]",

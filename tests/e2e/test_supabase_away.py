@@ -31,6 +31,8 @@ from services import (
 from actp_supervise.clock import SystemWallClock
 from app.store.migrate import migrate
 
+pytestmark = pytest.mark.long
+
 PAGE = "<html><head><title>Bad gateway</title></head>\n<body>\n<h1>502</h1></body></html>"
 
 GOALS = {

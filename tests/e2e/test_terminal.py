@@ -78,8 +78,9 @@ async def test_events_come_as_json_and_of_one_agent(idle_place):
     ):
         await daemon.post("content", "Not this.")
         await daemon.post("social", "This.")
-        await until(lambda: "task_queued" in tail.out.read_text())
-        events = [json.loads(line) for line in tail.out.read_text().splitlines()]
+        await until(lambda: '"social: queued: This."' in tail.out.read_text())
+        complete = tail.out.read_text().rpartition("\n")[0]
+        events = [json.loads(line) for line in complete.splitlines()]
         assert {event["agent_id"] for event in events} == {"social"}
         assert events[-1]["text"] == "social: queued: This."
 
