@@ -553,6 +553,7 @@ class Engine:
                 callback()
         elif timeout == 0.0:
             self._cancel_run(child, scope, 0.0)
+        self._group.look()  # which may have waited until the child is ready
 
     def _ask_soon(self, child: Child, intent: Intent, *, timeout: float | None = None) -> None:
         """Ask, and have a task see it off, for a caller who may be cancelled meanwhile."""

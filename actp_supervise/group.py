@@ -112,7 +112,7 @@ class GroupRestart:
     async def _start(self, child: Child) -> None:
         while child in self._members and not self._joined:
             self._news = trio.Event()
-            if self._starting is not None and self._starting.state is ChildState.STARTING:
+            if self._is_awaited(self._starting):
                 await self._news.wait()
             elif trio.current_time() < self._start_at:
                 with trio.move_on_at(self._start_at):
@@ -121,3 +121,11 @@ class GroupRestart:
                 del self._members[child]
                 self._starting = child
                 self._engine.begin_run(child)
+
+    @staticmethod
+    def _is_awaited(child: Child | None) -> bool:
+        """Whether the next member has to wait for this one, which is not ready yet."""
+        if child is None:
+            return False
+        being_restarted = child.state is ChildState.STOPPING and child._intent is Intent.RESTART
+        return being_restarted or child.state is ChildState.STARTING

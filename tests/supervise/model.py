@@ -338,8 +338,11 @@ class Tree:
         return True
 
     def _group_waits_for_member(self):
-        starting = self.group_starting is not None and self.group_starting.state == "starting"
-        return starting or any(node.live for node in self.group)
+        last = self.group_starting
+        awaited = last is not None and (
+            last.state == "starting" or (last.state == "stopping" and last.intent == "restart")
+        )
+        return awaited or any(node.live for node in self.group)
 
     # A run begins.
 

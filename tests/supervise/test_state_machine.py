@@ -314,6 +314,32 @@ def test_the_tree_does_what_the_model_of_its_rules_does(script):
 
 ALL = Options(strategy="one_for_all", max_restarts=100)
 FOUND = {
+    "a group goes on without a member that was stopped before it was ready": Script(
+        ALL,
+        (
+            Start(Puppet("a", reports_ready=True, openings=("ready", "wait"), cleanup=3.0)),
+            Start(Puppet("b")),
+            Tell("crash", 0),
+            Tell("stop_me", 0),
+        ),
+    ),
+    "a group waits for a member that is being restarted before it was ready": Script(
+        ALL,
+        (
+            Start(
+                Puppet(
+                    "a",
+                    reports_ready=True,
+                    openings=("ready", "wait"),
+                    when_asked="ignore",
+                    timeout=2.0,
+                )
+            ),
+            Start(Puppet("b")),
+            Tell("crash", 0),
+            Call("restart", 0),
+        ),
+    ),
     "a stalled child that is then asked to stop is overdue from its stall on": Script(
         Options(),
         (Start(Puppet("a", watchdog=1.0, cleanup=12.5)), Sleep(2.0), Shutdown()),
