@@ -489,7 +489,7 @@ def _next_literal(fields: _Fields, start: datetime, zone: tzinfo) -> datetime | 
         elif horizon == instant:
             return ahead
         else:
-            start = max(horizon, instant - _DAY)
+            start = max(horizon, instant - _DAY - _SECOND)  # a turn just there may match
             shown = start.astimezone(zone)
             offset = shown.utcoffset()
     return None

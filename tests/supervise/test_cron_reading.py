@@ -82,6 +82,11 @@ def walk(trigger: Cron, after: datetime, until: datetime) -> list[datetime]:
 @example("30 1 * * *", (ZoneInfo("America/New_York"), datetime(2026, 11, 1, 6, 10, tzinfo=UTC)), 30)
 @example("*/30 0 * * *", (ZoneInfo("America/Santiago"), datetime(2026, 9, 5, 20, tzinfo=UTC)), 30)
 @example("0 0 * * *", (ZoneInfo("Pacific/Apia"), datetime(2011, 12, 28, 20, tzinfo=UTC)), 60)
+@example(  # a day was left out, and what was sought began with the very turn of the clocks
+    "* * * * Sun",
+    (ZoneInfo("Pacific/Kwajalein"), datetime(1993, 8, 20, 11, 59, 59, tzinfo=UTC)),
+    25,
+)
 def test_cron_agrees_with_a_minute_by_minute_reading_in_any_zone(expression, start, hours) -> None:
     zone, after = start
     until = after + timedelta(hours=hours)
