@@ -219,6 +219,7 @@ async def test_a_fault_that_passes_is_not_noticed_and_nothing_is_done_twice(
         assert gateway.fault is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["lost", "cut", "unheard", "slow", "502", "deadlock"])
 async def test_daemons_leases_and_turns_outlive_a_fault_that_passes(
     address, project, gateway, fault

@@ -47,7 +47,9 @@ def paths(daemon: Running) -> list[str]:
     return ["/", "/api", "/ui/tasks", "/ui/tasks?status=queued", "/ui/agents/nobody", *agents, *own]
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 320)])
+@pytest.mark.parametrize(
+    ("scheme", "width"), [("light", 1280), pytest.param("dark", 320, marks=pytest.mark.long)]
+)
 def test_no_page_has_a_serious_barrier(
     look: Look, daemon: Running, paths: list[str], scheme: str, width: int
 ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 
+import pytest
 import trio
 from daemons import PATIENCE, until
 
@@ -68,6 +69,7 @@ async def test_an_agent_in_a_thread_blocks_nobody(idle_place):
         assert daemon.logged("loop_blocked") is None
 
 
+@pytest.mark.long
 async def test_a_daemon_that_was_suspended_accuses_nobody(idle_place):
     async with idle_place.daemon() as daemon:
         await daemon.until_agent("social", "running")

@@ -76,6 +76,7 @@ async def test_a_routine_fires_when_it_is_due_and_one_that_was_missed_is_made_up
         assert await until(lambda: supabase.rows(fired, due)) == done_well
 
 
+@pytest.mark.long
 async def test_sigterm_drains_and_what_waits_stays_queued(supabase):
     async with supabase.daemon("--agents", "social") as daemon:
         in_flight = await daemon.post("social", SLOW)
@@ -87,6 +88,7 @@ async def test_sigterm_drains_and_what_waits_stays_queued(supabase):
     assert (supabase.task(waiting)["status"], supabase.task(waiting)["attempts"]) == ("queued", 0)
 
 
+@pytest.mark.long
 async def test_a_second_signal_hands_back_what_is_in_flight(supabase):
     async with supabase.daemon("--agents", "social") as daemon:
         in_flight = await daemon.post("social", "Recall what we know [simulate: slow 60]")
@@ -99,6 +101,7 @@ async def test_a_second_signal_hands_back_what_is_in_flight(supabase):
     assert (task["status"], task["attempts"], task["lease_token"]) == ("queued", 0, None)
 
 
+@pytest.mark.long
 async def test_after_kill_9_the_next_start_finishes_the_task_once(supabase):
     async with supabase.daemon("--agents", "social") as daemon:
         in_flight = await daemon.post("social", SLOW)
@@ -152,6 +155,7 @@ async def test_a_key_that_is_not_the_service_roles_is_one_line_and_exit_code_2(s
 HOW_TO_MAKE_THEM = "To make what is missing, run: python -m app.main --migrate"
 
 
+@pytest.mark.long
 async def test_agents_whose_tables_are_missing_are_disabled_and_the_others_start(
     tmp_path, claude, new_project
 ):

@@ -14,6 +14,8 @@ import pytest
 import trio
 from daemons import MAIN, PATIENCE, until
 
+pytestmark = pytest.mark.long
+
 ALTERNATE, NORMAL = b"\x1b[?1049h", b"\x1b[?1049l"
 
 

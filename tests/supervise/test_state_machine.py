@@ -34,7 +34,7 @@ from script import (
 from stage import Stage
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "1000"))
+EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "500"))
 
 
 # How hypothesis makes a script.
