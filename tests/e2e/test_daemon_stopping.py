@@ -94,7 +94,12 @@ class Agent:
 
 
 @pytest.mark.parametrize(
-    ("source", "isolation"), [(DEAF, "loop"), (DEAF, "thread"), (BLOCKED, "thread")]
+    ("source", "isolation"),
+    [
+        (DEAF, "loop"),
+        pytest.param(DEAF, "thread", marks=pytest.mark.long),
+        (BLOCKED, "thread"),
+    ],
 )
 async def test_an_agent_that_will_not_stop_does_not_keep_the_daemon(idle_place, source, isolation):
     idle_place.use_class(source, "Agent")

@@ -141,15 +141,25 @@ async def test_agents_are_listed_and_restarted_by_commands_beside_the_daemon(sup
         assert (await daemon.get("/agents/social"))["crashes"] == 0
 
 
-@pytest.mark.parametrize("key", ["anon_key", "authenticated_key", "of another project"])
-async def test_a_key_that_is_not_the_service_roles_is_one_line_and_exit_code_2(supabase, key):
+@pytest.mark.parametrize(
+    ("key", "arguments"),
+    [
+        ("anon_key", []),
+        ("anon_key", ["--list-agents"]),
+        ("authenticated_key", ["--dry-run"]),
+        ("of another project", []),
+        ("of another project", ["--restart-agent", "social"]),
+    ],
+)
+async def test_a_key_that_is_not_the_service_roles_is_one_line_and_exit_code_2(
+    supabase, key, arguments
+):
     wrong = getattr(supabase.project, key, supabase.project.service_key[:-4] + "AAAA")
-    for arguments in ([], ["--dry-run"], ["--list-agents"], ["--restart-agent", "social"]):
-        ended = await supabase.run(*arguments, SUPABASE_SERVICE_ROLE_KEY=wrong)
-        assert (ended.code, ended.out) == (2, "")
-        (line,) = ended.err.splitlines()
-        assert line.startswith("error: SUPABASE_SERVICE_ROLE_KEY is not the service role's key")
-        assert wrong not in line
+    ended = await supabase.run(*arguments, SUPABASE_SERVICE_ROLE_KEY=wrong)
+    assert (ended.code, ended.out) == (2, "")
+    (line,) = ended.err.splitlines()
+    assert line.startswith("error: SUPABASE_SERVICE_ROLE_KEY is not the service role's key")
+    assert wrong not in line
 
 
 HOW_TO_MAKE_THEM = "To make what is missing, run: python -m app.main --migrate"
