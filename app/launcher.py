@@ -49,13 +49,22 @@ class AgentLauncher:
         settings: What is configured.
         store: The daemon's store.
         instance: This start of the daemon.
+        redact: Takes secrets out of what agents keep.
 
     Raises:
         SettingsError: If a class cannot be an agent, or the price table cannot be used.
     """
 
-    def __init__(self, settings: Settings, store: Store, instance: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        instance: str,
+        *,
+        redact: Callable[[str], str] = str,
+    ) -> None:
         self._settings = settings
+        self._redact = redact
         self._store = store
         self._instance = instance
         self._prices = _load_prices(settings)
@@ -134,6 +143,7 @@ class AgentLauncher:
             task_lease=self._settings.task_lease,
             api_key=self._settings.anthropic_api_key,
             base_url=self._settings.anthropic_base_url,
+            secrets=self._settings.secrets,
             log_fields=dict(fields_of(contextvars.copy_context())),
             modules=sys.path,
         )
@@ -167,6 +177,7 @@ class AgentLauncher:
             daily_budget_usd=config.daily_budget_usd,
             timezone=self._settings.timezone,
             task_lease=self._settings.task_lease,
+            redact=self._redact,
         )
 
 

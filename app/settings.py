@@ -113,7 +113,7 @@ class Settings:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """All values that must not reach a log, an answer or a table."""
+        """All values that must not reach a log, an event or an answer."""
         own = (
             self.anthropic_api_key,
             self.supabase_service_role_key,

@@ -92,7 +92,7 @@ async def run_daemon(
         settings = without_tables(settings, report)
 
         instance = uuid.uuid4().hex
-        launcher = AgentLauncher(settings, store, instance)
+        launcher = AgentLauncher(settings, store, instance, redact=redact)
         registry = AgentRegistry(store, settings.worker_id)
         heartbeat = HealthHeartbeat(registry, records)
         presence = Presence(settings, store, records, instance)

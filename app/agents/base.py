@@ -190,7 +190,7 @@ class DomainAgent:
         return Outcome(
             failure=failure_of(message.stop_reason),
             result={
-                "text": text[:MOST_TEXT],
+                "text": self.context.redact(text)[:MOST_TEXT],
                 "turns": turns,
                 "tool_calls": calls,
                 "usd": tokens.pop("usd"),

@@ -62,6 +62,8 @@ class AgentContext:
     daily_budget_usd: float | None
     timezone: ZoneInfo
     task_lease: float
+    redact: Callable[[str], str] = str
+    """Takes secrets out of a text; before it is cut, for the half of one is not known."""
 
 
 class AgentClassError(Exception):

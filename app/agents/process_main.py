@@ -36,7 +36,7 @@ from app.agents.contract import AgentContext, load_agent_class
 from app.agents.handle import agent_store
 from app.agents.host import run_agent, run_routine
 from app.agents.wire import VERBS, Kind, Wire, WireError, Work, error_of
-from app.logs import bind_log_context, configure_logging
+from app.logs import bind_log_context, configure_logging, make_redactor
 from app.store.protocol import Store, StoreError
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ async def _agent(work: Work, calls: Calls, activity: Activity) -> None:
         daily_budget_usd=work.daily_budget_usd,
         timezone=work.timezone,
         task_lease=work.task_lease,
+        redact=make_redactor(work.secrets),
     )
     if work.method is None:
         await run_agent(cls, context, work.poll_interval)

@@ -22,6 +22,7 @@ import pydantic
 from anthropic.lib.tools import BetaAsyncFunctionTool, ToolError
 from typing_extensions import override
 
+from app.logs import clean_json
 from app.store.protocol import JSON, StoreError, ToolCall
 
 from .handle import finish_anyway
@@ -89,9 +90,10 @@ class AgentTool(BetaAsyncFunctionTool[Any]):
         started = clock()
         answer, error = None, None
         try:
-            answer = _shortened(as_json(await self._carry_out(input)), MOST_SHOWN)
+            answer = self._context.redact(as_json(await self._carry_out(input)))
+            answer = _shortened(answer, MOST_SHOWN)
         except ToolError as refused:
-            error = str(refused)
+            error = self._context.redact(str(refused))
             raise
         finally:
             seconds = clock() - started
@@ -122,6 +124,7 @@ class AgentTool(BetaAsyncFunctionTool[Any]):
     async def _record(
         self, arguments: object, seconds: float, answer: str | None, error: str | None
     ) -> None:
+        arguments = clean_json(arguments, self._context.redact)
         text = as_json(arguments)
         call = ToolCall(
             id=uuid.uuid4().hex,

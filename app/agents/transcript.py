@@ -6,6 +6,7 @@ import logging
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
+from app.logs import clean_json
 from app.store.protocol import StoreError, Turn
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Transcript:
             run_id=self._context.run_id,
             step=step,
             role=role,
-            content=shortened(list(blocks), MOST_TEXT),
+            content=shortened(clean_json(list(blocks), self._context.redact), MOST_TEXT),
         )
         try:
             await self._context.store.record_turn(turn)

@@ -82,6 +82,8 @@ class Work:
     task_lease: float
     api_key: str | None = field(repr=False)
     base_url: str | None
+    secrets: tuple[str, ...] = field(repr=False)
+    """What it must keep out of all that it writes."""
     log_fields: dict[str, str]
     modules: list[str]
     """Where Python looks for modules."""

@@ -65,7 +65,8 @@ class Worker:
         if task is None:
             return False
         with log_context(task=task.id):
-            logger.info("Task taken: %.200s", task.goal, extra={"action": "task_claimed"})
+            goal = self._context.redact(task.goal)
+            logger.info("Task taken: %.200s", goal, extra={"action": "task_claimed"})
             try:
                 await self._work_off(task, token)
             except Paused as paused:
@@ -99,7 +100,8 @@ class Worker:
 
     async def _work_off(self, task: TaskRow, token: str) -> None:
         """Do a task and record how it ended, or hand it back."""
-        self._activity.progress(f"task: {task.goal:.80}", task_id=task.id)
+        goal = self._context.redact(task.goal)
+        self._activity.progress(f"task: {goal:.80}", task_id=task.id)
         try:
             outcome = await under_lease(
                 self._do(task),

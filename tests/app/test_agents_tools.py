@@ -12,8 +12,9 @@ import trio
 from agents_at_work import QuickAgent, office
 from pydantic import Field
 
-from app.agents.tools import ToolError, tool
+from app.agents.tools import MOST_LOGGED, MOST_SHOWN, ToolError, tool
 from app.demo.claude import Reply
+from app.logs import make_redactor
 from app.store.protocol import DomainTable, Query, StoreError, TaskStatus
 
 
@@ -149,6 +150,30 @@ async def test_a_long_answer_is_shortened_for_the_model_and_more_so_for_the_log(
     assert answer.endswith("characters more)")
     (logged,) = await store.tool_calls()
     assert len(logged.result) <= 2_100
+
+
+@pytest.mark.parametrize("before", [0, MOST_LOGGED - 5, MOST_SHOWN - 5])
+async def test_a_secret_is_taken_out_also_where_a_text_is_cut_in_its_middle(store, before):
+    class Careless(QuickAgent):
+        """An agent with a tool that tells what it should not."""
+
+        @tool
+        async def tell(self, what: str):
+            """Tell."""
+            return what
+
+    secret = "hunter2-and-more"
+    told = "x" * before + secret + "y" * 1_000
+    async with office(store) as place:
+        place.changes["redact"] = make_redactor([secret])
+        place.claude.plan(Reply(tools=(("tell", {"what": told}),)), Reply(text=told))
+        task = await place.do(f"Tell {told}"[:1_000], Careless)
+    (call,) = await store.tool_calls()
+    kept = [task.result, call, [turn.content for turn in await store.turns(task.id)]]
+    shown = place.claude.requests[-1]["messages"][-1]["content"][0]["content"]
+    for text in (str(kept), shown):
+        assert "hunter" not in text
+        assert "x" * 100 in text or not before
 
 
 async def test_long_arguments_are_shortened_in_the_log(at_work, store):
