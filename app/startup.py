@@ -194,7 +194,7 @@ async def run_daemon(
                     await shutdown.force_stop()
                 events.close()  # or whoever reads them would hold up the web server
             await root.shutdown()
-    how = "all work finished" if finished else "what was in flight is queued again"
+    how = _how_it_ended(records, finished=finished)
     logger.info("Stopped: %s", how, extra={"action": "stopped"})
 
 
@@ -234,6 +234,14 @@ def _first_status(agent: AgentSettings) -> str:
     if not agent.enabled:
         return "disabled"
     return STANDBY if agent.single else "starting"
+
+
+def _how_it_ended(records: RecordKeeper, *, finished: bool) -> str:
+    if finished:
+        return "all work finished"
+    if records.store_error is None:
+        return "what was in flight is queued again"
+    return "the store is away, so what was in flight is queued again when its lease ends"
 
 
 def _tell_of_store(events: EventLog, error: str | None) -> None:

@@ -152,7 +152,7 @@ async def test_a_long_answer_is_shortened_for_the_model_and_more_so_for_the_log(
     assert len(logged.result) <= 2_100
 
 
-@pytest.mark.parametrize("before", [0, MOST_LOGGED - 5, MOST_SHOWN - 5])
+@pytest.mark.parametrize("before", [0, MOST_LOGGED - 10, MOST_SHOWN - 10])
 async def test_a_secret_is_taken_out_also_where_a_text_is_cut_in_its_middle(store, before):
     class Careless(QuickAgent):
         """An agent with a tool that tells what it should not."""

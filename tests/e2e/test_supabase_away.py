@@ -268,6 +268,7 @@ async def test_a_daemon_that_is_stopped_while_the_store_is_away_ends_well(place,
         with trio.fail_after(15):
             assert await daemon.wait() == 0
         assert place.task(task_id)["status"] == "running"
+        assert "the store is away" in daemon.logged("stopped")["message"]
     gateway.fault = None
     async with place.daemon("--agents", "social") as daemon:
         assert daemon.logged("worker_died")
