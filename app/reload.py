@@ -45,6 +45,7 @@ VARIABLES: Final = {
     "log_file": "WORKER_LOG_FILE",
     "heartbeat_interval": "WORKER_HEARTBEAT_INTERVAL",
     "stale_threshold": "WORKER_STALE_THRESHOLD",
+    "transcript_days": "WORKER_TRANSCRIPT_DAYS",
     "other_secrets": " or ".join(INTEGRATION_KEYS),
 }
 """What each field of `Settings` is called where it is set."""

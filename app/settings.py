@@ -104,6 +104,8 @@ class Settings:
     heartbeat_interval: float
     stale_threshold: float
     """Without a sign of life for so long an agent is hung, and a daemon elsewhere dead."""
+    transcript_days: float
+    """How long the conversations about tasks are kept; 0 for ever."""
     agents: tuple[AgentSettings, ...]
     data_dir: Path
     warnings: tuple[str, ...]
@@ -204,6 +206,7 @@ def _read(given: _Environment) -> Settings:
         watch_interval=given.read("SUPERVISOR_WATCH_INTERVAL", _interval, 10.0),
         heartbeat_interval=heartbeat_interval,
         stale_threshold=stale_threshold,
+        transcript_days=given.read("WORKER_TRANSCRIPT_DAYS", _days, 30.0),
         prices_path=given.read("WORKER_PRICES", _existing_file, None),
         log_file=given.read("WORKER_LOG_FILE", _path, None),
         agents=tuple(_agent(given, spec) for spec in AGENT_SPECS),
@@ -376,6 +379,13 @@ def _interval(text: str) -> float:
     number = _number(text)
     if not 0 < number < math.inf:
         raise ValueError("a number of seconds above 0, such as 30")
+    return number
+
+
+def _days(text: str) -> float:
+    number = _number(text)
+    if not 0 <= number <= 36_500:
+        raise ValueError("a number of days from 0, which means for ever, to 36500")
     return number
 
 

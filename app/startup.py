@@ -15,6 +15,7 @@ import trio
 from actp_supervise import Restart, Supervisor, open_supervisor
 from actp_supervise.clock import SystemWallClock
 from app import banner
+from app.crashes import DAY
 from app.daemon import SERVICE_BACKOFF, Daemon, hold_agents, hold_services
 from app.event_log import EventLog
 from app.happenings import tell_of_changes, tell_of_tree
@@ -28,6 +29,7 @@ from app.observed_store import observed
 from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
 from app.reload import Reloader, open_hangups
+from app.retention import forget_old_turns
 from app.routine import DailyRoutineScheduler
 from app.service import ServiceManager
 from app.settings import SettingsError
@@ -184,6 +186,9 @@ async def run_daemon(
                 )
                 services.start_soon(tell, name="happenings")
                 services.start_soon(metrics.measure_lag, name="loop_lag")
+                if settings.transcript_days:
+                    keep = settings.transcript_days * DAY
+                    services.start_soon(forget_old_turns, store, keep, name="retention")
 
                 await shutdown.stop_event.wait()
                 service.stopping()

@@ -613,6 +613,14 @@ class Store(Protocol):
             limit: The most to return.
         """
 
+    async def forget_turns(self, *, older_than: float, limit: int) -> None:
+        """Delete steps of conversations, the oldest first.
+
+        Args:
+            older_than: Seconds that they are there at least.
+            limit: The most to delete at once, for that takes time.
+        """
+
     async def record_tool_call(self, call: ToolCall) -> None:
         """Log a tool call."""
 

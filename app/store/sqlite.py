@@ -176,6 +176,11 @@ class SqliteStore(SqliteWorkers, SqliteTasks, SqliteDomainTables):
         values = {"task_id": task_id, "after": after, "limit": max(0, limit)}
         return await self._rows(Turn, _TURNS, values)
 
+    async def forget_turns(self, *, older_than: float, limit: int) -> None:
+        """Delete steps of conversations, the oldest first."""
+        values = {"older_than": before(older_than), "limit": max(0, limit)}
+        await self._execute(_FORGET_TURNS, values)
+
     async def record_tool_call(self, call: ToolCall) -> None:
         """Log a tool call."""
         values = {**asdict(call), "arguments": json_text(call.arguments)}
@@ -434,6 +439,12 @@ _TURNS = """
         and rowid > coalesce((select rowid from actp_task_turns where id = :after), 0)
     order by rowid limit :limit
 """
+_FORGET_TURNS = sql("""
+    delete from actp_task_turns where id in (
+        select id from actp_task_turns where created_at < {now :older_than}
+        order by created_at limit :limit
+    )
+""")
 
 _RECORD_TOOL_CALL = sql("""
     insert into actp_tool_call_log

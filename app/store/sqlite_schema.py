@@ -233,6 +233,8 @@ _INDEXES = (
         on actp_agent_runs (agent_id, finished_at) where outcome = 'crashed'""",
     """create index if not exists actp_task_turns_by_task
         on actp_task_turns (task_id)""",
+    """create index if not exists actp_task_turns_by_time
+        on actp_task_turns (created_at)""",
     """create index if not exists actp_tool_call_log_by_agent
         on actp_tool_call_log (agent_id, called_at)""",
     """create index if not exists actp_tool_call_log_by_task

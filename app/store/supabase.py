@@ -191,6 +191,10 @@ class SupabaseStore(SupabaseWorkers, SupabaseTasks, SupabaseDomainTables):
         rows = await self._db.call("actp_turns", task_id=task_id, after=after, limit=max(0, limit))
         return [read_record(Turn, row) for row in rows]
 
+    async def forget_turns(self, *, older_than: float, limit: int) -> None:
+        """Delete steps of conversations, the oldest first."""
+        await self._db.call("actp_forget_turns", older_than=older_than, limit=max(0, limit))
+
     async def record_tool_call(self, call: ToolCall) -> None:
         """Log a tool call."""
         values = asdict(call)

@@ -33,6 +33,7 @@ FUNCTIONS: Final = (
     "actp_finish_run",
     "actp_finish_task",
     "actp_forget",
+    "actp_forget_turns",
     "actp_forget_worker",
     "actp_hand_back",
     "actp_hold_lease",

@@ -314,6 +314,8 @@ create index if not exists actp_agent_runs_crashes
     on public.actp_agent_runs (agent_id, finished_at) where outcome = 'crashed';
 create index if not exists actp_task_turns_by_task
     on public.actp_task_turns (task_id, seq);
+create index if not exists actp_task_turns_by_time
+    on public.actp_task_turns (created_at);
 create index if not exists actp_tool_call_log_newest
     on public.actp_tool_call_log (seq);
 create index if not exists actp_tool_call_log_by_agent

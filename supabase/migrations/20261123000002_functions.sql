@@ -434,6 +434,18 @@ returns jsonb language sql stable set search_path = '' as $$
     ) t
 $$;
 
+create or replace function public.actp_forget_turns(
+    p_older_than double precision, p_limit integer
+) returns void language sql set search_path = '' as $$
+    delete from public.actp_task_turns where id in (
+        select id from public.actp_task_turns
+        where created_at < now() - make_interval(secs => p_older_than)
+        order by created_at
+        limit p_limit
+        for update skip locked
+    )
+$$;
+
 create or replace function public.actp_record_tool_call(p_call jsonb)
 returns void language sql set search_path = '' as $$
     insert into public.actp_tool_call_log

@@ -34,6 +34,7 @@ def test_without_any_variable_the_defaults_hold():
     assert loaded.watch_interval == 10.0
     assert loaded.heartbeat_interval == 30.0
     assert loaded.stale_threshold == 90.0
+    assert loaded.transcript_days == 30.0
     assert loaded.db_path.name == "worker.db"
     assert [(a.agent_id, a.poll_interval, a.enabled) for a in loaded.agents] == [
         ("social", 30.0, True),
@@ -52,6 +53,7 @@ WRONG = {
     "WORKER_HEARTBEAT_INTERVAL": ["0", "-1", "nan", "often"],
     "WORKER_STALE_THRESHOLD": ["0", "-1", "inf", "never"],
     "WORKER_TASK_LEASE": ["0", "0.5", "86401", "nan", "long"],
+    "WORKER_TRANSCRIPT_DAYS": ["-1", "36501", "nan", "inf", "a month"],
     "SUPERVISOR_WATCH_INTERVAL": ["0", "-5", "inf", "often"],
     "WORKER_DB_PATH": ["/", "~nobody-of-that-name/x.db", "a\0b"],
     "WORKER_PRICES": ["/no/such/file.toml"],
