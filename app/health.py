@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from app.agents.activity import WAITING_FOR_STORE
+from app.web.words import error_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,5 +64,6 @@ def _fault(status: Mapping[str, Any]) -> str | None:
     if status["status"] in _FINE:
         return None
     if status["restart_in"] is not None:
-        return f"crashed and restarts in {status['restart_in']:.0f} s"
+        # Not when: that changes by the second, and stands beside this wherever it is shown.
+        return f"crashed and waits for its restart: {error_line(status['last_error'] or '')[:200]}"
     return f"is {status['status'].replace('_', ' ')}"

@@ -96,7 +96,7 @@ class Templates:
         environment.filters |= {
             name: getattr(words, name)
             for name in (
-                "as_json", "countdown", "duration", "elapsed", "first_line", "last_line", "money",
+                "as_json", "countdown", "duration", "elapsed", "first_line", "error_line", "money",
                 "without", "words",
             )
         }  # fmt: skip

@@ -66,9 +66,16 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def last_line(text: str) -> str:
-    """Return a traceback's last line, which names the error."""
-    return text.strip().rpartition("\n")[2]
+def error_line(text: str) -> str:
+    r"""Return the line of a traceback that names the error; of another text the last.
+
+    >>> error_line('Traceback:\n  File "a.py", line 1, in b\n    c()\nValueError: two\nlines')
+    'ValueError: two'
+    """
+    lines = text.strip().splitlines() or [""]
+    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    behind = lines[frames[-1] :] if frames else ()
+    return next((line for line in behind if not line.startswith(" ")), lines[-1])
 
 
 def first_line(text: str, most: int = 120) -> str:
