@@ -6,6 +6,8 @@ them is what it prints.
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import re
 import runpy
 from functools import partial
@@ -18,6 +20,12 @@ from trio.testing import MockClock
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))
+DOCTESTED = sorted(
+    path
+    for folder in ("actp_supervise", "app")
+    for path in (ROOT / folder).rglob("*.py")
+    if ">>> " in path.read_text()
+)
 REAL_TIME = {"run-a-process.md"}  # processes know no other
 
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
@@ -55,6 +63,14 @@ def test_every_code_block_of_a_page_runs_and_prints_what_the_page_says(page, req
         exec(compile(padding + block[1], page, "exec"), namespace)
         printed = capsys.readouterr().out
         assert printed == (block[2] or printed)
+
+
+@pytest.mark.parametrize("module", in_order(DOCTESTED))
+def test_what_a_docstring_shows_is_so(module):
+    name = ".".join(module.relative_to(ROOT).with_suffix("").parts)
+    failed, attempted = doctest.testmod(importlib.import_module(name))
+    assert failed == 0
+    assert attempted > 0
 
 
 @pytest.mark.parametrize("example", in_order(EXAMPLES))
