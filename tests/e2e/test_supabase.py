@@ -62,6 +62,7 @@ async def test_a_task_is_done_and_everything_is_on_record(supabase):
     assert not supabase.database.exists()
 
 
+@pytest.mark.long
 async def test_a_routine_fires_when_it_is_due_and_one_that_was_missed_is_made_up_for(supabase):
     fired = "select outcome, error from actp_job_runs where scheduled_at = ? and outcome > ''"
     done_well = [{"outcome": "succeeded", "error": None}]
