@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from app.agents.activity import WAITING_FOR_STORE
+from app.agents.activity import PAUSED_BY_OPERATOR, WAITING_FOR_STORE
 from app.web.words import error_line
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def overall(
 
 def _fault(status: Mapping[str, Any]) -> str | None:
     """Say what is wrong with an agent."""
+    if status["paused"] == PAUSED_BY_OPERATOR:
+        return f"is {PAUSED_BY_OPERATOR}"
     if status["paused"]:
         return f"is paused: {status['paused']}"
     if status["doing"] == WAITING_FOR_STORE:

@@ -39,6 +39,7 @@ def test_an_agent_on_its_way_is_fine(status):
         (agent("stopped"), "social is stopped"),
         (BACKING_OFF, "social crashed and waits for its restart: ValueError: no such post"),
         (agent(paused="budget spent"), "social is paused: budget spent"),
+        (agent(paused="paused by an operator"), "social is paused by an operator"),
         (agent(doing="waiting for the store"), "social is waiting for the store"),
     ],
 )
