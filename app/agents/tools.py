@@ -11,11 +11,13 @@ raises `ToolError` with a text for the model where it cannot do what was asked.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import json
 import logging
 import uuid
 from datetime import date, datetime
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pydantic
@@ -29,6 +31,8 @@ from .handle import finish_anyway
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from anthropic.types.tool_param import InputSchema
 
     from .contract import AgentContext
 
@@ -56,7 +60,7 @@ def tool(method: MethodT) -> MethodT:
     return method
 
 
-def tool_methods(agent: object) -> list[Callable[..., Awaitable[JSON]]]:
+def tool_methods(agent: object) -> list[MethodType]:
     """Return the methods that are tools, by name: a fixed order keeps the prompt's cache valid."""
     methods = inspect.getmembers(agent, lambda member: getattr(member, _MARK, False))
     return [method for _, method in sorted(methods)]
@@ -73,12 +77,13 @@ class AgentTool(BetaAsyncFunctionTool[Any]):
 
     def __init__(
         self,
-        method: Callable[..., Awaitable[JSON]],
+        method: MethodType,
         context: AgentContext,
         *,
         task_id: str | None,
     ) -> None:
-        super().__init__(method)
+        description, schema = _described(method.__func__)
+        super().__init__(method, description=description, input_schema=schema)
         self._context = context
         self._task_id = task_id
 
@@ -145,6 +150,16 @@ class AgentTool(BetaAsyncFunctionTool[Any]):
             await self._context.store.record_tool_call(call)
         except StoreError:
             logger.exception("A call of %s is not in the log", self.name)
+
+
+@functools.cache
+def _described(function: Callable[..., Awaitable[JSON]]) -> tuple[str, InputSchema]:
+    """Return a tool's description and schema, made once: the SDK never frees what it makes them by.
+
+    That would be some 12 kB for each tool of each task, with all that the tool refers to.
+    """
+    tool = BetaAsyncFunctionTool[Any](MethodType(function, object()))
+    return tool.description, tool.input_schema
 
 
 def as_json(value: JSON) -> str:

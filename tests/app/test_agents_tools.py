@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections import Counter
 from datetime import date
 from functools import partial
 from typing import Annotated, Literal
@@ -12,7 +14,7 @@ import trio
 from agents_at_work import QuickAgent, office
 from pydantic import Field
 
-from app.agents.tools import MOST_LOGGED, MOST_SHOWN, ToolError, tool
+from app.agents.tools import MOST_LOGGED, MOST_SHOWN, AgentTool, ToolError, tool
 from app.demo.claude import Reply
 from app.logs import make_redactor
 from app.store.protocol import DomainTable, Query, StoreError, TaskStatus
@@ -150,6 +152,17 @@ async def test_a_long_answer_is_shortened_for_the_model_and_more_so_for_the_log(
     assert answer.endswith("characters more)")
     (logged,) = await store.tool_calls()
     assert len(logged.result) <= 2_100
+
+
+async def test_the_tools_of_a_task_that_is_done_are_freed(at_work):
+    at_work.start(Toolbox)
+    for _ in range(3):
+        at_work.claude.plan(Reply(tools=(("greet", {"name": "Ada"}),)), Reply(text="Done."))
+        await at_work.finished(await at_work.add())
+    gc.collect()
+
+    alive = Counter(each.name for each in gc.get_objects() if isinstance(each, AgentTool))
+    assert max(alive.values(), default=0) <= 1, "of one task, which may not be put away yet"
 
 
 @pytest.mark.parametrize("before", [0, MOST_LOGGED - 10, MOST_SHOWN - 10])
