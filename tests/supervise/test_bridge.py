@@ -204,6 +204,25 @@ async def test_a_run_leaves_nothing_in_memory(isolation, clock):
         supervisor.start_soon(child, restart=Restart.TRANSIENT)
 
 
+async def test_time_outs_that_are_no_longer_needed_are_forgotten(isolation, clock):
+    record = []
+
+    async def code():
+        loop = asyncio.get_running_loop()
+        due = loop.time() + 0.05
+        loop.call_at(due, record.append, "due")
+        for _ in range(2_000):
+            await asyncio.wait_for(asyncio.sleep(0), 3_600)
+        gc.collect()
+        kept = sum(isinstance(each, asyncio.TimerHandle) for each in gc.get_objects())
+        record.append(kept < 300)
+        await asyncio.sleep(0.1)
+
+    await asyncio_child(code, isolation=isolation)()
+
+    assert sorted(record, key=str) == [True, "due"]
+
+
 async def test_asyncio_subprocesses_work(isolation):
     record = []
 
