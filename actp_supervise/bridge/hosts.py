@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import heapq
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import trio
+
+from .handles import Handles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .run import Run
-
-FEW_TIMERS: Final = 100
-"""Cancelled timers that may be kept, as in asyncio."""
 
 
 async def host_in_thread(run: Run) -> None:
@@ -51,7 +49,7 @@ async def host_in_loop(run: Run) -> None:
     try:
         async with trio_asyncio.open_loop() as loop:
             _fence(loop, run)
-            _forget_cancelled_timers(loop)
+            Handles(loop)
             loop.set_default_executor(_executor())
             try:
                 with run.time_left:
@@ -108,26 +106,6 @@ def _fence(loop: Any, run: Run) -> None:  # noqa: ANN401  (trio-asyncio has no t
     guard("call_at", 1)
     guard("_add_reader", 1, once=False)
     guard("_add_writer", 1, once=False)
-
-
-def _forget_cancelled_timers(loop: Any) -> None:  # noqa: ANN401  (trio-asyncio has no types)
-    """Free cancelled timers once they are the most of all, as asyncio does.
-
-    trio-asyncio keeps each until its time: a time-out of ten minutes that was needed for one second
-    takes up memory for ten minutes, with all that its context refers to.
-    """
-    timers: list[asyncio.TimerHandle] = loop._timers
-    cancelled = 0
-
-    def note(_handle: asyncio.TimerHandle) -> None:
-        nonlocal cancelled
-        cancelled += 1
-        if cancelled > FEW_TIMERS and cancelled > len(timers) / 2:
-            timers[:] = [timer for timer in timers if not timer.cancelled()]
-            heapq.heapify(timers)
-            cancelled = 0
-
-    loop._timer_handle_cancelled = note
 
 
 async def _until_done(future: asyncio.Future[Any]) -> None:

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import weakref
 from contextvars import ContextVar
 
 import pytest
@@ -180,47 +179,6 @@ async def test_a_task_that_a_generator_starts_at_its_end_is_ended_too(isolation,
     await asyncio_child(code)()
 
     assert record == ["ended"]
-
-
-async def test_a_run_leaves_nothing_in_memory(isolation, clock):
-    loops = []
-
-    async def code():
-        loops.append(weakref.ref(asyncio.get_running_loop()))
-        asyncio.create_task(asyncio.sleep(1000))  # noqa: RUF006
-        await asyncio.sleep(0.01)
-        raise ValueError
-
-    async def child():
-        with contextlib.suppress(ValueError):
-            await asyncio_child(code, isolation=isolation)()
-        for _ in range(10):  # a worker thread lets go of its last call when it gets the next
-            if isolation == "thread":
-                await trio.to_thread.run_sync(gc.collect)
-            gc.collect()
-        assert [ref() for ref in loops] == [None]
-
-    async with open_supervisor() as supervisor:
-        supervisor.start_soon(child, restart=Restart.TRANSIENT)
-
-
-async def test_time_outs_that_are_no_longer_needed_are_forgotten(isolation, clock):
-    record = []
-
-    async def code():
-        loop = asyncio.get_running_loop()
-        due = loop.time() + 0.05
-        loop.call_at(due, record.append, "due")
-        for _ in range(2_000):
-            await asyncio.wait_for(asyncio.sleep(0), 3_600)
-        gc.collect()
-        kept = sum(isinstance(each, asyncio.TimerHandle) for each in gc.get_objects())
-        record.append(kept < 300)
-        await asyncio.sleep(0.1)
-
-    await asyncio_child(code, isolation=isolation)()
-
-    assert sorted(record, key=str) == [True, "due"]
 
 
 async def test_asyncio_subprocesses_work(isolation):
