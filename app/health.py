@@ -16,6 +16,12 @@ DEGRADED: Final = "degraded"
 CRITICAL: Final = "critical"
 """No agent can work, or one keeps all from it."""
 
+LONG_WITHOUT_MODEL: Final = 60.0
+"""Seconds without a call of the model that succeeds from which an agent needs a look."""
+
+TOO_LONG_WITHOUT_MODEL: Final = 300.0
+"""Seconds of that after which an agent counts as one that cannot work."""
+
 _FINE: Final = frozenset({"running", "starting", "restarting", "standby"})
 
 
@@ -29,7 +35,8 @@ def overall(
 ) -> tuple[str, list[str]]:
     """Return the daemon's state and the reasons why it is not healthy.
 
-    An agent that somebody disabled is nobody's trouble. A store that is away is never critical,
+    An agent that somebody disabled is nobody's trouble, and one that an operator paused is no
+    reason to call him. A store that is away is never critical,
     for agents wait for it and lose nothing.
 
     Args:
@@ -49,22 +56,40 @@ def overall(
     reasons += notes
     if stopping:
         return DEGRADED, ["the daemon is stopping", *reasons]
-    nobody_works = enabled and not any(s["status"] in _FINE for s in enabled.values())
+    wanted = [status for status in enabled.values() if status["paused"] != PAUSED_BY_OPERATOR]
+    nobody_works = wanted and not any(map(_can_work, wanted))
     if nobody_works or blocked is not None:
         return CRITICAL, reasons
     return (DEGRADED if reasons else HEALTHY), reasons
 
 
+def _can_work(status: Mapping[str, Any]) -> bool:
+    """Whether it works, or will without anybody's help: a budget is back tomorrow."""
+    is_paused = status["paused"] and not status.get("paused_until")
+    waits = status.get("throttled_age") or 0.0
+    return status["status"] in _FINE and not is_paused and waits < TOO_LONG_WITHOUT_MODEL
+
+
 def _fault(status: Mapping[str, Any]) -> str | None:
     """Say what is wrong with an agent."""
-    if status["paused"] == PAUSED_BY_OPERATOR:
-        return f"is {PAUSED_BY_OPERATOR}"
-    if status["paused"]:
-        return f"is paused: {status['paused']}"
+    faults = [_pause(status), _trouble(status)]
+    return " and ".join(filter(None, faults)) or None
+
+
+def _pause(status: Mapping[str, Any]) -> str | None:
+    if not status["paused"]:
+        return None
+    by_operator = status["paused"] == PAUSED_BY_OPERATOR
+    return f"is {PAUSED_BY_OPERATOR}" if by_operator else f"is paused: {status['paused']}"
+
+
+def _trouble(status: Mapping[str, Any]) -> str | None:
     if status["doing"] == WAITING_FOR_STORE:
         return "is waiting for the store"
     if status["status"] in _FINE:
-        return None
+        waits = status.get("throttled_age") or 0.0
+        why = status.get("throttled_why")
+        return f"has waited long for Claude: {why}" if waits >= LONG_WITHOUT_MODEL else None
     if status["restart_in"] is not None:
         # Not when: that changes by the second, and stands beside this wherever it is shown.
         return f"crashed and waits for its restart: {error_line(status['last_error'] or '')[:200]}"

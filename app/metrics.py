@@ -229,6 +229,11 @@ def of_agents(statuses: Mapping[str, Mapping[str, Any]], now: float) -> Iterable
     paused = GaugeMetricFamily(
         "actp_agent_paused", "1 for an agent that takes no tasks.", labels=["agent"]
     )
+    throttled = GaugeMetricFamily(
+        "actp_agent_throttled",
+        "1 for an agent that waits because its calls of the model do not succeed.",
+        labels=["agent"],
+    )
     uptime = GaugeMetricFamily(
         "actp_agent_uptime_seconds", "Time since an agent started.", labels=["agent"]
     )
@@ -250,13 +255,14 @@ def of_agents(statuses: Mapping[str, Mapping[str, Any]], now: float) -> Iterable
         for each in STATES:
             state.add_metric([agent_id, each], float(status["status"] == each))
         paused.add_metric([agent_id], float(bool(status["paused"])))
+        throttled.add_metric([agent_id], float(status.get("throttled_age") is not None))
         uptime.add_metric([agent_id], status["uptime"])
         recent.add_metric([agent_id], status["error_count"])
         restarts.add_metric([agent_id], status["restarts"])
         crashes.add_metric([agent_id], status["crashes"])
         if status["heartbeat_age"] is not None:
             beat.add_metric([agent_id], now - status["heartbeat_age"])
-    return state, paused, uptime, beat, recent, restarts, crashes
+    return state, paused, throttled, uptime, beat, recent, restarts, crashes
 
 
 def of_queue(

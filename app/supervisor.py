@@ -316,7 +316,7 @@ class AgentSupervisor:
         return agent.run is not None
 
     def notify_task(self, agent_id: str) -> None:
-        """Have an agent look at its queue now."""
+        """Have an agent look now at its queue, and whether the task in flight is cancelled."""
         self._known(agent_id).posted.set()
 
     # What is to be seen.
@@ -599,4 +599,5 @@ _STATUS: Final = {
 async def _wait_for_work(agent: _Agent, seconds: float) -> None:
     with trio.move_on_after(seconds):
         await agent.posted.wait()
-    agent.posted = trio.Event()
+    if agent.posted.is_set():
+        agent.posted = trio.Event()

@@ -18,11 +18,19 @@ WAITING_FOR_STORE: Final = "waiting for the store"
 
 PAUSED_BY_OPERATOR: Final = "paused by an operator"
 
-_TIMES: Final = ("beat_at", "progress_at", "waiting_until", "throttled_until")
+_TIMES: Final = (
+    "beat_at",
+    "progress_at",
+    "waiting_until",
+    "throttled_since",
+    "throttled_until",
+)
 _SET_BY_AGENT: Final = (
     *_TIMES,
+    "throttled_why",
     "pid",
     "paused",
+    "paused_until",
     "doing",
     "task_id",
     "step",
@@ -47,9 +55,14 @@ class Activity:
         self.progress_at: float | None = None
         """When it last reported progress; None for code that never has, which then need not."""
         self.waiting_until: float | None = None
+        self.throttled_since: float | None = None
+        """Since when no call of the model has succeeded."""
         self.throttled_until: float | None = None
+        self.throttled_why = ""
         self.paused: str | None = None
         """Why it takes no tasks, where it does not."""
+        self.paused_until: str | None = None
+        """When that ends by itself, ISO 8601 in UTC; None where somebody has to do something."""
         self.held = False
         """Whether an operator wants it to take none; set in Trio's thread."""
         self.doing = "starting"
@@ -95,20 +108,28 @@ class Activity:
         self.throttled_until = None
         self.progress_at = now
 
-    def throttle(self, seconds: float, doing: str) -> None:
+    def throttle(self, seconds: float, why: str) -> None:
         """Report that the model makes it wait so long; it stays at the same task and step."""
-        self.wait(doing, seconds)
+        self.wait(f"waiting: {why}", seconds)
         self.throttled_until = self.waiting_until
+        self.throttled_why = why
+        if self.throttled_since is None:
+            self.throttled_since = self.progress_at
 
-    def pause(self, reason: str) -> None:
-        """Report that it takes no more tasks until somebody resumes it, or a day ends."""
+    def unthrottle(self) -> None:
+        """Report that the model answers, or that nothing is asked of it."""
+        self.throttled_since = None
+
+    def pause(self, reason: str, *, until: str | None = None) -> None:
+        """Report that it takes no more tasks, until then or until it is started anew."""
         self.paused = reason
-        self.doing = f"paused: {reason}"
+        self.paused_until = until
+        self.doing = "paused"
         self.task_id = None
 
     def resume(self) -> None:
         """Report that it takes tasks again."""
-        self.paused = None
+        self.paused = self.paused_until = None
         self.progress("idle")
 
     # Between a process of the agent's own and the daemon.
@@ -167,7 +188,12 @@ class Activity:
                 if self.throttled_until is None
                 else round(max(0.0, self.throttled_until - now), 3)
             ),
-            "paused": self.paused or (PAUSED_BY_OPERATOR if self.held else None),
+            "throttled_age": (
+                None if self.throttled_since is None else round(now - self.throttled_since, 3)
+            ),
+            "throttled_why": None if self.throttled_since is None else self.throttled_why,
+            "paused": PAUSED_BY_OPERATOR if self.held else self.paused,
+            "paused_until": None if self.held else self.paused_until,
             "tasks_done": self.tasks_done,
             "tasks_failed": self.tasks_failed,
             "last_run_at": self.last_run_at,

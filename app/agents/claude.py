@@ -44,6 +44,9 @@ CALL_TIMEOUT: Final = 600.0
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds that the connection for it may take."""
 
+LONGEST_REST: Final = 3600.0
+"""Seconds after which the model is asked again, whatever it said of when."""
+
 CHARACTERS_PER_TOKEN: Final = 3
 """For the estimate of a prompt that is not sent yet: rather too few, so that it is high enough."""
 
@@ -141,13 +144,21 @@ class ModelCalls:
         now: datetime,
     ) -> AsyncAPIResponse[Any] | Verdict:
         """Make one call, its money set aside before and settled after."""
-        # Where it is cancelled half-way the call may have its price: then the money stays set
-        # aside until that lapses.
-        reservation = await self._budget.reserve(self._most_it_costs(request, now), now)
+        # Where it is cancelled half-way, or its answer is lost, the call may have its price: then
+        # the money stays set aside until that lapses.
+        reservation = await self._budget.reserve(
+            self._most_it_costs(request, now),
+            now,
+            least=self._most_it_costs(request, now, with_prompt=False),
+            spent_on_this=self.spent.usd,
+        )
         self._activity.wait("waiting for Claude", CALL_TIMEOUT)
         answer = await _call(request, call_next, now)
+        if not isinstance(answer, Verdict) or answer.consequence is not Consequence.WAIT:
+            self._activity.unthrottle()
         if isinstance(answer, Verdict):
-            await self._budget.release(reservation)
+            if not answer.may_cost:
+                await self._budget.release(reservation)
             return answer
         await finish_anyway(self._settle(answer, reservation, now))
         return answer.response
@@ -174,12 +185,12 @@ class ModelCalls:
         )
         await self._store.record_cost(entry, reservation=reservation)
 
-    def _most_it_costs(self, request: APIRequest, now: datetime) -> float:
+    def _most_it_costs(
+        self, request: APIRequest, now: datetime, *, with_prompt: bool = True
+    ) -> float:
         body: Any = request.json
-        usage = Usage(
-            cache_write_5m_tokens=len(json.dumps(body, default=str)) // CHARACTERS_PER_TOKEN,
-            output_tokens=body["max_tokens"],
-        )
+        prompt = len(json.dumps(body, default=str)) // CHARACTERS_PER_TOKEN if with_prompt else 0
+        usage = Usage(cache_write_5m_tokens=prompt, output_tokens=body["max_tokens"])
         return self._context.prices.price(body["model"], usage, now.date()).usd
 
     # What follows from an error.
@@ -194,10 +205,11 @@ class ModelCalls:
         if delay is None:
             delay = self._patience.backoff.delay(attempt, self._rng)
         if waited + delay > self._patience.total:
+            delay = min(delay, LONGEST_REST)
             raise HandBack(verdict.reason, delay=delay, count_attempt=verdict.counts)
         extra = {"action": "throttled", "seconds": delay, "attempt": attempt}
         logger.warning("%s; trying again in %.1f s", verdict.reason, delay, extra=extra)
-        self._activity.throttle(delay, f"waiting: {verdict.reason}")
+        self._activity.throttle(delay, verdict.reason)
         with current_child().cancel_on_stop() as stop:
             await asyncio.sleep(delay)
         if stop.cancelled_caught:

@@ -10,7 +10,7 @@ from app.store.protocol import Lease, Store, TaskRow
 from .handle import end
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
 T = TypeVar("T")
 
@@ -27,7 +27,13 @@ class LeaseEnded(Exception):
 
 
 async def under_lease(
-    work: Coroutine[Any, Any, T], *, store: Store, task: TaskRow, token: str, lease: float
+    work: Coroutine[Any, Any, T],
+    *,
+    store: Store,
+    task: TaskRow,
+    token: str,
+    lease: float,
+    wait: Callable[[float], Awaitable[None]],
 ) -> T:
     """Do the work of a task while its lease is renewed beside it.
 
@@ -40,6 +46,7 @@ async def under_lease(
         task: The task.
         token: The one that claimed it.
         lease: Seconds that each renewal lasts.
+        wait: Returns after so many seconds, or sooner where something may have been asked for.
 
     Returns:
         What the work returned.
@@ -48,7 +55,7 @@ async def under_lease(
         LeaseEnded: If the work was ended early.
     """
     working = asyncio.ensure_future(work)
-    renewing = asyncio.ensure_future(_renew(store, task.id, token, lease))
+    renewing = asyncio.ensure_future(_renew(store, task.id, token, lease, wait))
     try:
         await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
@@ -58,10 +65,12 @@ async def under_lease(
         await end(working, renewing)
 
 
-async def _renew(store: Store, task_id: str, token: str, lease: float) -> Lease:
+async def _renew(
+    store: Store, task_id: str, token: str, lease: float, wait: Callable[[float], Awaitable[None]]
+) -> Lease:
     """Renew a lease until it is not simply held any more, and say what it is then."""
     while True:
-        await asyncio.sleep(lease / RENEWALS)
+        await wait(lease / RENEWALS)
         state = await store.renew_task(task_id, token, lease=lease)
         if state is not Lease.HELD:
             return state

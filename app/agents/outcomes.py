@@ -24,8 +24,10 @@ class HandBack(Exception):
 class Paused(HandBack):
     """Nor can any other work: the agent pauses."""
 
-    def __init__(self, reason: str, *, until: datetime | None = None) -> None:
-        super().__init__(reason)
+    def __init__(
+        self, reason: str, *, until: datetime | None = None, count_attempt: bool = False
+    ) -> None:
+        super().__init__(reason, count_attempt=count_attempt)
         self.until = until
         """None for until the agent is restarted."""
 

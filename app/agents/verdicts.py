@@ -39,6 +39,8 @@ class Verdict:
     """Whether what was sent may be to blame, if it goes on for long."""
     until: datetime | None = None
     """When a pause ends by itself."""
+    may_cost: bool = False
+    """Whether the call may have been carried out, and be billed, all the same."""
 
 
 # Here money is the matter and not speed, whatever the status.
@@ -46,7 +48,16 @@ _MONEY_CODES: Final = re.compile(r"spend_limit_reached|billing|organization_on_h
 _MONEY_WORDS: Final = re.compile(r"credit balance|usage limit|spend limit", re.IGNORECASE)
 _REGAINED: Final = re.compile(r"regain access on (\d{4}-\d\d-\d\d)")
 
+# httpx's errors of a connection that never came about.
+_NEVER_SENT: Final = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
+
 _OVERLOADED: Final = frozenset({429, 529})
+_NEEDS_SOMEBODY: Final = {
+    401: "Set ANTHROPIC_API_KEY to a key that is valid and restart the daemon",
+    402: "See to the account's billing, then restart the agent",
+    403: "Have the key allowed this, then restart the agent",
+    404: "Set the agent's MODEL to one that exists and reload the settings",
+}
 _WORTH_REPEATING: Final = frozenset({408, 409, 429})
 
 
@@ -68,7 +79,8 @@ def judge(
     if _MONEY_CODES.search(code) or (status in {400, 429} and _MONEY_WORDS.search(message)):
         until = _regained(message) or (_next_month(now) if code.startswith("enforced_") else None)
         return Verdict(consequence=Consequence.PAUSE, reason=reason, until=until)
-    if status in {401, 402, 403, 404}:  # 404: there is no such model
+    if status in _NEEDS_SOMEBODY:
+        reason = f"{reason}. {_NEEDS_SOMEBODY[status]}"
         return Verdict(consequence=Consequence.PAUSE, reason=reason)
     if status in _WORTH_REPEATING or status >= 500:
         return Verdict(
@@ -84,14 +96,19 @@ def judge_exception(error: Exception) -> Verdict:
     """Judge a call that got no answer."""
     timed_out = isinstance(error, TimeoutError) or "Timeout" in type(error).__name__
     what = "did not answer in time" if timed_out else "could not be reached"
-    reason = f"Claude {what} ({type(error.__cause__ or error).__name__})"
-    return Verdict(consequence=Consequence.WAIT, reason=reason, counts=timed_out)
+    kind = type(error.__cause__ or error).__name__
+    return Verdict(
+        consequence=Consequence.WAIT,
+        reason=f"Claude {what} ({kind})",
+        counts=timed_out,
+        may_cost=kind not in _NEVER_SENT,
+    )
 
 
 def judge_unreadable(error: Exception) -> Verdict:
     """Judge a call that got an answer which is no message."""
     reason = f"Claude answered what cannot be read ({type(error).__name__})"
-    return Verdict(consequence=Consequence.WAIT, reason=reason, counts=True)
+    return Verdict(consequence=Consequence.WAIT, reason=reason, counts=True, may_cost=True)
 
 
 def _error(body: object) -> tuple[str, str, str]:

@@ -54,6 +54,7 @@ class Worker:
         """
         while not current_child().stopping:
             if not await self._do_next():
+                self._activity.unthrottle()
                 self._activity.progress("idle", within=poll_interval)
                 with current_child().cancel_on_stop():
                     await self._context.wait_for_work(poll_interval)
@@ -109,6 +110,7 @@ class Worker:
                 task=task,
                 token=token,
                 lease=self._context.task_lease,
+                wait=self._context.wait_for_work,
             )
         except LeaseEnded as ended:
             if ended.why is Lease.CANCEL_REQUESTED:
@@ -118,7 +120,9 @@ class Worker:
         except Refused as refused:
             await self._finish(task, token, TaskStatus.FAILED, error=str(refused))
         except HandBack as back:
-            logger.warning("Task handed back: %s", back.reason, extra={"action": "task_released"})
+            extra = {"action": "task_released", "seconds": back.delay}
+            later = f"; to be tried again in {back.delay:.0f} s" if back.delay else ""
+            logger.warning("Task handed back: %s%s", back.reason, later, extra=extra)
             await self._release(  # noqa: ASYNC120  (a cancellation outweighs the reason)
                 task,
                 token,
@@ -193,13 +197,16 @@ class Worker:
                 await self._store.release_task(
                     task.id, token, count_attempt=error is not None, error=error
                 )
+            why = error or "the agent was stopped before it had finished it"
+            logger.warning("Task handed back: %s", why, extra={"action": "task_released"})
         except (TimeoutError, StoreError) as failure:
             logger.warning("Task not handed back, its lease will end: %r", failure)
 
     async def _pause(self, paused: Paused) -> None:
         """Take no tasks until the pause ends, or the agent."""
         logger.error("Paused: %s", paused.reason, extra={"action": "agent_paused"})
-        self._activity.pause(paused.reason)
+        until = None if paused.until is None else moment_text(paused.until)
+        self._activity.pause(paused.reason, until=until)
         with current_child().cancel_on_stop():
             while (seconds := await self._left(paused)) > 0:  # noqa: ASYNC110  (no event)
                 await asyncio.sleep(seconds)
@@ -215,7 +222,7 @@ class Worker:
     async def _rest(self, back: HandBack) -> None:
         """Take no tasks for as long as it is no use."""
         self._activity.progress("idle")
-        self._activity.throttle(back.delay, f"waiting: {back.reason}")
+        self._activity.throttle(back.delay, back.reason)
         with current_child().cancel_on_stop():
             await asyncio.sleep(back.delay)
 

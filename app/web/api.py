@@ -14,6 +14,7 @@ import trio
 from quart import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
+from app.agents.activity import PAUSED_BY_OPERATOR
 from app.agents.budget import start_of_day
 from app.store.protocol import StoreError, TaskStatus
 from app.web import guard
@@ -155,6 +156,10 @@ class Api:
         return self._hold("pause", agent_id, self._daemon.supervisor.pause_agent)
 
     async def _resume(self, agent_id: str) -> Response:
+        paused = self._status(agent_id)["paused"]
+        if paused not in (None, PAUSED_BY_OPERATOR):
+            detail = f"Agent {agent_id!r} paused itself: {paused}. Restarted, it tries again."
+            raise Problem(409, detail)
         return self._hold("resume", agent_id, self._daemon.supervisor.resume_agent)
 
     def _command(
@@ -228,6 +233,7 @@ class Api:
         if task.status is TaskStatus.CANCELLED:
             return answer(task)
         if task.cancel_requested and task.status is TaskStatus.RUNNING:
+            self._wake(task)
             return answer(task, 202, Location=f"/tasks/{task.id}")
         raise Problem(409, f"The task is over: it {task.status}.")
 
@@ -260,7 +266,9 @@ class Api:
         job = self._job(name)
         if job["disabled"]:
             raise Problem(409, f"Job {name!r} is disabled: {job['disabled']}.")
-        self._commands.begin(f"run {name}", partial(self._daemon.routines.run_now, name))
+        run = partial(self._daemon.routines.run_now, name)
+        if job["running"] or not self._commands.begin(f"run {name}", run):
+            raise Problem(409, f"Job {name!r} runs just now, and not twice at once.")
         return answer({"name": name, "action": "run"}, 202, Location="/scheduler/jobs")
 
     async def _pause_job(self, name: str) -> Response:

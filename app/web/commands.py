@@ -21,15 +21,20 @@ class Commands:
         self._nursery = nursery
         self._under_way: set[str] = set()
 
-    def begin(self, name: str, command: Callable[[], Awaitable[object]]) -> None:
+    def begin(self, name: str, command: Callable[[], Awaitable[object]]) -> bool:
         """Carry out a command in the background, unless the same one is under way already.
 
         An error of it is logged, for whoever asked has had the answer.
+
+        Returns:
+            Whether it was begun.
         """
-        if name not in self._under_way:
-            logger.info("Asked over HTTP: %s", name, extra={"action": "command"})
-            self._under_way.add(name)
-            self._nursery.start_soon(self._carry_out, name, command)
+        if name in self._under_way:
+            return False
+        logger.info("Asked over HTTP: %s", name, extra={"action": "command"})
+        self._under_way.add(name)
+        self._nursery.start_soon(self._carry_out, name, command)
+        return True
 
     async def _carry_out(self, name: str, command: Callable[[], Awaitable[object]]) -> None:
         try:

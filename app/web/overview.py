@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from app.agents.activity import PAUSED_BY_OPERATOR
 from app.store.protocol import TaskStatus
 from app.web.words import words
 
@@ -20,7 +21,7 @@ NO_PROGRESS: Final = 60.0
 """Seconds without progress from which an agent that is alive is said not to get on."""
 
 _WORST_FIRST: Final = (
-    "crashed", "failed", "backing_off", "stopped", "paused", "throttled", "stopping", "draining",
+    "crashed", "failed", "backing_off", "stopped", "paused", "waiting", "stopping", "draining",
     "restarting", "starting", "running", "standby", "disabled",
 )  # fmt: skip
 
@@ -92,7 +93,7 @@ def agent_lines(
         budgets: USD that each may spend in a day.
     """
     lines = [
-        _agent_line(
+        agent_line(
             agent_id,
             status,
             now,
@@ -108,14 +109,15 @@ def _rank(state: str) -> int:
     return _WORST_FIRST.index(state) if state in _WORST_FIRST else 0
 
 
-def _agent_line(
+def agent_line(
     agent_id: str,
     status: Mapping[str, Any],
     now: datetime,
     *,
-    spent: float | None,
-    budget: float | None,
+    spent: float | None = None,
+    budget: float | None = None,
 ) -> AgentLine:
+    """Return one agent; see `agent_lines`."""
     progress_age = status.get("progress_age")
     running = status["pid"] is not None
     return AgentLine(
@@ -128,7 +130,7 @@ def _agent_line(
         alive_at=_ago(now, status["heartbeat_age"]),
         progress_at=_ago(now, progress_age),
         stuck=running and progress_age is not None and progress_age > NO_PROGRESS
-        and bool(status["task_id"]) and status["throttled_until"] is None,
+        and bool(status["task_id"]) and status.get("throttled_age") is None,
         up_since=_ago(now, status["uptime"] or None),
         restart_at=_ahead(now, status["restart_in"]),
         throttled_until=status["throttled_until"],
@@ -157,8 +159,8 @@ def _why(status: Mapping[str, Any]) -> str | None:
 def _state(status: Mapping[str, Any]) -> str:
     if status["status"] == "running" and status["paused"]:
         return "paused"
-    if status["status"] == "running" and status["throttled_until"]:
-        return "throttled"
+    if status["status"] == "running" and status.get("throttled_age") is not None:
+        return "waiting"
     return str(status["status"])
 
 
@@ -177,7 +179,7 @@ def _agent_actions(agent_id: str, status: Mapping[str, Any]) -> tuple[Action, ..
 
     if status["status"] in {"stopped", "stopping", "draining"}:
         return (action("Start", "start"),)
-    held = status["paused"] is not None
+    held = status["paused"] == PAUSED_BY_OPERATOR  # of a pause of its own, a restart is the end
     return (
         action("Restart", "restart", ask=in_flight),
         action("Stop", "stop", ask=in_flight),

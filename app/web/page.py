@@ -57,7 +57,7 @@ _TONES: Final = {
     "stopping": _WARN,
     "unknown": _WARN,
     "missed": _WARN,
-    "throttled": _WARN,
+    "waiting": _WARN,
     "interrupted": _WARN,
     "critical": _BAD,
     "crashed": _BAD,

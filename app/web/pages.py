@@ -19,7 +19,7 @@ from actp_supervise.clock import SystemWallClock, WallClock
 from app.agents.budget import start_of_day
 from app.store.protocol import StoreError, TaskStatus
 from app.web.inputs import TaskFilter, is_id, parse_query
-from app.web.overview import agent_lines, node, routine_actions, summary, task_actions
+from app.web.overview import agent_line, agent_lines, node, routine_actions, summary, task_actions
 from app.web.page import Kept, Rendered, Templates
 from app.web.problems import Problem
 from app.web.spend import DAYS, bars, spend_by_day
@@ -227,6 +227,7 @@ class Pages:
             steps=steps,
             known=turns is not None,
             doing=status["doing"] if status and status["task_id"] == task_id else None,
+            agent=status and agent_line(task.agent_type, status, self._wall_clock.now()),
             final=task.status not in {TaskStatus.QUEUED, TaskStatus.RUNNING},
         )
 

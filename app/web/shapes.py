@@ -63,6 +63,8 @@ class AgentHealth(BaseModel):
     """Seconds since its own loop turned."""
     paused: str | None
     """Why it takes no tasks, where it does not."""
+    paused_until: datetime | None = None
+    """When that ends by itself."""
     throttled_until: datetime | None
     """Until when the model's API has it wait."""
     step: int = 0
@@ -71,6 +73,10 @@ class AgentHealth(BaseModel):
     """Seconds since it took a step."""
     throttled_for: float | None = None
     """Seconds for which the model's API still has it wait."""
+    throttled_age: float | None = None
+    """Seconds for which no call of the model has succeeded."""
+    throttled_why: str | None = None
+    """What the last of these calls came to."""
     tasks_done: int = 0
     """Tasks that this run has finished well."""
     tasks_failed: int = 0

@@ -61,8 +61,11 @@ _HEALTH = (
     "heartbeat_age",
     "progress_age",
     "paused",
+    "paused_until",
     "throttled_until",
     "throttled_for",
+    "throttled_age",
+    "throttled_why",
     "tasks_done",
     "tasks_failed",
 )

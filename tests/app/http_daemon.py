@@ -121,6 +121,7 @@ class Routines:
             "timezone": "UTC",
             "next_run_time": datetime(2026, 11, 24, 6, 0, tzinfo=UTC),
             "last_run": None,
+            "running": False,
             "paused": False,
             "disabled": None,
         }

@@ -13,6 +13,7 @@ from store_calls import EPOCH, cost
 
 from app.agents.claude import Patience, usage_of
 from app.agents.prices import Usage
+from app.agents.tools import tool
 from app.agents.verdicts import Consequence, judge, judge_exception
 from app.demo.claude import Failure, Garbage, HangUp, Reply
 from app.store.protocol import TaskStatus
@@ -116,6 +117,31 @@ async def test_trouble_that_stays_hands_the_task_back(at_work, store, status, at
     await trio.sleep(0.2)
     assert len(at_work.claude.requests) == 2
     assert (await store.task(other_id)).attempts == 0, "it would fare no better"
+
+
+async def test_no_answer_has_a_task_wait_for_more_than_an_hour(at_work, store):
+    at_work.claude.plan(Failure(status=429, headers={"retry-after": "900000000"}))
+    task_id = await at_work.add()
+    at_work.start()
+
+    task = await at_work.when(task_id, lambda task: task.not_before is not None)
+
+    assert task.not_before - await store.ping() <= timedelta(hours=1)
+
+
+async def test_it_says_since_when_no_call_has_succeeded_and_why(at_work):
+    at_work.claude.plan(*[Failure(status=529, message="overloaded")] * 3)
+    await at_work.add()
+    _, activity = at_work.start(Unhurried)
+    await until(lambda: activity.snapshot()["throttled_age"] is not None)
+    since = activity.throttled_since
+    assert "529" in activity.snapshot()["throttled_why"]
+
+    await until(lambda: len(at_work.claude.requests) == 3)
+    assert activity.throttled_since == since
+    await until(lambda: activity.tasks_done == 1)
+
+    assert activity.snapshot()["throttled_age"] is None
 
 
 # What pauses the agent.
@@ -311,7 +337,7 @@ async def test_a_spent_budget_pauses_the_agent_and_the_task_goes_back(at_work, s
 
     await until(lambda: activity.paused is not None)
 
-    assert "daily budget of $1.00 is spent: $0.95" in activity.paused
+    assert "may cost $0.09: of $1.00 it has spent $0.95 today" in activity.paused
     assert not at_work.claude.requests
     task = await store.task(task_id)
     assert (task.status, task.attempts) == (TaskStatus.QUEUED, 0)
@@ -354,6 +380,78 @@ async def test_money_that_other_calls_only_hold_is_waited_for(at_work, store):
     await store.release_budget("other")
 
     assert (await at_work.finished(task_id)).status is TaskStatus.SUCCEEDED
+
+
+async def test_a_budget_too_small_for_any_call_pauses_until_somebody_raises_it(at_work, store):
+    task_id = await at_work.add()
+    _, activity = at_work.start(daily_budget_usd=0.01)
+
+    await until(lambda: activity.paused is not None)
+
+    assert "budget of $0.01 is too small: any call of its model may cost" in activity.paused
+    assert "Set a higher DAILY_BUDGET_USD" in activity.paused
+    assert activity.paused_until is None
+    assert (await store.task(task_id)).status is TaskStatus.QUEUED
+
+
+async def test_a_task_too_large_for_the_budget_fails_and_keeps_nobody_waiting(at_work):
+    large = await at_work.add("Read this: " + "x" * 120_000, priority=1)
+    small = await at_work.add()
+    at_work.start(daily_budget_usd=0.15)
+
+    task = await at_work.finished(large)
+
+    assert task.status is TaskStatus.FAILED
+    assert "more than the agent's daily budget of $0.15" in task.error
+    assert (await at_work.finished(small)).status is TaskStatus.SUCCEEDED
+
+
+class Spender(QuickAgent):
+    @tool
+    async def spend(self) -> str:
+        """Spend."""
+        await self.store.record_cost(cost("spent", 5.0))
+        return "spent"
+
+
+async def test_a_conversation_that_outlasts_the_budget_counts_as_an_attempt(at_work, store):
+    """Else it would begin anew on every day, at the same cost, and never end."""
+    at_work.claude.plan(Reply(tools=(("spend", {}),)))
+    task_id = await at_work.add()
+    _, activity = at_work.start(Spender, daily_budget_usd=0.15)
+
+    await until(lambda: activity.paused is not None)
+
+    task = await store.task(task_id)
+    assert (task.status, task.attempts) == (TaskStatus.QUEUED, 1)
+    assert activity.paused_until is not None
+
+
+async def test_the_money_for_a_call_whose_answer_was_lost_stays_set_aside(at_work, store):
+    at_work.claude.plan(HangUp(), Reply(text="Fine."))
+    await at_work.add()
+    _, activity = at_work.start(daily_budget_usd=0.15)
+
+    await until(lambda: "budget that other calls hold" in activity.doing)
+
+    assert not await store.reserve_budget(
+        "all", "social", since=EPOCH, limit=0.15, amount=0.15, lifetime=60.0
+    )
+
+
+async def test_the_wait_for_money_ends_at_once_when_the_agent_is_asked_to_stop(at_work, store):
+    await store.reserve_budget(
+        "other", "social", since=EPOCH, limit=0.15, amount=0.15, lifetime=60.0
+    )
+    task_id = await at_work.add()
+    _, activity = at_work.start(daily_budget_usd=0.15)
+    await until(lambda: "budget that other calls hold" in activity.doing)
+
+    with trio.fail_after(1.0):
+        await at_work.tree.stop("social")
+
+    task = await store.task(task_id)
+    assert (task.status, task.attempts) == (TaskStatus.QUEUED, 0)
 
 
 async def test_a_spent_budget_is_whole_again_when_the_workers_day_is_over(at_work, store):

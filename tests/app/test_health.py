@@ -58,8 +58,35 @@ def test_no_agent_able_to_work_is_critical():
     )
 
 
-def test_paused_agents_alone_are_not_critical():
-    assert overall({"social": agent(paused="budget spent")})[0] == "degraded"
+@pytest.mark.parametrize(
+    ("paused", "until", "health"),
+    [
+        ("paused by an operator", None, "degraded"),
+        ("its daily budget is spent", "2026-11-24T00:00:00.000000Z", "degraded"),
+        ("Claude answers 401", None, "critical"),
+    ],
+)
+def test_agents_that_only_somebody_else_can_make_go_on_are_critical(paused, until, health):
+    assert overall({"social": agent(paused=paused, paused_until=until)})[0] == health
+
+
+def test_an_agent_that_cannot_reach_the_model_for_long_is_in_trouble():
+    def waits(seconds):
+        return agent(throttled_age=seconds, throttled_why="Claude could not be reached")
+
+    reason = "social has waited long for Claude: Claude could not be reached"
+    assert overall({"social": waits(50.0), "content": agent()}) == ("healthy", [])
+    assert overall({"social": waits(70.0)}) == ("degraded", [reason])
+    assert overall({"social": waits(400.0), "content": agent()}) == ("degraded", [reason])
+    assert overall({"social": waits(400.0)}) == ("critical", [reason])
+
+
+def test_a_pause_does_not_hide_a_crash():
+    paused = {**BACKING_OFF, "paused": "paused by an operator"}
+    assert overall({"social": paused, "content": agent()})[1] == [
+        "social is paused by an operator and crashed and waits for its restart: "
+        "ValueError: no such post"
+    ]
 
 
 def test_a_store_that_is_away_is_degraded():

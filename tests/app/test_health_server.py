@@ -286,6 +286,22 @@ async def test_a_job_is_run_paused_and_resumed(daemon, client):
     assert (await client.post(f"{path}/resume")).json()["paused"] is False
 
 
+async def test_a_job_that_runs_is_not_run_once_more(daemon, client):
+    daemon.routines.job["running"] = True
+    answer = await client.post("/scheduler/jobs/content-daily-pipeline/run")
+    assert answer.status_code == 409
+    assert "runs just now" in answer.json()["detail"]
+    assert daemon.routines.asked == []
+
+
+async def test_an_agent_that_paused_itself_is_not_resumed_by_word_alone(daemon, client):
+    daemon.supervisor.statuses["content"]["paused"] = "the key is wrong"
+    answer = await client.post("/agents/content/resume")
+    assert answer.status_code == 409
+    assert "the key is wrong. Restarted, it tries again" in answer.json()["detail"]
+    assert daemon.supervisor.asked == []
+
+
 async def test_a_disabled_job_is_not_run(daemon, client):
     daemon.routines.job["disabled"] = "its class has no run_daily_pipeline"
     answer = await client.post("/scheduler/jobs/content-daily-pipeline/run")

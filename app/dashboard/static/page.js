@@ -8,7 +8,8 @@ const AT_MOST_EVERY = 1000;
 const AT_LEAST_EVERY = 5000;
 const LISTEN_AGAIN = 15000;
 const OLD = 10000;
-const PATIENCE = 10000;
+const PATIENCE = 6000;
+const PATIENCE_OF_ACTIONS = 10000;
 
 const main = document.getElementById("main");
 const connection = document.getElementById("connection");
@@ -18,6 +19,7 @@ const icon = document.querySelector("link[rel=icon]");
 
 let clockAhead = Number(document.documentElement.dataset.now) * 1000 - Date.now();
 let asOf = Date.now();
+let clock = document.documentElement.dataset.clock; // the server's, of what is shown
 let begunAt = -Infinity;
 let dueAt = Infinity;
 let timer;
@@ -72,6 +74,7 @@ function show(fresh, shown) {
     return;
   }
   asOf = Date.now();
+  clock = fresh.documentElement.dataset.clock;
   clockAhead = Number(fresh.documentElement.dataset.now) * 1000 - asOf;
   const focused = document.activeElement;
   const around = ancestors(focused);
@@ -149,7 +152,22 @@ function keyOf(node) {
   return node.nodeType === Node.ELEMENT_NODE ? node.dataset.key ?? (node.id || null) : null;
 }
 
+// No row moves from under a pointer that is about to press its button.
+function isInUse(list) {
+  const isPointed = matchMedia("(hover: hover)").matches && list.matches(":hover");
+  return "steady" in list.dataset && (isPointed || list.matches(":focus-within"));
+}
+
+function inOrderOf(old, fresh) {
+  const keys = [...old.children].map(keyOf);
+  const place = (row) => (keys.includes(keyOf(row)) ? keys.indexOf(keyOf(row)) : keys.length);
+  fresh.append(...[...fresh.children].sort((one, other) => place(one) - place(other)));
+}
+
 function morphChildren(old, fresh) {
+  if (isInUse(old)) {
+    inOrderOf(old, fresh);
+  }
   const keyed = new Map();
   for (const child of old.children) {
     if (keyOf(child) !== null) {
@@ -243,16 +261,16 @@ function tick() {
 }
 
 function showConnection() {
-  const of = new Date(asOf).toLocaleTimeString();
+  const isOld = Date.now() - asOf > OLD;
   let text = streaming ? "live" : "polling every 5 s";
-  if (fault === "lost") {
-    text = `reconnecting: data as of ${of}`;
+  if (fault === "lost" || (fault === null && isOld)) {
+    text = `reconnecting: data as of ${clock}`;
   } else if (fault !== null) {
-    text = `${fault} Data as of ${of}`;
+    text = `${fault} Data as of ${clock}`;
   }
   setText(connection, text);
   connection.dataset.state = fault === null ? (streaming ? "live" : "polling") : "lost";
-  document.body.classList.toggle("old", fault !== null && Date.now() - asOf > OLD);
+  document.body.classList.toggle("old", isOld);
   document.title = fault === null ? title : `Disconnected · ${title}`;
   const file = fault === null ? icon.dataset.shown : "/static/icon-off.svg";
   if (file !== undefined && icon.getAttribute("href") !== file) {
@@ -309,27 +327,40 @@ const DONE = {
 
 async function act(button) {
   const [label, about] = [button.firstChild.data.trim(), button.lastChild.textContent.trim()];
-  if (button.dataset.ask && !(await confirmed(`${label} ${about}?`, button.dataset.ask, label))) {
+  const { post: path, ask } = button.dataset; // now, for the page goes on while one is asked
+  if (ask && !(await confirmed(`${label} ${about}?`, ask, label))) {
     return;
   }
-  const verb = button.dataset.post.split("/").pop();
+  const verb = path.split("/").pop();
   await pending(button, async () => {
-    const answer = await post(button.dataset.post);
+    const answer = await post(path);
     const asked = verb === "cancel" && answer.status === 202;
     say(`${about} ${asked ? "was asked to stop" : DONE[verb]}.`);
   });
 }
 
 async function postTask(form) {
-  const { agent_type, goal, priority, context } = Object.fromEntries(new FormData(form));
+  const { agent_type, goal, priority, context } = form.elements;
+  const sent = { goal: goal.value, context: context.value };
   await pending(form.querySelector("button[type=submit]"), async () => {
-    // After a lost answer the same form posts the same task, and no second one.
-    form.dataset.idempotency ??= [...crypto.getRandomValues(new Uint32Array(4))].join("-");
-    const body = { agent_type, goal, priority: Number(priority), context: parsed(context) };
-    const headers = { "Idempotency-Key": form.dataset.idempotency };
-    const task = await (await post("/agents/task", body, headers)).json();
-    form.elements.goal.value = form.elements.context.value = "";
-    delete form.dataset.idempotency;
+    const body = JSON.stringify({
+      agent_type: agent_type.value,
+      goal: sent.goal,
+      priority: Number(priority.value),
+      context: parsed(sent.context),
+    });
+    // After a lost answer the same again is the same task, and no second one.
+    if (form.dataset.body !== body) {
+      form.dataset.body = body;
+      form.dataset.idempotency = [...crypto.getRandomValues(new Uint32Array(4))].join("-");
+    }
+    const task = await (await post("/agents/task", body, { "Idempotency-Key": form.dataset.idempotency })).json();
+    delete form.dataset.body;
+    for (const field of [goal, context]) {
+      if (field.value === sent[field.name]) {
+        field.value = "";
+      }
+    }
     say("Posted:", { href: `/ui/tasks/${encodeURIComponent(task.id)}`, text: `task ${task.id}` });
   });
 }
@@ -357,14 +388,14 @@ async function pending(button, action) {
   button.removeAttribute("aria-busy");
 }
 
-async function post(path, body, more = {}) {
+async function post(path, body = "{}", more = {}) {
   for (;;) {
     const token = sessionStorage.getItem("token");
     const headers = { "Content-Type": "application/json", ...more };
     if (token !== null) {
       headers.Authorization = `Bearer ${token}`;
     }
-    const response = await send(path, { method: "POST", headers, body: JSON.stringify(body ?? {}) });
+    const response = await send(path, { method: "POST", headers, body });
     if (response.ok) {
       return response;
     }
@@ -383,7 +414,7 @@ async function post(path, body, more = {}) {
 
 async function send(path, options) {
   try {
-    return await fetch(path, { ...options, signal: AbortSignal.timeout(PATIENCE) });
+    return await fetch(path, { ...options, signal: AbortSignal.timeout(PATIENCE_OF_ACTIONS) });
   } catch {
     throw new Error("the daemon does not answer, so look whether it happened before you repeat it.");
   }
