@@ -72,7 +72,7 @@ class Daemon:
             store_error=self.records.store_error,
             stopping=self.stopping,
             blocked=self.loop_watch.problem(),
-            notes=self.notes,
+            notes=(*self.notes, *self.records.given_up),
         )
         return {
             "status": status,

@@ -7,6 +7,7 @@ again until the store is back.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,11 @@ class _Record:
     what: str
     write: Callable[[], Awaitable[object]]
 
+    @property
+    def kind(self) -> str:
+        """What it is, without the id of a run, of which each has another."""
+        return re.sub(" [0-9a-f]{32}$", "", self.what)
+
 
 class RecordKeeper:
     """An ordered list of things to write, and the task that writes them.
@@ -47,11 +53,17 @@ class RecordKeeper:
         self._written = trio.Event()
         self.store_error: str | None = None
         """Why the store cannot be reached; None while it can."""
+        self._given_up: dict[str, str] = {}
 
     @property
     def waiting(self) -> int:
         """How many records are not written yet."""
         return len(self._waiting)
+
+    @property
+    def given_up(self) -> list[str]:
+        """What kinds of records the store refuses, and why; until it takes one of the kind."""
+        return [f"not recorded: {kind}: {why}" for kind, why in self._given_up.items()]
 
     def put(
         self, what: str, write: Callable[[], Awaitable[object]], *, key: Hashable | None = None
@@ -120,11 +132,14 @@ class RecordKeeper:
             except StoreError as error:  # trying again would not help, and others wait behind it
                 extra = {"action": "record_given_up"}
                 logger.error("Not recorded: %s: %s", record.what, error, extra=extra)
+                self._given_up[record.kind] = str(error)
                 return
-            except Exception:
+            except Exception as error:
                 extra = {"action": "record_given_up"}
                 logger.exception("Not recorded: %s", record.what, extra=extra)
+                self._given_up[record.kind] = f"{type(error).__name__}, see the log"
                 return
             else:
                 self.note_store(None)
+                self._given_up.pop(record.kind, None)
                 return

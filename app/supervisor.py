@@ -395,7 +395,11 @@ class AgentSupervisor:
             self.publish_status(agent.config.agent_id)
 
         agent.standby = True
-        await lease.take(elsewhere)
+        try:
+            await lease.take(elsewhere)
+        except Exception as error:
+            self._note_crash(agent, error)
+            raise
         agent.standby, agent.runs_on = False, None
         self.publish_status(agent.config.agent_id)
 
@@ -425,11 +429,9 @@ class AgentSupervisor:
         try:
             await self._carry_out(agent.config, run)
         except Exception as error:
-            error_text = self._redact("".join(traceback.format_exception(error)))
-            agent.last_error = error_text
+            error_text = self._note_crash(agent, error)
             if not current_child().stopping:
                 outcome = RunOutcome.CRASHED
-                agent.history.note()
             raise
         finally:
             agent.run = None
@@ -439,6 +441,13 @@ class AgentSupervisor:
                 f"end of run {run.run_id}",
                 partial(self._store.finish_run, run.run_id, outcome, error=error_text),
             )
+
+    def _note_crash(self, agent: _Agent, error: Exception) -> str:
+        """Note why an agent ends, and that it crashed unless it was to end; return the error."""
+        agent.last_error = self._redact("".join(traceback.format_exception(error)))
+        if not current_child().stopping:
+            agent.history.note()
+        return agent.last_error
 
     async def _carry_out(self, config: AgentSettings, run: AgentRun) -> None:
         try:

@@ -165,13 +165,18 @@ class ReportedActivity(Activity):
         self._tell()
 
     @override
-    def throttle(self, seconds: float, doing: str) -> None:
-        super().throttle(seconds, doing)
+    def throttle(self, seconds: float, why: str) -> None:
+        super().throttle(seconds, why)
         self._tell()
 
     @override
-    def pause(self, reason: str) -> None:
-        super().pause(reason)
+    def unthrottle(self) -> None:
+        super().unthrottle()
+        self._tell()
+
+    @override
+    def pause(self, reason: str, *, until: str | None = None) -> None:
+        super().pause(reason, until=until)
         self._tell()
 
     def _tell(self) -> None:

@@ -241,7 +241,9 @@ def store_error(error: sqlite3.Error, path: Path) -> StoreError:
 
 def _opening_error(error: sqlite3.Error, path: Path) -> StoreError:
     code = _primary_code(error)
-    if code in _BUSY:
+    # Of a file that was there before these pass, as when somebody frees the disk.
+    passes = code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR} and path.is_file()
+    if code in _BUSY or passes:
         return store_error(error, path)
     if code == sqlite3.SQLITE_NOTADB:
         return StoreError(f"{path} is not a SQLite database: name another file")

@@ -101,7 +101,8 @@ class Api:
         with trio.move_on_after(STORE_TIMEOUT):
             try:
                 await self._daemon.store.ping()
-                store = None
+                is_away = self._daemon.records.store_error is not None
+                store = "cannot be written to" if is_away else None
             except StoreError:
                 store = "cannot be reached"
         return {"daemon": self._phase(), "store": store}

@@ -158,7 +158,7 @@ def make_daemon(
         store=observed(store, events),
         events=events,
         metrics=metrics,
-        records=SimpleNamespace(store_error=None, waiting=0),
+        records=SimpleNamespace(store_error=None, waiting=0, given_up=[]),
         uptime=12.5,
         supervisor=Agents(),
         routines=Routines(),

@@ -107,6 +107,16 @@ async def place(store):
 # What stays as it is.
 
 
+async def test_a_cancel_reaches_it_at_once_and_not_with_the_next_renewal_of_its_lease(place):
+    await place.begun("sleep 100")
+
+    await place.store.cancel_task("sleep 100")
+    place.stage.supervisor.notify_task("social")
+
+    task = await place.when("sleep 100", lambda task: task.status in FINAL, within=10.0)
+    assert task.status is TaskStatus.CANCELLED
+
+
 async def test_it_does_tasks_in_another_process_whose_number_is_shown(place):
     task = await place.done("nothing")
 

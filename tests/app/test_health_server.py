@@ -97,6 +97,13 @@ async def test_readyz_is_503_without_the_store(daemon, client):
     assert answer.json()["detail"] == "Not ready: store (cannot be reached)."
 
 
+async def test_readyz_is_503_while_the_store_can_only_be_read(daemon, client):
+    daemon.records.store_error = "database is locked"
+    answer = await client.get("/readyz")
+    assert answer.status_code == 503
+    assert "store (cannot be written to)" in answer.json()["detail"]
+
+
 async def test_readyz_is_503_while_draining(daemon, client):
     daemon.stopping = True
     answer = await client.get("/readyz")
@@ -253,13 +260,15 @@ async def test_a_queued_task_is_cancelled_at_once_and_can_be_retried(daemon, cli
     assert daemon.supervisor.asked == [("notify", "content")]
 
 
-async def test_a_running_task_is_asked_to_end_and_cannot_be_retried(store, client):
+async def test_a_running_task_is_asked_to_end_and_cannot_be_retried(daemon, store, client):
     path = (await add_task(client)).headers["location"]
     await store.claim_task("content", worker_id="w", instance="i", token="t", lease=60)
     assert (await client.post(f"{path}/retry")).status_code == 409
+    daemon.supervisor.asked.clear()
     answer = await client.post(f"{path}/cancel")
     assert answer.status_code == 202
     assert answer.json()["cancel_requested"] is True
+    assert daemon.supervisor.asked == [("notify", "content")], "it need not wait for its lease"
 
 
 async def test_a_task_that_is_over_can_be_neither_cancelled_nor_retried(store, client):

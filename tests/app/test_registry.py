@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from functools import partial
 
 import pytest
@@ -14,7 +15,7 @@ from app.registry import AgentRegistry
 from app.routine import DailyRoutineScheduler
 from app.settings import load_settings
 from app.shutdown import GracefulShutdown
-from app.store.protocol import AgentRegistration, StoreUnavailable
+from app.store.protocol import AgentRegistration, StoreError, StoreUnavailable
 
 
 def registration(agent_id, status="starting"):
@@ -200,6 +201,24 @@ async def test_a_record_that_cannot_be_written_does_not_hold_up_the_others(caplo
         nursery.cancel_scope.cancel()
     assert written == ["fine"]
     assert "Not recorded: refused" in caplog.text
+
+
+async def test_what_the_store_refuses_is_told_until_it_takes_one_of_the_kind():
+    records = RecordKeeper()
+
+    async def refused():
+        raise StoreError("database disk image is malformed")
+
+    records.put(f"end of run {uuid.uuid4().hex}", refused)
+    records.put("status of social", trio.lowlevel.checkpoint)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(records.run)
+        await records.flush()
+        assert records.given_up == ["not recorded: end of run: database disk image is malformed"]
+        records.put(f"end of run {uuid.uuid4().hex}", trio.lowlevel.checkpoint)
+        await records.flush()
+        assert records.given_up == []
+        nursery.cancel_scope.cancel()
 
 
 async def test_records_that_nobody_can_write_do_not_fill_the_memory(monkeypatch, caplog):

@@ -8,7 +8,7 @@ import trio.testing
 from agents_stage import INSTANCE, Flaky, Recorder, hang, live_on, staged
 
 from app.single import SingleLease
-from app.store.protocol import RunOutcome
+from app.store.protocol import RunOutcome, StoreError
 
 SINGLE = {"SOCIAL_MEDIA_AGENT_SINGLE": "yes"}
 OTHER = "instance-of-another"
@@ -49,6 +49,21 @@ async def test_while_another_daemon_has_the_lease_an_agent_stands_by(clock, stor
         (row,) = await store.agents()
         assert row.status != "standby"
     assert await store.runs("social") == []
+
+
+async def test_a_lease_that_cannot_be_taken_is_a_crash_that_counts(clock, store):
+    class Corrupt:
+        def __getattr__(self, name):
+            if name == "hold_lease":
+                raise StoreError("database disk image is malformed")
+            return getattr(store, name)
+
+    async with staged(Corrupt(), Recorder(), environ=SINGLE) as stage:
+        await stage.supervisor.start_all()
+        await trio.sleep(1)
+        assert "database disk image is malformed" in stage.status()["last_error"]
+        assert stage.status()["error_count"] > 5
+        assert stage.status()["status"] == "backing_off"
 
 
 async def test_an_agent_that_stands_by_takes_over_when_the_lease_is_free(clock, store):
