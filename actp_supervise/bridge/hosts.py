@@ -6,10 +6,12 @@ trio-asyncio is imported here alone, and only where it is used.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import functools
+import inspect
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .run import Run
+
+
+CLOSINGS: Final = 5
+"""How often code that is ended by force is closed, so that the blocks around it end as well."""
 
 
 async def host_in_thread(run: Run) -> None:
@@ -138,10 +144,28 @@ def _kill(loop: Any, run: Run) -> None:  # noqa: ANN401
         for task in tuple(tasks):
             asyncio._unregister_task(task)
             task._log_destroy_pending = False
+            _close(task.get_coro())
+        tasks = asyncio.all_tasks(loop)  # those that their clean-up has started
+
+
+def _close(coroutine: Any) -> None:  # noqa: ANN401
+    """Close a coroutine and those that it awaits, more than once where their clean-up awaits.
+
+    What swallows even that is kept for ever. Garbage collection would close it again, and so would
+    the interpreter at its end. Outside of a loop each of its awaits fails at once: code that
+    swallows that as well would never come to an end.
+    """
+    chain = [coroutine]
+    while inspect.iscoroutine(inner := chain[-1]) and inner.cr_await is not None:
+        chain.append(inner.cr_await)
+    for _ in range(CLOSINGS):
+        for each in chain:
             # RuntimeError: it awaits again
             with suppress(Exception, SystemExit, KeyboardInterrupt):
-                task.get_coro().close()
-        tasks = asyncio.all_tasks(loop)  # those that their clean-up has started
+                each.close()
+        chain = [each for each in chain if inspect.iscoroutine(each) and each.cr_frame is not None]
+    for each in chain:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

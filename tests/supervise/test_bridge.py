@@ -713,6 +713,25 @@ async def test_code_that_swallows_even_its_closing_runs_no_more(autojump_clock, 
     gc.collect()  # here and not in some other test, the coroutine complains of its end
 
 
+async def test_code_that_swallows_even_its_closing_can_be_forgotten(autojump_clock):
+    """It was closed once more when it was collected, and there awaited and failed for ever."""
+    kept = []
+
+    async def swallows_all():
+        while True:
+            with contextlib.suppress(BaseException):
+                await asyncio.sleep(1)
+
+    async def code():
+        kept.append(swallows_all())
+        await kept[0]
+
+    with pytest.raises(CancellationIgnored):
+        await cancelled_after(0.5, asyncio_child(code, cancel_timeout=0.5))
+    kept.clear()
+    gc.collect()
+
+
 async def test_an_async_generator_that_will_not_end_is_closed_too(autojump_clock):
     async def generator():
         try:
