@@ -71,13 +71,14 @@ def test_no_page_has_a_serious_barrier(
     assert barriers == []
 
 
-def test_on_a_phone_no_page_scrolls_sideways(look: Look, daemon: Running, paths: list[str]):
+@pytest.mark.parametrize("width", [320, 760, 1024, 1100])
+def test_no_page_scrolls_sideways(look: Look, daemon: Running, paths: list[str], width: int):
     look.expected = ("404",)
-    page = look.at(daemon.address, width=320)
+    page = look.at(daemon.address, width=width)
     for path in paths:
         page.goto(daemon.address + path)
         page.evaluate(UNFOLD)
-        assert page.evaluate("document.documentElement.scrollWidth") == 320, path
+        assert page.evaluate("document.documentElement.scrollWidth") == width, path
 
 
 def test_without_javascript_the_page_can_be_read_and_reloads_itself(look: Look, daemon: Running):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from looking import Look, Running
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Locator, Page, Route
 
 TOKEN = "a-token-for-the-page-alone"
 
@@ -24,7 +24,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, claude: str) -> Iterator[Ru
     """A daemon with an agent that crashes on demand, and one that does tasks."""
     place = Place(tmp_path_factory.mktemp("page"), claude)
     place.use_class(ON_DEMAND, "OnDemand")
-    place.environ["WORKER_TASK_LEASE"] = "3"  # for an agent soon learns that its task is cancelled
     with running(place, "--agents", "social,content") as daemon:
         daemon.until_agent("content", "running")
         yield daemon
@@ -140,6 +139,53 @@ def test_what_would_lose_something_asks_first(page: Page, daemon: Running):
     press(dialog, "Cancel")
     daemon.until_task(task_id, "cancelled")
     assert daemon.http.get("/agents/content").json()["restarts"] == 0
+
+
+def test_a_late_answer_does_what_was_asked_and_not_what_the_button_has_become(
+    page: Page, look: Look, daemon: Running
+):
+    look.expected = ("409",)
+    task_id = daemon.post("content", "Recall what we know [simulate: slow 30]")
+    daemon.until_task(task_id, "running")
+    page.goto(f"{daemon.address}/ui/tasks/{task_id}")
+    press(page, f"Cancel task {task_id}")
+    daemon.http.post(f"/tasks/{task_id}/cancel").raise_for_status()
+    expect(page.locator(".sentence")).to_contain_text("cancelled")
+    press(page.locator("#ask"), "Cancel")
+    expect(page.locator("#said")).to_contain_text(f"task {task_id} is cancelled")
+    expect(page.get_by_role("button", name=f"Retry task {task_id}")).to_be_visible()
+    assert daemon.http.get(f"/tasks/{task_id}").json()["status"] == "cancelled"
+
+
+def test_no_row_moves_from_under_the_pointer(page: Page, daemon: Running):
+    first = page.locator("tbody tr").first
+    row(page, "content").get_by_role("button", name="Stop content").hover()
+    daemon.http.post("/agents/content/stop").raise_for_status()
+    expect(row(page, "content").locator(".state")).to_have_text("stopped")
+    expect(first).to_have_attribute("data-key", "social")
+    page.mouse.move(0, 0)
+    expect(first).to_have_attribute("data-key", "content")
+    daemon.http.post("/agents/content/start").raise_for_status()
+    expect(row(page, "content").locator(".state")).to_have_text("running")
+
+
+def test_after_a_lost_answer_another_task_can_be_posted(page: Page, look: Look):
+    look.expected = ("ERR_FAILED",)
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    goal, said = page.get_by_label("Goal"), page.locator("#said")
+    page.get_by_role("combobox", name="Agent").select_option("content")
+    page.route("**/agents/task", lose)
+    goal.fill("Recall this")
+    press(page, "Post")
+    expect(said).to_contain_text("look whether it happened")
+    page.unroute("**/agents/task")
+    goal.fill("Recall that")
+    press(page, "Post")
+    expect(said).to_contain_text("Posted: task")
 
 
 def test_an_agent_is_paused_resumed_stopped_and_started(page: Page, daemon: Running):

@@ -158,6 +158,15 @@ function isInUse(list) {
   return "steady" in list.dataset && (isPointed || list.matches(":focus-within"));
 }
 
+for (const leaving of ["pointerout", "focusout"]) {
+  main.addEventListener(leaving, (event) => {
+    const list = event.target.closest("[data-steady]");
+    if (list !== null && !list.contains(event.relatedTarget)) {
+      refreshSoon();
+    }
+  });
+}
+
 function inOrderOf(old, fresh) {
   const keys = [...old.children].map(keyOf);
   const place = (row) => (keys.includes(keyOf(row)) ? keys.indexOf(keyOf(row)) : keys.length);
