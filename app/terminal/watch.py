@@ -20,7 +20,9 @@ from app.terminal.signals import until_interrupted
 from app.web.words import countdown, duration, words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+    from rich.console import ConsoleOptions
 
     from app.settings import Settings
     from app.terminal.api import Api
@@ -86,27 +88,82 @@ class View:
 
     def shown(self) -> Group:
         """Return it as rich shows it."""
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("AGENT", no_wrap=True)
-        table.add_column("STATUS", no_wrap=True)
-        table.add_column("DOING", ratio=1, no_wrap=True, overflow="ellipsis")
-        for name in ("HEARTBEAT", "UPTIME", "RESTARTS", "CRASHES", "NEXT"):
-            table.add_column(name, no_wrap=True, justify="right")
-        for row in self.rows:
-            table.add_row(
-                row.agent_id,
-                Text(words(row.status), _STYLES.get(row.status, "")),
-                Text(row.doing),
-                *(row.heartbeat, row.uptime, row.restarts, row.crashes, row.restart_in),
-            )
         notes = [Text(f"  {note}", "yellow") for note in self.notes]
-        return Group(Text(self.headline, _STYLES.get(self.state, "")), *notes, "", table)
+        headline = Text(self.headline, _STYLES.get(self.state, ""))
+        return Group(headline, *notes, "", _Agents(self.rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _Agents:
+    """The table. What an agent does is cut to what the other columns leave of the terminal."""
+
+    rows: list[Row]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Table]:
+        cells = {title: [getattr(row, name) for row in self.rows] for title, name in _COLUMNS}
+        cells["STATUS"] = [words(status) for status in cells["STATUS"]]
+        widths = {
+            title: max(map(len, (title, *texts)))
+            for title, texts in cells.items()
+            if title != "DOING"
+        }
+        for title, wanted in _LEAST_FIRST:
+            if _left_of(options.max_width, widths) >= wanted:
+                break
+            del widths[title]
+        widths["DOING"] = max(1, _left_of(options.max_width, widths))
+        shown = [title for title in cells if title in widths]
+
+        table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+        for title in shown:
+            right = title not in {"AGENT", "STATUS", "DOING"}
+            table.add_column(
+                title,
+                width=widths[title],
+                no_wrap=True,
+                overflow="ellipsis",
+                justify="right" if right else "left",
+            )
+        for number, row in enumerate(self.rows):
+            styles = {"STATUS": _STYLES.get(row.status, "")}
+            table.add_row(*(Text(cells[title][number], styles.get(title, "")) for title in shown))
+        yield table
+
+
+_COLUMNS: Final = (
+    ("AGENT", "agent_id"),
+    ("STATUS", "status"),
+    ("DOING", "doing"),
+    ("HEARTBEAT", "heartbeat"),
+    ("UPTIME", "uptime"),
+    ("RESTARTS", "restarts"),
+    ("CRASHES", "crashes"),
+    ("NEXT", "restart_in"),
+)
+
+_LEAST_FIRST: Final = (
+    ("UPTIME", 16),
+    ("RESTARTS", 16),
+    ("CRASHES", 16),
+    ("NEXT", 5),
+    ("HEARTBEAT", 5),
+)
+"""Which columns a narrow terminal does without, and below which width of DOING."""
+
+GAP: Final = 2
+"""Columns of the terminal between two of the table."""
+
+
+def _left_of(width: int, widths: Mapping[str, int]) -> int:
+    """Return what is left for DOING beside columns of these widths."""
+    return width - sum(widths.values()) - GAP * len(widths)
 
 
 _STYLES: Final = {
     **dict.fromkeys(("healthy", "running"), "green"),
     **dict.fromkeys(("critical", "crashed", "stale", "unknown"), "red"),
-    **dict.fromkeys(("degraded", "backing_off", "restarting", "paused", "away"), "yellow"),
+    **dict.fromkeys(("degraded", "backing_off", "restarting", "paused"), "yellow"),
+    **dict.fromkeys(("waiting", "away"), "yellow"),
     **dict.fromkeys(("disabled", "stopped", "standby"), "bright_black"),
 }
 
@@ -136,16 +193,17 @@ async def _of_daemon(api: Api) -> View:
     return View(
         state=health["status"],
         headline=f"{health['status']}, up {up}, {api.address}",
-        rows=[_row(agent) for agent in agents],
+        rows=[row_of(agent) for agent in agents],
         notes=[on_one_line(reason) for reason in health["reasons"]],
     )
 
 
-def _row(agent: Mapping[str, Any]) -> Row:
+def row_of(agent: Mapping[str, Any]) -> Row:
+    """Return what is shown of an agent as `GET /agents` gives it."""
     health, restart_in = agent["health"], agent["restart_in"]
     return Row(
         agent_id=agent["agent_id"],
-        status="paused" if health["paused"] else agent["status"],
+        status=_status(agent["status"], health),
         doing=_doing(health["doing"] or agent["why_disabled"]),
         heartbeat=duration(health["heartbeat_age"]),
         uptime=duration(agent["uptime"]) if agent["status"] != "disabled" else "-",
@@ -153,6 +211,13 @@ def _row(agent: Mapping[str, Any]) -> Row:
         crashes=str(agent["error_count"]),
         restart_in="-" if restart_in is None else f"in {countdown(restart_in)}",
     )
+
+
+def _status(status: str, health: Mapping[str, Any]) -> str:
+    if health["paused"]:
+        return "paused"
+    waits = status == "running" and health.get("throttled_age") is not None
+    return "waiting" if waits else status
 
 
 async def _of_store(settings: Settings, why: str) -> View:

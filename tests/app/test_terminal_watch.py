@@ -1,0 +1,89 @@
+"""The table of `--list-agents --watch`: what it keeps in a narrow terminal, and its statuses."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from app.terminal.watch import Row, View, row_of
+
+LONG = "task: Compare the goals and set a revenue goal of 12000 for this month, and more"
+
+
+def shown(width, *rows):
+    """Return the lines of the table."""
+    view = View(state="healthy", headline="healthy", rows=list(rows), notes=[])
+    text = io.StringIO()
+    Console(file=text, width=width, highlight=False).print(view.shown())
+    _, _, *table = text.getvalue().splitlines()
+    return table
+
+
+def busy(status="running", doing=LONG):
+    return Row(
+        agent_id="acquisition",
+        status=status,
+        doing=doing,
+        heartbeat="0 s",
+        uptime="12 min 4 s",
+        restarts="3",
+        crashes="4",
+        restart_in="in 0:12",
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (40, ["AGENT", "STATUS", "DOING"]),
+        (60, ["AGENT", "STATUS", "DOING", "HEARTBEAT", "NEXT"]),
+        (80, ["AGENT", "STATUS", "DOING", "HEARTBEAT", "CRASHES", "NEXT"]),
+        (90, ["AGENT", "STATUS", "DOING", "HEARTBEAT", "RESTARTS", "CRASHES", "NEXT"]),
+        (
+            120,
+            ["AGENT", "STATUS", "DOING", "HEARTBEAT", "UPTIME", "RESTARTS", "CRASHES", "NEXT"],
+        ),
+    ],
+)
+def test_a_narrow_terminal_does_without_the_least_columns(width, columns):
+    header, *_ = shown(width, busy(status="backing_off"))
+    assert header.split() == columns
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_long_doing_takes_width_from_no_other_column(width):
+    header, line = shown(width, busy(status="backing_off"))
+    assert line.startswith("acquisition  backing off  task: C")
+    assert "…" in line
+    assert max(len(header), len(line)) <= width
+    cells = {"HEARTBEAT": "0 s", "UPTIME": "12 min 4 s", "CRASHES": "4", "NEXT": "in 0:12"}
+    assert all(cell in line for title, cell in cells.items() if title in header)
+
+
+def agent(status="running", **health):
+    return {
+        "agent_id": "content",
+        "status": status,
+        "why_disabled": None,
+        "uptime": 5.0,
+        "restarts": 0,
+        "error_count": 0,
+        "restart_in": None,
+        "health": {"paused": None, "doing": "idle", "heartbeat_age": 0.0, **health},
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        (agent(), "running"),
+        (agent(throttled_age=None), "running"),
+        (agent(throttled_age=0.0), "waiting"),
+        (agent(throttled_age=8.0, paused="the day's budget is spent"), "paused"),
+        (agent("draining", throttled_age=8.0), "draining"),
+    ],
+)
+def test_an_agent_that_the_model_makes_wait_is_shown_as_waiting(given, status):
+    assert row_of(given).status == status
