@@ -27,6 +27,8 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
         if name in given and given.isdisjoint(partners):
             flags = " or ".join(f"--{partner.replace('_', '-')}" for partner in partners)
             parser.error(f"--{name.replace('_', '-')} goes with {flags}")
+    if {"watch", "json"} <= given:
+        parser.error("--watch is for people, and goes without --json")
     if "task" in given and "agent" not in given:
         parser.error("--task needs --agent: who is to do it")
     return options
@@ -58,7 +60,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs the domain agents: supervised, scheduled, and with a page to look at.",
         epilog="Settings come from the environment and from .env; .env.example names them all. "
         "Ctrl-C or SIGTERM lets work in flight finish; a second one stops at once, and what was "
-        "in flight is queued again. Exit codes: 0 fine, 1 failed, 2 wrong use or configuration.",
+        "in flight is queued again. Exit codes: 0 fine, 1 failed, 2 wrong use or configuration, "
+        "130 interrupted before it was done.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=actp_supervise.__version__)

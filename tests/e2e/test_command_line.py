@@ -389,3 +389,9 @@ def test_every_flag_is_in_the_reference():
     flags = set(re.findall(r"--[a-z][a-z-]+", _parser().format_help()))
     page = (ROOT / "docs/reference/command-line.md").read_text()
     assert {flag for flag in flags if f"`{flag}" not in page} == set()
+
+
+def test_help_and_the_reference_name_the_same_exit_codes():
+    in_help = re.findall(r"\d+", _parser().format_help().partition("Exit codes:")[2])
+    page = (ROOT / "docs/reference/command-line.md").read_text()
+    assert in_help == re.findall(r"^\| (\d+) \|", page, re.MULTILINE)

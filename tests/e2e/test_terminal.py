@@ -248,6 +248,7 @@ async def test_a_port_that_cannot_be_known_is_wrong_configuration(idle_place):
         (["--task", "x", "--agent", "social", "--context", "[1]"], "must be a JSON object"),
         (["--task", "x", "--agent", "social", "--context", "{"], "no JSON"),
         (["--task", "x", "--agent", "social", "--priority", "high"], "invalid int value"),
+        (["--list-agents", "--watch", "--json"], "--watch is for people, and goes without --json"),
         (["--tail", "--task", "x"], "not allowed with argument"),
     ],
 )
