@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import logging
 import re
 import runpy
 from functools import partial
@@ -52,7 +53,9 @@ def virtual_time(monkeypatch):
 
 
 @pytest.mark.parametrize("page", in_order(page for page in PAGES if with_code(page)))
-def test_every_code_block_of_a_page_runs_and_prints_what_the_page_says(page, request, capsys):
+def test_every_code_block_of_a_page_runs_and_prints_what_the_page_says(
+    page, request, capsys, caplog
+):
     if page.name not in REAL_TIME:
         request.getfixturevalue("virtual_time")
     text = page.read_text()
@@ -63,6 +66,18 @@ def test_every_code_block_of_a_page_runs_and_prints_what_the_page_says(page, req
         exec(compile(padding + block[1], page, "exec"), namespace)
         printed = capsys.readouterr().out
         assert printed == (block[2] or printed)
+    assert warnings_of_the_library(caplog) == []
+
+
+def warnings_of_the_library(caplog):
+    """Return what it warns of, but for events: that a child hangs may be what a page shows."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith("actp_supervise")
+        and record.levelno == logging.WARNING
+        and not hasattr(record, "path")
+    ]
 
 
 @pytest.mark.parametrize("module", in_order(DOCTESTED))
@@ -74,9 +89,10 @@ def test_what_a_docstring_shows_is_so(module):
 
 
 @pytest.mark.parametrize("example", in_order(EXAMPLES))
-def test_every_example_runs(example, virtual_time, capsys):
+def test_every_example_runs(example, virtual_time, capsys, caplog):
     runpy.run_path(str(example), run_name="__main__")
     assert capsys.readouterr().out
+    assert warnings_of_the_library(caplog) == []
 
 
 def test_every_rule_of_the_reference_names_a_test_that_exists():
