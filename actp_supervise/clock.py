@@ -8,11 +8,15 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, final, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 from zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+
+LOCALTIME: Final = "localtime"
+"""The key of the machine's zone where it does not tell its name."""
 
 
 class WallClock(Protocol):
@@ -63,7 +67,7 @@ def local_timezone(
     if "zoneinfo" in parts:
         return ZoneInfo("/".join(parts[parts.index("zoneinfo") + 1 :]))
     with localtime.open("rb") as file:  # a copy, which does not tell its name
-        return ZoneInfo.from_file(file, key="localtime")
+        return ZoneInfo.from_file(file, key=LOCALTIME)
 
 
 def _by_name(name: str) -> tzinfo:

@@ -290,12 +290,16 @@ def _record(line: str) -> logging.LogRecord | None:
         fields = json.loads(line)
         level = logging.getLevelNamesMapping()[fields.pop("level").upper()]
         created = datetime.fromisoformat(fields.pop("time")).timestamp()
-        name, text = fields.pop("logger"), fields.pop("message")
-    except (ValueError, KeyError, AttributeError):
+        name, text = str(fields.pop("logger")), fields.pop("message")
+    # What an agent prints may look like a line of ours and be none.
+    except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, OSError):
+        return None
+    except RecursionError:
         return None
     record = logging.LogRecord(name, level, "", 0, text, None, None)
     record.created = created
-    record.exc_text = fields.pop("error", None)
+    error = fields.pop("error", None)
+    record.exc_text = None if error is None else str(error)
     for key, value in fields.items():
         if not hasattr(record, key):
             setattr(record, key, value)

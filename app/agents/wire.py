@@ -12,6 +12,7 @@ import math
 import pickle
 import struct
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
@@ -19,6 +20,7 @@ from zoneinfo import ZoneInfo
 import trio
 from typing_extensions import override
 
+from actp_supervise.clock import LOCALTIME, local_timezone
 from app.agents.prices import PriceTable
 from app.store.protocol import Store, StoreError, StoreUnavailable, TableMissing
 
@@ -118,7 +120,7 @@ class Wire:
             WireError: If it cannot be pickled, or is too long.
         """
         try:
-            data = pickle.dumps(content)
+            data = _pickled(content)
         except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
             raise WireError(f"cannot be handed over: {error}") from error
         if len(data) > LONGEST:
@@ -165,6 +167,24 @@ class Wire:
         taken = bytes(self._received[:size])
         del self._received[:size]
         return taken
+
+
+class _Pickler(pickle.Pickler):
+    """Writes zones so that they can be read, by `Plain` too."""
+
+    @override
+    def reducer_override(self, obj: object) -> Any:
+        if isinstance(obj, datetime) and obj.tzinfo not in (None, UTC):
+            return obj.astimezone(UTC).__reduce_ex__(pickle.DEFAULT_PROTOCOL)  # the same moment
+        if isinstance(obj, ZoneInfo) and obj.key == LOCALTIME:  # has no name over there either
+            return local_timezone, ({},)
+        return NotImplemented
+
+
+def _pickled(content: object) -> bytes:
+    data = io.BytesIO()
+    _Pickler(data).dump(content)
+    return data.getvalue()
 
 
 class Plain(pickle.Unpickler):

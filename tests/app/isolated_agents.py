@@ -41,6 +41,9 @@ class Told:
     async def nothing(self) -> None:
         """Do the task."""
 
+    async def say(self, *words: str) -> None:
+        print(*words, flush=True)
+
     async def sleep(self, seconds: str) -> str:
         await asyncio.sleep(float(seconds))
         return "asked" if current_child().stopping else "not asked"

@@ -154,16 +154,41 @@ async def test_what_is_counted_and_logged_passes_through_the_daemons_store(store
         environ = {
             "SOCIAL_MEDIA_AGENT_CLASS": "isolated_agents:Conversing",
             "ANTHROPIC_BASE_URL": url,
+            "SOCIAL_MEDIA_AGENT_DAILY_BUDGET_USD": "5",
         }
         async with scene(Noting(store), environ=environ) as place:
             claude.plan(Reply(tools=(("remember", {"key": "k", "value": "v"}),)), Reply(text="Ok."))
             task = await place.done("Remember it.")
             assert task.result["text"] == "Ok."
-            assert place.store.noted >= {"claim_task", "record_tool_call", "record_cost"}
+            assert place.store.noted >= {
+                "claim_task",
+                "reserve_budget",
+                "record_tool_call",
+                "record_cost",
+            }
             await until(lambda: place.stage.status()["tasks_done"] == 1)
         nursery.cancel_scope.cancel()
     (memory,) = await store.recall("social")
     assert memory.value == "v"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"time": 1.5, "level": "info", "logger": "x", "message": "y"}',
+        '{"time": "2026-11-23T10:00:00Z", "level": 7, "logger": "x", "message": "y"}',
+        '{"time": "0001-01-01T00:00:00Z", "level": "info", "logger": "x", "message": "y"}',
+        '{"time": ' + "[" * 40_000,
+    ],
+    ids=["time", "level", "long ago", "deep"],
+)
+async def test_a_line_that_only_looks_like_one_of_the_log_does_no_harm(place, line):
+    await place.post("say " + line)
+
+    task = await place.when("say " + line, lambda task: task.status in FINAL)
+
+    assert task.status is TaskStatus.SUCCEEDED
+    assert place.stage.status()["crashes"] == 0
 
 
 class Noting:

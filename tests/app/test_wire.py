@@ -1,0 +1,55 @@
+"""What an agent's process and the daemon hand over to each other."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+import trio
+
+from actp_supervise.clock import local_timezone
+from app.agents.wire import Kind, Wire, read_plain
+
+
+@pytest.fixture
+async def wires():
+    """Both ends of a wire."""
+    pair = socket.socketpair()
+    ours, theirs = map(Wire, pair)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.send)
+        nursery.start_soon(theirs.send)
+        yield ours, theirs
+        ours.close()
+        theirs.close()
+    for each in pair:
+        each.close()
+
+
+async def test_moments_of_any_zone_are_handed_over_as_the_same_moments(wires):
+    ours, theirs = wires
+    moment = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1)
+    theirs.put(Kind.STATE, content={"since": moment})
+
+    message = await ours.receive()
+
+    assert read_plain(message.content)["since"] == moment.astimezone(UTC)
+
+
+async def test_a_zone_without_a_name_is_handed_over(wires, tmp_path):
+    """Where /etc/localtime is a copy, as in most containers."""
+    ours, theirs = wires
+    copy = tmp_path / "localtime"
+    copy.write_bytes(Path("/etc/localtime").read_bytes())
+    zone = local_timezone({}, copy)
+    theirs.put(Kind.STATE, content=zone)
+
+    message = await ours.receive()
+
+    given = pickle.loads(message.content)
+    moment = datetime(2026, 7, 1, tzinfo=UTC)
+    assert moment.astimezone(given).utcoffset() == moment.astimezone(zone).utcoffset()
