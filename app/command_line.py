@@ -101,7 +101,10 @@ def _parser() -> argparse.ArgumentParser:
         "--tail", action="store_true", help="show what happens in the running daemon, live"
     )
     command.add_argument(
-        "--task", metavar="GOAL", help="have an agent of the running daemon do something"
+        "--task",
+        metavar="GOAL",
+        type=_unicode,
+        help="have an agent of the running daemon do something",
     )
     _add_details(parser)
     return parser
@@ -144,9 +147,22 @@ def _agent_ids(text: str) -> list[str]:
     return agent_ids
 
 
+def _unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes that are none stand in it as half characters
+        raise argparse.ArgumentTypeError("that is not UTF-8") from None
+    return text
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
 def _json_object(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = json.loads(_unicode(text), parse_constant=_no_json)
+        json.dumps(value, ensure_ascii=False).encode()
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"that is no JSON: {error}") from None
     if not isinstance(value, dict):

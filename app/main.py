@@ -33,10 +33,12 @@ INTERRUPTED = 130
 """By a signal, before there was a daemon that could have ended well."""
 
 ENV_FILE = Path(".env")
+STDOUT, STDERR = 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for, and return the exit code."""
+    _open_missing_streams()
     options = read_arguments(arguments)
     # A shell starts its background jobs with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -52,6 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  (what can be expected becomes one line)
         return _report(error)
     return FINE
+
+
+def _open_missing_streams() -> None:
+    """Open what we were started without, as by ``2>&-``: else the next file would be stderr."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(number, True)  # noqa: FBT003  (positional alone)
+    os.close(number)
+    sys.stdout = sys.stdout or os.fdopen(STDOUT, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(STDERR, "w", closefd=False)
 
 
 def _run_trio(options: argparse.Namespace) -> None:
@@ -90,9 +101,12 @@ async def _obey(options: argparse.Namespace) -> None:
 
 
 def _settings_of_daemon(
-    options: argparse.Namespace, environ: Mapping[str, str] = os.environ
+    options: argparse.Namespace,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    required: bool = False,
 ) -> Settings:
-    settings = load_settings(environ, env_file=ENV_FILE)
+    settings = load_settings(environ, env_file=ENV_FILE, required=required)
     return settings if options.agents is None else settings.with_agents(options.agents)
 
 
@@ -100,7 +114,10 @@ async def _run(options: argparse.Namespace, settings: Settings) -> None:
     _import_trio_asyncio()
     from app.startup import run_daemon
 
-    await run_daemon(settings, reread=partial(_settings_of_daemon, options))
+    # Were the file gone later, so would be the limits in it.
+    has_file = await trio.Path(ENV_FILE).exists()
+    reread = partial(_settings_of_daemon, options, required=has_file)
+    await run_daemon(settings, reread=reread)
 
 
 async def _dry_run(settings: Settings) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import io
 import math
 import os
 import re
@@ -22,6 +23,7 @@ from zoneinfo import ZoneInfo
 
 import platformdirs
 from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 
 from actp_supervise.clock import local_timezone
 from app.agents.spec import AGENT_SPECS, AgentSpec
@@ -170,17 +172,23 @@ def is_loopback(host: str) -> bool:
 
 
 def load_settings(
-    environ: Mapping[str, str] = os.environ, *, env_file: Path | None = Path(".env")
+    environ: Mapping[str, str] = os.environ,
+    *,
+    env_file: Path | None = Path(".env"),
+    required: bool = False,
 ) -> Settings:
     """Read and check all settings.
 
     Args:
         environ: The environment; it wins over the file. An empty value is as good as none.
-        env_file: A file in the form of `.env`, which need not be there.
+        env_file: A file in the form of `.env`.
+        required: Whether that has to be there.
 
     Raises:
-        SettingsError: If a variable is wrong.
+        SettingsError: If a variable is wrong, or a line of the file is.
     """
+    if required and env_file is not None and not env_file.exists():
+        raise SettingsError(f"{env_file} is not there any more: put it back, or restart the daemon")
     return _read(_Environment({**_read_file(env_file), **environ}))
 
 
@@ -221,13 +229,37 @@ def _read(given: _Environment) -> Settings:
 
 
 def _read_file(env_file: Path | None) -> dict[str, str]:
-    if env_file is None:
+    if env_file is None or not env_file.exists():
         return {}
     try:
-        values = dotenv_values(env_file)
+        text = env_file.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise SettingsError(f"{env_file} cannot be read: {error}") from error
+    # dotenv itself leaves out what it cannot read, were it somebody's limit of spend.
+    for binding in parse_stream(io.StringIO(text)):
+        fault = _fault_of(binding)
+        if fault is not None:
+            where = f"{env_file}, line {binding.original.line}"
+            raise SettingsError(f"{where}: {fault}; write NAME=value, with quotes in pairs")
+    values = dotenv_values(stream=io.StringIO(text))
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _fault_of(binding: Binding) -> str | None:
+    if binding.error:
+        return "cannot be read"
+    if binding.key is not None and binding.value is None:
+        return f"{binding.key} has no '='"
+    if binding.value is not None and _SWALLOWED.search(binding.value):
+        return f"the quote that {binding.key} begins with does not end before the next setting"
+    return None
+
+
+_SWALLOWED: Final = re.compile(
+    "\n\\s*(export )?(WORKER|SUPERVISOR|ENABLE|ANTHROPIC|SUPABASE|"
+    + "|".join(spec.env_prefix.rstrip("_") for spec in AGENT_SPECS)
+    + ")_[A-Z_]+="
+)
 
 
 def _supabase(given: _Environment) -> tuple[str | None, str | None]:
@@ -370,16 +402,20 @@ def _number(text: str) -> float:
 
 def _seconds(text: str) -> float:
     number = _number(text)
-    if not 0 <= number < math.inf:
-        raise ValueError("a number of seconds from 0, such as 30")
+    if not 0 <= number <= LONGEST:
+        raise ValueError(f"a number of seconds from 0 to {LONGEST}, such as 30")
     return number
 
 
 def _interval(text: str) -> float:
     number = _number(text)
-    if not 0 < number < math.inf:
-        raise ValueError("a number of seconds above 0, such as 30")
+    if not 0 < number <= LONGEST:
+        raise ValueError(f"a number of seconds above 0, to {LONGEST}, such as 30")
     return number
+
+
+LONGEST: Final = 31_536_000
+"""Seconds that any duration may be set to: a year."""
 
 
 def _days(text: str) -> float:
@@ -441,7 +477,7 @@ def _worker_id(text: str) -> str:
 
 
 def _class_path(text: str) -> str:
-    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*", text):
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", text):
         raise ValueError("an import path in the form package.module:Class")
     return text
 

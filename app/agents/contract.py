@@ -81,11 +81,11 @@ def load_agent_class(path: str) -> type[Agent]:
         raise AgentClassError(f"{path!r} is not of the form package.module:Class")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+        cls = getattr(module, class_name, None)
+    except (Exception, SystemExit) as error:
         raise AgentClassError(
             f"cannot import {module_name!r} for {path!r}: {type(error).__name__}: {error}"
         ) from error
-    cls = getattr(module, class_name, None)
     if not inspect.isclass(cls):
         raise AgentClassError(f"module {module_name!r} has no class {class_name!r}")
     _check(cls, path)
@@ -126,7 +126,12 @@ def _arguments(
     offered = {"context": context, "model": None if context is None else context.model}
     positional: list[Any] = []
     keywords: dict[str, Any] = {}
-    parameters = inspect.signature(cls).parameters
+    try:
+        parameters = inspect.signature(cls).parameters
+    except (TypeError, ValueError) as error:
+        raise AgentClassError(
+            f"{path!r}: what its constructor takes is not known: {error}"
+        ) from None
     takes_context = "context" in parameters
     for name, parameter in parameters.items():
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:

@@ -101,12 +101,20 @@ class Abstract(Working, abc.ABC):
         pass
 
 
+class Unsigned(Working, dict):
+    pass
+
+
 NOT_A_CLASS = Working()
 
 
 @pytest.fixture
-def module(monkeypatch):
+def module(monkeypatch, tmp_path):
     """Make the classes above those of a module that can be imported by name."""
+    (tmp_path / "my_agents_that_exit.py").write_text("raise SystemExit(0)")
+    source = "def __getattr__(name): raise LookupError('nothing is here')"
+    (tmp_path / "my_agents_that_raise.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
     made = types.ModuleType("my_agents")
     made.__dict__.update(globals())
     monkeypatch.setitem(sys.modules, "my_agents", made)
@@ -127,6 +135,9 @@ def module(monkeypatch):
         ("my_agents:WantsMore", "its constructor wants 'api_key'"),
         ("my_agents:WantsTwo", "its constructor wants 'secret'"),
         ("my_agents:WantsByName", "its constructor wants 'api_key'"),
+        ("my_agents:Unsigned", "what its constructor takes is not known"),
+        ("my_agents_that_exit:Agent", "cannot import 'my_agents_that_exit'"),
+        ("my_agents_that_raise:Agent", "LookupError: nothing is here"),
     ],
 )
 def test_a_class_that_breaks_the_contract_is_refused_in_one_line(module, path, said):

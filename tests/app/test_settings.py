@@ -247,6 +247,30 @@ def test_a_file_that_is_not_there_is_none(tmp_path):
     assert load_settings({}, env_file=tmp_path / ".env").health_port == 8090
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        'CONTENT_AGENT_DAILY_BUDGET_USD="2',
+        "CONTENT_AGENT_DAILY_BUDGET_USD: 2",
+        'CONTENT_AGENT_DAILY_BUDGET_USD="2" $',
+        "CONTENT_AGENT_DAILY_BUDGET_USD",
+        'WORKER_ID="mac\nCONTENT_AGENT_DAILY_BUDGET_USD=2\nX=3"',
+    ],
+)
+def test_a_line_of_the_file_that_cannot_be_read_is_an_error_and_no_limit_less(tmp_path, line):
+    env_file = tmp_path / ".env"
+    env_file.write_text(f"# mine\n{line}\n")
+    with pytest.raises(SettingsError, match=r"\.env, line 2: .*; write NAME=value") as caught:
+        load_settings({}, env_file=env_file)
+    assert "2" not in str(caught.value).partition("line 2")[2], "a value may be a secret"
+
+
+def test_a_value_may_have_several_lines(tmp_path):
+    env_file = tmp_path / ".env"
+    env_file.write_text('APPLE_KEY="-----BEGIN-----\nabc==\n-----END-----"\nWORKER_ID=mac\n')
+    assert load_settings({}, env_file=env_file).worker_id == "mac"
+
+
 def test_naming_agents_enables_them_and_no_others():
     loaded = load(ENABLE_SOCIAL_MEDIA_AGENT="no").with_agents(["social", "revenue"])
     assert [(a.agent_id, a.enabled, a.why_disabled) for a in loaded.agents] == [

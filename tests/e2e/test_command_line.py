@@ -24,6 +24,17 @@ def one_line(ended):
     return line
 
 
+async def test_without_standard_streams_it_works_as_with_them(idle_place):
+    command = 'exec "$0" -m app.main --dry-run <&- >&- 2>&-'
+    ended = await trio.run_process(
+        ["/bin/sh", "-c", command, sys.executable],
+        cwd=ROOT,
+        env=idle_place.environment(),
+        check=False,
+    )
+    assert ended.returncode == 0
+
+
 # What goes wrong.
 
 
@@ -41,6 +52,9 @@ def one_line(ended):
         (["--verbose"], "unrecognized arguments: --verbose"),
         (["--list"], "unrecognized arguments: --list"),
         (["social"], "unrecognized arguments: social"),
+        (["--task", "caf\udce9"], "argument --task: that is not UTF-8"),
+        (["--task", "g", "--context", '{"a": NaN}'], "NaN is no number"),
+        (["--task", "g", "--context", '{"a": "\\ud800"}'], "surrogates not allowed"),
     ],
 )
 async def test_wrong_use_is_exit_code_2_and_says_what_is_allowed(idle_place, arguments, says):

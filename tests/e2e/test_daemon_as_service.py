@@ -121,6 +121,10 @@ async def test_changed_settings_are_taken_up_on_sighup(idle_place):
         daemon.signal(signal.SIGHUP)
         wrong = await until(lambda: daemon.logged("settings_wrong"))
         assert "SOCIAL_MEDIA_AGENT_MODEL=model three: must be" in wrong["message"]
+        env_file.unlink()
+        daemon.signal(signal.SIGHUP)
+        gone = ".env is not there any more"
+        await until(lambda: any(gone in line.get("message", "") for line in daemon.lines))
         assert (await daemon.get("/agents/social"))["model"] == "model-two"
         daemon.signal(signal.SIGTERM)
         assert await daemon.wait() == 0
