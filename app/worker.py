@@ -181,8 +181,11 @@ def _lock_files(folder: Path) -> list[Path]:
 
 def _take_lock(folder: Path, instance: str) -> int:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = os.open(_path(folder, instance), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    # Under another name until it is locked, or who looks at that moment would take us for dead.
+    new = folder / f"{instance}.new"
+    file = os.open(new, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(file, fcntl.LOCK_EX)
+    new.rename(_path(folder, instance))
     return file
 
 

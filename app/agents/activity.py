@@ -101,12 +101,16 @@ class Activity:
         self.progress_at = now
 
     def wait(self, doing: str, seconds: float) -> None:
-        """Report that it waits so long; it stays at the same task and step."""
+        """Report that it waits so long; it stays at the same task and step.
+
+        The store reports this too. So of code that has never reported progress it asks for none.
+        """
         now = self._clock()
         self.doing = doing
         self.waiting_until = now + seconds
         self.throttled_until = None
-        self.progress_at = now
+        if self.progress_at is not None:
+            self.progress_at = now
 
     def throttle(self, seconds: float, why: str) -> None:
         """Report that the model makes it wait so long; it stays at the same task and step."""
@@ -114,7 +118,7 @@ class Activity:
         self.throttled_until = self.waiting_until
         self.throttled_why = why
         if self.throttled_since is None:
-            self.throttled_since = self.progress_at
+            self.throttled_since = self._clock()
 
     def unthrottle(self) -> None:
         """Report that the model answers, or that nothing is asked of it."""

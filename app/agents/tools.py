@@ -95,7 +95,7 @@ class AgentTool(BetaAsyncFunctionTool[Any]):
         started = clock()
         answer, error = None, None
         try:
-            answer = self._context.redact(as_json(await self._carry_out(input)))
+            answer = self._context.redact(await self._carry_out(input))
             answer = _shortened(answer, MOST_SHOWN)
         except ToolError as refused:
             error = self._context.redact(str(refused))
@@ -106,9 +106,9 @@ class AgentTool(BetaAsyncFunctionTool[Any]):
             self._context.activity.wait(f"tool {self.name} is done", 0.0)
         return answer
 
-    async def _carry_out(self, arguments: object) -> JSON:
+    async def _carry_out(self, arguments: object) -> str:
         try:
-            return await super().call(arguments)
+            return as_json(await super().call(arguments))
         except ToolError:
             raise
         except ValueError as error:

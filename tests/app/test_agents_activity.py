@@ -72,6 +72,13 @@ def test_a_wait_that_was_declared_is_no_hang_until_it_is_over(clock, activity, r
     assert "while waiting" in activity.stale(90.0)
 
 
+def test_of_code_that_never_reported_progress_a_wait_for_the_store_asks_for_none(clock, activity):
+    activity.wait("waiting for the store", 5.0)
+
+    pass_time(clock, activity, 50_000.0)
+    assert activity.stale(90.0) is None
+
+
 def test_a_paused_agent_is_not_hung(clock, activity):
     activity.progress("task: x")
     activity.pause("the budget is spent")

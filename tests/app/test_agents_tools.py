@@ -56,6 +56,11 @@ class Toolbox(QuickAgent):
         raise RuntimeError("the password is hunter2")
 
     @tool
+    async def return_bytes(self) -> bytes:
+        """Return bytes."""
+        return b"bytes"
+
+    @tool
     async def talk(self):
         """Talk for long."""
         return "x" * 50_000
@@ -143,6 +148,14 @@ async def test_a_tool_that_breaks_down_tells_the_model_nothing_of_ours(at_work, 
     (logged,) = await store.tool_calls()
     assert "hunter2" not in logged.error
     assert "Tool break_down failed" in caplog.text, "the operator is told"
+
+
+async def test_a_tool_that_returns_what_is_no_json_has_broken_down(at_work, caplog):
+    answer, is_error = await call(at_work, "return_bytes")
+
+    assert is_error
+    assert "return_bytes failed for a reason that is not in its arguments" in answer
+    assert "Tool return_bytes failed" in caplog.text
 
 
 async def test_a_long_answer_is_shortened_for_the_model_and_more_so_for_the_log(at_work, store):
