@@ -249,12 +249,10 @@ class Gateway:
         try:
             while True:
                 while (end := received.find(b"\r\n\r\n")) < 0:
-                    if not (chunk := await client.receive_some()):
-                        return
-                    received += chunk
+                    received += await _some(client)
                 head, received = received[: end + 4], received[end + 4 :]
                 while len(received) < _length(head):
-                    received += await client.receive_some()
+                    received += await _some(client)
                 body, received = received[: _length(head)], received[_length(head) :]
                 self.requests.append(b" ".join(head.split(b" ", 2)[:2]).decode())
                 forward = partial(self._forward, head, body)
@@ -265,7 +263,7 @@ class Gateway:
                         await trio.sleep(PAUSE)
                     return
                 await client.send_all(await forward())
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.EndOfChannel):
             pass
         finally:
             await trio.aclose_forcefully(client)
@@ -306,6 +304,17 @@ def http_answer(status: int, body: str, content_type: str = "application/json") 
         f"Content-Length: {len(content)}\r\n\r\n"
     )
     return head.encode() + content
+
+
+async def _some(client: trio.SocketStream) -> bytes:
+    """Receive what there is, in the middle of a request too.
+
+    Raises:
+        trio.EndOfChannel: If the client has left.
+    """
+    if not (chunk := await client.receive_some()):
+        raise trio.EndOfChannel
+    return chunk
 
 
 def _length(head: bytes) -> int:
