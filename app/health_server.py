@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING
 
 import trio
-from quart import Response, request
-from quart_trio import QuartTrio
 
 from actp_supervise import current_child
 from app.settings import is_loopback
-from app.web import guard
 from app.web.api import Api
+from app.web.application import make_app
 from app.web.commands import Commands, open_commands
 from app.web.live import Live
 from app.web.openapi import Description
 from app.web.pages import Pages
-from app.web.problems import answer_errors
 from app.web.scrape import Scrape
 from app.web.serving import StopRequest, format_address, open_listeners, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from quart_trio import QuartTrio
 
     from app.daemon import Daemon
-
-BODY_TIMEOUT: Final = 10.0
-"""Seconds within which a request body has to arrive."""
-
-
-class Part(Protocol):
-    """A part of what is served."""
-
-    def routes(self) -> tuple[tuple[str, str, Callable[..., Awaitable[Response]]], ...]:
-        """Return method, address and what answers there."""
 
 
 class HealthServer:
@@ -77,38 +64,14 @@ class HealthServer:
         Args:
             commands: Takes what lasts longer than a request.
         """
-        parts: tuple[Part, ...] = (
+        parts = (
             Api(self._daemon, commands),
             Pages(self._daemon),
             self._live,
             Scrape(self._daemon),
             Description(self._daemon),
         )
-        app = QuartTrio(__name__, static_folder=None)
-        app.config["MAX_CONTENT_LENGTH"] = guard.MAX_BODY
-        app.config["BODY_TIMEOUT"] = BODY_TIMEOUT
-        # A doubled slash is another address, and not one to be redirected from.
-        app.url_map.merge_slashes = False
-        answer_errors(app)
-        app.before_request(self._check)
-        app.after_request(self._finish)
-        for part in parts:
-            for method, rule, view in part.routes():
-                app.add_url_rule(rule, f"{method} {rule}", view, methods=[method])
-        return app
-
-    async def _check(self) -> None:
-        settings = self._daemon.settings
-        guard.check_request(request, bound_to=settings.health_host, token=settings.api_token)
-        if request.method not in guard.SAFE_METHODS:
-            # All of it, before anything is changed: what is cut off or broken changes nothing.
-            await request.get_data(cache=True, as_text=False, parse_form_data=False)
-
-    async def _finish(self, response: Response) -> Response:
-        # Agents and their tools write what is shown, so whatever is shown is looked through.
-        if response.is_json or response.mimetype in {"text/html", "text/plain"}:
-            response.set_data(self._daemon.redact(await response.get_data(as_text=True)))
-        return guard.secure(response)
+        return make_app(self._daemon, parts)
 
 
 def _stop_request() -> StopRequest:

@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 import uuid
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,7 @@ from app.store.open import open_store, open_store_patiently, patiently
 from app.store.protocol import AgentRegistration
 from app.store.schema import TableReport, check_required_tables
 from app.supervisor import STANDBY, AgentSupervisor
+from app.web.waiting_room import open_waiting_room
 from app.worker import Presence, open_worker
 
 if TYPE_CHECKING:
@@ -78,19 +79,18 @@ async def run_daemon(
     redact = make_redactor(settings.secrets)
     _configure_logging(settings, redact)
     service = ServiceManager()
-    waiting = partial(_say_waiting, service)
     events = EventLog(redact=redact)
     metrics = Metrics()
     events.listeners.append(metrics.count)
     records = RecordKeeper(partial(_tell_of_store, events))
-    async with (
-        open_hangups() as hangups,
-        open_store_patiently(settings, waiting=waiting) as kept,
-    ):
-        store = observed(kept, events)
-        if prepare is not None:
-            await prepare(store)
-        report = await patiently(partial(check_required_tables, store), waiting)
+    async with open_hangups() as hangups, AsyncExitStack() as stack:
+        async with open_waiting_room(settings, redact) as show:
+            waiting = partial(_say_waiting, service, show)
+            kept = await stack.enter_async_context(open_store_patiently(settings, waiting=waiting))
+            store = observed(kept, events)
+            if prepare is not None:
+                await prepare(store)
+            report = await patiently(partial(check_required_tables, store), waiting)
         settings = without_tables(settings, report)
 
         instance = uuid.uuid4().hex
@@ -283,8 +283,14 @@ def _reread(reread: Callable[[], Settings], report: TableReport) -> Settings:
     return without_tables(reread(), report)
 
 
-def _say_waiting(service: ServiceManager, error: StoreUnavailable, seconds: float) -> None:
+def _say_waiting(
+    service: ServiceManager,
+    show: Callable[[StoreUnavailable], object],
+    error: StoreUnavailable,
+    seconds: float,
+) -> None:
     service.waiting("for the store", seconds)
+    show(error)
     extra = {"action": "store_awaited", "seconds": seconds}
     logger.warning("Waiting for the store: %s (next try in %.1f s)", error, seconds, extra=extra)
 

@@ -319,9 +319,10 @@ async def test_postgrest_stopped_and_the_port_closed(
 ):
     socket = short_folder / "p.sock"
     gateway = Gateway(socket)
-    async with open_gateway(gateway) as url:
-        pass  # for its port
+    async with open_gateway(gateway) as url, open_gateway(gateway) as page:
+        pass  # for their ports
     place = SupabasePlace(tmp_path, claude, project=dataclasses.replace(project, url=url))
+    place.environ["WORKER_HEALTH_PORT"] = page.rpartition(":")[2]
     port = int(url.rpartition(":")[2])
     async with place.starting_daemon("--agents", "social") as daemon:
         # Who only wants to check does not wait for it.
@@ -331,6 +332,9 @@ async def test_postgrest_stopped_and_the_port_closed(
         assert "cannot be reached: ConnectError" in line
         assert "cannot be reached: ConnectError" in daemon.logged("store_awaited")["message"]
         assert daemon.logged("starting") is None
+        health = (await daemon.http.get(f"{page}/health")).json()
+        assert health["status"] == "degraded"
+        assert "waiting for the store" in health["reasons"][0]
         async with (
             open_postgrest(postgres, project.db_url, socket),
             open_gateway(gateway, port=port),
