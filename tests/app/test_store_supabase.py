@@ -259,6 +259,16 @@ async def test_tables_that_were_there_keep_their_rows_and_columns(new_project):
         assert db.execute("select owner from actp_deal_log where id = 'old'").fetchone() == ("Ada",)
 
 
+async def test_what_a_project_has_of_its_own_stays_open_to_whom_it_was(new_database):
+    with psycopg.connect(new_database, autocommit=True) as db:
+        db.execute("create table actp_posts (id int primary key)")
+        db.execute("create function actp_posts_of_today() returns int language sql as 'select 1'")
+        migrate(new_database)
+        db.execute("set role anon")
+        assert db.execute("select * from actp_posts").fetchall() == []
+        assert db.execute("select actp_posts_of_today()").fetchone() == (1,)
+
+
 async def test_a_key_column_of_another_type_is_refused_with_the_command_that_helps(new_database):
     with psycopg.connect(new_database, autocommit=True) as db:
         db.execute("create table actp_agent_runs (id uuid primary key)")
