@@ -173,7 +173,12 @@ class SupabaseStore(SupabaseWorkers, SupabaseTasks, SupabaseDomainTables):
 
     async def runs(self, agent_id: str, *, limit: int = 20) -> list[RunRow]:
         """Return an agent's runs, newest first."""
-        rows = await self._db.rows("actp_agent_runs", equal_to({"agent_id": agent_id}), limit=limit)
+        which = equal_to({"agent_id": agent_id})
+        # A table that was there before may hold runs that ended in other words.
+        known = f"outcome.is.null,outcome.in.({','.join(RunOutcome)})"
+        rows = await self._db.rows(
+            "actp_agent_runs", lambda rows: which(rows.or_(known)), limit=limit
+        )
         return [read_record(RunRow, row) for row in rows]
 
     # -- what agents do

@@ -46,8 +46,7 @@ class SupabaseTasks:
 
     async def task(self, task_id: str) -> TaskRow | None:
         """Return a task."""
-        rows = await self._db.rows("actp_agent_tasks", equal_to({"id": task_id}), limit=1)
-        return read_record(TaskRow, rows[0]) if rows else None
+        return _known(await self._db.rows("actp_agent_tasks", equal_to({"id": task_id}), limit=1))
 
     async def tasks(
         self,
@@ -58,7 +57,11 @@ class SupabaseTasks:
     ) -> list[TaskRow]:
         """Return tasks, newest first."""
         which = equal_to({"status": status, "agent_type": agent_type})
-        rows = await self._db.rows("actp_agent_tasks", which, limit=limit)
+        rows = await self._db.rows(
+            "actp_agent_tasks",
+            lambda rows: which(rows.in_("status", list(TaskStatus))),
+            limit=limit,
+        )
         return [read_record(TaskRow, row) for row in rows]
 
     async def count_tasks(self) -> dict[str, dict[TaskStatus, int]]:
@@ -145,5 +148,13 @@ class SupabaseTasks:
         return await self._task("actp_retry_task", id=task_id)
 
     async def _task(self, function: str, **values: JSON) -> TaskRow | None:
-        rows = await self._db.call(function, **values)
-        return read_record(TaskRow, rows[0]) if rows else None
+        return _known(await self._db.call(function, **values))
+
+
+def _known(rows: list[dict[str, Any]]) -> TaskRow | None:
+    """Return the one task; None if there is none, or it is in a state that is not the worker's.
+
+    A table that was there before may hold such.
+    """
+    found = [row for row in rows if row.get("status") in list(TaskStatus)]
+    return read_record(TaskRow, found[0]) if found else None

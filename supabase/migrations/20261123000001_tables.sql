@@ -258,17 +258,23 @@ begin
         ('actp_weekly_snapshots', array['id'])
     ) as tables (name, columns) loop
         for column_of in
-            select a.attname as name, format_type(a.atttypid, null) as type
+            select a.attname as name, format_type(a.atttypid, null) as type, 'text' as needed
             from pg_attribute a
             where a.attrelid = ('public.' || keyed.name)::regclass
                 and a.attname = any (keyed.columns || array['agent_type', 'status', 'worker_id'])
                 and a.attname <> 'scheduled_at'
                 and format_type(a.atttypid, null) not in ('text', 'character varying')
+            union all
+            select a.attname, format_type(a.atttypid, null), 'integer'
+            from pg_attribute a
+            where a.attrelid = ('public.' || keyed.name)::regclass
+                and a.attname = 'priority'
+                and format_type(a.atttypid, null) not in ('smallint', 'integer', 'bigint')
         loop
-            raise exception 'public.%.% is of type %, and the worker needs text',
-                    keyed.name, column_of.name, column_of.type
-                using hint = format('alter table public.%I alter column %I type text',
-                    keyed.name, column_of.name);
+            raise exception 'public.%.% is of type %, and the worker needs %',
+                    keyed.name, column_of.name, column_of.type, column_of.needed
+                using hint = format('alter table public.%I alter column %I type %s',
+                    keyed.name, column_of.name, column_of.needed);
         end loop;
         if not exists (
             select from pg_index i
@@ -282,6 +288,50 @@ begin
         ) then
             execute format('create unique index on public.%I (%s)',
                 keyed.name, array_to_string(keyed.columns, ', '));
+        end if;
+    end loop;
+end
+$$;
+
+-- What was there before may be null where the worker needs a value: a task without a priority would
+-- be claimed before all others, and could not be read.
+do $$
+declare
+    needed record;
+begin
+    for needed in
+        select a.attrelid::regclass as name, a.attname as column_name, a.atthasdef as has_default,
+            case
+                when a.attname = 'max_attempts' then '3'
+                when a.attname = 'status' then '''stopped'''
+                when t.typcategory = 'S' then ''''''
+                when t.typcategory = 'N' then '0'
+                when t.typcategory = 'B' then 'false'
+                when t.typname = 'jsonb' then '''{}'''
+                else 'now()'
+            end as value
+        from (values
+            ('actp_agent_registry', array['class_name', 'model', 'status', 'needs_restart',
+                'registered_at']),
+            ('actp_agent_runs', array['agent_id', 'worker_id', 'instance', 'started_at']),
+            ('actp_agent_tasks', array['agent_type', 'goal', 'context', 'priority', 'attempts',
+                'max_attempts', 'cancel_requested', 'created_at']),
+            ('actp_agent_memory', array['value', 'created_at', 'updated_at']),
+            ('actp_tool_call_log', array['agent_id', 'tool', 'arguments', 'duration',
+                'called_at']),
+            ('anthropic_cost_log', array['agent_id', 'model', 'input_tokens', 'output_tokens',
+                'cost_usd', 'created_at'])
+        ) as tables (name, columns)
+        join pg_attribute a on a.attrelid = ('public.' || tables.name)::regclass
+            and a.attname = any (tables.columns)
+            and not a.attnotnull and a.attgenerated = ''
+        join pg_type t on t.oid = a.atttypid
+    loop
+        execute format('update %s set %I = %s where %I is null',
+            needed.name, needed.column_name, needed.value, needed.column_name);
+        if not needed.has_default then
+            execute format('alter table %s alter column %I set default %s',
+                needed.name, needed.column_name, needed.value);
         end if;
     end loop;
 end

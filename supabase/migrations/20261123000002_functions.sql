@@ -168,12 +168,14 @@ language sql stable set search_path = '' as $$
     ) waiting
 $$;
 
+-- A table that was there before may hold tasks in other states, which are none of the worker's.
 create or replace function public.actp_count_tasks() returns jsonb
 language sql stable set search_path = '' as $$
     select coalesce(jsonb_agg(to_jsonb(counted)), '[]') from (
         select agent_type, status, count(*) as tasks
         from public.actp_agent_tasks group by agent_type, status
     ) counted
+    where status in ('queued', 'running', 'succeeded', 'failed', 'cancelled')
 $$;
 
 -- Ends a claim without a result: the task goes back to the queue, unless its cancelling was asked

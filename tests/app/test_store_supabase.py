@@ -11,7 +11,7 @@ import psycopg
 import pytest
 import trio
 from services import SECRET_KEY, key_of, open_project
-from store_calls import LONG, SHORT, add, claim, lapse, live, register
+from store_calls import EPOCH, LONG, SHORT, add, claim, lapse, live, register
 
 import app.store
 from app.settings import SettingsError
@@ -259,6 +259,38 @@ async def test_tables_that_were_there_keep_their_rows_and_columns(new_project):
         assert db.execute("select owner from actp_deal_log where id = 'old'").fetchone() == ("Ada",)
 
 
+async def test_rows_that_were_there_are_no_work_and_harm_no_list(new_project):
+    with psycopg.connect(new_project.db_url, autocommit=True) as db:
+        db.execute("""
+            create table actp_agent_tasks (
+                id text primary key, agent_type text, status text, priority integer
+            );
+            insert into actp_agent_tasks values
+                ('of another', 'social', 'in_progress', null),
+                ('of nobody', null, null, null),
+                ('of ours', 'social', 'queued', null);
+            create table actp_agent_runs (id text primary key, agent_id text, outcome text);
+            insert into actp_agent_runs values ('r1', 'social', 'success');
+            create table anthropic_cost_log (id text primary key, input_tokens integer);
+            insert into anthropic_cost_log values ('c1', null);
+        """)
+    migrate(new_project.db_url)
+    migrate(new_project.db_url)
+    await reload_schema(new_project)
+    async with open_supabase_store(new_project.url, new_project.service_key) as store:
+        await add(store, "urgent", priority=1)
+        assert await store.count_tasks() == {"social": {TaskStatus.QUEUED: 2}}
+        assert [task.id for task in await store.tasks()] == ["urgent", "of ours"]
+        assert await store.task("of another") is None
+        assert await store.cancel_task("of another") is None
+        assert [(await claim(store, f"k{n}")).id for n in (1, 2)] == ["urgent", "of ours"]
+        assert await store.runs("social") == []
+        assert [cost.calls for cost in await store.costs(since=EPOCH)] == [1]
+    with psycopg.connect(new_project.db_url) as db:
+        others = "select status from actp_agent_tasks where id like '%of %' order by id"
+        assert db.execute(others).fetchall() == [("in_progress",), (None,), ("running",)]
+
+
 async def test_what_a_project_has_of_its_own_stays_open_to_whom_it_was(new_database):
     with psycopg.connect(new_database, autocommit=True) as db:
         db.execute("create table actp_posts (id int primary key)")
@@ -277,6 +309,13 @@ async def test_a_key_column_of_another_type_is_refused_with_the_command_that_hel
     assert "actp_agent_runs.id is of type uuid" in str(refused.value)
     assert "alter table public.actp_agent_runs alter column id type text" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+async def test_a_priority_in_words_is_refused(new_database):
+    with psycopg.connect(new_database, autocommit=True) as db:
+        db.execute("create table actp_agent_tasks (id text primary key, priority text)")
+    with pytest.raises(StoreError, match="priority is of type text, and the worker needs integer"):
+        migrate(new_database)
 
 
 async def test_the_migrations_tell_what_they_did(new_database):
