@@ -311,6 +311,8 @@ $$;
 create or replace function public.actp_cancel_task(p_id text)
 returns setof public.actp_agent_tasks language plpgsql set search_path = '' as $$
 begin
+    -- Or a task that is handed back between the two would be seen by neither.
+    perform from public.actp_agent_tasks where id = p_id for update;
     update public.actp_agent_tasks set
         status = 'cancelled', instance = null, lease_token = null, lease_until = null,
         not_before = null, finished_at = now()

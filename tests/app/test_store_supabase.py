@@ -491,6 +491,26 @@ async def test_the_sessions_time_zone_does_not_matter(store, project):
             db.execute("alter role authenticator reset timezone")
 
 
+async def test_a_task_that_is_just_handed_back_is_cancelled_all_the_same(store, project):
+    await add(store)
+    await claim(store)
+    with psycopg.connect(project.db_url) as worker, psycopg.connect(project.db_url) as watch:
+        worker.execute("select actp_release_task('t1', 'k1', 1, 0, null)")
+        cancelled = []
+
+        async def cancel():
+            cancelled.append((await store.cancel_task("t1")).status)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel)
+            with trio.fail_after(10):
+                # Another program is waited for.
+                while not watch.execute("select 1 from pg_locks where not granted").fetchone():  # noqa: ASYNC110
+                    await trio.sleep(0.02)
+            worker.commit()
+    assert cancelled == [TaskStatus.CANCELLED]
+
+
 async def test_claims_look_at_no_task_but_what_waits_in_that_queue(project):
     with psycopg.connect(project.db_url, autocommit=True) as db:
         db.execute(
