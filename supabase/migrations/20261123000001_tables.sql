@@ -352,6 +352,9 @@ create index if not exists actp_agent_tasks_by_status
     on public.actp_agent_tasks (status, seq);
 create index if not exists actp_agent_tasks_by_agent
     on public.actp_agent_tasks (agent_type, seq);
+-- The page and /metrics count all tasks: from this alone, not from the rows with their results.
+create index if not exists actp_agent_tasks_counts
+    on public.actp_agent_tasks (agent_type, status);
 create index if not exists actp_workers_live
     on public.actp_workers (seq) where ended_at is null;
 create index if not exists actp_agent_runs_by_agent

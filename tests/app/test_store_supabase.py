@@ -533,6 +533,23 @@ async def test_claims_look_at_no_task_but_what_waits_in_that_queue(project):
         assert dict(scanned)["actp_agent_tasks_to_claim"] == 1
 
 
+async def test_tasks_are_counted_without_a_look_at_their_rows(project):
+    with psycopg.connect(project.db_url, autocommit=True) as db:
+        db.execute(
+            "insert into actp_agent_tasks (id, agent_type, goal, status, result)"
+            " select 't' || n, 'social', 'g', 'succeeded', to_jsonb(repeat(md5(n::text), 20))"
+            " from generate_series(1, 5000) n"
+        )
+        db.execute("vacuum analyze actp_agent_tasks")
+        db.execute("select pg_stat_force_next_flush()")
+        db.execute("select pg_stat_reset()")
+        db.execute("select actp_count_tasks()")
+        db.execute("select pg_stat_force_next_flush()")
+        assert db.execute(
+            "select seq_scan from pg_stat_user_tables where relname = 'actp_agent_tasks'"
+        ).fetchone() == (0,)
+
+
 def test_every_column_is_in_the_reference():
     page = (ROOT / "docs" / "reference" / "tables.md").read_text()
     parts = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##)", page, re.MULTILINE | re.DOTALL))
