@@ -6,6 +6,7 @@ ours repeats whatever may pass, because each verb of the store may be repeated.
 
 from __future__ import annotations
 
+import json
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -25,6 +26,7 @@ from app.store.supabase_errors import (
     in_store_words,
     refuse_strange_answers,
 )
+from app.store.supabase_schema import FUNCTIONS, are_rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -42,6 +44,8 @@ PATIENCE: Final = 3.0
 """Seconds for which a call is repeated; whoever called can wait longer and call again."""
 
 RETRY: Final = Backoff(initial=0.1, factor=2.0, maximum=1.0)
+
+_OK: Final = 200
 
 MAX_ROWS: Final = 1000
 """Rows in one answer: Supabase's own limit, beyond which it cuts without a word."""
@@ -84,7 +88,7 @@ class SupabaseDatabase:
         parameters = {f"p_{name}": value for name, value in values.items()}
         json_text(parameters)  # refuses what is none
         parameters = clean(parameters)
-        return await self.ask(lambda client: client.rpc(function, parameters))
+        return await self.ask(lambda client: client.rpc(function, parameters), FUNCTIONS[function])
 
     async def rows(
         self,
@@ -115,12 +119,19 @@ class SupabaseDatabase:
                 break
         return rows
 
-    async def ask(self, make: Callable[..., Request]) -> Any:  # noqa: ANN401  (the answer's data)
-        """Send the request that `make` makes of the client, again if it may help."""
+    async def ask(
+        self, make: Callable[..., Request], fits: Callable[[object], bool] = are_rows
+    ) -> Any:  # noqa: ANN401  (the answer's data)
+        """Send the request that `make` makes of the client, again if it may help.
+
+        Args:
+            make: Makes the request.
+            fits: Says whether an answer can be one to it. A proxy may answer in JSON too.
+        """
         deadline = trio.current_time() + self._patience
         for tries in count(1):
             try:
-                return await self._ask_once(make)
+                return await self._ask_once(make, fits)
             except PassingFault:
                 wait = RETRY.delay(tries)
                 if trio.current_time() + wait > deadline:
@@ -133,13 +144,16 @@ class SupabaseDatabase:
         self._closed = True
         await self._http.aclose()
 
-    async def _ask_once(self, make: Callable[..., Request]) -> Any:  # noqa: ANN401
+    async def _ask_once(self, make: Callable[..., Request], fits: Callable[[object], bool]) -> Any:  # noqa: ANN401
         if self._closed:
             raise StoreError("the store is closed")
         try:
             # httpx's own time-outs are for each piece of an answer.
             with trio.move_on_after(self._answer_within):
-                return (await make(self._client).execute()).data
+                answer = (await make(self._client).execute()).data
+                if not fits(answer):
+                    raise StrangeAnswer(_OK, json.dumps(answer))
+                return answer
         except (APIError, StrangeAnswer, httpx.HTTPError, httpx.InvalidURL) as error:
             raise in_store_words(error, self.where) from error
         except RuntimeError as error:

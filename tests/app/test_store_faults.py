@@ -125,6 +125,10 @@ FAULTS = {
     "too many connections": answering(503, '{"code":"53300","message":"sorry, too many"}'),
     "deadlock": answering(500, '{"code":"40P01","message":"deadlock detected"}'),
     "a page with status 200": answering(200, PAGE, "text/html"),
+    "an object of somebody else's": answering(200, '{"status":"ok"}'),
+    "an empty object": answering(200, "{}"),
+    "null": answering(200, "null"),
+    "a list of something else": answering(200, "[1, 2]"),
     "half a JSON with status 200": answering(200, '[{"id": "t1", "agent_ty'),
     "a key that expired": answering(401, '{"code":"PGRST301","message":"JWT expired"}'),
     "a key of newer servers": answering(401, '{"code":"PGRST303","message":"JWT expired"}'),
@@ -174,6 +178,23 @@ async def test_while_a_fault_lasts_the_store_is_unavailable_and_after_it_goes_on
     gateway.fault = None
     task = await patiently(partial(claim, store, "k1"), lambda *_: None)
     assert (task.id, task.attempts) == ("t1", 1)
+
+
+async def test_an_answer_that_says_nothing_is_not_taken_for_a_word_on_a_task(store, gateway):
+    await add(store)
+    await claim(store)
+    gateway.fault = answering(200, "{}")
+    for verb in (
+        partial(store.finish_task, "t1", "k1", TaskStatus.SUCCEEDED),
+        partial(store.begin_effect, "e1", agent_id="social", task_id="t1"),
+        partial(store.hold_lease, "social", "i1", lease=LONG),
+        partial(store.claim_fire, "job", NOON, "i1"),
+        partial(store.remember, "social", "key", "value"),
+    ):
+        with pytest.raises(StoreUnavailable, match=r"answered with status 200: \{\}"):
+            await verb()
+    gateway.fault = None
+    assert await store.finish_task("t1", "k1", TaskStatus.SUCCEEDED)
 
 
 async def test_what_the_database_refuses_for_good_is_no_absence(store, gateway):
