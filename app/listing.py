@@ -38,7 +38,7 @@ class ListedAgent:
     status: str
     """What it says itself, or *unknown* or *stale*."""
     why: str | None
-    """Why it is not believed, if it is not."""
+    """Why it is not believed, or is disabled."""
     seen_age: float | None
     """Seconds since it was last seen."""
     runs: tuple[AgentAt, ...]
@@ -195,8 +195,10 @@ def _judge(
         status, why = "unknown", f"{why}; it last said {row.status!r}"
     elif status == "running" and (row.heartbeat_age or 0.0) > settings.stale_threshold:
         status, why = "stale", f"no heartbeat for {settings.stale_threshold:g} s"
-    if status in {"stopped", "unknown"}:
-        # The last to speak of it has ended, and another that has it will speak soon.
+    elif status == "disabled":
+        why = (row.health or {}).get("why_disabled")
+    if status in {"stopped", "unknown", "disabled"}:
+        # The last to speak of it runs it no more, and another that does will speak soon.
         active = [place for place in runs if place.status not in {"stopped", "standby"}]
         if active:
             status, why = active[0].status, None

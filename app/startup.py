@@ -227,6 +227,7 @@ async def _register(registry: AgentRegistry, settings: Settings, records: Record
             class_name=agent.class_path,
             model=agent.model,
             status=_first_status(agent),
+            why=agent.why_disabled,
         )
         for agent in settings.agents
     ]

@@ -112,6 +112,8 @@ class AgentRegistration:
     class_name: str
     model: str
     status: str = "starting"
+    why: str | None = None
+    """Why it is disabled, if it is: in its health, where a heartbeat would replace it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -358,13 +358,15 @@ _PING = sql("select {now}")
 
 _REGISTER_AGENT = sql("""
     insert into actp_agent_registry
-        (agent_id, class_name, model, status, worker_id, last_seen, registered_at)
-    values (:agent_id, :class_name, :model, :status, :worker_id, {now}, {now})
+        (agent_id, class_name, model, status, worker_id, health, last_seen, registered_at)
+    values (:agent_id, :class_name, :model, :status, :worker_id,
+        iif(:why is not null, json_object('why_disabled', :why), null), {now}, {now})
     on conflict (agent_id) do update set
         class_name = excluded.class_name,
         model = excluded.model,
         status = excluded.status,
         worker_id = excluded.worker_id,
+        health = coalesce(excluded.health, health),
         last_seen = excluded.last_seen
 """)
 _SET_STATUS = sql("""

@@ -34,16 +34,18 @@ $$;
 create or replace function public.actp_register_agents(p_worker_id text, p_agents jsonb)
 returns void language sql set search_path = '' as $$
     insert into public.actp_agent_registry
-        (agent_id, class_name, model, status, worker_id, last_seen, registered_at)
-    select a.agent_id, a.class_name, a.model, a.status, p_worker_id, now(), now()
+        (agent_id, class_name, model, status, worker_id, health, last_seen, registered_at)
+    select a.agent_id, a.class_name, a.model, a.status, p_worker_id,
+        case when a.why is not null then jsonb_build_object('why_disabled', a.why) end, now(), now()
     from jsonb_to_recordset(p_agents)
-        as a (agent_id text, class_name text, model text, status text)
+        as a (agent_id text, class_name text, model text, status text, why text)
     order by a.agent_id
     on conflict (agent_id) do update set
         class_name = excluded.class_name,
         model = excluded.model,
         status = excluded.status,
         worker_id = excluded.worker_id,
+        health = coalesce(excluded.health, actp_agent_registry.health),
         last_seen = excluded.last_seen
 $$;
 

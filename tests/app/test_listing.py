@@ -7,6 +7,7 @@ from store_calls import register
 
 from app.listing import listed_agents, table
 from app.settings import load_settings
+from app.store.protocol import AgentRegistration
 
 
 @pytest.fixture
@@ -44,6 +45,21 @@ async def test_an_agent_goes_on_where_it_still_runs(store, settings, last_word):
     await store.forget_worker("a-run")
     (agent,) = await listed_agents(settings)
     assert (agent.status, agent.why) == ("backing_off", None)
+
+
+async def test_a_disabled_agent_is_listed_with_the_reason(store, settings):
+    why = "table actp_deal_log is missing"
+    registration = AgentRegistration(
+        agent_id="content", class_name="x:Y", model="m", status="disabled", why=why
+    )
+    await store.register_agents("a", [registration])
+    await say(store, "a", content="disabled")
+    (agent,) = await listed_agents(settings)
+    assert (agent.status, agent.to_dict()["why"]) == ("disabled", why)
+    assert table([agent], settings).splitlines()[-1] == f"disabled: {why}"
+    await say(store, "b", content="running")
+    (agent,) = await listed_agents(settings)
+    assert (agent.status, agent.why) == ("running", None)
 
 
 async def test_one_that_only_stands_by_does_not_run(store, settings):

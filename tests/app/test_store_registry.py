@@ -66,6 +66,20 @@ async def test_registering_again_updates_the_row(store):
     )
 
 
+async def test_a_disabled_agent_is_registered_with_the_reason(store):
+    await register(store, "social")
+    await store.record_heartbeat("social", {"doing": "idle"})
+    await register(store, "social")
+    (agent,) = await store.agents()
+    assert agent.health == {"doing": "idle"}
+    registration = AgentRegistration(
+        agent_id="social", class_name="x:Y", model="m", status="disabled", why="a flag says so"
+    )
+    await store.register_agents("w2", [registration])
+    (agent,) = await store.agents()
+    assert agent.health == {"why_disabled": "a flag says so"}
+
+
 async def test_registering_again_keeps_an_open_restart_request(store):
     await register(store, "social")
     await store.set_needs_restart("social", value=True)
