@@ -1,8 +1,8 @@
 -- The tables of the worker daemon. What each column means: docs/reference/tables.md.
 --
 -- Safe to run again, and on a project where some of the tables exist with more columns: each column
--- is added by itself, and what is there is left as it is. `seq` is the order of insertion, which no
--- clock can disturb.
+-- is added by itself, and what is there stays, but for nulls where the worker needs a value. `seq`
+-- is the order of insertion, which no clock can disturb.
 
 create table if not exists public.actp_workers (instance text primary key);
 alter table public.actp_workers
