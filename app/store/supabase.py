@@ -67,16 +67,21 @@ async def open_supabase_store(
     async with open_connection(
         url, key, answer_within=answer_within, patience=patience
     ) as database:
+        await _prove_the_role(database)
+        yield SupabaseStore(database)
+
+
+async def _prove_the_role(database: SupabaseDatabase) -> None:
+    try:
         try:
             await database.call("actp_now")
-        except KeyRefused as error:
-            raise WrongSettings(
-                "SUPABASE_SERVICE_ROLE_KEY is not the service role's key of this project "
-                f"(the anon key will not do): {error}"
-            ) from error
         except FunctionMissing:
-            pass  # the check of the tables tells what is missing and how to make it
-        yield SupabaseStore(database)
+            await missing_in(database)  # what is there refuses the key; what is not, is told later
+    except KeyRefused as error:
+        raise WrongSettings(
+            "SUPABASE_SERVICE_ROLE_KEY is not the service role's key of this project "
+            f"(the anon key will not do): {error}"
+        ) from error
 
 
 class SupabaseStore(SupabaseWorkers, SupabaseTasks, SupabaseDomainTables):

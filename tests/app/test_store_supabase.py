@@ -143,6 +143,14 @@ async def test_a_key_of_another_role_is_refused_and_not_taken_for_an_empty_datab
     await refusal(project, project.authenticated_key)
 
 
+async def test_a_key_of_another_role_is_refused_where_the_functions_are_missing_too(new_project):
+    migrate(new_project.db_url)
+    with psycopg.connect(new_project.db_url, autocommit=True) as db:
+        db.execute("drop function actp_now(), actp_schema_check()")
+    await reload_schema(new_project)
+    await refusal(new_project, new_project.anon_key)
+
+
 @pytest.mark.parametrize(
     "key",
     [
