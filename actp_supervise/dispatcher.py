@@ -372,7 +372,10 @@ class Dispatcher:
                     self._settle_and_report(older, Outcome.SKIPPED, "replaced before it began")
                 self._enqueue(firing)
                 for running in job._running:
-                    self._start_helper("replace", self._stop_run, running)
+                    if running.started_at is None:  # stopped, it would never come to its end
+                        running.missed = "replaced before it began"
+                    else:
+                        self._start_helper("replace", self._stop_run, running)
 
     def _start(self, firing: Firing) -> None:
         job = firing.job
@@ -386,11 +389,14 @@ class Dispatcher:
     async def _run(self, firing: Firing) -> None:
         """Be one run: a temporary child of the scheduler's supervisor."""
         job = firing.job
-        self._began(firing)
         outcome = Outcome.SUCCEEDED
         reason: str | None = None
         error: BaseException | None = None
         try:
+            if firing.missed is not None:
+                outcome, reason = Outcome.SKIPPED, firing.missed
+                return
+            self._began(firing)
             if job.timeout is None:
                 await job._fn(*job._args)
             else:

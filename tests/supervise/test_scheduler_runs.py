@@ -267,6 +267,29 @@ async def test_a_run_that_ends_just_as_it_is_to_be_replaced_harms_nobody(autojum
     assert "child_crashed" not in {event.action for event in desk.events}
 
 
+async def test_a_run_that_is_replaced_before_it_began_does_not_block_its_job(
+    autojump_clock,
+) -> None:
+    desk = Desk("2026-03-01 05:00")
+    async with desk.scheduler() as scheduler:
+        jobs = [  # many, since which of the tasks gets its turn first is Trio's to choose
+            scheduler.add(
+                desk.job, trigger=Cron("1-3 * * * *"), overlap=Overlap.REPLACE, coalesce=False
+            )
+            for _ in range(20)
+        ]
+        await trio.sleep(30)
+        desk.wall.step(240)
+        await trio.sleep(3600)
+        for job in jobs:
+            assert sorted(account(job))[:3] == [
+                ("01 05:01", "skipped"),
+                ("01 05:02", "skipped"),
+                ("01 05:03", "succeeded"),
+            ]
+            assert [outcome for _, outcome in sorted(account(job))[3:]] == ["succeeded"] * 3
+
+
 async def test_a_run_by_hand_in_a_queue_is_not_coalesced(autojump_clock) -> None:
     desk = Desk("2026-03-01 05:00")
     runs = []
