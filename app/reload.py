@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from actp_supervise import SupervisorClosedError
+from actp_supervise import SupervisionError
 from app.settings import INTEGRATION_KEYS, Settings, SettingsError
 from app.store.protocol import AgentRegistration
 
@@ -193,7 +193,7 @@ class Reloader:
         )
 
     async def _restart(self, agent_id: str) -> None:
-        with suppress(SupervisorClosedError):  # the daemon stops
+        with suppress(SupervisionError):  # the daemon stops, or somebody stops the agent meanwhile
             await self._daemon.supervisor.restart_agent(agent_id)
 
     def _tell(self, found: list[Change], restarts: list[str]) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio.testing
 
+from actp_supervise import SupervisionError
 from app.event_log import EventLog
 from app.record_keeper import RecordKeeper
 from app.reload import (
@@ -90,6 +92,9 @@ class Agents:
         self.given.append(config)
         return config.agent_id in self.at_work
 
+    async def restart_agent(self, agent_id):
+        raise SupervisionError(f"child {agent_id!r} was stopped before it was ready")
+
 
 class Registry:
     async def register_agents(self, worker_id, agents):
@@ -112,7 +117,8 @@ class Stage:
         self.environ = {"STRIPE_SECRET_KEY": "stripe-one"}
         self.daemon = Daemon(self.read())
         self.launcher = Agents()
-        self.reload = Reloader(self.daemon, self.launcher, ServiceManager({}), self.read).reload
+        self.reloader = Reloader(self.daemon, self.launcher, ServiceManager({}), self.read)
+        self.reload = self.reloader.reload
 
     def read(self):
         return settings(**self.environ)
@@ -186,3 +192,15 @@ async def test_a_slip_of_the_pen_gets_its_warning_once(stage, caplog):
     assert warnings == [
         "CONTENT_AGENT_MODLE is no setting of this program; did you mean CONTENT_AGENT_MODEL?"
     ]
+
+
+async def test_an_agent_that_is_stopped_meanwhile_does_not_end_the_reloader(stage):
+    hang_up, hangups = trio.open_memory_channel(1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stage.reloader.run, hangups)
+        for model in ("one", "other"):
+            stage.environ["CONTENT_AGENT_MODEL"] = model
+            await hang_up.send(1)
+            await trio.testing.wait_all_tasks_blocked()
+        hang_up.close()
+    assert [agent.model for agent in stage.daemon.supervisor.given] == ["one", "other"]
