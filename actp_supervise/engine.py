@@ -1,6 +1,7 @@
-"""What makes a supervisor go: how a run begins and ends, how a group is restarted, how all stops.
+"""What makes a supervisor go: how a run begins, ends, and is stopped.
 
-`policies` decides, this module carries it out; `nursery` is its face. Three rules hold it together:
+`policies` decides, this module carries it out; `nursery` is its face. How a group is restarted and
+how all ends is in `group` and `ending`. Three rules hold it together:
 
 - Each run of a child is one Trio task in a shielded cancel scope of its own. Nothing but the engine
   ends it, so everything can be ended in order; and a run is known by its scope.
@@ -19,6 +20,7 @@ import trio
 
 from . import events as ev
 from .child import Attempt, Child, ChildState, Intent, _current_child, check_async_fn, name_of
+from .ending import Ending
 from .errors import (
     ChildNotFoundError,
     DuplicateChildError,
@@ -28,7 +30,6 @@ from .errors import (
     SupervisionError,
     SupervisorClosedError,
     is_do_not_restart,
-    sole,
     strip_tracebacks,
 )
 from .group import GroupRestart
@@ -37,7 +38,6 @@ from .policies import (
     Backoff,
     Restart,
     RestartLimit,
-    ShutdownOrder,
     Strategy,
     is_auto_shutdown,
     is_restarted,
@@ -47,6 +47,8 @@ from .snapshot import SupervisorSnapshot
 if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable
+
+    from .policies import ShutdownOrder
 
 PosArgsT = TypeVarTuple("PosArgsT")
 
@@ -78,27 +80,20 @@ class Engine:
         self._limit = limit
         self._backoff = backoff
         self._shutdown_timeout = shutdown_timeout
-        self._shutdown_order = shutdown_order
         self._auto_shutdown = auto_shutdown
         self._rng = rng
         self._nursery = nursery
-        self._body = body
-        self._body_task = trio.lowlevel.current_task()
-        self._parent = parent
+        self.parent = parent
+        self.ending = Ending(self, shutdown_order, body)
         self.path: tuple[str, ...] = (name,) if parent is None else (*parent.path, name)
         above = parent._engine.hub if parent else None
-        self.hub: ev.EventHub = ev.EventHub(on_event, self._die, above)
+        self.hub: ev.EventHub = ev.EventHub(on_event, self.ending.die, above)
         self._children: dict[str, Child] = {}  # in start order
         self._names: dict[str, int] = {}
         self._active = 0  # runs, and a group's restart: what leaving the block waits for
         self._idle = trio.Event()
         self._restart_times: deque[float] = deque(maxlen=limit.memory if limit else 0)
-        self._group = GroupRestart(self)
-        self.stopping = False
-        self._closed = trio.Event()
-        self._failure: RestartLimitExceeded | None = None
-        self._fatal: BaseException | None = None
-        self._body_error: BaseException | None = None
+        self.group = GroupRestart(self)
 
     # What `nursery.Supervisor` hands on, in its order.
 
@@ -132,16 +127,16 @@ class Engine:
         if child._attempt is None:
             child._attempt = Attempt(keep=True)
         attempt = child._attempt
-        if child in self._group:
+        if child in self.group:
             if child._intent is Intent.STOP:
                 child._intent = Intent.GROUP
-            self._group.hurry()
+            self.group.hurry()
         elif not child.is_live:
             self.begin_run(child)
         elif child.state is ChildState.BACKING_OFF and child._wait_scope is not None:
             child._wait_scope.cancel(reason="restart was called")
         else:
-            self._ask_soon(child, Intent.RESTART)
+            self.ask_soon(child, Intent.RESTART)
         with self._until_asked_inside(child):
             return await attempt.wait()
 
@@ -153,11 +148,14 @@ class Engine:
 
     async def shutdown(self) -> None:
         """See `Supervisor.shutdown`."""
-        self._begin_stop()
-        if trio.lowlevel.current_task() is not self._body_task:
-            self._body.cancel(reason=f"supervisor {self.name!r} was shut down")
+        self.ending.shut_down()
         with self._until_asked_inside(self._child_around_caller()):
-            await self._closed.wait()
+            await self.ending.closed.wait()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it has begun to stop, so that nothing is started any more."""
+        return self.ending.begun
 
     @property
     def children(self) -> tuple[Child, ...]:
@@ -257,7 +255,7 @@ class Engine:
         try:
             self._ended(child, error)
         except BaseException as exc:  # noqa: BLE001, ASYNC103  (leaves the block)
-            self._die(exc)
+            self.ending.die(exc)
 
     def _call(self, child: Child) -> Awaitable[None]:
         """Note that the run begins, and return it as an awaitable."""
@@ -283,7 +281,7 @@ class Engine:
         if child._attempt is not None:
             child._attempt.resolve(value=value)
             child._attempt = None
-        self._group.look()
+        self.group.look()
 
     async def _watch(
         self, child: Child, run: trio.CancelScope | None, scope: trio.CancelScope
@@ -317,7 +315,7 @@ class Engine:
         was_ready = child.state is not ChildState.STARTING
         if error is not None and _is_fatal(error):
             child.state = ChildState.FAILED
-            self._die(error)
+            self.ending.die(error)
             self._over(child)
         elif intent is not None and intent is not Intent.STALLED:
             self._ended_as_asked(child, intent, error)
@@ -337,7 +335,7 @@ class Engine:
         if child._ended is not None:
             child._ended.set()
             child._ended = None
-        self._group.look()
+        self.group.look()
         self._leave()
 
     def _ended_as_asked(self, child: Child, intent: Intent, error: BaseException | None) -> None:
@@ -348,9 +346,9 @@ class Engine:
             self.hub.emit(ev.ChildStopped, child.path, error=error)
         if error is not None:
             strip_tracebacks(error)
-        if intent is not Intent.STOP and self._group.awaits(child):
-            self._group.wait(child)
-        elif intent is Intent.RESTART and child not in self._group and not self.stopping:
+        if intent is not Intent.STOP and self.group.awaits(child):
+            self.group.wait(child)
+        elif intent is Intent.RESTART and child not in self.group and not self.stopping:
             self.begin_run(child)
         else:
             self._over(child)
@@ -372,16 +370,12 @@ class Engine:
             if self.hub.wants(ev.ChildFailed):
                 self.hub.emit(ev.ChildFailed, child.path, error=error)
             self._over(child, by_itself=True)
-        elif self._group.awaits(child):
-            self._group.wait(child)
+        elif self.group.awaits(child):
+            self.group.wait(child)
         else:
             self._over(child, by_itself=True)
-        if error is not None and not self._is_cause(error):
+        if error is not None and not self.ending.is_because_of(error):
             strip_tracebacks(error)
-
-    def _is_cause(self, error: BaseException) -> bool:
-        """Whether an error leaves the block, as the cause why the supervisor gave up."""
-        return self._failure is not None and self._failure.__cause__ is error
 
     def _attempt_failed(self, child: Child, attempt: Attempt, error: BaseException) -> None:
         """A run that a caller waits for ended before it was ready: the caller gets the error."""
@@ -419,14 +413,13 @@ class Engine:
             child._attempt.resolve(error=self._why_not_started(child))
             child._dropped = child._dropped or not child._attempt.keep
             child._attempt = None
-        self._group.discard(child)
+        self.group.discard(child)
         if child._dropped or child.restart is Restart.TEMPORARY:
             self._drop(child)
         if by_itself and child.significant and not self.stopping:
             others = [c for c in self.children if c.significant and self._is_wanted(c)]
             if is_auto_shutdown(self._auto_shutdown, others):
-                self._begin_stop()
-                self._body.cancel(reason=f"supervisor {self.name!r}: significant children ended")
+                self.ending.begin(f"supervisor {self.name!r}: significant children ended")
 
     def _why_not_started(self, child: Child) -> SupervisionError:
         if self.stopping:
@@ -443,7 +436,7 @@ class Engine:
             return
         now = trio.current_time()
         # One group's restart counts once, however many of its members fail before it is due.
-        if self._limit is not None and child not in self._group:
+        if self._limit is not None and child not in self.group:
             self._restart_times.append(now)
             if self._limit.exceeded(self._restart_times, now):
                 self._give_up(child, error)
@@ -456,7 +449,7 @@ class Engine:
         elif self.strategy is Strategy.ONE_FOR_ONE:
             self.begin_run(child, delay=delay)
         else:
-            self._group.restart(child, delay)
+            self.group.restart(child, delay)
 
     def _next_delay(self, child: Child) -> float:
         """Note that a child ended unasked, and return how long to wait before its restart."""
@@ -473,14 +466,14 @@ class Engine:
 
     def _give_up(self, child: Child, error: BaseException | None) -> None:
         assert self._limit is not None  # noqa: S101
-        self._failure = RestartLimitExceeded(
+        failure = RestartLimitExceeded(
             f"child {child.name!r} of supervisor {self.name!r} ended once too often: more than "
             f"{self._limit.max_restarts} restarts within {self._limit.within} s",
             path=child.path,
             max_restarts=self._limit.max_restarts,
             within=self._limit.within,
         )
-        self._failure.__cause__ = error
+        failure.__cause__ = error
         if error is not None and child._error_text is not None:
             child._error_text.render()
         if self.hub.wants(ev.RestartLimitReached):
@@ -491,17 +484,7 @@ class Engine:
                 within=self._limit.within,
             )
         self._over(child)
-        self._begin_stop()
-        self._body.cancel(reason=f"supervisor {self.name!r} gave up")
-
-    def _die(self, error: BaseException) -> None:
-        """Stop in order because of an error that no supervisor handles, and pass it on."""
-        if self._fatal is None:
-            self._fatal = sole(error)
-        if self.stopping and isinstance(sole(error), KeyboardInterrupt):
-            self._cancel_all()
-        self._begin_stop()
-        self._body.cancel(reason=f"supervisor {self.name!r}: {type(self._fatal).__name__}")
+        self.ending.give_up(failure)
 
     # Stopping.
 
@@ -516,11 +499,11 @@ class Engine:
     def _stop_soon(self, child: Child, *, timeout: float | None = None) -> None:
         child._held = True
         if child.is_live:
-            self._ask_soon(child, Intent.STOP, timeout=timeout)
+            self.ask_soon(child, Intent.STOP, timeout=timeout)
         else:
-            self._stay_stopped(child)
+            self.stay_stopped(child)
 
-    def _stay_stopped(self, child: Child) -> None:
+    def stay_stopped(self, child: Child) -> None:
         """Stop a child that does not run, where it waits for its group's restart."""
         if child.state is ChildState.BACKING_OFF:
             child.state = ChildState.STOPPED
@@ -553,9 +536,9 @@ class Engine:
                 callback()
         elif timeout == 0.0:
             self._cancel_run(child, scope, 0.0)
-        self._group.look()  # which may have waited until the child is ready
+        self.group.look()  # which may have waited until the child is ready
 
-    def _ask_soon(self, child: Child, intent: Intent, *, timeout: float | None = None) -> None:
+    def ask_soon(self, child: Child, intent: Intent, *, timeout: float | None = None) -> None:
         """Ask, and have a task see it off, for a caller who may be cancelled meanwhile."""
         if _current_child.get(None) is child:
             timeout = 0.0  # it asks this of itself, and would wait for its own end
@@ -591,88 +574,10 @@ class Engine:
                 if self.hub.wants(ev.StopOverdue):
                     self.hub.emit(ev.StopOverdue, child.path, overdue=overdue)
 
-    def _begin_stop(self) -> None:
-        """Stop all children in order, in a task of its own; start nothing any more."""
-        if self.stopping:
-            return
-        self.stopping = True
-        self._group.disband()
-        for child in self.children:
-            if child.state is not ChildState.BACKING_OFF:
-                continue
-            if child.is_live:
-                self.ask(child, Intent.STOP)
-            else:
-                self._stay_stopped(child)
-        self.spawn(self._stop_all)
-
-    async def _stop_all(self) -> None:
-        children = self.children
-        if self._shutdown_order is ShutdownOrder.TOGETHER:
-            for child in children:
-                self.ask(child, Intent.STOP)
-                if child._scope is not None:
-                    self.spawn(self.see_off, child, child._scope)
-        for child in reversed(children):
-            scope = child._scope
-            if scope is not None:
-                self.ask(child, Intent.STOP)
-                await self.see_off(child, scope)
-        if self.hub.wants(ev.SupervisorStopped):
-            error = self._fatal or self._failure or self._body_error
-            self.hub.emit(ev.SupervisorStopped, self.path, error=error)
-        self._closed.set()
-        self.hub.close()
-
-    def _cancel_all(self) -> None:
-        """Stop without asking, and all at once, down to the leaves."""
-        for child in self.children:
-            self._ask_soon(child, Intent.STOP, timeout=0.0)
-            for subtree in child._subtrees:
-                subtree._cancel_all()
-
-    # The block is left.
-
-    @trio.lowlevel.enable_ki_protection
-    async def close(self, error: BaseException | None) -> BaseException | None:
-        """Leave the block: wait for the children, or stop them; return what is to be raised."""
-        if error is None and not self.stopping:
-            asked = self._parent.cancel_on_stop() if self._parent else contextlib.nullcontext()
-            try:
-                with asked:
-                    while self._active:
-                        self._idle = trio.Event()
-                        await self._idle.wait()
-            except BaseException as interrupt:  # noqa: BLE001, ASYNC103  (returned, to be raised)
-                error = interrupt
-        if not isinstance(error, trio.Cancelled):
-            self._body_error = error
-        self._begin_stop()
-        while not self._closed.is_set():
-            try:
-                with trio.CancelScope(shield=True):  # bounded by the children's timeouts
-                    await self._closed.wait()
-            except KeyboardInterrupt as again:  # the second Ctrl-C
-                error = again
-                self._cancel_all()
-        error = self._leaving(error)
-        self._fatal = self._failure = self._body_error = None  # and the frames that they hold
-        return error
-
-    def _leaving(self, error: BaseException | None) -> BaseException | None:
-        failures = [e for e in (self._fatal, self._failure) if e is not None]
-        if isinstance(self._fatal, KeyboardInterrupt) and isinstance(error, KeyboardInterrupt):
-            error = None  # Ctrl-C twice is one
-        if error is not None and not (failures and isinstance(error, trio.Cancelled)):
-            failures.append(error)
-        if len(failures) > 1:
-            return BaseExceptionGroup(f"supervisor {self.name!r} failed", failures)
-        return failures[0] if failures else None
-
     # Small things.
 
     def _known(self, name: str) -> Child:
-        if self._closed.is_set():
+        if self.ending.closed.is_set():
             raise SupervisorClosedError(f"supervisor {self.name!r} has stopped")
         child = self.find(name)
         if child is None:
@@ -681,7 +586,7 @@ class Engine:
 
     def _is_wanted(self, child: Child) -> bool:
         """Whether a run of the child is under way or will be."""
-        return child.is_live or child in self._group
+        return child.is_live or child in self.group
 
     def spawn(self, async_fn: Callable[[*PosArgsT], Awaitable[None]], *args: *PosArgsT) -> None:
         """Run a task of the supervisor's own, which no outside cancellation reaches."""
@@ -697,13 +602,19 @@ class Engine:
         self._active += 1
         self._nursery.start_soon(run, name=f"{self.name}: {async_fn.__name__}")
 
+    async def until_idle(self) -> None:
+        """Wait until nothing runs, and nothing is about to."""
+        while self._active:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
     def _leave(self) -> None:
         self._active -= 1
         if self._active == 0:
             self._idle.set()
 
     def _state(self) -> str:
-        if self._closed.is_set():
+        if self.ending.closed.is_set():
             return "stopped"
         return "stopping" if self.stopping else "running"
 
@@ -729,7 +640,7 @@ class Engine:
         """Return the child of this supervisor inside which the caller runs, if any."""
         child = _current_child.get(None)
         while child is not None and child._engine is not self:
-            child = child._engine._parent
+            child = child._engine.parent
         return child
 
 

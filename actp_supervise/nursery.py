@@ -363,7 +363,7 @@ class _SupervisorManager:
         except BaseException as rest:  # noqa: BLE001, ASYNC103  (what the scope did not catch)
             body_error = rest
         try:
-            error = await self._engine.close(body_error)  # noqa: ASYNC102  (it stops in order)
+            error = await self._engine.ending.close(body_error)  # noqa: ASYNC102  (it stops in order)
         finally:
             # Empty by now, so that it neither waits nor raises.
             await self._nursery_manager.__aexit__(None, None, None)  # noqa: ASYNC102

@@ -422,7 +422,7 @@ async def test_a_child_deep_in_a_subtree_may_end_the_subtree_that_it_is_in(
         assert record == [("asked", 1.0)]
         if call == "restart":
             assert (child.state, child.started_at) == ("running", 1.0)
-            supervisor["subtree"]._subtrees[0]._cancel_all()
+            supervisor["subtree"]._subtrees[0].ending.cancel_all()
             await supervisor.stop("subtree")
         assert child.state == "stopped"
 
