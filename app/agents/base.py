@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 from pydantic import Field
 
-from app.store.protocol import DomainTable, Effect
+from app.store.protocol import Effect
 
 from .claude import ModelCalls, Patience, Spent
 from .outcomes import HandBack, Outcome, Refused, RoutineFailedError, failure_of
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
     from anthropic.types.beta import BetaContentBlock, BetaMessage
 
-    from app.store.protocol import Row, TaskRow
+    from app.store.domain import DomainTable, Row
+    from app.store.protocol import TaskRow
 
     from .contract import AgentContext
 

@@ -37,7 +37,7 @@ VERBS: Final = frozenset(
 
 _HEADER: Final = struct.Struct("!BQI")
 _CHUNK: Final = 65_536
-_OF_VALUES: Final = frozenset({"app.store.protocol", "datetime"})
+_OF_VALUES: Final = frozenset({"app.store.domain", "app.store.protocol", "datetime"})
 
 
 class WireError(Exception):

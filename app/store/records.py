@@ -13,7 +13,8 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from app.store.protocol import JSON, DomainTable, Query, Row, StoreError, domain_columns
+from app.store.domain import DomainTable, Query, Row, domain_columns
+from app.store.protocol import JSON, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

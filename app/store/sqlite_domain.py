@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from app.store.protocol import DomainTable, Query, Row, domain_columns
+from app.store.domain import DomainTable, Query, Row, domain_columns
 from app.store.records import (
     check_query,
     json_text,

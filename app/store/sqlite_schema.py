@@ -11,7 +11,7 @@ import sqlite3
 from contextlib import closing
 from functools import cache
 
-from app.store.protocol import DomainTable, domain_columns
+from app.store.domain import DomainTable, domain_columns
 from app.store.records import duration
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from postgrest import AsyncSelectRequestBuilder
 
-    from app.store.protocol import DomainTable, Query, Row
+    from app.store.domain import DomainTable, Query, Row
     from app.store.supabase_connection import SupabaseDatabase
 
 

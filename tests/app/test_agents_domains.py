@@ -12,7 +12,7 @@ from app.agents.acquisition import AcquisitionDomainAgent as Acquisition
 from app.agents.content import ContentCreationDomainAgent as Content
 from app.agents.revenue import RevenueAnalyticsDomainAgent as Revenue
 from app.agents.social import SocialMediaDomainAgent as Social
-from app.store.protocol import DomainTable, Query
+from app.store.domain import DomainTable, Query
 
 ACTIONS = DomainTable.ENGAGEMENT_ACTIONS
 TEMPLATES = DomainTable.VIRAL_TEMPLATES

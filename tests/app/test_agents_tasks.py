@@ -16,7 +16,8 @@ import trio
 from agents_at_work import QuickAgent, office, until
 
 from app.demo.claude import Reply
-from app.store.protocol import DomainTable, Query, TaskStatus
+from app.store.domain import DomainTable, Query
+from app.store.protocol import TaskStatus
 from app.store.sqlite import open_sqlite_store
 
 QUEUE_A_LIKE = ("queue_engagement_action", {"platform": "x", "action": "like", "target": "@ada"})

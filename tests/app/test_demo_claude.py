@@ -19,7 +19,8 @@ from app.agents.content import ContentCreationDomainAgent
 from app.agents.revenue import RevenueAnalyticsDomainAgent
 from app.agents.social import SocialMediaDomainAgent
 from app.demo.claude import Failure, Garbage, HangUp, Reply, SimulatedClaude, serve_claude
-from app.store.protocol import DomainTable, TaskStatus
+from app.store.domain import DomainTable
+from app.store.protocol import TaskStatus
 
 ASK = {
     "model": "claude-sonnet-5-5",

@@ -10,11 +10,8 @@ from store_calls import (
     NOON,
 )
 
-from app.store.protocol import (
-    DomainTable,
-    Query,
-    StoreError,
-)
+from app.store.domain import DomainTable, Query
+from app.store.protocol import StoreError
 
 DOMAIN_ROWS = {
     DomainTable.ENGAGEMENT_ACTIONS: {

@@ -1,0 +1,90 @@
+"""The agents' own tables: their columns, and what may be asked of them. No SQL in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class DomainTable(StrEnum):
+    """The agents' own tables, which their tools read and write row by row."""
+
+    ENGAGEMENT_ACTIONS = "actp_engagement_actions"
+    VIRAL_TEMPLATES = "actp_viral_templates"
+    DEAL_LOG = "actp_deal_log"
+    REVENUE_GOALS = "actp_revenue_goals"
+    WEEKLY_SNAPSHOTS = "actp_weekly_snapshots"
+
+
+DOMAIN_COLUMNS: Mapping[DomainTable, Mapping[str, str]] = {
+    DomainTable.ENGAGEMENT_ACTIONS: {
+        "platform": "text",
+        "action": "text",  # like, comment, follow, reply, share, message
+        "target": "text",  # a post's or a person's address or handle
+        "content": "text",
+        "reason": "text",
+        "status": "text",  # queued, done, failed, skipped
+        "result": "text",
+        "settled_at": "moment",
+    },
+    DomainTable.VIRAL_TEMPLATES: {
+        "name": "text",
+        "platform": "text",
+        "hook": "text",
+        "body": "text",
+        "tags": "json",
+        "score": "number",
+        "uses": "integer",
+        "status": "text",  # template, draft, archived
+        "template_id": "text",  # a draft's template
+    },
+    DomainTable.DEAL_LOG: {
+        "name": "text",
+        "company": "text",
+        "contact": "text",
+        "source": "text",
+        "stage": "text",  # prospect, contacted, qualified, proposal, won, lost
+        "value_usd": "number",
+        "next_action": "text",
+        "next_action_at": "moment",
+        "notes": "text",
+    },
+    DomainTable.REVENUE_GOALS: {
+        "period": "text",  # 2026-11, 2026-W47 or 2026-11-23
+        "metric": "text",
+        "target": "number",
+        "actual": "number",
+        "notes": "text",
+    },
+    DomainTable.WEEKLY_SNAPSHOTS: {
+        "week": "text",  # ISO week, 2026-W47
+        "metrics": "json",
+        "summary": "text",
+    },
+}
+"""Columns of each domain table and their kind; `id`, `created_at` and `updated_at` come on top."""
+
+
+def domain_columns(table: DomainTable) -> dict[str, str]:
+    """Return all columns of a domain table with their kind, those that every one has included."""
+    own = DOMAIN_COLUMNS[table]
+    return {"id": "text", **own, "created_at": "moment", "updated_at": "moment"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Which rows of a domain table, in which order. Conditions are and-ed."""
+
+    equal: Mapping[str, Any] = field(default_factory=dict)
+    contains: Mapping[str, str] = field(default_factory=dict)
+    """Text columns that contain a text, upper and lower case alike."""
+    order_by: str = "created_at"
+    """Rows without a value there come last, in either direction."""
+    descending: bool = True
+    limit: int = 20
+
+
+Row = dict[str, Any]
+"""A row of a domain table: its columns by name, moments as aware datetimes, json as values."""
