@@ -270,7 +270,7 @@ class Run:
     def _on_unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         # What broke a connection was told to its protocol; for asyncio too it is only worth a log.
-        if error is None or "transport" in context:
+        if error is None or "transport" in context or _is_of_collected_task(context):
             asyncio.BaseEventLoop.default_exception_handler(
                 cast("asyncio.BaseEventLoop", loop), context
             )
@@ -287,6 +287,15 @@ class Run:
                 f"{what_now}: {where}"
             )
         )
+
+
+def _is_of_collected_task(context: dict[str, Any]) -> bool:
+    """Whether one thread woke a task while garbage collection closed its coroutine in another.
+
+    Such an error was raised in no code: the coroutine refused to go on.
+    """
+    is_of_task = isinstance(context.get("future"), asyncio.Task)
+    return is_of_task and context["exception"].__traceback__ is None
 
 
 def _where(task: asyncio.Task[Any]) -> str:

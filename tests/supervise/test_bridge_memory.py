@@ -140,3 +140,18 @@ async def test_a_task_that_is_collected_in_another_thread_does_not_stop_the_loop
     await asyncio_child(code, isolation=isolation)()
 
     assert record == ["closed", "went on"]
+
+
+@pytest.mark.parametrize("isolation", ["loop", "thread"])
+async def test_a_task_that_is_woken_while_it_is_collected_is_no_crash(isolation):
+    async def helper(requests):
+        await requests.get()  # whose clean-up wakes the task, in its own thread
+
+    async def code():
+        for _ in range(30):
+            asyncio.create_task(helper(asyncio.Queue()))  # noqa: RUF006
+            await asyncio.sleep(0)
+            await asyncio.to_thread(gc.collect)
+        gc.collect()
+
+    await asyncio_child(code, isolation=isolation)()
