@@ -1,6 +1,6 @@
 """A job: what it shows of itself, and which of its moments are due. No Trio, no clock, no effects.
 
-`cron` keeps the jobs, tells them the time and carries out what they say. All times in here are
+`dispatcher` keeps the jobs, tells them the time and does what they say. All times in here are
 seconds since 1970 by the wall clock, all moments aware datetimes.
 """
 

@@ -1,7 +1,7 @@
 """What a supervisor may decide, as values, and each decision as a pure function of them.
 
 No Trio, no clock, no state: a moment, a count or a list of names goes in, a verdict comes out.
-`nursery` carries the verdicts out.
+`engine` carries the verdicts out.
 """
 
 from __future__ import annotations
