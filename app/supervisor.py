@@ -208,6 +208,8 @@ class AgentSupervisor:
         """Start every enabled agent, once it is known how often each has crashed lately."""
         enabled = [agent for agent in self._agents.values() if agent.config.enabled]
         await self._load_histories(enabled)
+        if self._stopping:  # meanwhile
+            return
         for agent in enabled:
             agent_id = agent.config.agent_id
             with log_context(agent_id=agent_id):  # which all of its runs begin with

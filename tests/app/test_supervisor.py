@@ -180,6 +180,16 @@ async def test_stopping_all_lets_work_in_flight_finish_and_starts_nothing_any_mo
         assert [run.outcome for run in await store.runs("social")] == [RunOutcome.STOPPED]
 
 
+async def test_what_is_stopped_while_the_start_waits_for_the_store_is_never_started(clock, store):
+    async with staged(store, hang) as stage:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.supervisor.start_all)
+            await trio.lowlevel.checkpoint()
+            await stage.supervisor.stop_all()
+        assert stage.status()["status"] == "stopped"
+        assert stage.status()["uptime"] == 0.0
+
+
 async def test_what_is_not_finished_after_the_drain_timeout_is_cancelled(clock, store):
     async with staged(store, hang, drain_timeout=30) as stage:
         await stage.supervisor.start_all()
