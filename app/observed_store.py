@@ -118,19 +118,23 @@ class ObservedStore:
 
     async def cancel_task(self, task_id: str) -> TaskRow | None:
         """Cancel a task, or ask its worker to."""
+        before = await self._store.task(task_id)
         task = await self._store.cancel_task(task_id)
-        if task is not None and task.status is TaskStatus.CANCELLED:
+        if task is None or not _is_news(before, task):
+            return task
+        if task.status is TaskStatus.CANCELLED:
             text = f"{task.agent_type}: cancelled: {task.goal}"
             self._tell("task_finished", text, task, outcome=str(task.status))
-        elif task is not None and task.cancel_requested:
+        elif task.cancel_requested:
             text = f"{task.agent_type}: is to be cancelled: {task.goal}"
             self._tell("task_cancel_requested", text, task)
         return task
 
     async def retry_task(self, task_id: str) -> TaskRow | None:
         """Put a failed or cancelled task back in the queue."""
+        before = await self._store.task(task_id)
         task = await self._store.retry_task(task_id)
-        if task is not None and task.status is TaskStatus.QUEUED:
+        if task is not None and task.status is TaskStatus.QUEUED and _is_news(before, task):
             self._tell("task_queued", f"{task.agent_type}: queued again: {task.goal}", task)
         return task
 
@@ -204,3 +208,10 @@ class ObservedStore:
         if held is not None:
             text = f"{held.task.agent_type}: task lost to another daemon: its lease ran out"
             self._tell("task_lost", text, held.task)
+
+
+def _is_news(before: TaskRow | None, after: TaskRow) -> bool:
+    """Whether a command did something; asked again, it returns what the first has made of it."""
+    return before is None or (
+        (before.status, before.cancel_requested) != (after.status, after.cancel_requested)
+    )

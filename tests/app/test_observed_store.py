@@ -131,6 +131,26 @@ async def test_cancelling_and_trying_again_are_told(seen, log):
     ]
 
 
+async def test_a_command_that_is_repeated_is_told_once(seen, log):
+    await add(seen, "t1")
+    for command in (seen.cancel_task, seen.retry_task):
+        await command("t1")
+        await command("t1")
+    await claim(seen)
+    await seen.cancel_task("t1")
+    await seen.cancel_task("t1")
+    await seen.finish_task("t1", "k1", TaskStatus.CANCELLED)
+    await seen.cancel_task("t1")
+    assert [kind for kind, *_ in told(log)] == [
+        "task_queued",
+        "task_finished",
+        "task_queued",
+        "task_claimed",
+        "task_cancel_requested",
+        "task_finished",
+    ]
+
+
 async def test_what_agents_do_is_told_with_its_figures(seen, log):
     await seen.record_tool_call(tool_call("c1", duration=0.25, error="no such post"))
     await seen.record_cost(cost("e1", usd=0.5, duration=2.5))
