@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from app.agents.activity import Activity
+from app.logs import clean_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,11 +42,19 @@ class HealthHeartbeat:
     Args:
         registry: Where they are published.
         records: Writes them down when the store is there.
+        redact: Takes secrets out of what agents say that they do.
     """
 
-    def __init__(self, registry: AgentRegistry, records: RecordKeeper) -> None:
+    def __init__(
+        self,
+        registry: AgentRegistry,
+        records: RecordKeeper,
+        *,
+        redact: Callable[[str], str] = str,
+    ) -> None:
         self._registry = registry
         self._records = records
+        self._redact = redact
         self._watched: dict[str, _Watched] = {}
         self._news = trio.Event()
 
@@ -99,7 +108,8 @@ class HealthHeartbeat:
         """
         watched = self._watched.get(agent_id)
         status = None if watched is None else watched.status()
-        await self._registry.heartbeat(agent_id, health_dict, status=status)
+        health = clean_json(health_dict, self._redact)
+        await self._registry.heartbeat(agent_id, health, status=status)
 
     def detect_stale(self, threshold: float = 90.0) -> dict[str, str]:
         """Return agent_id -> why, for agents without a sign of life for `threshold` seconds."""

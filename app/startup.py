@@ -96,7 +96,7 @@ async def run_daemon(
         instance = uuid.uuid4().hex
         launcher = AgentLauncher(settings, store, instance, redact=redact)
         registry = AgentRegistry(store, settings.worker_id)
-        heartbeat = HealthHeartbeat(registry, records)
+        heartbeat = HealthHeartbeat(registry, records, redact=redact)
         presence = Presence(settings, store, records, instance)
         agents = AgentSupervisor(
             settings.agents,

@@ -8,7 +8,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 from actp_supervise import current_child
-from app.logs import log_context
+from app.logs import clean_json, log_context
 from app.store.protocol import Lease, StoreError, StoreUnavailable, TaskRow, TaskStatus
 from app.store.records import moment_text
 
@@ -153,6 +153,9 @@ class Worker:
         result: Mapping[str, Any] | None = None,
         error: str | None = None,
     ) -> None:
+        # An agent of somebody else's hands on what its libraries say, a key of ours included.
+        result = None if result is None else clean_json(result, self._context.redact)
+        error = None if error is None else self._context.redact(error)
         held = await finish_anyway(
             self._store.finish_task(task.id, token, status, result=result, error=error)
         )
@@ -179,6 +182,7 @@ class Worker:
         error: str | None,
         delay: float = 0.0,
     ) -> None:
+        error = None if error is None else self._context.redact(error)
         await finish_anyway(
             self._store.release_task(
                 task.id, token, count_attempt=count_attempt, delay=delay, error=error

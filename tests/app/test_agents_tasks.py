@@ -15,7 +15,10 @@ import pytest
 import trio
 from agents_at_work import QuickAgent, office, until
 
+from app.agents.outcomes import HandBack, Outcome
+from app.agents.work import Worker
 from app.demo.claude import Reply
+from app.logs import make_redactor
 from app.store.domain import DomainTable, Query
 from app.store.protocol import TaskStatus
 from app.store.sqlite import open_sqlite_store
@@ -167,6 +170,32 @@ async def test_a_task_that_crashes_its_agent_each_time_fails_without_telling_sec
     task = await at_work.finished(task_id)
     assert task.status is TaskStatus.FAILED
     assert task.error == "the agent crashed with KeyError while it did this"
+
+
+async def test_what_an_agent_of_somebody_elses_says_of_a_task_is_kept_without_secrets(
+    at_work, store
+):
+    class Careless:
+        def __init__(self, context):
+            self._context = context
+
+        async def run_as_daemon(self, poll_interval):
+            await Worker(self._context, self._do).run(poll_interval)
+
+        async def _do(self, task):
+            if task.goal == "Hand back.":
+                raise HandBack("not with hunter2", delay=60.0)
+            return Outcome(failure="401 for hunter2", result={"said": ["hunter2 is no key"]})
+
+    at_work.changes["redact"] = make_redactor(["hunter2"])
+    failed, back = await at_work.add("Fail."), await at_work.add("Hand back.")
+    at_work.start(Careless)
+
+    task = await at_work.finished(failed)
+    assert task.error == "401 for [redacted]"
+    assert task.result == {"said": ["[redacted] is no key"]}
+    task = await at_work.when(back, lambda task: task.error is not None)
+    assert task.error == "not with [redacted]"
 
 
 # Stopping.

@@ -9,6 +9,7 @@ from agents_stage import Flaky
 
 from app.agents.activity import Activity
 from app.heartbeat import HealthHeartbeat
+from app.logs import make_redactor
 from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
 from app.store.protocol import AgentRegistration
@@ -34,7 +35,8 @@ async def store_of_two(store):
 async def heartbeat(store_of_two, nursery):
     records = RecordKeeper()
     nursery.start_soon(records.run)
-    return HealthHeartbeat(AgentRegistry(store_of_two, "worker-1"), records)
+    registry = AgentRegistry(store_of_two, "worker-1")
+    return HealthHeartbeat(registry, records, redact=make_redactor(["hunter2"]))
 
 
 def activity():
@@ -57,6 +59,12 @@ async def test_a_heartbeat_sets_when_it_was_and_the_health(heartbeat, store_of_t
     assert social.health == {"doing": "idle", "tasks_done": 3}
     assert social.last_heartbeat is not None
     assert social.heartbeat_age < 60
+
+
+async def test_a_heartbeat_tells_no_secret_of_what_an_agent_does(heartbeat, store_of_two):
+    await heartbeat.send("social", {"doing": "asking with hunter2", "step": 3})
+    social = next(r for r in await store_of_two.agents() if r.agent_id == "social")
+    assert social.health == {"doing": "asking with [redacted]", "step": 3}
 
 
 async def test_a_heartbeat_is_published_only_for_an_agent_whose_loop_turns(
