@@ -10,12 +10,14 @@ from quart import Response
 
 import actp_supervise
 from actp_supervise.clock import SystemWallClock, WallClock
-from app.web.inputs import OBJECT_SCHEMA, VALUE_SCHEMA
+from app.web.inputs import OBJECT_SCHEMA, VALUE_SCHEMA, TaskRequest
 from app.web.operations import HEADERS, HTML, OPERATIONS, PATH_PARAMETERS, TAGS, Operation
 from app.web.page import Templates
 from app.web.shapes import REFERENCE, answers, plain_schema
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pydantic import BaseModel
 
     from app.daemon import Daemon
@@ -88,7 +90,8 @@ class Description:
         self._daemon = daemon
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
         self._templates = Templates(daemon.redact)
-        self._document = document(secured=daemon.settings.api_token is not None)
+        agent_ids = list(daemon.supervisor.get_status())
+        self._document = document(agent_ids, secured=daemon.settings.api_token is not None)
         self._written = json.dumps(self._document)
 
     def routes(self) -> tuple[tuple[str, str, View], ...]:
@@ -111,10 +114,11 @@ class Description:
         return page.response()
 
 
-def document(*, secured: bool) -> dict[str, Any]:
+def document(agent_ids: Sequence[str], *, secured: bool) -> dict[str, Any]:
     """Return the description as OpenAPI 3.1 has it.
 
     Args:
+        agent_ids: Who can be given a task.
         secured: Whether what changes something needs the token.
     """
     named, schemas = answers()
@@ -126,6 +130,7 @@ def document(*, secured: bool) -> dict[str, Any]:
         paths.setdefault(address(rule), {})[method.lower()] = described
         if operation.body is not None:
             schemas[operation.body.__name__] = _body_schema(operation.body)
+    schemas[TaskRequest.__name__]["properties"]["agent_type"]["enum"] = list(agent_ids)
     return {
         "openapi": "3.1.0",
         "info": {
