@@ -8,6 +8,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from app.web import guard
+from app.web.operations import UNDESCRIBED
 from app.web.problems import answer_errors
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ def make_app(owner: Owner, parts: Iterable[Part]) -> QuartTrio:
         # Agents and their tools write what is shown, so whatever is shown is looked through.
         if response.is_json or response.mimetype in {"text/html", "text/plain"}:
             response.set_data(owner.redact(await response.get_data(as_text=True)))
+        if f"GET {request.path}" in UNDESCRIBED and "Allow" in response.headers:
+            # The router counts the route that only refuses, and that of an agent of this name.
+            response.headers["Allow"] = "OPTIONS, POST"
         return guard.secure(response)
 
     app.before_request(check)

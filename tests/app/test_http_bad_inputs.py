@@ -206,8 +206,8 @@ async def test_what_is_not_there_is_404(client, method, path):
     [
         ("POST", "/health", {"GET", "HEAD", "OPTIONS"}),
         ("DELETE", "/agents/social", {"GET", "HEAD", "OPTIONS"}),
-        ("PUT", "/agents/task", {"GET", "HEAD", "OPTIONS", "POST"}),
-        ("GET", "/agents/task", {"POST"}),
+        ("PUT", "/agents/task", {"POST", "OPTIONS"}),
+        ("GET", "/agents/task", {"POST", "OPTIONS"}),
         ("GET", "/agents/social/stop", {"POST", "OPTIONS"}),
         ("GET", "/tasks/some-task/cancel", {"POST", "OPTIONS"}),
         ("GET", "/scheduler/jobs/x/run", {"POST", "OPTIONS"}),
@@ -401,3 +401,9 @@ async def test_reading_needs_no_token(guarded, path):
 )
 def test_only_names_of_this_server_are_its_own(host, bound_to, own):
     assert is_own_host(host, bound_to) is own
+
+
+async def test_where_tasks_are_posted_no_other_method_is_offered(client):
+    answer = await client.options("/agents/task")
+    assert answer.status_code == 200
+    assert answer.headers["allow"] == "OPTIONS, POST"
