@@ -79,7 +79,8 @@ class Api:
         if _is(response, "application/problem+json"):
             self._refuse(response)
         # A daemon that is critical says so with a 503, and this is an answer too.
-        if not _is(response, "application/json"):
+        answered = response.is_success or response.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        if not answered or not _is(response, "application/json"):
             raise self._stranger()
         try:
             return response.json()

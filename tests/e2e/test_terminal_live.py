@@ -267,12 +267,24 @@ async def test_whoever_reads_may_stop_reading(idle_place):
         assert (ended.returncode, ended.stderr) == (0, b"")
 
 
+class OtherApi(http.server.BaseHTTPRequestHandler):
+    """Has JSON for everything, as an API has, and some health."""
+
+    def do_GET(self):
+        body = b'{"status": "UP"}'
+        self.send_response(200 if self.path == "/health" else 404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET  # noqa: N815  (its name is given)
+
+
 @contextmanager
-def stranger():
+def stranger(handler):
     """Serve something else; gives its port."""
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler
-    ) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -286,8 +298,9 @@ def stranger():
     "arguments",
     [("--tail",), ("--list-agents", "--watch"), ("--task", "Do it.", "--agent", "social")],
 )
-async def test_what_is_no_daemon_is_told_from_one(idle_place, arguments):
-    with stranger() as port:
+@pytest.mark.parametrize("handler", [http.server.SimpleHTTPRequestHandler, OtherApi])
+async def test_what_is_no_daemon_is_told_from_one(idle_place, arguments, handler):
+    with stranger(handler) as port:
         ended = await idle_place.run(*arguments, WORKER_HEALTH_PORT=port)
     assert (ended.code, ended.out) == (1, "")
     (line,) = ended.err.splitlines()
