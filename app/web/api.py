@@ -210,7 +210,7 @@ class Api:
             priority=wanted.priority,
         )
         if any(getattr(task, name) != value for name, value in wanted):
-            raise Problem(422, "That Idempotency-Key came with another task before.")
+            raise Problem(409, "That Idempotency-Key came with another task before.")
         self._wake(task)
         return answer(task, 201, Location=f"/tasks/{task.id}")
 

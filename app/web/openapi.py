@@ -130,6 +130,7 @@ def document(agent_ids: Sequence[str], *, secured: bool) -> dict[str, Any]:
         paths.setdefault(address(rule), {})[method.lower()] = described
         if operation.body is not None:
             schemas[operation.body.__name__] = _body_schema(operation.body)
+    # One that only another daemon has is taken too, but when this is written nobody knows it.
     schemas[TaskRequest.__name__]["properties"]["agent_type"]["enum"] = list(agent_ids)
     return {
         "openapi": "3.1.0",

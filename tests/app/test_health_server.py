@@ -230,7 +230,7 @@ async def test_one_idempotency_key_makes_one_task(store, client):
     assert answers[0].json() == answers[1].json()
     assert len(await store.tasks()) == 1
     other = await client.post("/agents/task", json=body | {"goal": "Twice"}, headers=headers)
-    assert other.status_code == 422
+    assert other.status_code == 409
     assert len(await store.tasks()) == 1
 
 
