@@ -65,15 +65,20 @@ def check_change(request: Request, token: str | None) -> None:
     """
     headers = request.headers
     site = headers.get("Sec-Fetch-Site", "none").lower()
-    origin = headers.get("Origin")
+    # A browser that knows no Sec-Fetch-Site sends no Origin with a GET, but where it came from.
+    origin = headers.get("Origin", headers.get("Referer"))
     if site not in {"none", "same-origin"} or (
-        origin is not None and origin.lower().partition("://")[2] != headers["Host"].lower()
+        origin is not None and _host_of(origin) != headers["Host"].lower()
     ):
         raise Problem(403, "Requests that change something are not taken from other sites.")
     if "prefetch" in headers.get("Sec-Purpose", headers.get("Purpose", "")).lower():
         raise Problem(403, "A prefetch may not change anything.")
     if token is not None:
         _check_token(headers.get("Authorization", ""), token)
+
+
+def _host_of(address: str) -> str:
+    return address.lower().partition("://")[2].partition("/")[0]
 
 
 def is_own_host(header: str, bound_to: str) -> bool:

@@ -11,8 +11,8 @@ import trio
 from http_daemon import TOKEN, addresses, make_daemon, served
 from trio.testing import MockClock
 
-from app.health_server import BODY_TIMEOUT
 from app.web import guard
+from app.web.application import BODY_TIMEOUT
 from app.web.guard import is_own_host
 from app.web.inputs import MAX_DEPTH, MAX_GOAL
 
@@ -311,6 +311,8 @@ async def test_a_foreign_host_is_421(daemon, client, method, path):
         {"Origin": "null"},
         {"Origin": "http://localhost:1"},
         {"Origin": ""},
+        {"Referer": "https://evil.example/page"},
+        {"Referer": "about:blank"},
         {"Sec-Purpose": "prefetch"},
         {"Sec-Purpose": "prefetch;prerender"},
         {"Purpose": "prefetch"},
