@@ -18,7 +18,7 @@ from app.store.protocol import TaskStatus
 from app.web import words
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
 DASHBOARD: Final = Path(__file__).parent.parent / "dashboard"
 
@@ -64,6 +64,10 @@ _TONES: Final = {
     "failed": _BAD,
     "timed_out": _BAD,
 }
+
+_BAD_KINDS: Final = ("crashed", "failed", "stalled", "limit_reached", "blocked", "_away")
+_WARN_KINDS: Final = ("scheduled", "overdue", "released", "lost", "stopping")
+"""Parts of the names of events that are bad or worth a look, whatever comes of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +167,19 @@ class Kept:
         self._pages = {each: kept for each, kept in self._pages.items() if kept[0] >= now}
 
 
-def event_tone(kind: str) -> str:
-    """Say how bad it is that an event of a kind happened.
+def event_tone(kind: str, facts: Mapping[str, Any]) -> str:
+    """Say how bad it is that an event happened, by its kind and by what came of it.
 
-    >>> event_tone("child_crashed"), event_tone("restart_scheduled"), event_tone("task_queued")
-    ('bad', 'warn', '')
+    What is well has no tone, so that the eye finds what is not.
+
+    >>> event_tone("child_crashed", {}), event_tone("restart_scheduled", {})
+    ('bad', 'warn')
+    >>> event_tone("task_finished", {"outcome": "failed"}), event_tone("task_queued", {})
+    ('bad', '')
     """
-    if any(word in kind for word in ("crashed", "failed", "exceeded", "blocked", "_away")):
+    if facts.get("failed") or any(word in kind for word in _BAD_KINDS):
         return _BAD
-    return (
-        _WARN if any(word in kind for word in ("scheduled", "released", "lost", "stopping")) else ""
-    )
+    tone = _TONES.get(str(facts.get("outcome") or facts.get("status")), "")
+    if tone == _BAD:
+        return _BAD
+    return _WARN if tone == _WARN or any(word in kind for word in _WARN_KINDS) else ""

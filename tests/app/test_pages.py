@@ -21,7 +21,7 @@ from app.store.protocol import (
     Turn,
 )
 from app.web.overview import agent_lines, node, summary
-from app.web.page import EVENT_KINDS, KEEP, Kept, Rendered
+from app.web.page import EVENT_KINDS, KEEP, Kept, Rendered, event_tone
 from app.web.spend import DaySpend, bars
 from app.web.transcript import transcript
 
@@ -241,6 +241,26 @@ def test_the_script_listens_for_all_kinds_of_events():
                     published.add(kind)
     assert len(published) > 10
     assert published - set(EVENT_KINDS) == set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "tone"),
+    [
+        ("child_stalled", {}, "bad"),
+        ("restart_limit_reached", {}, "bad"),
+        ("task_finished", {"outcome": "failed"}, "bad"),
+        ("tool_called", {"failed": True}, "bad"),
+        ("routine_finished", {"outcome": "missed"}, "warn"),
+        ("health_changed", {"status": "critical"}, "bad"),
+        ("agent_status", {"status": "backing_off"}, "warn"),
+        ("stop_overdue", {}, "warn"),
+        ("task_finished", {"outcome": "succeeded"}, ""),
+        ("tool_called", {"failed": False}, ""),
+        ("agent_status", {"status": "running"}, ""),
+    ],
+)
+def test_an_event_that_is_not_well_is_marked_by_what_came_of_it(kind, facts, tone):
+    assert event_tone(kind, facts) == tone
 
 
 async def test_many_readers_at_once_cost_one_rendering(autojump_clock):
