@@ -87,11 +87,15 @@ class Templates:
 
     Args:
         redact: Takes secrets out of a text before it is cut, for the half of one is not known.
+        folder: Where they are.
     """
 
-    def __init__(self, redact: Callable[[str], str]) -> None:
+    def __init__(self, redact: Callable[[str], str], folder: Path = DASHBOARD) -> None:
         environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(DASHBOARD),
+            # Read now: what an upgrade puts there is not for the code that runs.
+            loader=jinja2.DictLoader(
+                {path.name: path.read_text("utf-8") for path in folder.glob("*.html")}
+            ),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
@@ -114,7 +118,7 @@ class Templates:
             "event_kinds": " ".join(EVENT_KINDS),
         }
         self._environment = environment
-        self._assets = {path.name: path.read_bytes() for path in (DASHBOARD / "static").iterdir()}
+        self._assets = {path.name: path.read_bytes() for path in (folder / "static").iterdir()}
         # By which a page that stays open over an upgrade knows that it needs another script.
         contents = b"".join(self._assets[name] for name in sorted(self._assets))
         environment.globals["version"] = hashlib.sha256(contents).hexdigest()[:12]

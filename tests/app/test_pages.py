@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -20,8 +21,17 @@ from app.store.protocol import (
     ToolCall,
     Turn,
 )
+from app.web.inputs import TaskFilter
 from app.web.overview import agent_lines, node, summary
-from app.web.page import EVENT_KINDS, KEEP, Kept, Rendered, event_tone
+from app.web.page import (
+    DASHBOARD,
+    EVENT_KINDS,
+    KEEP,
+    Kept,
+    Rendered,
+    Templates,
+    event_tone,
+)
 from app.web.spend import DaySpend, bars
 from app.web.transcript import transcript
 
@@ -261,6 +271,24 @@ def test_the_script_listens_for_all_kinds_of_events():
 )
 def test_an_event_that_is_not_well_is_marked_by_what_came_of_it(kind, facts, tone):
     assert event_tone(kind, facts) == tone
+
+
+def test_files_that_are_replaced_under_a_running_daemon_change_no_page(tmp_path):
+    shutil.copytree(DASHBOARD, tmp_path, dirs_exist_ok=True)
+    templates = Templates(redact=str, folder=tmp_path)
+    (tmp_path / "macros.html").write_text("{% macro state() %}{% endmacro %}")
+    (tmp_path / "tasks.html").write_text("{{ what_this_code_does_not_give() }}")
+    page = templates.render(
+        "tasks.html",
+        now=NOW,
+        timezone=UTC,
+        health={"status": "healthy"},
+        tasks=[],
+        wanted=TaskFilter(),
+        address=lambda **_changes: "/ui/tasks",
+        agent_ids=[],
+    )
+    assert "No task is like that" in page.html
 
 
 async def test_many_readers_at_once_cost_one_rendering(autojump_clock):
