@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import trio
+from werkzeug.exceptions import NotFound
 
 from actp_supervise import current_child
 from app.settings import is_loopback
@@ -64,14 +65,17 @@ class HealthServer:
         Args:
             commands: Takes what lasts longer than a request.
         """
+        pages = Pages(self._daemon)
         parts = (
             Api(self._daemon, commands),
-            Pages(self._daemon),
+            pages,
             self._live,
             Scrape(self._daemon),
             Description(self._daemon),
         )
-        return make_app(self._daemon, parts)
+        app = make_app(self._daemon, parts)
+        app.register_error_handler(NotFound, pages.nowhere)
+        return app
 
 
 def _stop_request() -> StopRequest:

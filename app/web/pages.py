@@ -21,7 +21,7 @@ from app.store.protocol import StoreError, TaskStatus
 from app.web.inputs import TaskFilter, is_id, parse_query
 from app.web.overview import agent_line, agent_lines, node, routine_actions, summary, task_actions
 from app.web.page import Kept, Rendered, Templates
-from app.web.problems import Problem
+from app.web.problems import NOTHING_HERE, Problem, answer_http_error
 from app.web.spend import DAYS, bars, spend_by_day
 from app.web.transcript import transcript
 from app.web.views import STORE_TIMEOUT
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from quart import Response
+    from werkzeug.exceptions import NotFound
 
     from app.daemon import Daemon
     from app.event_log import LoggedEvent
@@ -70,6 +71,13 @@ class Pages:
             ("GET", "/ui/tasks/<task_id>", self._task),
             ("GET", "/static/<name>", self._asset),
         )
+
+    async def nowhere(self, error: NotFound) -> Response:
+        """Answer where there is nothing: a browser with a page, a program with a problem."""
+        accepted = request.accept_mimetypes.best_match(["application/problem+json", "text/html"])
+        if request.url_rule is not None or accepted != "text/html":
+            return await answer_http_error(error)
+        return self._render("error.html", 404, detail=NOTHING_HERE).response()
 
     async def _asset(self, name: str) -> Response:
         return await self._templates.asset(name, request)

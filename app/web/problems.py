@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from quart import Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -82,12 +82,14 @@ def answer_errors(app: QuartTrio) -> None:
     app.register_error_handler(StoreUnavailable, _store_unavailable)
     app.register_error_handler(TableMissing, _table_missing)
     # Also what no other handler takes: it comes as an InternalServerError, already logged.
-    app.register_error_handler(HTTPException, _http_exception)
+    app.register_error_handler(HTTPException, answer_http_error)
 
+
+NOTHING_HERE: Final = "There is nothing at this address."
 
 _DETAILS = {
     400: "The request cannot be understood.",
-    404: "There is nothing at this address.",
+    404: NOTHING_HERE,
     405: "This address does not take that method.",
     408: "The request body did not arrive in time.",
     413: "The request body is too large.",
@@ -99,7 +101,8 @@ async def _problem(error: Problem) -> Response:
     return error.response()
 
 
-async def _http_exception(error: HTTPException) -> Response:
+async def answer_http_error(error: HTTPException) -> Response:
+    """Answer what no view has answered."""
     status = error.code or 500
     headers = {}
     if isinstance(error, MethodNotAllowed):

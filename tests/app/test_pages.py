@@ -163,6 +163,21 @@ async def test_what_is_not_there_is_a_page_that_says_so(client, path, code, said
     assert said in page.text
 
 
+@pytest.mark.parametrize("path", ["/nowhere", "/ui/", "/ui/agents", "/static"])
+async def test_an_address_without_anything_is_a_page_to_a_browser_alone(client, path):
+    browser = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+    page = await client.get(path, headers=browser)
+    assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "There is nothing at this address" in page.text
+    for accepted in ("*/*", "application/json", "image/svg+xml,*/*;q=0.5", "odd"):
+        problem = await client.get(path, headers={"Accept": accepted})
+        assert problem.headers["content-type"] == "application/problem+json"
+    problem = await client.get("/agents/nobody", headers=browser)
+    assert problem.headers["content-type"] == "application/problem+json"
+    problem = await client.get("/static/none.css", headers=browser)
+    assert problem.headers["content-type"] == "application/problem+json"
+
+
 async def test_the_pages_show_what_the_daemon_knows_while_the_store_is_away(daemon, client):
     daemon.store = Away()
     for path in ("/", "/ui/agents/content"):

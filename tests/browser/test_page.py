@@ -233,6 +233,16 @@ def test_a_refusal_is_said_in_the_daemon_s_words(page: Page, look: Look, daemon:
     expect(page.locator("#said.bad")).to_contain_text("Not done: The task is over: it succeeded.")
 
 
+def test_a_wrong_address_is_a_page_that_stays_one(look: Look, daemon: Running):
+    look.expected = ("404",)
+    page = look.at(f"{daemon.address}/nowhere")
+    with page.expect_response("**/nowhere"):  # the page fetches itself again
+        pass
+    expect(page.locator("#connection")).to_have_text("live")
+    expect(page.locator(".sentence")).to_have_text("There is nothing at this address.")
+    expect(page).to_have_title("Not shown · worker")
+
+
 def test_what_happens_is_seen_within_seconds(page: Page, daemon: Running):
     # Polling alone would be seen to lag behind at one of these.
     for word in ("one", "two", "three"):

@@ -48,7 +48,10 @@ async function refresh() {
   begunAt = performance.now();
   const address = location.pathname + location.search;
   try {
-    const response = await fetch(address, { signal: AbortSignal.timeout(PATIENCE) });
+    const response = await fetch(address, {
+      headers: { Accept: "text/html" }, // or a wrong address is told as to a program
+      signal: AbortSignal.timeout(PATIENCE),
+    });
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
     const shown = fresh.getElementById("main");
     if (address !== location.pathname + location.search) {
