@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from daemons import Place
-from looking import ON_DEMAND, running
+from looking import ON_DEMAND, running, until
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page, Route
 
 TOKEN = "a-token-for-the-page-alone"
+
+HIDE = """
+    Object.defineProperty(document, "hidden", { get: () => true });
+    document.dispatchEvent(new Event("visibilitychange"));
+"""
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +89,24 @@ def test_a_crash_is_seen_with_its_countdown_and_ends_with_a_restart(crashing: Ru
     crash.locator("summary").click()
     expect(crash.locator("pre")).to_contain_text("Traceback")
     assert agent.locator(".crashes li").count() == 6
+
+
+def test_a_tab_in_the_background_goes_on_to_tell_how_the_daemon_is(crashing: Running, look: Look):
+    daemon = crashing
+    page = look.at(daemon.address)
+    page.clock.install()
+    page.reload()
+    expect(page).to_have_title("Healthy: 2 running · worker")
+    page.evaluate(HIDE)
+    daemon.crash(6)
+    daemon.until_agent("social", "backing_off")
+
+    def title_later() -> str:
+        page.clock.fast_forward(31_000)
+        return page.title()
+
+    until(title_later, lambda title: title == "Degraded: 1 running, 1 backing off · worker")
+    expect(page.locator("link[rel=icon]")).to_have_attribute("href", "/static/icon-warn.svg")
 
 
 def test_a_task_is_posted_and_its_conversation_seen_as_it_happens(page: Page):

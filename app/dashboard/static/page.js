@@ -6,6 +6,7 @@
 const AFTER_EVENT = 300; // ms; more than the server keeps a rendered page for
 const AT_MOST_EVERY = 1000;
 const AT_LEAST_EVERY = 5000;
+const AT_LEAST_EVERY_HIDDEN = 30000; // for the title and the icon, which a hidden tab still shows
 const LISTEN_AGAIN = 15000;
 const OLD = 10000;
 const PATIENCE = 6000;
@@ -42,9 +43,6 @@ function refreshSoon() {
 async function refresh() {
   clearTimeout(timer);
   dueAt = Infinity;
-  if (document.hidden) {
-    return;
-  }
   begunAt = performance.now();
   const address = location.pathname + location.search;
   try {
@@ -65,7 +63,7 @@ async function refresh() {
   } catch {
     fault = "lost";
   }
-  plan(AT_LEAST_EVERY);
+  plan(document.hidden ? AT_LEAST_EVERY_HIDDEN : AT_LEAST_EVERY);
   tick();
 }
 
@@ -251,7 +249,7 @@ function stopListening() {
   streaming = false;
 }
 
-// A hidden page costs nothing: browsers allow six connections to a server, for all its tabs.
+// A hidden page costs little: browsers allow six connections to a server, for all its tabs.
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
     stopListening();
