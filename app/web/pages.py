@@ -142,6 +142,7 @@ class Pages:
         statuses = daemon.supervisor.get_status()
         budgets = {agent.agent_id: agent.daily_budget_usd for agent in daemon.settings.agents}
         agents = agent_lines(statuses, now, spent=None if costs is None else spent, budgets=budgets)
+        oldest = (known and known["oldest"]) or {}
         limits = [agent.budget for agent in agents if agent.enabled]
         return self._render(
             "index.html",
@@ -152,6 +153,8 @@ class Pages:
             tree=node(daemon.tree(), now),
             jobs=[(job, routine_actions(job)) for job in daemon.routines.jobs()],
             known=known,
+            oldest={agent_id: now - timedelta(seconds=age) for agent_id, age in oldest.items()},
+            up_since=now - timedelta(seconds=daemon.uptime),
             store=daemon.store.where,
             events=self._events(agent_id=agent_id),
             chosen=agent_id,

@@ -69,6 +69,7 @@ async def test_the_first_page_shows_health_agents_routines_and_queue(daemon, cli
         "uptime": 7384.0,
         "reasons": ["social is backing off"],
     }
+    daemon.uptime = 7384.0
     daemon.supervisor.statuses["social"] = status(
         status="backing_off", restart_in=64.0, error_count=1, last_error="Trace:\n\nValueError: no"
     )
@@ -85,7 +86,8 @@ async def test_the_first_page_shows_health_agents_routines_and_queue(daemon, cli
         "icon-warn.svg",
         "spend today $4.10",
         "social is backing off",
-        "up 2 h 3 min",
+        ">2 h 3 min</time>",
+        'data-label="Oldest waits" class="number"><time data-form="since"',
         *AGENT_IDS,
         ">1:04</time>",
         "ValueError: no",
