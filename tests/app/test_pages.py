@@ -102,6 +102,22 @@ async def test_the_first_page_shows_health_agents_routines_and_queue(daemon, cli
     assert page.index("/ui/agents/social") < page.index("/ui/agents/content")
 
 
+async def test_the_plot_of_an_agent_s_spend_has_a_scale_and_none_is_drawn_of_nothing(client, store):
+    page = (await client.get("/ui/agents/content")).text
+    assert "It has spent nothing in the last 14 days." in page
+    assert "<svg class" not in page
+    await store.record_cost(
+        CostEntry(
+            id="c", agent_id="content", run_id=None, task_id=None, model="m", input_tokens=1,
+            output_tokens=1, cost_usd=4.1,
+        )
+    )  # fmt: skip
+    await trio.sleep(2 * KEEP)
+    page = (await client.get("/ui/agents/content")).text
+    assert '<svg class="plot"' in page
+    assert [f'text-anchor="end">{usd}</text>' in page for usd in ("$4.10", "$0.00")] == [True, True]
+
+
 async def test_an_agent_s_page_shows_runs_crashes_tools_spend_and_memories(client, store):
     await store.touch_worker("w", "i", {}, silent_after=60)
     await store.start_run("r1", "content", "i")
@@ -119,7 +135,6 @@ async def test_an_agent_s_page_shows_runs_crashes_tools_spend_and_memories(clien
         "recall",
         "1 (100 %)",
         "250 ms",
-        '<svg class="plot"',
         "plain words",
         "claude-haiku-5-5",
     ):
