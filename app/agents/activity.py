@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 WAITING_FOR_STORE: Final = "waiting for the store"
 """What an agent does while the store is away."""
 
+STARTING: Final = "starting"
+"""What an agent does until it says something else; code that only runs never does."""
+
 PAUSED_BY_OPERATOR: Final = "paused by an operator"
 
 _TIMES: Final = (
@@ -65,7 +68,7 @@ class Activity:
         """When that ends by itself, ISO 8601 in UTC; None where somebody has to do something."""
         self.held = False
         """Whether an operator wants it to take none; set in Trio's thread."""
-        self.doing = "starting"
+        self.doing = STARTING
         self.task_id: str | None = None
         self.step = 0
         self.tasks_done = 0

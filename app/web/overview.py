@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from app.agents.activity import PAUSED_BY_OPERATOR
+from app.agents.activity import PAUSED_BY_OPERATOR, STARTING
 from app.store.protocol import TaskStatus
 from app.web.words import words
 
@@ -124,7 +124,7 @@ def agent_line(
         agent_id=agent_id,
         state=_state(status),
         why=_why(status),
-        doing=status["doing"],
+        doing=_doing(status),
         step=status.get("step") or 0,
         task_id=status["task_id"],
         alive_at=_ago(now, status["heartbeat_age"]),
@@ -146,6 +146,11 @@ def agent_line(
         enabled=status["enabled"],
         actions=_agent_actions(agent_id, status) if status["enabled"] else (),
     )  # fmt: skip
+
+
+def _doing(status: Mapping[str, Any]) -> str | None:
+    is_silent = status["doing"] == STARTING and status["status"] == "running"
+    return None if is_silent else status["doing"]
 
 
 def _why(status: Mapping[str, Any]) -> str | None:

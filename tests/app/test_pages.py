@@ -386,6 +386,20 @@ def test_an_action_asks_first_only_where_a_task_is_in_flight():
     assert [action.ask for action in lines[0].actions] == [None, None, None]
 
 
+def test_an_agent_that_runs_and_does_not_say_what_it_does_is_not_said_to_start():
+    statuses = {
+        "silent": status(doing="starting"),
+        "new": status(status="starting", doing="starting"),
+        "busy": status(doing="waiting for Claude"),
+    }
+    lines = agent_lines(statuses, NOW, spent=None, budgets={})
+    assert {line.agent_id: line.doing for line in lines} == {
+        "silent": None,
+        "new": "starting",
+        "busy": "waiting for Claude",
+    }
+
+
 def test_a_branch_that_failed_is_troubled_up_to_the_root():
     def child(name, state, *children):
         return {
