@@ -25,6 +25,8 @@ _WORST_FIRST: Final = (
     "restarting", "starting", "running", "standby", "disabled",
 )  # fmt: skip
 
+_OPPOSITES: Final = {"resume": "pause", "start": "stop", "retry": "cancel"}
+
 _TROUBLED: Final = frozenset({"failed", "backing_off"})
 
 
@@ -38,6 +40,12 @@ class Action:
     path: str
     ask: str | None = None
     """What is asked first, where something may be lost."""
+
+    @property
+    def key(self) -> str:
+        """What stays when it turns into its opposite, so that the focus stays on it."""
+        address, _, verb = self.path.rpartition("/")
+        return f"{address}/{_OPPOSITES.get(verb, verb)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
