@@ -434,10 +434,14 @@ let hiding;
 
 function say(text, link = null, isError = false) {
   const said = document.getElementById("said");
+  const before = document.activeElement;
   const close = document.createElement("button");
   close.type = "button";
   close.textContent = "Close";
-  close.onclick = () => said.replaceChildren();
+  close.onclick = () => {
+    said.replaceChildren();
+    (before.isConnected ? before : main).focus({ preventScroll: true });
+  };
   const line = document.createElement("p");
   line.textContent = `${text} `;
   if (link !== null) {
