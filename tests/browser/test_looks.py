@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 AXE = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
 
+POKES_OUT = """
+    [...document.querySelectorAll(".health")].filter((each) => each.scrollWidth > each.clientWidth)
+        .map((each) => each.innerText)
+"""
+
 UNFOLD = "for (const details of document.querySelectorAll('details')) details.open = true"
 
 
@@ -79,6 +84,7 @@ def test_no_page_scrolls_sideways(look: Look, daemon: Running, paths: list[str],
         page.goto(daemon.address + path)
         page.evaluate(UNFOLD)
         assert page.evaluate("document.documentElement.scrollWidth") == width, path
+        assert page.evaluate(POKES_OUT) == [], path
 
 
 def test_without_javascript_the_page_can_be_read_and_reloads_itself(look: Look, daemon: Running):
