@@ -310,8 +310,10 @@ async def test_agents_are_listed_while_a_daemon_runs(idle_place):
         assert social["last_seen"].endswith("+00:00")
         assert social["heartbeat_age"] < 30
         table = (await idle_place.run("--list-agents")).out
-    head, *rows = table.splitlines()
+    head, *lines = table.splitlines()
     assert head.split("  ")[0] == "AGENT"
+    rows, notes = lines[: lines.index("")], lines[lines.index("") + 1 :]
+    assert "disabled: ENABLE_CONTENT_AGENT is false" in notes
     assert [row.split()[:2] for row in rows] == [
         ["acquisition", "disabled"],
         ["content", "disabled"],
