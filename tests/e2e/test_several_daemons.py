@@ -222,7 +222,7 @@ async def test_who_runs_where_is_listed_and_a_restart_is_obeyed_once(idle_here):
             "social": {"near": "running", "kept": "standby", "far": "standby"},
         }
         table = [line.split() for line in (await idle_here.run("--list-agents")).out.splitlines()]
-        social = sorted(row[1:3] for row in table if row[0] == "social")
+        social = sorted(row[1:3] for row in table if row[:1] == ["social"])
         assert social == [["running", "near"], ["standby", "far"], ["standby", "kept"]]
         runs = "select worker_id, outcome from actp_agent_runs where agent_id = ? order by seq"
         for agent, before in (("social", 1), ("content", 3)):

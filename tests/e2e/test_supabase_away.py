@@ -330,7 +330,8 @@ async def test_postgrest_stopped_and_the_port_closed(
         assert (ended.code, ended.out) == (1, "")
         (line,) = ended.err.splitlines()
         assert "cannot be reached: ConnectError" in line
-        assert "cannot be reached: ConnectError" in daemon.logged("store_awaited")["message"]
+        awaited = await until(lambda: daemon.logged("store_awaited"))
+        assert "cannot be reached: ConnectError" in awaited["message"]
         assert daemon.logged("starting") is None
         health = (await daemon.http.get(f"{page}/health")).json()
         assert health["status"] == "degraded"
