@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import inspect
+import math
 import os
 import signal
 import socket
@@ -92,7 +93,7 @@ def process_child(
         on_status: Called with each status that the process sends (``STATUS=...``).
         notify: Whether it says itself that it is ready, by sd_notify (``READY=1``), where the
             child is started with `Supervisor.start`; else it is ready at once. It may then
-            also send ``WATCHDOG=1``, which is a beat.
+            also send ``WATCHDOG=1``, which is a beat; it need not before it is ready.
         ready_timeout: Seconds that it has to send ``READY=1``; ``inf`` for no limit.
         stop_signal: What it gets when the child is asked to stop.
         stop_group: Whether all of its process group get that signal, or it alone.
@@ -106,9 +107,9 @@ def process_child(
         ValueError: If `argv` is empty, or `ready_timeout` out of range.
 
     Source:
-        systemd's services: ``Type=notify``, ``TimeoutStartSec`` and ``KillMode``, whose
-        ``control-group`` is `stop_group` and ``mixed`` is not. Differs: death by a signal is clean
-        only if it was asked for, and a missed watchdog kills with SIGKILL instead of SIGABRT.
+        systemd's services: ``Type=notify``, ``TimeoutStartSec``, ``WatchdogSec`` and ``KillMode``,
+        whose ``control-group`` is `stop_group` and ``mixed`` is not. Differs: death by a signal is
+        clean only if it was asked for, and a missed watchdog kills with SIGKILL instead of SIGABRT.
     """
     if isinstance(argv, (str, bytes)):
         raise TypeError("argv must be a sequence of arguments, not one string")
@@ -264,14 +265,24 @@ class _Process:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, number)
 
+    def _beat(self) -> None:
+        if self._child is not None:
+            self._child.beat()
+
     def _is_ready(self) -> None:
         if not self._ready.is_set():
             self._ready.set()
+            self._beat()
             self._task_status.started(self._process.pid)
 
     async def _expect_ready(self, ready_timeout: float) -> None:
+        """Wait until it is ready; until then it need not beat."""
+        watchdog = self._child.watchdog if self._child is not None else None
         with trio.move_on_after(ready_timeout):
-            await self._ready.wait()
+            while not self._ready.is_set():
+                self._beat()
+                with trio.move_on_after(math.inf if watchdog is None else watchdog / 2):
+                    await self._ready.wait()
             return
         raise ProcessNotStarted(f"{self._program!r} sent no READY=1 within {ready_timeout} s")
 
@@ -280,8 +291,8 @@ class _Process:
             for line in message.decode("utf-8", "replace").splitlines():
                 if line == "READY=1":
                     self._is_ready()
-                elif line == "WATCHDOG=1" and self._child is not None:
-                    self._child.beat()
+                elif line == "WATCHDOG=1":
+                    self._beat()
                 elif line.startswith("STATUS=") and self._on_status is not None:
                     await _call(self._on_status, line.removeprefix("STATUS="))
 

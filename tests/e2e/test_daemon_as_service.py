@@ -15,12 +15,13 @@ from actp_supervise import open_supervisor
 from actp_supervise.process import process_child
 
 FREEZES = """
-import time
+import asyncio, time
 
 from actp_supervise import current_child
 
 class Agent:
     async def run_as_daemon(self, poll_interval):
+        await asyncio.sleep(1)  # in which the daemon says that it is ready: its watchdog begins
         await current_child().stopping.wait() if {well} else time.sleep(3600)
 """
 

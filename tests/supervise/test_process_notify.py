@@ -110,6 +110,17 @@ async def test_its_beats_keep_the_watchdog_quiet_and_their_lack_does_not():
     assert 0.9 <= trio.current_time() - start < 5
 
 
+async def test_it_need_not_beat_before_it_is_ready():
+    async with open_supervisor() as supervisor:
+        child = supervisor.start_soon(
+            python("time.sleep(1); notify('READY=1')", notify=True),
+            restart=Restart.TRANSIENT,
+            watchdog=0.3,
+        )
+
+    assert (child.state, child.crashes) == (ChildState.FINISHED, 0)
+
+
 async def test_what_it_writes_may_be_its_beats():
     script = "for _ in range(6): time.sleep(0.1); print('on')"
 
