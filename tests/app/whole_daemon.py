@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from agents_stage import INSTANCE, staged
 from http_daemon import AGENT_IDS
+from zones import night_zone
 
 from actp_supervise import open_supervisor
 from app.agents.spec import AGENT_SPECS
@@ -35,7 +36,7 @@ async def whole_daemon(
     store: Store, launch: Launch, run_routine: Any, environ: dict[str, str] | None = None
 ) -> AsyncIterator[Daemon]:
     """Run a daemon whose agents and routines are what `launch` and `run_routine` do."""
-    environ = environ or {}
+    environ = {"WORKER_TIMEZONE": night_zone(), **(environ or {})}
     settings = load_settings(environ, env_file=None)
     redact = make_redactor(settings.secrets)
     events, metrics = EventLog(redact=redact), Metrics()

@@ -23,6 +23,7 @@ import psycopg.rows
 import trio
 from services import Project
 from typing_extensions import override
+from zones import night_zone
 
 from actp_supervise.clock import SystemWallClock
 
@@ -111,7 +112,7 @@ class Place:
             "ANTHROPIC_BASE_URL": self.claude,
             "WORKER_DB_PATH": str(self.database),
             "WORKER_HEALTH_PORT": "0",
-            "WORKER_TIMEZONE": "UTC",
+            "WORKER_TIMEZONE": night_zone(),
             "SUPERVISOR_WATCH_INTERVAL": "0.3",
             **{f"{agent}_AGENT_POLL_INTERVAL": "0.2" for agent in agents},
             **self.environ,
