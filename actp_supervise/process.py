@@ -93,7 +93,8 @@ def process_child(
         on_status: Called with each status that the process sends (``STATUS=...``).
         notify: Whether it says itself that it is ready, by sd_notify (``READY=1``), where the
             child is started with `Supervisor.start`; else it is ready at once. It may then
-            also send ``WATCHDOG=1``, which is a beat; it need not before it is ready.
+            also send ``WATCHDOG=1``, which is a beat; it need not before ``READY=1``, however the
+            child is started.
         ready_timeout: Seconds that it has to send ``READY=1``; ``inf`` for no limit.
         stop_signal: What it gets when the child is asked to stop.
         stop_group: Whether all of its process group get that signal, or it alone.
@@ -276,7 +277,7 @@ class _Process:
             self._task_status.started(self._process.pid)
 
     async def _expect_ready(self, ready_timeout: float) -> None:
-        """Wait until it is ready; until then it need not beat."""
+        """Wait until it is ready; its watchdog begins then, as systemd's does."""
         watchdog = self._child.watchdog if self._child is not None else None
         with trio.move_on_after(ready_timeout):
             while not self._ready.is_set():

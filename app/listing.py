@@ -147,7 +147,7 @@ async def request_restart(settings: Settings, agent_id: str) -> str:
         )
     return (
         f"The restart of {agent_id} is requested: its daemon will let it finish what it does, "
-        f"for its WORKER_DRAIN_TIMEOUT at most, then start it anew. It looks every "
+        "for its WORKER_DRAIN_TIMEOUT at most, then start it anew. It looks every "
         f"{settings.watch_interval:g} s."
     )
 

