@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import trio
-from werkzeug.exceptions import NotFound
+from werkzeug.exceptions import InternalServerError, NotFound
 
 from actp_supervise import current_child
 from app.settings import is_loopback
@@ -75,6 +75,7 @@ class HealthServer:
         )
         app = make_app(self._daemon, parts)
         app.register_error_handler(NotFound, pages.nowhere)
+        app.register_error_handler(InternalServerError, pages.broken)
         return app
 
 

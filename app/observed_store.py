@@ -58,7 +58,7 @@ class ObservedStore:
         """Queue a task."""
         task = await self._store.add_task(task_id, agent_type, goal, **options)
         if task.status is TaskStatus.QUEUED and task.attempts == 0:
-            self._tell("task_queued", f"{agent_type}: queued: {goal}", task)
+            self._tell("task_queued", f"{agent_type}: queued: {task.goal}", task)
         return task
 
     async def claim_task(self, agent_type: str, *, token: str, **options: Any) -> TaskRow | None:  # noqa: ANN401

@@ -116,6 +116,8 @@ class _Agent:
     """Whether an operator paused it."""
     last_error: str | None = None
     last_run_at: str | None = None
+    last_beat_at: float | None = None
+    """When the loop of its last run last turned, by Trio's time."""
 
 
 class AgentSupervisor:
@@ -439,6 +441,7 @@ class AgentSupervisor:
             agent.run = None
             self._heartbeat.forget(agent_id)
             agent.last_run_at = run.activity.last_run_at or agent.last_run_at
+            agent.last_beat_at = run.activity.beat_at
             self._records.put(
                 f"end of run {run.run_id}",
                 partial(self._store.finish_run, run.run_id, outcome, error=error_text),
@@ -583,6 +586,8 @@ class AgentSupervisor:
             "paused": PAUSED_BY_OPERATOR if agent.held else None,
             "throttled_until": None,
         }
+        if waits_until is not None and agent.last_beat_at is not None:
+            report["heartbeat_age"] = round(now - agent.last_beat_at, 3)
         if agent.run is not None:
             report |= self._doings(agent.run.activity)
             report["last_run_at"] = agent.run.activity.last_run_at or agent.last_run_at

@@ -21,7 +21,7 @@ from app.store.protocol import StoreError, TaskStatus
 from app.web.inputs import TaskFilter, is_id, parse_query
 from app.web.overview import agent_line, agent_lines, node, routine_actions, summary, task_actions
 from app.web.page import Kept, Rendered, Templates
-from app.web.problems import NOTHING_HERE, Problem, answer_http_error
+from app.web.problems import NOTHING_HERE, SOMETHING_WRONG, Problem, answer_http_error
 from app.web.spend import DAYS, bars, spend_by_day
 from app.web.transcript import transcript
 from app.web.views import STORE_TIMEOUT
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from quart import Response
-    from werkzeug.exceptions import NotFound
+    from werkzeug.exceptions import InternalServerError, NotFound
 
     from app.daemon import Daemon
     from app.event_log import LoggedEvent
@@ -78,6 +78,15 @@ class Pages:
         if request.url_rule is not None or accepted != "text/html":
             return await answer_http_error(error)
         return self._render("error.html", 404, detail=NOTHING_HERE).response()
+
+    async def broken(self, error: InternalServerError) -> Response:
+        """Answer for a page that failed, as is logged by now: with a page if one can be made."""
+        rule = request.url_rule
+        if rule is not None and rule.rule in {page for _, page, _ in self.routes()}:
+            # What every page shows may be what failed.
+            with suppress(Exception):
+                return self._render("error.html", 500, detail=SOMETHING_WRONG).response()
+        return await answer_http_error(error)
 
     async def _asset(self, name: str) -> Response:
         return await self._templates.asset(name, request)

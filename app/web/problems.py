@@ -86,6 +86,7 @@ def answer_errors(app: QuartTrio) -> None:
 
 
 NOTHING_HERE: Final = "There is nothing at this address."
+SOMETHING_WRONG: Final = "Something went wrong here; the log of the daemon says what."
 
 _DETAILS = {
     400: "The request cannot be understood.",
@@ -93,7 +94,7 @@ _DETAILS = {
     405: "This address does not take that method.",
     408: "The request body did not arrive in time.",
     413: "The request body is too large.",
-    500: "Something went wrong here; the log of the daemon says what.",
+    500: SOMETHING_WRONG,
 }
 
 

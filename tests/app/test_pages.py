@@ -195,6 +195,24 @@ async def test_an_address_without_anything_is_a_page_to_a_browser_alone(client, 
     assert problem.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    ("part", "content_type"),
+    [("tree", "text/html; charset=utf-8"), ("health", "application/problem+json")],
+)
+async def test_a_page_that_fails_is_a_page_where_one_can_be_made(
+    daemon, client, caplog, part, content_type
+):
+    def broken():
+        raise RuntimeError("secret-key in /etc/worker")
+
+    setattr(daemon, part, broken)
+    page = await client.get("/")
+    assert (page.status_code, page.headers["content-type"]) == (500, content_type)
+    assert "Something went wrong here; the log of the daemon says what." in page.text
+    assert "secret-key" not in page.text
+    assert "secret-key" in caplog.text
+
+
 async def test_the_pages_show_what_the_daemon_knows_while_the_store_is_away(daemon, client):
     daemon.store = Away()
     for path in ("/", "/ui/agents/content"):

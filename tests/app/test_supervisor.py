@@ -52,6 +52,7 @@ async def test_an_agent_in_backoff_says_when_it_restarts(clock, store):
         await trio.sleep(4)
         assert stage.status()["status"] == "backing_off"
         assert stage.status()["restart_in"] == 60.0
+        assert stage.status()["heartbeat_age"] == 4.0
         assert stage.status()["pid"] is None
         assert (await store.agents())[0].status == "backing_off"
 
