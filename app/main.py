@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from app.command_line import WRONG, read_arguments
-from app.settings import Settings, SettingsError, load_settings
+from app.settings import HAS_TRIO_ASYNCIO, Settings, SettingsError, load_settings
 from app.store.protocol import StoreError, TableMissing
 from app.store.schema import MIGRATION_COMMAND
 from app.terminal.errors import DaemonError
@@ -204,7 +204,8 @@ async def _task(settings: Settings, options: argparse.Namespace) -> None:
 
 def _import_trio_asyncio() -> None:
     # Before anything takes asyncio's own way to find the running loop, as anyio and the SDK do.
-    import trio_asyncio  # noqa: F401
+    if HAS_TRIO_ASYNCIO:
+        import trio_asyncio  # noqa: F401
 
 
 def _report(error: BaseException) -> int:

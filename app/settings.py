@@ -15,6 +15,7 @@ import os
 import re
 import socket
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
@@ -35,6 +36,11 @@ ValueT = TypeVar("ValueT")
 DefaultT = TypeVar("DefaultT")
 
 Isolation = Literal["loop", "thread", "process"]
+
+HAS_TRIO_ASYNCIO: Final = find_spec("trio_asyncio") is not None
+"""Whether agents can run in the daemon's loop; on Python 3.14 trio-asyncio is not installed."""
+
+DEFAULT_ISOLATION: Final[Isolation] = "loop" if HAS_TRIO_ASYNCIO else "thread"
 
 APPLICATION: Final = "actp-worker"
 """What the folder under the user's data directory is called."""
@@ -307,7 +313,7 @@ def _agent(given: _Environment, spec: AgentSpec) -> AgentSettings:
         model=given.read(f"{prefix}MODEL", _model, spec.model),
         poll_interval=given.read(f"{prefix}POLL_INTERVAL", _interval, spec.poll_interval),
         daily_budget_usd=given.read(f"{prefix}DAILY_BUDGET_USD", _dollars, None),
-        isolation=given.read(f"{prefix}ISOLATION", _isolation, "loop"),
+        isolation=given.read(f"{prefix}ISOLATION", _isolation, DEFAULT_ISOLATION),
         single=given.read(f"{prefix}SINGLE", _flag, spec.single),
     )
 
@@ -491,6 +497,8 @@ def _model(text: str) -> str:
 def _isolation(text: str) -> Isolation:
     if text not in _ISOLATIONS:
         raise ValueError("one of loop, thread, process")
+    if text == "loop" and not HAS_TRIO_ASYNCIO:
+        raise ValueError("thread or process: loop needs trio-asyncio, for Python 3.13 or older")
     return _ISOLATIONS[text]
 
 

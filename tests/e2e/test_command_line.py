@@ -253,6 +253,23 @@ async def test_a_task_is_done_in_either_isolation(place, isolation):
         assert await daemon.wait() == 0
 
 
+async def test_without_trio_asyncio_agents_run_in_threads(place):
+    """As on Python 3.14, for which there is none."""
+    (place.folder / "sitecustomize.py").write_text("import sys; sys.modules['trio_asyncio'] = None")
+    refused = await place.run("--dry-run", SOCIAL_MEDIA_AGENT_ISOLATION="loop")
+    assert refused.code == 2
+    assert refused.err == (
+        "error: SOCIAL_MEDIA_AGENT_ISOLATION=loop: must be thread or process: loop needs "
+        "trio-asyncio, for Python 3.13 or older\n"
+    )
+    async with place.daemon("--agents", "social") as daemon:
+        assert (await daemon.get("/agents/social"))["isolation"] == "thread"
+        task_id = await daemon.post("social", "Recall what we know")
+        await until(lambda: place.task(task_id)["status"] == "succeeded")
+        daemon.signal(signal.SIGTERM)
+        assert await daemon.wait() == 0
+
+
 async def test_naming_agents_starts_these_and_no_others(idle_place):
     async with idle_place.daemon("--agents", "social") as daemon:
         starting = daemon.logged("starting")
