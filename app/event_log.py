@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 KEPT: Final = 1000
 """How many events are kept."""
 
+STEPS: Final = frozenset({"tool_called", "model_called", "turn"})
+"""Kinds that a task at work brings by the dozen; of all others, as many are kept beside them."""
+
 MOST_TEXT: Final = 500
 """Characters of an event's text."""
 
@@ -57,7 +60,7 @@ class EventLog:
     Args:
         redact: Takes secrets out of what is published.
         wall_clock: Tells the time of day.
-        kept: How many events are kept.
+        kept: How many events are kept, and how many beside them that are no `STEPS`.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class EventLog:
         self._redact = redact
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
         self._kept: deque[LoggedEvent] = deque(maxlen=kept)
+        self._kept_without_steps: deque[LoggedEvent] = deque(maxlen=kept)
         self._readers: dict[EventReader, None] = {}
         self._last_id = 0
         self._closed = False
@@ -126,6 +130,8 @@ class EventLog:
             ),
         )
         self._kept.append(event)
+        if kind not in STEPS:
+            self._kept_without_steps.append(event)
         for listener in self.listeners:
             listener(event)
         for reader in tuple(self._readers):
@@ -135,6 +141,10 @@ class EventLog:
     def recent(self, after: int = 0) -> list[LoggedEvent]:
         """Return the events that are kept, the oldest first; of those, what came after an id."""
         return [event for event in self._kept if event.id > after]
+
+    def without_steps(self) -> list[LoggedEvent]:
+        """Return those that are kept and are no `STEPS`, the oldest first: they reach further back."""
+        return list(self._kept_without_steps)
 
     @contextmanager
     def subscribe(self, *, after: int | None = None, most: int = 256) -> Iterator[EventReader]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import UTC, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import trio
 from quart import request
@@ -95,10 +95,16 @@ class Pages:
         agent_id = request.args.get("agent")
         if agent_id not in self._daemon.supervisor.get_status():
             agent_id = None
-        return await self._page(f"/?agent={agent_id}", partial(self._render_index, agent_id))
+        steps = "steps" in request.args
+        return await self._page(
+            f"/?agent={agent_id}&{steps=}", partial(self._render_index, agent_id, steps)
+        )
 
     async def _agent(self, agent_id: str) -> Response:
-        return await self._page(f"agent {agent_id}", partial(self._render_agent, agent_id))
+        steps = "steps" in request.args
+        return await self._page(
+            f"agent {agent_id} {steps=}", partial(self._render_agent, agent_id, steps)
+        )
 
     async def _tasks(self) -> Response:
         return await self._page(
@@ -134,7 +140,7 @@ class Pages:
             **state,
         )
 
-    async def _render_index(self, agent_id: str | None) -> Rendered:
+    async def _render_index(self, agent_id: str | None, steps: bool) -> Rendered:  # noqa: FBT001
         daemon, store, now = self._daemon, self._daemon.store, self._wall_clock.now()
         today = start_of_day(now, daemon.settings.timezone)
         known = await self._ask(
@@ -165,11 +171,13 @@ class Pages:
             oldest={agent_id: now - timedelta(seconds=age) for agent_id, age in oldest.items()},
             up_since=now - timedelta(seconds=daemon.uptime),
             store=daemon.store.where,
-            events=self._events(agent_id=agent_id),
+            events=self._events(agent_id, steps=steps),
             chosen=agent_id,
+            steps=steps,
+            address=_addresses("/", agent=agent_id, steps="yes" if steps else None),
         )
 
-    async def _render_agent(self, agent_id: str) -> Rendered:
+    async def _render_agent(self, agent_id: str, steps: bool) -> Rendered:  # noqa: FBT001
         daemon, store, now = self._daemon, self._daemon.store, self._wall_clock.now()
         statuses = daemon.supervisor.get_status()
         if agent_id not in statuses:
@@ -210,22 +218,19 @@ class Pages:
             known=known,
             days=days,
             bars=bars(days, BAR_WIDTH),
-            events=self._events(agent_id=agent_id),
+            events=self._events(agent_id, steps=steps),
+            steps=steps,
+            address=_addresses(f"/ui/agents/{quote(agent_id, safe='')}"),
         )
 
     async def _render_tasks(self, args: Any) -> Rendered:  # noqa: ANN401  (a query's parameters)
         wanted = parse_query(TaskFilter, args)
         tasks = await self._in_time(partial(self._daemon.store.tasks, **dict(wanted)))
-
-        def address(**changes: object) -> str:
-            query = {**wanted.model_dump(exclude_unset=True), **changes}
-            return "/ui/tasks?" + urlencode({k: v for k, v in query.items() if v is not None})
-
         return self._render(
             "tasks.html",
             tasks=tasks,
             wanted=wanted,
-            address=address,
+            address=_addresses("/ui/tasks", **wanted.model_dump(exclude_unset=True)),
             agent_ids=list(self._daemon.supervisor.get_status()),
         )
 
@@ -251,10 +256,11 @@ class Pages:
             final=task.status not in {TaskStatus.QUEUED, TaskStatus.RUNNING},
         )
 
-    def _events(self, *, agent_id: str | None = None) -> list[LoggedEvent]:
+    def _events(self, agent_id: str | None, *, steps: bool) -> list[LoggedEvent]:
+        log = self._daemon.events
         events = [
             event
-            for event in self._daemon.events.recent()
+            for event in (log.recent() if steps else log.without_steps())
             if agent_id is None or event.agent_id == agent_id
         ]
         return events[: -EVENTS_SHOWN - 1 : -1]
@@ -283,3 +289,13 @@ class Pages:
         with trio.move_on_after(STORE_TIMEOUT):
             return await question()
         raise StoreError("the store does not answer in time")
+
+
+def _addresses(path: str, **query: object) -> Callable[..., str]:
+    """Return what makes a page's address with some of its query changed; None leaves one out."""
+
+    def address(**changes: object) -> str:
+        shown = {name: value for name, value in (query | changes).items() if value is not None}
+        return f"{path}?{urlencode(shown)}" if shown else path
+
+    return address

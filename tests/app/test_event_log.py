@@ -71,6 +71,15 @@ async def test_the_newest_events_are_kept(log, autojump_clock):
     assert [event.id for event in log.recent(6)] == [7, 8]
 
 
+async def test_a_night_of_steps_leaves_the_other_events_there(log, autojump_clock):
+    log.publish("child_crashed", "in the evening")
+    for kind in ("turn", "model_called", "tool_called") * 3:
+        log.publish(kind, "")
+    log.publish("task_finished", "in the morning")
+    assert [event.id for event in log.recent()] == [7, 8, 9, 10, 11]
+    assert [event.text for event in log.without_steps()] == ["in the evening", "in the morning"]
+
+
 async def test_a_reader_gets_what_comes_and_what_it_has_missed(log, autojump_clock):
     now, earlier = [], []
     log.publish("x", "one")

@@ -160,6 +160,26 @@ async def test_a_task_s_page_shows_its_conversation_and_what_came_of_it(client, 
     assert "the launch" in page
 
 
+@pytest.mark.parametrize("path", ["/", "/ui/agents/content"])
+async def test_each_step_of_a_task_is_among_the_events_for_whoever_asks(daemon, client, path):
+    daemon.events.publish("child_crashed", "content crashed", agent_id="content")
+    daemon.events.publish("turn", "content: turn 1 (tool)", agent_id="content", task_id="t1")
+    page = (await client.get(path)).text
+    assert "crashed" in page
+    assert "turn 1 (tool)" not in page
+    assert f'href="{path}?steps=yes"' in page
+    page = (await client.get(f"{path}?steps=yes")).text
+    assert "crashed" in page
+    assert "turn 1 (tool)" in page
+    assert f'href="{path}"' in page
+
+
+async def test_a_choice_of_events_keeps_the_other(client):
+    page = (await client.get("/?agent=content&steps=yes")).text
+    assert 'href="/?agent=social&amp;steps=yes"' in page
+    assert 'href="/?agent=content"' in page
+
+
 async def test_tasks_are_listed_as_they_are_filtered(client, store):
     await store.add_task("t1", "content", "Draft three hooks")
     assert "Draft three hooks" in (await client.get("/ui/tasks?status=queued")).text
