@@ -143,7 +143,7 @@ class EventLog:
         return [event for event in self._kept if event.id > after]
 
     def without_steps(self) -> list[LoggedEvent]:
-        """Return those that are kept and are no `STEPS`, the oldest first: they reach further back."""
+        """Return what is kept of all kinds but `STEPS`, the oldest first; it goes further back."""
         return list(self._kept_without_steps)
 
     @contextmanager
