@@ -278,10 +278,16 @@ class Engine:
             child._beat_at = trio.current_time()
             child._watch_scope = trio.CancelScope()
             self.spawn(self._watch, child, child._scope, child._watch_scope)
-        if child._attempt is not None:
+        if child._attempt is not None and not self._runs_again(child):
             child._attempt.resolve(value=value)
             child._attempt = None
         self.group.look()
+
+    def _runs_again(self, child: Child) -> bool:
+        """Whether the run under way is being restarted, so that callers wait for the next one."""
+        if child._intent is Intent.STOP:
+            return False
+        return child._intent is Intent.RESTART or self.group.awaits(child)
 
     async def _watch(
         self, child: Child, run: trio.CancelScope | None, scope: trio.CancelScope

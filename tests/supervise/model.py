@@ -384,11 +384,16 @@ class Tree:
 
     def _ready(self, node, value):
         node.ready = True
-        node.starter = None
         node.beat_at = self.world.now
         if not node.asked:
             node.state = "running"
-        self._resolve(node, ("ok", value))
+        if not self._runs_again(node):
+            node.starter = None
+            self._resolve(node, ("ok", value))
+
+    def _runs_again(self, node):
+        in_group = node in self.group and node.puppet.restart != "temporary"
+        return node.intent == "restart" or (in_group and node.intent != "stop")
 
     # A run ends.
 

@@ -222,6 +222,27 @@ async def test_a_restart_that_fails_raises_and_the_child_stays_as_failed(autojum
         await supervisor.shutdown()
 
 
+async def test_readiness_of_the_old_run_does_not_end_a_restart(autojump_clock):
+    async def ready_when_asked(*, task_status):
+        run = supervisor["c"].restarts
+        if run == 1:
+            await current_child().stopping.wait()
+        task_status.started(run)
+        await trio.sleep(1)
+        if run == 0:
+            raise Crash
+        await trio.sleep_forever()
+
+    async with open_supervisor(shutdown_timeout=2.0) as supervisor:
+        await supervisor.start(ready_when_asked, name="c")
+        child = supervisor["c"]
+        await trio.sleep(2)
+        assert (child.state, child.restarts) == ("starting", 1)
+        assert await supervisor.restart("c") == 2
+        assert (child.state, child.restarts, trio.current_time()) == ("running", 2, 4.0)
+        await supervisor.shutdown()
+
+
 @pytest.mark.parametrize("end", ["finished", "failed", "stopped"])
 async def test_restart_starts_a_child_that_does_not_run(autojump_clock, end):
     async def ends():

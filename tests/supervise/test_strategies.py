@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import trio
 from actors import Actor, Crash, Log, crash_after, live_on, return_after, states
@@ -13,6 +15,7 @@ from actp_supervise import (
     RestartLimit,
     RestartLimitExceeded,
     Strategy,
+    current_child,
     open_supervisor,
 )
 
@@ -508,6 +511,22 @@ async def test_restart_of_a_member_that_is_being_stopped_brings_it_back_with_its
         await trio.sleep(1)
         assert await supervisor.restart("b") == 2
         assert trio.current_time() == 11.0
+        assert states(supervisor) == {"a": "running", "b": "running"}
+        await supervisor.shutdown()
+
+
+async def test_a_start_under_way_when_its_group_is_restarted_gets_the_new_run(autojump_clock):
+    async def first_ready_when_asked(*, task_status):
+        run = supervisor["b"].restarts
+        if run == 0:
+            await current_child().stopping.wait()
+        task_status.started(run)
+        await trio.sleep(1 if run == 0 else math.inf)
+
+    async with open_supervisor(strategy=Strategy.ONE_FOR_ALL) as supervisor:
+        await supervisor.start(Actor("a", [], 1.0))
+        assert await supervisor.start(first_ready_when_asked, name="b") == 1
+        assert trio.current_time() == 2.0
         assert states(supervisor) == {"a": "running", "b": "running"}
         await supervisor.shutdown()
 
