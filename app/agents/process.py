@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from actp_supervise import current_child
-from actp_supervise.process import MAX_LINE, ProcessExited, process_child
+from actp_supervise.process import MAX_LINE, ProcessExited, ProcessNotStarted, process_child
 from app.agents.wire import VERBS, Kind, Wire, WireError, describe, read_plain
 from app.agents.work import RELEASE_TIMEOUT
 from app.store.protocol import Store, StoreError
@@ -193,6 +193,7 @@ class _AgentProcess:
         )
         self._wire.put(Kind.WORK, content=work)
         died: str | None = None
+        not_started: ProcessNotStarted | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._wire.send)
             with trio.CancelScope() as living:
@@ -202,10 +203,14 @@ class _AgentProcess:
                     await in_process()
                 except ProcessExited as error:
                     died = _how(error.returncode)
+                except ProcessNotStarted as error:
+                    not_started = error
             theirs.close()  # no other copy is left, so reading comes to an end
             with trio.move_on_after(READ_REST):
                 await served.wait()
             nursery.cancel_scope.cancel(reason="the process has ended")
+        if not_started is not None:  # and bare: not in the nursery's group
+            raise not_started
         self._judge(work, died)
 
     def _judge(self, work: Work, died: str | None) -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -315,6 +316,15 @@ async def test_one_that_cannot_be_made_is_a_crash(store):
     environ = {"SOCIAL_MEDIA_AGENT_CLASS": "isolated_agents:Unstartable"}
     async with scene(store, environ=environ) as place:
         assert "RuntimeError: cannot be made" in await place.crashed()
+
+
+async def test_a_process_that_cannot_be_started_is_a_crash_that_says_why(store, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    async with scene(store) as place:
+        error = await place.crashed()
+
+    last_line = error.splitlines()[-1]
+    assert last_line.endswith("cannot start '/no/such/python': No such file or directory")
 
 
 @pytest.mark.parametrize(
