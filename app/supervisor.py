@@ -170,6 +170,7 @@ class AgentSupervisor:
         self._redact = redact
         self._on_status = on_status
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
+        self._begun = trio.Event()  # once the agents are there, or never will be
         self._stopping = False
         self._agents: dict[str, _Agent] = {}
         for config in agents_config:
@@ -222,6 +223,7 @@ class AgentSupervisor:
                     restart=Restart.PERMANENT,
                     backoff=agent.backoff,
                 )
+        self._begun.set()
 
     async def watch_loop(self) -> None:
         """Take up restart requests and restart hung agents, for ever."""
@@ -243,7 +245,7 @@ class AgentSupervisor:
             AgentDisabledError: If it is disabled.
             SupervisorClosedError: If all are being stopped.
         """
-        agent = self._startable(agent_id)
+        agent = await self._startable(agent_id)
         agent.restarting += 1
         try:
             await self._tree.restart(agent_id)
@@ -256,7 +258,10 @@ class AgentSupervisor:
         Raises:
             UnknownAgentError: If there is no such agent.
         """
-        if self._known(agent_id).child is not None:
+        agent = self._known(agent_id)
+        if agent.config.enabled:
+            await self._begun.wait()
+        if agent.child is not None:
             with suppress(SupervisorClosedError):  # then it is stopped already
                 await self._tree.stop(agent_id)
 
@@ -268,13 +273,14 @@ class AgentSupervisor:
             AgentDisabledError: If it is disabled.
             SupervisorClosedError: If all are being stopped.
         """
-        child = self._startable(agent_id).child
+        child = (await self._startable(agent_id)).child
         if child is None or child.state is not ChildState.RUNNING:
             await self._tree.restart(agent_id)
 
     async def stop_all(self) -> None:
         """Stop all, work in flight finishing, and start nothing any more."""
         self._stopping = True
+        self._begun.set()
         async with trio.open_nursery() as nursery:
             for agent_id in self._agents:
                 nursery.start_soon(self.stop_agent, agent_id)
@@ -527,17 +533,21 @@ class AgentSupervisor:
         return self._agents[agent_id]
 
     def _hold(self, agent_id: str, *, held: bool) -> None:
-        agent = self._known(agent_id)
-        if not agent.config.enabled:
-            raise AgentDisabledError(f"agent {agent_id!r} is disabled: {agent.config.why_disabled}")
+        agent = self._enabled(agent_id)
         agent.held = held
         if agent.run is not None:
             agent.run.activity.held = held
 
-    def _startable(self, agent_id: str) -> _Agent:
+    def _enabled(self, agent_id: str) -> _Agent:
         agent = self._known(agent_id)
-        if agent.child is None:
+        if not agent.config.enabled:
             raise AgentDisabledError(f"agent {agent_id!r} is disabled: {agent.config.why_disabled}")
+        return agent
+
+    async def _startable(self, agent_id: str) -> _Agent:
+        """Return an agent that can be started, once it has been for the first time."""
+        agent = self._enabled(agent_id)
+        await self._begun.wait()
         if self._stopping:
             raise SupervisorClosedError("the daemon is stopping")
         return agent

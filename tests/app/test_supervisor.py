@@ -327,6 +327,41 @@ async def test_a_stopped_agent_stays_stopped_until_it_is_started(clock, store):
         assert len(agent.starts) == 2
 
 
+class SlowToCount(Flaky):
+    """A store that takes long to say how often an agent has crashed."""
+
+    async def crash_ages(self, agent_id, *, within):
+        await trio.sleep(3)
+        return []
+
+
+async def test_an_agent_stopped_before_it_has_started_does_not_start_later(clock, store):
+    async with staged(SlowToCount(store), Recorder()) as stage:
+        stage.nursery.start_soon(stage.supervisor.start_all)
+        await trio.sleep(1)
+        await stage.supervisor.stop_agent("social")
+        assert stage.status()["status"] == "stopped"
+        await trio.sleep(10)
+        assert stage.status()["status"] == "stopped"
+
+
+@pytest.mark.parametrize("ask", ["restart_agent", "start_agent"])
+async def test_a_start_asked_for_before_the_first_one_waits_for_it(clock, store, ask):
+    async with staged(SlowToCount(store), Recorder()) as stage:
+        stage.nursery.start_soon(stage.supervisor.start_all)
+        await trio.sleep(1)
+        await getattr(stage.supervisor, ask)("social")
+        assert trio.current_time() == 3.0
+        assert stage.status()["status"] == "running"
+
+
+async def test_a_start_asked_for_that_never_comes_ends_with_the_daemon(clock, store):
+    async with staged(store, Recorder()) as stage:
+        stage.nursery.start_soon(stage.supervisor.stop_all)
+        with pytest.raises(SupervisorClosedError):
+            await stage.supervisor.start_agent("social")
+
+
 async def test_a_disabled_agent_is_listed_and_never_started(clock, store):
     agent = Recorder()
     environ = {"ENABLE_SOCIAL_MEDIA_AGENT": "no"}
