@@ -30,6 +30,7 @@ from .errors import (
     ErrorText,
     SupervisorClosedError,
 )
+from .events import logger
 from .jobs import Firing, Job
 from .journal import JOURNAL_TIMEOUT, NoAnswer, PatientJournal
 from .policies import Restart
@@ -478,7 +479,7 @@ class Dispatcher:
         run = firing.run = Run(
             scheduled_at=firing.moment,
             started_at=firing.started_at,
-            finished_at=self._clock.now(),
+            finished_at=self._time_of_end(),
             outcome=outcome,
             error=reason,
         )
@@ -489,6 +490,14 @@ class Dispatcher:
         if self._hub.wants(kind):
             details = {"traceback": text} if kind is RunFailed else {}
             self._hub.emit(kind, (*self.supervisor.path, job.name), run=run, **details)
+
+    def _time_of_end(self) -> datetime | None:
+        """Return the time for the record; whoever waits for the run learns its end without, too."""
+        try:
+            return self._clock.now()
+        except Exception:  # noqa: BLE001  (a clock of the user's)
+            logger.exception("the wall clock failed", extra={"action": "wall_clock_failed"})
+            return None
 
     # What the journal is asked and told; whoever does it is a child of its own.
 

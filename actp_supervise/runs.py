@@ -52,7 +52,7 @@ class Run:
     started_at: datetime | None = None
     """By the wall clock; None if it never began."""
     finished_at: datetime | None = None
-    """By the wall clock; None while it runs."""
+    """By the wall clock; None while it runs, and where the clock failed at its end."""
     outcome: Outcome | None = None
     """None while it runs."""
     error: str | None = None

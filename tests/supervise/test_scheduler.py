@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -12,6 +13,9 @@ from actp_supervise import cron, errors
 from actp_supervise.cron import At, Cron, Every, Overlap, open_scheduler
 from actp_supervise.nursery import open_supervisor
 from actp_supervise.policies import Restart
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 DAY = 86400.0
 
@@ -354,25 +358,45 @@ async def test_a_wall_clock_without_a_zone_is_refused(autojump_clock) -> None:
     assert "wall clock answered with a naive moment" in str(caught.value.__cause__)
 
 
+class FailingClock:
+    """A desk's clock, which fails once when told to."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.fails = False
+
+    def now(self) -> datetime:
+        if self.fails:
+            self.fails = False
+            raise OSError("no clock")
+        return self.desk.wall.now()
+
+
 async def test_a_wall_clock_that_fails_once_is_looked_at_again(autojump_clock) -> None:
     desk = Desk("2026-03-01 05:00")
-
-    class Failing:
-        fails = False
-
-        def now(self):
-            if self.fails:
-                self.fails = False
-                raise OSError("no clock")
-            return desk.wall.now()
-
-    clock = Failing()
+    clock = FailingClock(desk)
     async with desk.scheduler(wall_clock=clock) as scheduler:
         scheduler.add(desk.job, trigger=Cron("0 6 * * *"))
         await trio.sleep(100)
         clock.fails = True
         await trio.sleep(2 * 3600)
     assert desk.ran == ["01 06:00"]
+
+
+async def test_a_run_at_whose_end_the_wall_clock_fails_is_recorded_without_its_time(
+    autojump_clock,
+) -> None:
+    clock = FailingClock(Desk("2026-03-01 05:00"))
+
+    async def job() -> None:
+        clock.fails = True
+
+    async with clock.desk.scheduler(wall_clock=clock) as scheduler:
+        scheduler.add(job, name="daily", trigger=Cron("0 6 * * *"))
+        with trio.fail_after(60):
+            run = await scheduler.run_now("daily")
+        assert (run.outcome, run.finished_at) == ("succeeded", None)
+        assert scheduler["daily"].history == (run,)
 
 
 # Changes while running.
