@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from trio.testing import MockClock
 
 
 @pytest.fixture
@@ -21,3 +22,15 @@ def silent():
     logger.setLevel(logging.CRITICAL + 1)
     yield
     logger.setLevel(level)
+
+
+@pytest.fixture(params=["loop", "thread"])
+def isolation(request):
+    """The isolation of an asyncio child."""
+    return request.param
+
+
+@pytest.fixture
+def clock(isolation):
+    """Virtual time where the loop follows it; a thread has real time, so its waits are short."""
+    return MockClock(autojump_threshold=0) if isolation == "loop" else None

@@ -8,23 +8,11 @@ from contextvars import ContextVar
 
 import pytest
 import trio
-from trio.testing import MockClock
 
 from actp_supervise import ChildState, Restart, SupervisionError, current_child, open_supervisor
 from actp_supervise.bridge import AsyncioView, CancellationIgnored, asyncio_child, run_in_trio
 
 variable = ContextVar("variable", default="unset")
-
-
-@pytest.fixture(params=["loop", "thread"])
-def isolation(request):
-    return request.param
-
-
-@pytest.fixture
-def clock(isolation):
-    """Virtual time where the loop follows it; a thread has real time, so its waits are short."""
-    return MockClock(autojump_threshold=0) if isolation == "loop" else None
 
 
 # run_in_trio.

@@ -11,7 +11,6 @@ import weakref
 
 import pytest
 import trio
-from trio.testing import MockClock
 
 from actp_supervise import Restart, open_supervisor
 from actp_supervise.bridge import asyncio_child
@@ -24,17 +23,6 @@ def quick_collections():
     gc.freeze()
     yield
     gc.unfreeze()
-
-
-@pytest.fixture(params=["loop", "thread"])
-def isolation(request):
-    return request.param
-
-
-@pytest.fixture
-def clock(isolation):
-    """Virtual time where the loop follows it; a thread has real time, so its waits are short."""
-    return MockClock(autojump_threshold=0) if isolation == "loop" else None
 
 
 @contextlib.contextmanager
