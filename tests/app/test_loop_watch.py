@@ -101,7 +101,7 @@ async def test_a_block_is_logged_with_agent_and_stack_and_told_when_it_is_over(c
     code = asyncio_child(in_asyncio) if as_asyncio else in_asyncio
     (block,), watch = await watched(code)
     assert (block.agent_id, block.where) == ("content", f"test_loop_watch.py:{BLOCKING_LINE}")
-    assert 2 * SOON <= block.seconds < 2 * SOON + 1.0
+    assert block.seconds >= 2 * SOON
     assert watch.problem() == block.text
     begun, over = caplog.records
     assert (begun.action, begun.agent_id) == ("loop_blocked", "content")

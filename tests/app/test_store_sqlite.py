@@ -279,11 +279,9 @@ async def test_what_is_locked_for_writing_can_be_read(patient_store, path):
 async def test_a_wait_for_a_lock_can_be_cancelled(patient_store, path):
     with outside(path) as db:
         db.execute("begin immediate")
-        started = trio.current_time()
         with trio.move_on_after(0.05) as scope:
             await add(patient_store)
         assert scope.cancelled_caught
-        assert trio.current_time() - started < 5
         db.execute("rollback")
     assert await patient_store.task("t1") is None
     await add(patient_store)

@@ -249,22 +249,20 @@ async def test_a_process_that_ignores_sigterm_is_killed_after_its_time_and_not_b
 
     await stopped(waits("print('ignored')", on_output=lines), lines, shutdown_timeout=0.3)
 
-    assert 0.3 <= trio.current_time() - start < 5
+    assert trio.current_time() - start >= 0.3
     assert lines[1:] == ["ignored"]
     assert not is_alive(int(lines[0]))
 
 
 async def test_a_suspended_process_is_stopped_too():
     lines = Lines()
-    async with open_supervisor() as supervisor:
+    async with open_supervisor(shutdown_timeout=30.0) as supervisor:
         supervisor.start_soon(waits("print('stopping'); sys.exit(0)", on_output=lines))
         await lines.until(1)
         os.kill(int(lines[0]), signal.SIGSTOP)
-        start = trio.current_time()
         await supervisor.shutdown()
 
-    assert lines[1:] == ["stopping"]
-    assert trio.current_time() - start < 3
+    assert lines[1:] == ["stopping"]  # and not killed when its time was over
 
 
 @pytest.mark.parametrize(("stop_group", "expected"), [(True, ["helper"]), (False, [])])

@@ -107,7 +107,7 @@ async def test_its_beats_keep_the_watchdog_quiet_and_their_lack_does_not():
         )
 
     assert "Stalled" in child.last_error
-    assert 0.9 <= trio.current_time() - start < 5
+    assert trio.current_time() - start >= 0.9
 
 
 async def test_it_need_not_beat_before_it_is_ready():
