@@ -7,16 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from services import Postgres, Project, why_missing
+from services import Postgres, Project, open_project, why_missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 # A shell starts its background jobs with SIGINT ignored, and what they start inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -69,6 +70,24 @@ def new_database(postgres: Postgres) -> Iterator[str]:
     name = f"own{next(_numbers)}"
     yield postgres.create(name)
     postgres.drop(name)
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path is short enough for a socket, and that another user can enter."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.fixture
+async def new_project(
+    postgres: Postgres, new_database: str, short_folder: Path
+) -> AsyncIterator[Project]:
+    """A project without any of our tables."""
+    async with open_project(postgres, new_database, short_folder) as project:
+        yield project
 
 
 _numbers = count()

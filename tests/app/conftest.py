@@ -1,4 +1,4 @@
-"""A database of its own for each test that asks for a `store`."""
+"""A database of its own for each test that asks for a `store`; clocks; agents at work."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from trio.testing import MockClock
 
 from app.store.protocol import Store
 from app.store.sqlite import open_sqlite_store
@@ -14,6 +15,8 @@ from app.store.supabase import open_supabase_store
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from agents_at_work import Office
 
 OpenStore = Callable[[], Awaitable[Store]]
 
@@ -62,3 +65,24 @@ async def open_store(
 @pytest.fixture
 async def store(open_store: OpenStore) -> Store:
     return await open_store()
+
+
+@pytest.fixture
+async def at_work(store: Store) -> AsyncIterator[Office]:
+    """An office on the test's store."""
+    from agents_at_work import office  # whose imports take seconds
+
+    async with office(store) as place:
+        yield place
+
+
+@pytest.fixture
+def clock() -> MockClock:
+    """Virtual time, but the store works in real threads, for which the clock has to wait."""
+    return MockClock(autojump_threshold=0.1)
+
+
+@pytest.fixture
+def fast_clock() -> MockClock:
+    """A clock on which a second lasts 20 ms, for limits that are tried out on real sockets."""
+    return MockClock(rate=50)

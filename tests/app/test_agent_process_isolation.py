@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ import pytest
 import trio
 from agents_at_work import FINAL, until
 from agents_stage import INSTANCE, WORKER, Stage, staged
+from processes import is_alive
 
 from app.agents.process import AgentCrashedError, AgentProcessError
 from app.demo.claude import Reply, SimulatedClaude, serve_claude
@@ -78,12 +78,6 @@ class Scene:
                         assert run.error == self.stage.status(agent_id)["last_error"]
                         return run.error
                 await trio.sleep(0.01)
-
-
-def is_alive(pid):
-    """Whether a process runs; one that only waits to be reaped does not."""
-    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, check=False)
-    return done.stdout.strip()[:1] not in (b"", b"Z", b"X")
 
 
 @asynccontextmanager

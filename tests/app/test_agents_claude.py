@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import trio
-from agents_at_work import QuickAgent, office, until
+from agents_at_work import QuickAgent, until
 from store_calls import EPOCH, cost
 
 from app.agents.claude import Patience, usage_of
@@ -19,12 +19,6 @@ from app.demo.claude import Failure, Garbage, HangUp, Reply
 from app.store.protocol import TaskStatus
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-async def at_work(store):
-    async with office(store) as place:
-        yield place
 
 
 # What is waited out.

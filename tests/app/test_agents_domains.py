@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from agents_at_work import office
 from store_calls import cost
 
 from app.agents.acquisition import AcquisitionDomainAgent as Acquisition
@@ -19,12 +18,6 @@ TEMPLATES = DomainTable.VIRAL_TEMPLATES
 DEALS = DomainTable.DEAL_LOG
 GOALS = DomainTable.REVENUE_GOALS
 SNAPSHOTS = DomainTable.WEEKLY_SNAPSHOTS
-
-
-@pytest.fixture
-async def at_work(store):
-    async with office(store) as place:
-        yield place
 
 
 # Social.

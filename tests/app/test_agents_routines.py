@@ -6,7 +6,7 @@ from datetime import timedelta, timezone
 
 import pytest
 import trio
-from agents_at_work import QUICK, office
+from agents_at_work import QUICK
 from store_calls import EPOCH, cost
 
 from app.agents.acquisition import AcquisitionDomainAgent
@@ -36,12 +36,6 @@ class Revenue(RevenueAnalyticsDomainAgent):
 
 
 CLASSES = {"content": Content, "acquisition": Acquisition, "revenue": Revenue}
-
-
-@pytest.fixture
-async def at_work(store):
-    async with office(store) as place:
-        yield place
 
 
 def told(place):

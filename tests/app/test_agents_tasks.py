@@ -26,12 +26,6 @@ from app.store.sqlite import open_sqlite_store
 QUEUE_A_LIKE = ("queue_engagement_action", {"platform": "x", "action": "like", "target": "@ada"})
 
 
-@pytest.fixture
-async def at_work(store):
-    async with office(store) as place:
-        yield place
-
-
 async def test_a_task_becomes_a_conversation_with_tools_and_keeps_what_came_of_it(at_work, store):
     at_work.claude.plan(
         Reply(text="Let me look.", tools=(("list_engagement_actions", {"status": "queued"}),)),

@@ -21,12 +21,6 @@ from app.store.domain import DomainTable, Query
 from app.store.protocol import StoreError, TaskStatus
 
 
-@pytest.fixture
-async def at_work(store):
-    async with office(store) as place:
-        yield place
-
-
 class Toolbox(QuickAgent):
     """An agent of somebody's own, with tools of all kinds."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from agents_at_work import office
 from anthropic.types.beta import BetaThinkingBlock
 
@@ -14,12 +13,6 @@ from app.store.domain import DomainTable
 from app.store.protocol import StoreError, StoreUnavailable, TaskStatus
 
 LIKE = ("queue_engagement_action", {"platform": "x", "action": "like", "target": "@ada"})
-
-
-@pytest.fixture
-async def at_work(store):
-    async with office(store) as place:
-        yield place
 
 
 async def test_a_conversation_is_kept_turn_by_turn(at_work, store):

@@ -12,7 +12,7 @@ import trio
 from hypercorn.protocol.h11 import H11Protocol
 from quart import Response
 from quart_trio import QuartTrio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from app.web import serving
 from app.web.serving import AddressUnavailableError, open_listeners, serve
@@ -109,12 +109,6 @@ async def running(app):
         nursery.start_soon(run)
         yield server
         nursery.cancel_scope.cancel()
-
-
-@pytest.fixture
-def fast_clock():
-    """A clock on which a second lasts 20 ms, for limits that are tried out on real sockets."""
-    return MockClock(rate=50)
 
 
 UPGRADE = (

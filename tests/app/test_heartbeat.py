@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import trio
-import trio.testing
 from agents_stage import Flaky
 
 from app.agents.activity import Activity
@@ -13,11 +12,6 @@ from app.logs import make_redactor
 from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
 from app.store.protocol import AgentRegistration
-
-
-@pytest.fixture
-def clock():
-    return trio.testing.MockClock(autojump_threshold=0.1)
 
 
 @pytest.fixture

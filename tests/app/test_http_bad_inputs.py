@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from http_daemon import TOKEN, addresses, make_daemon, served
-from trio.testing import MockClock
 
 from app.web import guard
 from app.web.application import BODY_TIMEOUT
@@ -271,12 +270,6 @@ async def test_a_body_that_turns_out_too_large_is_413(store, client):
     assert answer.startswith(b"HTTP/1.1 413")
     assert b"application/problem+json" in answer
     assert await store.tasks() == []
-
-
-@pytest.fixture
-def fast_clock():
-    """A clock on which a second lasts 20 ms."""
-    return MockClock(rate=50)
 
 
 async def test_a_body_that_does_not_arrive_is_408(store, client, fast_clock):

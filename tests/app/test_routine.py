@@ -23,11 +23,6 @@ NEW_YORK = ZoneInfo("America/New_York")
 SUNDAY = datetime(2026, 11, 22, 0, 0, tzinfo=NEW_YORK)
 
 
-@pytest.fixture
-def clock():
-    return trio.testing.MockClock(autojump_threshold=0.1)
-
-
 def all_routines(**disabled):
     return [
         RoutineJob(

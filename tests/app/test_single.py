@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import trio
-import trio.testing
 from agents_stage import INSTANCE, Flaky, Recorder, hang, live_on, staged
 
 from app.single import SingleLease
@@ -12,12 +11,6 @@ from app.store.protocol import RunOutcome, StoreError
 
 SINGLE = {"SOCIAL_MEDIA_AGENT_SINGLE": "yes"}
 OTHER = "instance-of-another"
-
-
-@pytest.fixture
-def clock():
-    # Virtual time, but the store works in real threads, for which the clock has to wait.
-    return trio.testing.MockClock(autojump_threshold=0.1)
 
 
 async def of_another(store, *, lease=1000.0):

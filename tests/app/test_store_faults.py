@@ -6,7 +6,6 @@ can really be stopped is stopped. The clock is the real one.
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -75,13 +74,6 @@ async def patient_store(address, project):
     """For what must go well, however busy the machine is."""
     async with open_supabase_store(address, project.service_key) as store:
         yield store
-
-
-@pytest.fixture
-def short_folder():
-    """A folder whose path is short enough for a socket."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        yield Path(name)
 
 
 # -- faults: each gets what PostgREST would be asked, and makes the answer
@@ -408,7 +400,6 @@ async def test_postgresql_away_and_back_again(postgres, new_database, short_fold
 @pytest.mark.parametrize("offset", [3600, -3600])
 async def test_a_database_whose_clock_is_an_hour_off(running_project, short_folder, offset):
     """Nothing compares its time with the worker's: leases, ages, delays and budgets are right."""
-    short_folder.chmod(0o755)
     environ = await another_clock(short_folder, offset)
     if environ is None:
         pytest.skip("no C compiler to make another clock with")

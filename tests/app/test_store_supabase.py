@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 
 import httpx
 import psycopg
 import pytest
 import trio
-from services import SECRET_KEY, key_of, open_project
+from services import SECRET_KEY, key_of
 from store_calls import EPOCH, LONG, SHORT, add, claim, lapse, live, register
 
 import app.store
@@ -30,20 +29,6 @@ TABLES = tuple(columns_in_use())
 async def store(project):
     async with open_supabase_store(project.url, project.service_key) as store:
         yield store
-
-
-@pytest.fixture
-def short_folder():
-    """A folder whose path is short enough for a socket."""
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
-
-
-@pytest.fixture
-async def new_project(postgres, new_database, short_folder):
-    """A project without any of our tables."""
-    async with open_project(postgres, new_database, short_folder) as project:
-        yield project
 
 
 async def reload_schema(project):

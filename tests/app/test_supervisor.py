@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import trio
-import trio.testing
 from agents_stage import Flaky, Recorder, hang, live_on, staged
 
 from actp_supervise import SupervisorClosedError, current_child
@@ -12,12 +11,6 @@ from app.crashes import DAY, HOUR, CrashHistory
 from app.logs import make_redactor
 from app.store.protocol import RunOutcome, StoreUnavailable
 from app.supervisor import AgentDisabledError, UnknownAgentError
-
-
-@pytest.fixture
-def clock():
-    # Virtual time, but the store works in real threads, for which the clock has to wait.
-    return trio.testing.MockClock(autojump_threshold=0.1)
 
 
 async def test_supervisor_restarts_crashed_agent(clock, store):

@@ -13,7 +13,6 @@ import pytest
 import trio
 from http_daemon import TOKEN, addresses, make_daemon, served, status
 from prometheus_client.parser import text_string_to_metric_families
-from trio.testing import MockClock
 
 from app.store.protocol import CostEntry, RunOutcome, ToolCall, Turn
 from app.web.application import BODY_TIMEOUT
@@ -40,12 +39,6 @@ def daemon(store):
 async def client(daemon):
     async with served(daemon) as client:
         yield client
-
-
-@pytest.fixture
-def fast_clock():
-    """A clock on which a second lasts 20 ms."""
-    return MockClock(rate=50)
 
 
 async def connect(client: httpx.AsyncClient) -> trio.SocketStream:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 
 import pytest
 from daemons import IDLER, until
+from processes import is_alive
 
 OWN = """
 import asyncio
@@ -45,12 +45,6 @@ def place(idle_place):
         "WORKER_STALE_THRESHOLD": "4",
     }
     return idle_place
-
-
-def is_alive(pid):
-    """Whether a process runs; one that only waits to be reaped does not."""
-    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, check=False)
-    return done.stdout.strip()[:1] not in (b"", b"Z", b"X")
 
 
 async def with_task(daemon, task_id):

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-import tempfile
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from daemons import IDLER, SupabasePlace, until
-from services import open_project
 
 from app.store.migrate import migrate
 
 LIKE = "List the engagement actions and queue a like for the post 'Hiring is broken'"
 SLOW = f"{LIKE} [simulate: slow 0.7]"
-
-
-@pytest.fixture
-async def new_project(postgres, new_database):
-    """A project without any of our tables."""
-    with tempfile.TemporaryDirectory() as name:
-        async with open_project(postgres, new_database, Path(name)) as project:
-            yield project
 
 
 async def done(place, task_id):

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import random
 import signal
-import tempfile
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -113,15 +112,6 @@ def place(place_and_gateway):
 @pytest.fixture
 def gateway(place_and_gateway):
     return place_and_gateway[1]
-
-
-@pytest.fixture
-def short_folder():
-    """A folder whose path is short enough for a socket."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder
 
 
 # -- what is seen of it

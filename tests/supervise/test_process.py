@@ -6,11 +6,11 @@ import os
 import signal
 import socket
 import sys
-from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
+from processes import is_alive
 
 from actp_supervise import ChildState, Restart, open_supervisor
 from actp_supervise.process import (
@@ -28,16 +28,6 @@ def sh(script: str, **options):
 
 def python(script: str, **options):
     return process_child([sys.executable, "-u", "-c", script], **options)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be reaped does not."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{pid}/stat")
-    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] in "ZX")
 
 
 async def until_gone(pid: int) -> None:
