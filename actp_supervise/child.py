@@ -19,7 +19,7 @@ from .snapshot import ChildSnapshot
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Container, Iterator
 
     from .engine import Engine
     from .errors import ErrorText
@@ -374,6 +374,21 @@ def name_of(async_fn: object) -> str:
     return str(getattr(async_fn, "__name__", type(async_fn).__name__))
 
 
+def free_name(base: str, taken: Container[str], numbers: dict[str, int]) -> str:
+    """Return a name that is not taken, numbered where it has to be.
+
+    Args:
+        base: The name where it is free.
+        taken: Those that are not.
+        numbers: The last one given to each base; kept by the caller.
+    """
+    name = base
+    while name in taken:
+        numbers[base] = numbers.get(base, 1) + 1
+        name = f"{base}-{numbers[base]}"
+    return name
+
+
 def check_type(name: str, value: object, kind: type) -> None:
     """Raise a `TypeError` that names the option, unless the value is of its type."""
     if not isinstance(value, kind):
@@ -388,10 +403,10 @@ def check_seconds(name: str, value: float) -> None:
         raise ValueError(f"{name} must be a number of seconds from 0, not {value!r}")
 
 
-def check_async_fn(async_fn: object) -> None:
-    """Raise a `TypeError` unless it can be called, as an async function can."""
+def check_async_fn(what: str, async_fn: object) -> None:
+    """Raise a `TypeError` that says what it is to be, unless it can be called as one can."""
     if inspect.iscoroutine(async_fn):
         async_fn.close()
-        raise TypeError("a child is an async function and its arguments, not a coroutine object")
+        raise TypeError(f"{what} is an async function and its arguments, not a coroutine object")
     if not callable(async_fn):
-        raise TypeError(f"a child is an async function, not {async_fn!r}")
+        raise TypeError(f"{what} is an async function, not {async_fn!r}")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import inspect
 import math
 from collections import deque
 from datetime import datetime
@@ -22,13 +21,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 import trio
 
-from .child import current_child, name_of
+from .child import check_async_fn, current_child, free_name, name_of
 from .clock import SteppedWallClock
 from .errors import (
     ChildNotFoundError,
     DuplicateChildError,
     ErrorText,
     SupervisorClosedError,
+    one_line,
 )
 from .events import logger
 from .jobs import Firing, Job
@@ -59,9 +59,6 @@ CLOCK_TOLERANCE: Final = 1.0
 RECOVERY_INTERVAL: Final = 60.0
 """Seconds between questions for moments that another daemon left unfinished."""
 
-LONGEST_MESSAGE: Final = 1000
-"""How many characters of an error's message are kept."""
-
 BATCH: Final = 100
 """How many jobs are dispatched before their runs, and everything else, get a turn."""
 
@@ -87,7 +84,7 @@ class Dispatcher:
         self._keep = keep
         self._hub = supervisor._engine.hub
         self.jobs: dict[str, Job] = {}  # in the order of adding
-        self._names: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}  # of unnamed jobs, by their function's name
         # An entry for each job that has a next moment; one that is not its job's is passed by.
         self._heap: list[tuple[float, int, Job]] = []
         self._stale = 0
@@ -132,9 +129,9 @@ class Dispatcher:
     ) -> Job:
         """See `Scheduler.add`."""
         self._check_open()
-        _check_async_fn(fn)
+        check_async_fn("a job", fn)
         if name is None:
-            name = self._free_name(name_of(fn))
+            name = free_name(name_of(fn), self.jobs, self._numbers)
         elif name in self.jobs:
             raise DuplicateChildError(
                 f"scheduler {self.supervisor.name!r} has a job {name!r} already"
@@ -474,7 +471,7 @@ class Dispatcher:
             job._running = tuple(other for other in job._running if other is not firing)
         text = None
         if error is not None:
-            reason = _one_line(error) if reason is None else f"{reason}: {_one_line(error)}"
+            reason = one_line(error) if reason is None else f"{reason}: {one_line(error)}"
             text = ErrorText(error)
         run = firing.run = Run(
             scheduled_at=firing.moment,
@@ -615,30 +612,6 @@ class Dispatcher:
     def _now_here(self) -> datetime:
         return datetime.fromtimestamp(self._now(), self.zone)
 
-    def _free_name(self, base: str) -> str:
-        name = base
-        while name in self.jobs:
-            self._names[base] = self._names.get(base, 1) + 1
-            name = f"{base}-{self._names[base]}"
-        return name
-
 
 def _nothing() -> None:
     pass
-
-
-def _one_line(error: BaseException) -> str:
-    """Return what history and journal keep of an error, whatever its message is like."""
-    try:
-        message = str(error).partition("\n")[0][:LONGEST_MESSAGE]
-    except Exception:  # noqa: BLE001  (of the user's __str__)
-        message = "its message cannot be read"
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
-
-
-def _check_async_fn(fn: object) -> None:
-    if inspect.iscoroutine(fn):
-        fn.close()
-        raise TypeError("a job is an async function and its arguments, not a coroutine object")
-    if not callable(fn):
-        raise TypeError(f"a job is an async function, not {fn!r}")

@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVarTuple
 import trio
 
 from . import events as ev
-from .child import Attempt, Child, ChildState, Intent, _current_child, check_async_fn, name_of
+from .child import (
+    Attempt,
+    Child,
+    ChildState,
+    Intent,
+    _current_child,
+    check_async_fn,
+    free_name,
+    name_of,
+)
 from .ending import Ending
 from .errors import (
     ChildNotFoundError,
@@ -89,7 +98,7 @@ class Engine:
         above = parent._engine.hub if parent else None
         self.hub: ev.EventHub = ev.EventHub(on_event, self.ending.die, above)
         self._children: dict[str, Child] = {}  # in start order
-        self._names: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}  # of unnamed children, by their function's name
         self._active = 0  # runs, and a group's restart: what leaving the block waits for
         self._idle = trio.Event()
         self._restart_times: deque[float] = deque(maxlen=limit.memory if limit else 0)
@@ -193,11 +202,11 @@ class Engine:
         """Put a new child at the end of the list; see `Supervisor.start_soon`."""
         if self.stopping:
             raise SupervisorClosedError(f"supervisor {self.name!r} has begun to stop")
-        check_async_fn(async_fn)
+        check_async_fn("a child", async_fn)
         if significant and self._auto_shutdown is AutoShutdown.NEVER:
             raise ValueError("significant has no meaning in a supervisor without auto_shutdown")
         if name is None:
-            name = self._free_name(name_of(async_fn))
+            name = free_name(name_of(async_fn), self._children, self._numbers)
         elif name in self._children:
             state = self._children[name].state
             raise DuplicateChildError(
@@ -628,13 +637,6 @@ class Engine:
         if self._children.get(child.name) is child and not child.is_live:
             del self._children[child.name]
             del child._async_fn, child._context  # its arguments, and what refers back to it
-
-    def _free_name(self, base: str) -> str:
-        name = base
-        while name in self._children:
-            self._names[base] = self._names.get(base, 1) + 1
-            name = f"{base}-{self._names[base]}"
-        return name
 
     def _until_asked_inside(self, child: Child | None) -> contextlib.AbstractContextManager[object]:
         """Let a caller inside the child, who would wait for its own end, go once it is asked."""

@@ -17,11 +17,14 @@ from __future__ import annotations
 
 import traceback
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from types import CodeType
+
+LONGEST_MESSAGE: Final = 1000
+"""How many characters of an error's message `one_line` keeps."""
 
 
 class SupervisionError(Exception):
@@ -83,6 +86,15 @@ def sole(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's type and the first line of its message, whatever that is like."""
+    try:
+        message = str(error).partition("\n")[0][:LONGEST_MESSAGE]
+    except Exception:  # noqa: BLE001  (of the user's __str__)
+        message = "its message cannot be read"
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 class ErrorText:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import trio
 
-from .errors import ErrorText
+from .errors import ErrorText, one_line
 from .policies import is_count
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Event:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, BaseException):
-                value = _one_line(value)
+                value = one_line(value)
             elif isinstance(value, tuple):
                 value = list(value)
             elif isinstance(value, ErrorText):
@@ -320,11 +320,3 @@ def _log(event: Event) -> None:
     # As text, because handlers keep records, and would keep the errors in them.
     text = str(event) if traceback is None else f"{event}\n{traceback}"
     logger.log(level, "%s", text, extra=extra)
-
-
-def _one_line(error: BaseException) -> str:
-    try:
-        text = str(error).partition("\n")[0]
-    except Exception:  # noqa: BLE001  (an error that cannot be printed is reported all the same)
-        text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -69,7 +69,7 @@ def asyncio_child(
         TypeError: If `async_fn` cannot be called.
         ValueError: If an option is out of range.
     """
-    check_async_fn(async_fn)
+    check_async_fn("a child", async_fn)
     check_seconds("cancel_timeout", cancel_timeout)
     hosts = {"loop": host_in_loop, "thread": host_in_thread}
     if isolation not in hosts:
