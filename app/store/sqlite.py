@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from app.store.protocol import (
     JSON,
@@ -26,10 +26,10 @@ from app.store.protocol import (
     ToolStats,
     Turn,
 )
-from app.store.records import json_text, moment_text, read_json, read_moment, read_record
+from app.store.records import json_text, moment_text, read_json, read_moment
 from app.store.sqlite_connection import SqliteDatabase, open_database
 from app.store.sqlite_domain import SqliteDomainTables
-from app.store.sqlite_schema import after, before, missing_tables, sql
+from app.store.sqlite_schema import after, before, missing_tables, sql, where_equal
 from app.store.sqlite_tasks import SqliteTasks
 from app.store.sqlite_workers import WORKER_OF_INSTANCE, SqliteWorkers
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
-
-RowT = TypeVar("RowT")
 
 
 @asynccontextmanager
@@ -92,13 +90,15 @@ class SqliteStore(SqliteWorkers, SqliteTasks, SqliteDomainTables):
 
     async def set_status(self, agent_id: str, status: str, *, worker_id: str | None = None) -> None:
         """Set an agent's status and `last_seen`."""
-        await self._execute(
+        await self._db.execute(
             _SET_STATUS, {"agent_id": agent_id, "status": status, "worker_id": worker_id}
         )
 
     async def set_needs_restart(self, agent_id: str, *, value: bool) -> bool:
         """Ask for a restart, or take the request back; False if no such agent is registered."""
-        return bool(await self._execute(_SET_NEEDS_RESTART, {"agent_id": agent_id, "value": value}))
+        return bool(
+            await self._db.execute(_SET_NEEDS_RESTART, {"agent_id": agent_id, "value": value})
+        )
 
     async def take_restart_requests(
         self, agent_ids: Sequence[str], *, token: str | None = None
@@ -138,19 +138,21 @@ class SqliteStore(SqliteWorkers, SqliteTasks, SqliteDomainTables):
 
     async def agents(self) -> list[AgentRow]:
         """Return every registered agent, by agent_id."""
-        return await self._rows(AgentRow, _AGENTS, {})
+        return await self._db.rows(AgentRow, _AGENTS, {})
 
     # -- runs of agents
 
     async def start_run(self, run_id: str, agent_id: str, instance: str) -> None:
         """Record that a run of an agent begins."""
-        await self._execute(_START_RUN, {"id": run_id, "agent_id": agent_id, "instance": instance})
+        await self._db.execute(
+            _START_RUN, {"id": run_id, "agent_id": agent_id, "instance": instance}
+        )
 
     async def finish_run(
         self, run_id: str, outcome: RunOutcome, *, error: str | None = None
     ) -> None:
         """Record how a run ended; the first answer stands."""
-        await self._execute(_FINISH_RUN, {"id": run_id, "outcome": outcome, "error": error})
+        await self._db.execute(_FINISH_RUN, {"id": run_id, "outcome": outcome, "error": error})
 
     async def crash_ages(self, agent_id: str, *, within: float) -> list[float]:
         """Return how many seconds ago each crash of the last `within` seconds was, newest first."""
@@ -161,30 +163,30 @@ class SqliteStore(SqliteWorkers, SqliteTasks, SqliteDomainTables):
 
     async def runs(self, agent_id: str, *, limit: int = 20) -> list[RunRow]:
         """Return an agent's runs, newest first."""
-        return await self._rows(RunRow, _RUNS, {"agent_id": agent_id, "limit": max(0, limit)})
+        return await self._db.rows(RunRow, _RUNS, {"agent_id": agent_id, "limit": max(0, limit)})
 
     # -- what agents do
 
     async def record_turn(self, turn: Turn) -> None:
         """Log a step of a conversation."""
-        await self._execute(_RECORD_TURN, {**asdict(turn), "content": json_text(turn.content)})
+        await self._db.execute(_RECORD_TURN, {**asdict(turn), "content": json_text(turn.content)})
 
     async def turns(
         self, task_id: str, *, after: str | None = None, limit: int = 200
     ) -> list[Turn]:
         """Return the steps of a task's conversation, in order."""
         values = {"task_id": task_id, "after": after, "limit": max(0, limit)}
-        return await self._rows(Turn, _TURNS, values)
+        return await self._db.rows(Turn, _TURNS, values)
 
     async def forget_turns(self, *, older_than: float, limit: int) -> None:
         """Delete steps of conversations, the oldest first."""
         values = {"older_than": before(older_than), "limit": max(0, limit)}
-        await self._execute(_FORGET_TURNS, values)
+        await self._db.execute(_FORGET_TURNS, values)
 
     async def record_tool_call(self, call: ToolCall) -> None:
         """Log a tool call."""
         values = {**asdict(call), "arguments": json_text(call.arguments)}
-        await self._execute(_RECORD_TOOL_CALL, values)
+        await self._db.execute(_RECORD_TOOL_CALL, values)
 
     async def tool_calls(
         self, *, agent_id: str | None = None, task_id: str | None = None, limit: int = 50
@@ -195,13 +197,13 @@ class SqliteStore(SqliteWorkers, SqliteTasks, SqliteDomainTables):
         statement = sql(
             "select * from actp_tool_call_log {where}"
             " order by called_at desc, rowid desc limit :limit",
-            where="where " * bool(given) + " and ".join(f"{name} = :{name}" for name in given),
+            where=where_equal(given),
         )
-        return await self._rows(ToolCall, statement, {**given, "limit": max(0, limit)})
+        return await self._db.rows(ToolCall, statement, {**given, "limit": max(0, limit)})
 
     async def tool_stats(self, agent_id: str, *, within: float = 86_400.0) -> list[ToolStats]:
         """Return statistics by tool over the last `within` seconds, most called first."""
-        return await self._rows(
+        return await self._db.rows(
             ToolStats, _TOOL_STATS, {"agent_id": agent_id, "within": before(within)}
         )
 
@@ -218,7 +220,7 @@ class SqliteStore(SqliteWorkers, SqliteTasks, SqliteDomainTables):
         """Return spend by agent, model and UTC day since a moment."""
         given = {} if agent_id is None else {"agent_id": agent_id}
         statement = sql(_COSTS, of_agent="and agent_id = :agent_id" * bool(given))
-        return await self._rows(CostSum, statement, {**given, "since": moment_text(since)})
+        return await self._db.rows(CostSum, statement, {**given, "since": moment_text(since)})
 
     async def reserve_budget(
         self,
@@ -250,7 +252,7 @@ class SqliteStore(SqliteWorkers, SqliteTasks, SqliteDomainTables):
 
     async def release_budget(self, reservation: str) -> None:
         """Drop a reservation whose call came to nothing."""
-        await self._execute(_RELEASE_BUDGET, {"id": reservation})
+        await self._db.execute(_RELEASE_BUDGET, {"id": reservation})
 
     async def begin_effect(
         self, key: str, *, agent_id: str, task_id: str | None, token: str | None = None
@@ -271,17 +273,17 @@ class SqliteStore(SqliteWorkers, SqliteTasks, SqliteDomainTables):
 
     async def finish_effect(self, key: str, result: JSON) -> None:
         """Note that an effect happened, with what is to be answered if it is asked for again."""
-        await self._execute(_FINISH_EFFECT, {"key": key, "result": json_text(result)})
+        await self._db.execute(_FINISH_EFFECT, {"key": key, "result": json_text(result)})
 
     async def drop_effect(self, key: str) -> None:
         """Note that an effect did not happen after all, so that it may be tried again."""
-        await self._execute(_DROP_EFFECT, {"key": key})
+        await self._db.execute(_DROP_EFFECT, {"key": key})
 
     # -- memory
 
     async def remember(self, agent_id: str, key: str, value: str) -> None:
         """Keep a value under a key; a known key is overwritten."""
-        await self._execute(_REMEMBER, {"agent_id": agent_id, "key": key, "value": value})
+        await self._db.execute(_REMEMBER, {"agent_id": agent_id, "key": key, "value": value})
 
     async def recall(
         self, agent_id: str, *, key: str | None = None, search: str | None = None, limit: int = 20
@@ -293,11 +295,11 @@ class SqliteStore(SqliteWorkers, SqliteTasks, SqliteDomainTables):
             "search": None if search is None else search.casefold(),
             "limit": max(0, limit),
         }
-        return await self._rows(Memory, _RECALL, values)
+        return await self._db.rows(Memory, _RECALL, values)
 
     async def forget(self, agent_id: str, key: str) -> bool:
         """Drop a memory; False if there was none."""
-        return bool(await self._execute(_FORGET, {"agent_id": agent_id, "key": key}))
+        return bool(await self._db.execute(_FORGET, {"agent_id": agent_id, "key": key}))
 
     # -- the scheduler's journal
 
@@ -325,7 +327,7 @@ class SqliteStore(SqliteWorkers, SqliteTasks, SqliteDomainTables):
             "outcome": outcome,
             "error": error,
         }
-        await self._execute(_FINISH_FIRE, values)
+        await self._db.execute(_FINISH_FIRE, values)
 
     async def last_fire(self, job_name: str) -> datetime | None:
         """Return the latest moment of a job that was claimed."""
@@ -334,20 +336,7 @@ class SqliteStore(SqliteWorkers, SqliteTasks, SqliteDomainTables):
 
     async def fires(self, job_name: str, *, limit: int = 20) -> list[Fire]:
         """Return a job's fires, latest moment first."""
-        return await self._rows(Fire, _FIRES, {"job_name": job_name, "limit": max(0, limit)})
-
-    # -- helpers
-
-    async def _execute(self, statement: str, values: Mapping[str, Any]) -> int:
-        """Run one statement as a transaction; return how many rows it changed."""
-        return await self._db.write(lambda db: db.execute(statement, values).rowcount)
-
-    async def _rows(
-        self, row_type: type[RowT], statement: str, values: Mapping[str, Any]
-    ) -> list[RowT]:
-        return await self._db.read(
-            lambda db: [read_record(row_type, dict(row)) for row in db.execute(statement, values)]
-        )
+        return await self._db.rows(Fire, _FIRES, {"job_name": job_name, "limit": max(0, limit)})
 
 
 if TYPE_CHECKING:

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from app.store.protocol import StoreError, StoreUnavailable, TableMissing
-from app.store.records import clean
+from app.store.records import clean, read_record
 from app.store.sqlite_schema import ensure_schema
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from pathlib import Path
 
 ResultT = TypeVar("ResultT")
+RowT = TypeVar("RowT")
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 _UNAVAILABLE = _BUSY | {
@@ -75,6 +76,18 @@ class SqliteDatabase:
     async def read(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
         """Run `work`, which may only read; it sees all that was committed. Raises as `write`."""
         return await self._run(self._query, work, self._reading)
+
+    async def execute(self, statement: str, values: Mapping[str, Any]) -> int:
+        """Run a statement as a transaction; return how many rows it changed. Raises as `write`."""
+        return await self.write(lambda db: db.execute(statement, values).rowcount)
+
+    async def rows(
+        self, row_type: type[RowT], statement: str, values: Mapping[str, Any]
+    ) -> list[RowT]:
+        """Return the rows that a statement finds. Raises as `write`, and as `read_record`."""
+        return await self.read(
+            lambda db: [read_record(row_type, dict(row)) for row in db.execute(statement, values)]
+        )
 
     async def aclose(self) -> None:
         """Close both connections once the calls that run are over. Safe to call twice."""

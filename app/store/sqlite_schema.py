@@ -10,9 +10,13 @@ import re
 import sqlite3
 from contextlib import closing
 from functools import cache
+from typing import TYPE_CHECKING
 
 from app.store.domain import DomainTable, domain_columns
 from app.store.records import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 def sql(text: str, **parts: str) -> str:
@@ -44,6 +48,11 @@ def after(seconds: float) -> str:
 def before(seconds: float) -> str:
     """Write a duration as SQLite's `strftime` takes it off. Raises as `after`."""
     return after(seconds).replace("+", "-")
+
+
+def where_equal(columns: Collection[str]) -> str:
+    """Write the condition that columns have the values that are bound under their names."""
+    return "where " * bool(columns) + " and ".join(f"{name} = :{name}" for name in columns)
 
 
 def _domain_table(table: DomainTable) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.store.protocol import FINAL_STATUSES, Lease, TaskRow, TaskStatus
 from app.store.records import json_text, read_record
-from app.store.sqlite_schema import after, sql
+from app.store.sqlite_schema import after, sql, where_equal
 
 if TYPE_CHECKING:
     import sqlite3
@@ -192,14 +192,9 @@ class SqliteTasks:
         given = {column: value for column, value in conditions.items() if value is not None}
         statement = sql(
             "select * from actp_agent_tasks {where} order by rowid desc limit :limit",
-            where="where " * bool(given) + " and ".join(f"{name} = :{name}" for name in given),
+            where=where_equal(given),
         )
-        values = {**given, "limit": max(0, limit)}
-
-        def query(db: sqlite3.Connection) -> list[TaskRow]:
-            return [read_record(TaskRow, dict(row)) for row in db.execute(statement, values)]
-
-        return await self._db.read(query)
+        return await self._db.rows(TaskRow, statement, {**given, "limit": max(0, limit)})
 
     async def count_tasks(self) -> dict[str, dict[TaskStatus, int]]:
         """Return agent_type -> status -> how many (statuses with none are left out)."""

@@ -43,9 +43,7 @@ class SqliteWorkers:
 
     async def live_workers(self) -> list[WorkerRow]:
         """Return all daemons that are not known to have ended, the oldest first."""
-        return await self._db.read(
-            lambda db: [read_record(WorkerRow, dict(row)) for row in db.execute(_LIVE_WORKERS)]
-        )
+        return await self._db.rows(WorkerRow, _LIVE_WORKERS, {})
 
     async def forget_worker(self, instance: str) -> None:
         """Note that a daemon has ended, well or by a kill."""
@@ -63,8 +61,7 @@ class SqliteWorkers:
 
     async def drop_lease(self, name: str, instance: str) -> None:
         """Hand a lease back, if it is this daemon's."""
-        values = {"name": name, "instance": instance}
-        await self._db.write(lambda db: db.execute(_DROP_LEASE, values))
+        await self._db.execute(_DROP_LEASE, {"name": name, "instance": instance})
 
 
 def _forget(db: sqlite3.Connection, instance: str) -> None:
