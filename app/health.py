@@ -49,6 +49,9 @@ def overall(
     enabled = {agent_id: status for agent_id, status in statuses.items() if status["enabled"]}
     faults = {agent_id: _fault(status) for agent_id, status in enabled.items()}
     reasons = [f"{agent_id} {fault}" for agent_id, fault in faults.items() if fault is not None]
+    # It may answer the daemon, and lack just what an agent needs.
+    of_agents = (status.get("store_error") for status in enabled.values())
+    store_error = store_error or next(filter(None, of_agents), None)
     if store_error is not None:
         reasons.append(f"the store is away: {store_error}")
     if blocked is not None:

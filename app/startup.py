@@ -37,6 +37,7 @@ from app.shutdown import GracefulShutdown
 from app.store.open import open_store, open_store_patiently, patiently
 from app.store.protocol import AgentRegistration
 from app.store.schema import TableReport, check_required_tables
+from app.store.steady import steady
 from app.supervisor import STANDBY, AgentSupervisor
 from app.web.waiting_room import open_waiting_room
 from app.worker import Presence, open_worker
@@ -87,10 +88,10 @@ async def run_daemon(
         async with open_waiting_room(settings, redact) as show:
             waiting = partial(_say_waiting, service, show)
             kept = await stack.enter_async_context(open_store_patiently(settings, waiting=waiting))
-            store = observed(kept, events)
+            report = await patiently(partial(check_required_tables, kept), waiting)
+            store = observed(steady(kept, report), events)
             if prepare is not None:
                 await prepare(store)
-            report = await patiently(partial(check_required_tables, store), waiting)
         settings = without_tables(settings, report)
 
         instance = uuid.uuid4().hex

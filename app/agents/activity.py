@@ -35,6 +35,7 @@ _SET_BY_AGENT: Final = (
     "paused",
     "paused_until",
     "doing",
+    "store_error",
     "task_id",
     "step",
     "tasks_done",
@@ -69,6 +70,8 @@ class Activity:
         self.held = False
         """Whether an operator wants it to take none; set in Trio's thread."""
         self.doing = STARTING
+        self.store_error: str | None = None
+        """Why it waits for the store, while it does."""
         self.task_id: str | None = None
         self.step = 0
         self.tasks_done = 0
@@ -186,6 +189,7 @@ class Activity:
         now = self._clock()
         return {
             "doing": self.doing,
+            "store_error": self.store_error,
             "task_id": self.task_id,
             "step": self.step,
             "heartbeat_age": round(now - self.beat_at, 3),

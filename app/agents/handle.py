@@ -76,6 +76,7 @@ class AgentStore:
                 if self._doing_before is None:
                     self._doing_before = self._activity.doing
                     logger.warning("Waiting for the store: %s", error, extra={"action": "wait"})
+                self._activity.store_error = str(error)
                 await self._wait(self._patience.delay(tries), name, error)
             else:
                 self._resume()
@@ -86,7 +87,7 @@ class AgentStore:
         if self._doing_before is not None:
             if self._activity.doing == WAITING_FOR_STORE:
                 self._activity.wait(self._doing_before, 0.0)
-            self._doing_before = None
+            self._doing_before = self._activity.store_error = None
 
     async def _wait(self, seconds: float, name: str, error: StoreUnavailable) -> None:
         self._activity.wait(WAITING_FOR_STORE, seconds)

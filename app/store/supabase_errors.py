@@ -7,6 +7,7 @@ from PostgREST at all (a gateway's page, a half answer, no answer) is taken for 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import httpx
@@ -39,11 +40,18 @@ _KEY_REFUSED = ("PGRST301", "PGRST302", "PGRST303", "42501", "28")
 _MISSING = {
     "42P01": "a table",
     "PGRST205": "a table",
+    "42704": "a table",  # of whose rows a function would answer
+    "3F000": "a schema",
     "42703": "a column",
     "PGRST204": "a column",
     "PGRST202": "a function",
+    "PGRST203": "a function",  # or has two of the name, half migrated
+    "42725": "a function",
     "42883": "a function",
 }
+
+_OUTDATED = re.compile(r"attribute \d+ of type record")
+"""A column was dropped or changed, and PostgREST has not read the schema anew."""
 
 _TOO_MANY_REQUESTS = 429
 
@@ -125,7 +133,7 @@ def _refused(error: APIError, where: str) -> StoreError:
     message = f"{code} {_short(error.message or '')}"
     if code.startswith(_KEY_REFUSED):
         return KeyRefused(f"{where} refused the key: {message}")
-    if code.startswith(_AWAY):
+    if code.startswith(_AWAY) or _OUTDATED.match(error.message or ""):
         return PassingFault(f"{where} cannot be used just now: {message}")
     if code in ("PGRST202", "42883"):
         return FunctionMissing(f"{where} lacks a function: {message}")

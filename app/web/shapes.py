@@ -57,6 +57,8 @@ class AgentHealth(BaseModel):
 
     doing: str | None
     """What it does, in words."""
+    store_error: str | None = None
+    """Why it waits for the store, where it does."""
     task_id: str | None
     """The task that it works on."""
     heartbeat_age: float | None

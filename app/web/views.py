@@ -56,6 +56,7 @@ def agent_summary(agent_id: str, status: Mapping[str, Any]) -> dict[str, Any]:
 
 _HEALTH = (
     "doing",
+    "store_error",
     "task_id",
     "step",
     "heartbeat_age",

@@ -363,12 +363,14 @@ async def test_while_the_store_is_away_an_agent_waits_and_loses_nothing(tmp_path
 
         await until(lambda: activity.doing == "waiting for the store")
         assert activity.stale(90.0) is None
+        assert "locked" in activity.snapshot()["store_error"]
         locker.close()
 
         task = await place.finished(task_id)
         assert task.status is TaskStatus.SUCCEEDED
         assert len(place.claude.requests) == 1
         await until(lambda: activity.doing == "idle")
+        assert activity.snapshot()["store_error"] is None
 
 
 async def test_when_the_store_is_back_an_agent_is_seen_to_do_what_it_did_before(tmp_path):

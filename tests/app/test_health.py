@@ -96,6 +96,19 @@ def test_a_store_that_is_away_is_degraded():
     )
 
 
+def test_a_store_that_is_away_to_an_agent_alone_says_why_once():
+    waits = agent(doing="waiting for the store", store_error="lacks a function")
+    assert overall({"social": waits, "content": waits, "revenue": agent(store_error=None)}) == (
+        "degraded",
+        [
+            "social is waiting for the store",
+            "content is waiting for the store",
+            "the store is away: lacks a function",
+        ],
+    )
+    assert overall({"social": waits}, store_error="locked")[1][-1] == "the store is away: locked"
+
+
 def test_a_loop_that_was_blocked_is_critical_whatever_the_agents_say():
     assert overall({"social": agent()}, blocked="blocked for 3 s", notes=["no table x"]) == (
         "critical",

@@ -18,6 +18,7 @@ from app.store.domain import DomainTable, Query
 from app.store.migrate import migrate
 from app.store.protocol import StoreError, StoreUnavailable, TableMissing, TaskStatus
 from app.store.schema import check_required_tables
+from app.store.steady import steady
 from app.store.supabase import open_supabase_store
 from app.store.supabase_schema import FUNCTIONS, columns_in_use
 
@@ -383,6 +384,69 @@ async def test_missing_tables_columns_and_functions_are_named(new_project):
         with pytest.raises(TableMissing, match="value"):
             await store.remember("social", "k", "v")
         await add(store)
+
+
+def _renamed(kind, name, other):
+    return f"alter {kind} {name} rename to {other}", f"alter {kind} {other} rename to {name}"
+
+
+GOING = {
+    "a function": _renamed("function", "actp_claim_task", "gone"),
+    "a table": _renamed("table", "actp_agent_tasks", "gone"),
+    "one of two functions": (
+        "create function actp_renew_task(p_id text, p_token text, p_lease double precision,"
+        " p_more boolean default true) returns text language sql as 'select null'",
+        "drop function actp_renew_task(text, text, double precision, boolean)",
+    ),
+}
+"""What -> how it goes, and how it comes back."""
+
+
+@pytest.mark.parametrize("what", GOING)
+async def test_what_goes_from_a_project_in_use_is_away_until_it_is_back(new_project, what):
+    migrate(new_project.db_url)
+    await reload_schema(new_project)
+    away, back = GOING[what]
+    async with open_supabase_store(new_project.url, new_project.service_key) as kept:
+        store = steady(kept, await check_required_tables(kept))
+        await add(store)
+        await claim(store, "k1")
+
+        async def ask():
+            await claim(store, "k1")
+            await store.renew_task("t1", "k1", lease=LONG)
+
+        with psycopg.connect(new_project.db_url, autocommit=True) as db:
+            db.execute(away)
+            await reload_schema(new_project)
+            with pytest.raises(StoreUnavailable, match=r"lacks a (function|table)"):
+                await ask()
+            db.execute(back)
+            await reload_schema(new_project)
+        await ask()
+
+
+async def test_a_column_that_is_changed_under_postgrest_is_an_absence(new_project):
+    """What it has prepared does not fit any more, until it reads the schema anew."""
+    migrate(new_project.db_url)
+    await reload_schema(new_project)
+    async with open_supabase_store(new_project.url, new_project.service_key, patience=0.1) as store:
+
+        async def ask_often():
+            for number in range(50):
+                await add(store, f"t{number}")
+
+        await ask_often()
+        with psycopg.connect(new_project.db_url, autocommit=True) as db:
+            db.execute("alter table actp_agent_tasks alter column attempts type bigint")
+            with pytest.raises(StoreUnavailable, match="attribute 8 of type record has wrong type"):
+                await ask_often()
+            db.execute("alter table actp_agent_tasks drop column settled_token")
+            with pytest.raises(StoreUnavailable, match="of type record has"):
+                await ask_often()
+        migrate(new_project.db_url)
+        await reload_schema(new_project)
+        await ask_often()
 
 
 # -- what PostgREST would get wrong

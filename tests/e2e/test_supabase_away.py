@@ -245,6 +245,44 @@ async def test_what_is_due_or_posted_while_answers_are_lost_happens_once(place, 
         await never_crashed(daemon, "content")
 
 
+def _renamed(kind, name, other):
+    return f"alter {kind} {name} rename to {other}", f"alter {kind} {other} rename to {name}"
+
+
+GOING = [
+    _renamed("function", "actp_claim_task", "gone"),
+    _renamed("table", "actp_agent_tasks", "gone"),
+    _renamed("table", "actp_agent_runs", "gone"),
+]
+
+
+async def test_what_is_dropped_under_a_daemon_and_comes_back_is_an_absence(place):
+    reload = "notify pgrst, 'reload schema'"
+    agents = tuple(GOALS)
+    names = [f"No {number}" for number, _ in enumerate(GOING)]
+    async with place.daemon("--agents", ",".join(agents)) as daemon:
+        for name, (away, back) in zip(names, GOING, strict=True):
+            tasks = [await at_its_last_reply(place, daemon, agent, name) for agent in agents]
+            place.rows(away)
+            try:
+                place.rows(reload)
+                if "actp_agent_runs" in away:
+                    await daemon.http.post("/agents/social/restart")
+                health = await daemon.until("/health", lambda health: "lacks" in str(health))
+                assert health["status"] == "degraded"
+            finally:
+                place.rows(back)
+                place.rows(reload)
+            for task_id in tasks:
+                await succeeded(place, task_id)
+            await healthy(daemon)
+        for agent in agents:
+            nothing_was_lost_or_done_twice(place, agent, names)
+            found = await daemon.get(f"/agents/{agent}")
+            assert (found["last_error"], found["crashes"]) == (None, 0)
+        assert "Traceback" not in daemon.log.read_text()
+
+
 async def test_a_daemon_that_is_stopped_while_the_store_is_away_ends_well(place, gateway):
     async with place.daemon("--agents", "social") as daemon:
         task_id = await at_its_last_reply(place, daemon, "social", "stopped")
