@@ -14,6 +14,7 @@ import httpx
 from postgrest import APIError
 
 from app.store.protocol import StoreError, StoreUnavailable, TableMissing
+from app.store.schema import MIGRATION_COMMAND
 
 if TYPE_CHECKING:
     from postgrest.types import JSON
@@ -34,8 +35,11 @@ _AWAY = (
 )
 """Beginnings of codes that pass."""
 
-_KEY_REFUSED = ("PGRST301", "PGRST302", "PGRST303", "42501", "28")
-"""A bad or expired key, or a good one of a role that may not."""
+_KEY_REFUSED = ("PGRST301", "PGRST302", "PGRST303", "28")
+"""A bad or expired key."""
+
+_DENIED = "42501"
+"""A good key, of a role that may not."""
 
 _MISSING = {
     "42P01": "a table",
@@ -131,6 +135,9 @@ def _strange(error: StrangeAnswer, where: str) -> StoreError:
 def _refused(error: APIError, where: str) -> StoreError:
     code = str(error.code)
     message = f"{code} {_short(error.message or '')}"
+    if code == _DENIED:
+        hint = f"if that is the service role, it gets its rights back by: {MIGRATION_COMMAND}"
+        return KeyRefused(f"{where} denies this to the key's role: {message}; {hint}")
     if code.startswith(_KEY_REFUSED):
         return KeyRefused(f"{where} refused the key: {message}")
     if code.startswith(_AWAY) or _OUTDATED.match(error.message or ""):

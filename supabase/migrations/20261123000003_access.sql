@@ -59,5 +59,8 @@ begin
 end
 $$;
 
+-- Supabase grants it, and a schema that somebody dropped and made anew has lost it.
+grant usage on schema public to service_role;
+
 -- PostgREST keeps what it knows of the schema until it is told.
 notify pgrst, 'reload schema';

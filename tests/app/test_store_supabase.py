@@ -151,6 +151,30 @@ async def test_a_key_of_the_newer_kind_is_taken(project):
         assert (await store.task("t1")).goal == "do it"
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "revoke execute on function actp_add_task from service_role",
+        "revoke all on table actp_agent_tasks from service_role",
+        "drop schema public cascade; create schema public",
+    ],
+)
+async def test_rights_that_were_taken_are_an_absence_that_a_migration_ends(new_project, loss):
+    migrate(new_project.db_url)
+    await reload_schema(new_project)
+    async with open_supabase_store(new_project.url, new_project.service_key) as store:
+        with psycopg.connect(new_project.db_url, autocommit=True) as db:
+            db.execute(loss)
+        with pytest.raises(StoreUnavailable) as away:
+            await add(store)
+        assert "denies this to the key's role: 42501 permission denied for " in str(away.value)
+        assert "by: python -m app.main --migrate" in str(away.value)
+        assert "refused the key" not in str(away.value)
+        migrate(new_project.db_url)
+        await reload_schema(new_project)
+        assert (await add(store)).goal == "do it"
+
+
 async def test_an_address_that_is_none_is_refused_in_one_line():
     for address in ("nowhere", "ftp://example.org"):
         with pytest.raises(StoreError, match="SUPABASE_URL"):
