@@ -82,8 +82,24 @@ def json_text(value: JSON) -> str:
 
 
 def read_json(value: JSON) -> JSON:
-    """Read JSON that came as text; what the driver has read already stays as it is."""
-    return json.loads(value) if isinstance(value, str) else value
+    """Read JSON that came as text; what the driver has read already stays as it is.
+
+    So does a text that is no JSON: a driver may have read that already, too.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _read_object(value: JSON) -> dict[str, JSON]:
+    """Read a JSON object; what somebody wrote in its place by hand is put into one."""
+    read = read_json(value)
+    if read is None:
+        return {}
+    return read if isinstance(read, dict) else {"value": read}
 
 
 def as_it_is(value: JSON) -> JSON:
@@ -103,10 +119,8 @@ def read_record(row_type: type[RowT], record: Mapping[str, Any]) -> RowT:
     for name, (read, optional) in readers.items():
         try:
             value = record[name]
-            if value is None and not optional:
-                raise ValueError("is null")
-            values[name] = None if value is None else read(value)
-        except (KeyError, TypeError, ValueError) as error:
+            values[name] = None if value is None and optional else read(value)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise StoreError(
                 f"{row_type.__name__}: {name} makes no sense: {error.__class__.__name__}: {error}"
             ) from error
@@ -123,14 +137,28 @@ def _readers(row_type: type[Any]) -> dict[str, tuple[Callable[[Any], Any], bool]
     return readers
 
 
+def _read_text(value: JSON) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    return value
+
+
+def _read_truth(value: JSON) -> bool:
+    if value not in (False, True):  # 0 and 1 count as these, which is what SQLite has
+        raise ValueError(f"{value!r:.40} is neither true nor false")
+    return bool(value)
+
+
 def _reader(plain: type[Any]) -> Callable[[Any], Any]:
     known: dict[Any, Callable[[Any], Any]] = {
         datetime: read_moment,
         date: date.fromisoformat,
-        dict: read_json,
+        dict: _read_object,
         Any: read_json,
+        str: _read_text,
+        bool: _read_truth,
     }
-    # str, int, float, bool and the enums are themselves what reads them.
+    # int, float and the enums are themselves what reads them.
     return known.get(plain) or plain
 
 
@@ -230,6 +258,6 @@ def read_domain_row(
         try:
             value = record[column]
             row[column] = None if value is None else readers[kind](value)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise StoreError(f"{table}.{column} makes no sense: {error}") from error
     return row

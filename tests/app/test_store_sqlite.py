@@ -199,6 +199,19 @@ async def test_a_missing_column_is_named_by_the_check_and_the_error(store, path)
         await store.set_needs_restart("social", value=True)
 
 
+async def test_json_that_somebody_wrote_by_hand_stops_no_work_and_no_list(store, path):
+    contexts = {'{"a": 1}': {"a": 1}, "[1]": {"value": [1]}, "a text": {"value": "a text"}}
+    for number, context in enumerate(contexts):
+        await add(store, f"t{number}")
+        with outside(path) as db:
+            db.execute(
+                "update actp_agent_tasks set context = ? where id = ?", (context, f"t{number}")
+            )
+    claimed = [(await claim(store, f"k{number}")).context for number, _ in enumerate(contexts)]
+    assert claimed == list(contexts.values())
+    assert [task.context for task in reversed(await store.tasks())] == claimed
+
+
 async def test_opening_makes_what_an_older_file_lacks_and_keeps_what_it_has(path):
     async with open_sqlite_store(path) as store:
         await add(store)

@@ -303,6 +303,33 @@ async def test_rows_that_were_there_are_no_work_and_harm_no_list(new_project):
         assert db.execute(others).fetchall() == [("in_progress",), (None,), ("running",)]
 
 
+async def test_json_that_somebody_wrote_by_hand_stops_no_work_and_no_list(store, project):
+    contexts = {
+        '{"a": 1}': {"a": 1},
+        "[1, 2]": {"value": [1, 2]},
+        '"a text"': {"value": "a text"},
+        '"{\\"a\\": 1}"': {"a": 1},
+        "null": {},
+        "5": {"value": 5},
+    }
+    with psycopg.connect(project.db_url) as db:
+        for number, context in enumerate(contexts):
+            db.execute(
+                "insert into actp_agent_tasks (id, agent_type, goal, context)"
+                " values (%s, 'social', 'g', %s)",
+                (f"t{number}", context),
+            )
+            db.execute(
+                "insert into actp_task_turns (id, task_id, content) values (%s, 't', %s)",
+                (f"u{number}", context),
+            )
+    claimed = [(await claim(store, f"k{number}")).context for number, _ in enumerate(contexts)]
+    assert claimed == list(contexts.values())
+    assert [task.context for task in reversed(await store.tasks())] == claimed
+    turns = [turn.content for turn in await store.turns("t")]
+    assert turns == [{"a": 1}, [1, 2], "a text", {"a": 1}, None, 5]
+
+
 async def test_what_a_project_has_of_its_own_stays_open_to_whom_it_was(new_database):
     with psycopg.connect(new_database, autocommit=True) as db:
         db.execute("create table actp_posts (id int primary key)")
