@@ -34,7 +34,7 @@ async def feed(flaws: list[str]) -> None:
 
 def report(event: Event) -> None:
     if isinstance(event, ChildStarted | RestartLimitReached):
-        print(f"{event.time:.2f}  {event}")
+        print(event)
 
 
 async def main() -> None:

@@ -1,7 +1,8 @@
 """The documentation is true: code and examples run, rules have tests, links lead somewhere.
 
-A page is one namespace: its blocks run in order, in virtual time. A ``text`` block after one of
-them is what it prints.
+A page is one namespace: its blocks run in order. A ``text`` block after one of them is what it
+prints. Where it names no clock it runs in virtual time, which begins at any number, as Trio's own
+does; and it is over soon, because a reader runs it in real time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import importlib
 import logging
 import re
 import runpy
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ DOCTESTED = sorted(
     if ">>> " in path.read_text()
 )
 REAL_TIME = {"run-a-process.md"}  # processes know no other
+PATIENCE = 120.0  # seconds of virtual time that a program may take where it names no clock
 
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -48,8 +49,18 @@ def with_code(page):
 @pytest.fixture
 def virtual_time(monkeypatch):
     run = trio.run
-    clock = partial(MockClock, autojump_threshold=0)
-    monkeypatch.setattr(trio, "run", lambda *args: run(*args, clock=clock()))
+
+    def run_soon(*args, clock=None):
+        if clock is not None:
+            return run(*args, clock=clock)
+        clock = MockClock(autojump_threshold=0)
+        clock.jump(1234.5)
+        began = clock.current_time()
+        result = run(*args, clock=clock)
+        assert clock.current_time() - began <= PATIENCE, "let it name a MockClock"
+        return result
+
+    monkeypatch.setattr(trio, "run", run_soon)
 
 
 @pytest.mark.parametrize("page", in_order(page for page in PAGES if with_code(page)))
