@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -72,7 +73,8 @@ def _in_words(event: ev.Event) -> str:
 
 
 def _tell_of_routine(events: EventLog, job: str, run: Run) -> None:
-    facts: dict[str, Any] = {"job": job, "scheduled_at": run.scheduled_at.isoformat()}
+    due = run.scheduled_at.astimezone(UTC)
+    facts: dict[str, Any] = {"job": job, "scheduled_at": due.isoformat()}
     kind, text = "routine_started", "started"
     if run.started_at is not None:
         facts["late"] = (run.started_at - run.scheduled_at).total_seconds()

@@ -72,12 +72,14 @@ async def test_an_agent_that_is_started_again_says_how_often(log, autojump_clock
 
 @asynccontextmanager
 async def routine(log, pipeline):
-    """A scheduler as a child of the tree, with one job, due at 07:00; it is 06:00."""
+    """A scheduler as a child of the tree, with one job, due at 07:00 in UTC; it is 06:00."""
     clock = TrioWallClock(datetime(2026, 11, 23, 6, tzinfo=UTC))
 
     async def schedule(*, task_status):
-        async with open_scheduler(name=TREE_NAME, wall_clock=clock, timezone=UTC) as scheduler:
-            scheduler.add(pipeline, trigger=Cron("0 7 * * *"), name="content.pipeline")
+        async with open_scheduler(
+            name=TREE_NAME, wall_clock=clock, timezone="Europe/Berlin"
+        ) as scheduler:
+            scheduler.add(pipeline, trigger=Cron("0 8 * * *"), name="content.pipeline")
             task_status.started(scheduler)
 
     async with open_supervisor(name="worker", on_event=tell_of_tree(log, ["content"])) as tree:
