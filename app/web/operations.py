@@ -281,7 +281,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
         tag="Pages",
         summary="The overview",
         answers={200: HTML},
-        flags=(("agent", "The agent that the form for a task is to name."),),
+        flags=(("agent", "Limits the events to those of one agent."),),
     ),
     "GET /ui/agents/<agent_id>": _page("agent_page", "The page of an agent", 404, 503),
     "GET /ui/tasks": Operation(

@@ -94,7 +94,7 @@ class Agent(Shape):
         "stopped", "crashed", "disabled",
     ]  # fmt: skip
     pid: int | None
-    """The daemon's, while the agent runs."""
+    """Of the process in which it runs, the daemon's or its own; null while it does not run."""
     uptime: float
     """Seconds that its present run has lasted."""
     restarts: int

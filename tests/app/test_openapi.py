@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import trio
@@ -14,9 +17,10 @@ from whole_daemon import whole_daemon
 
 from actp_supervise import current_child
 from app.health_server import HealthServer
-from app.store.protocol import TaskStatus, ToolCall, Turn
+from app.store.protocol import TaskRow, TaskStatus, ToolCall, Turn
 from app.web.openapi import address, document
 from app.web.operations import OPERATIONS, UNDESCRIBED
+from app.web.shapes import Agent, Health, Job
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/http.md"
 
@@ -41,6 +45,25 @@ async def test_every_route_is_in_the_reference(store):
         route for route in described if f"`{address(route)}`" not in reference.replace("?", "`")
     }
     assert missing == set()
+
+
+def test_every_status_and_every_field_of_a_job_is_in_the_reference():
+    words = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", REFERENCE.read_text()))))
+    states = {
+        word
+        for shape in (Health, Agent)
+        for word in get_args(shape.model_fields["status"].annotation)
+    }
+    assert (states | set(Job.model_fields)) - words == set()
+
+
+def test_the_reference_says_which_columns_of_a_task_are_not_answered():
+    tables = (REFERENCE.parent / "tables.md").read_text()
+    table = tables.partition("### actp_agent_tasks")[2].partition("###")[0]
+    columns = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
+    answered = {field.name for field in dataclasses.fields(TaskRow)}
+    assert columns - answered == {"instance", "lease_token", "settled_token"}
+    assert answered - columns == set()
 
 
 async def test_the_description_is_served_and_valid(store):
