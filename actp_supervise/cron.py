@@ -94,6 +94,7 @@ def open_scheduler(
         rng: Where jitter comes from.
 
     Raises:
+        TypeError: If an option is of the wrong type.
         ValueError: If the zone is unknown, or a number out of its range.
         RestartLimitExceeded: From the block, if the wall clock fails again and again.
     """
@@ -216,6 +217,7 @@ class Scheduler:
         have had from now on are gone.
 
         Raises:
+            TypeError: If it is neither a name nor a tzinfo.
             ValueError: If the zone is unknown.
         """
         self._dispatcher.set_timezone(as_timezone(timezone))

@@ -86,6 +86,7 @@ class Job:
     trigger: Trigger
     """The schedule, as it was given; ``str(job.trigger)`` says it in words."""
     misfire_grace: float
+    """Seconds by which a run may be late; ``inf`` for any."""
     coalesce: bool
     overlap: Overlap
     jitter: float

@@ -208,7 +208,10 @@ class Supervisor:
         Raises:
             Exception: Whatever the child raised before it was ready; it is then not kept.
             RuntimeError: If it returned before it was ready.
+            SupervisionError: If somebody stops it meanwhile, or it raised a stray ``Cancelled``.
+            ChildNotFoundError: If somebody removes it meanwhile.
             SupervisorClosedError: If the supervisor has begun, or begins, to stop.
+            DuplicateChildError, TypeError, ValueError: As from `start_soon`.
         """
         child = self._engine.add(
             async_fn,
@@ -318,6 +321,9 @@ class Supervisor:
         Args:
             max_buffer: How many unread events to hold; more drop the oldest, which
                 ``events.dropped`` counts.
+
+        Raises:
+            ValueError: If `max_buffer` is no count from 1.
         """
         return ev.EventStream(self._engine.hub, max_buffer)
 

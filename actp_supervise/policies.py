@@ -86,7 +86,7 @@ class Backoff:
     """
 
     initial: float = 0.0
-    """The first wait, in seconds."""
+    """The first wait, in seconds; 0 for none at all."""
     factor: float = 2.0
     """What each further wait is multiplied by; at least 1."""
     maximum: float = 300.0

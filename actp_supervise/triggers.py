@@ -93,6 +93,7 @@ class Cron(Trigger):
             that is asked about, which for a job is its scheduler's.
 
     Raises:
+        TypeError: If `expression` is no text, or `timezone` neither a name nor a tzinfo.
         ValueError: If a field is bad or the zone unknown; the message names it and its value.
 
     Source:

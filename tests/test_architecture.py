@@ -8,15 +8,27 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import logging
 import re
 import subprocess
 import sys
+from enum import Enum
 from pathlib import Path
 
 import pytest
 
 import actp_supervise
-from actp_supervise import Child, Job, Scheduler, Supervisor, open_scheduler, open_supervisor
+from actp_supervise import (
+    Backoff,
+    Child,
+    Job,
+    RestartLimit,
+    Scheduler,
+    Supervisor,
+    open_scheduler,
+    open_supervisor,
+)
+from actp_supervise.events import Event
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "actp_supervise"
@@ -105,6 +117,44 @@ def words():
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_public_name_is_in_the_reference(words, room):
     assert public_names(importlib.import_module(room)) - words == set()
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        open_supervisor,
+        Supervisor.start_soon,
+        Supervisor.start,
+        Backoff,
+        RestartLimit,
+        open_scheduler,
+        Scheduler.add,
+    ],
+)
+def test_the_reference_says_what_is_so_by_default(made):
+    pages = "\n".join(page.read_text() for page in (ROOT / "docs/reference").glob("*.md"))
+    for option in inspect.signature(made).parameters.values():
+        if isinstance(option.default, bool | int | float | Enum):
+            kind = f"{type(option.default).__name__}." if isinstance(option.default, Enum) else ""
+            value = f"{kind}{option.default.name}" if kind else repr(option.default)
+            assert f"| `{option.name}` | `{value}` |" in pages
+
+
+@pytest.mark.parametrize(
+    ("page", "room"),
+    [("supervision.md", "actp_supervise.events"), ("scheduler.md", "actp_supervise.cron")],
+)
+def test_the_reference_says_at_which_level_each_event_is_logged(page, room):
+    table = (ROOT / "docs/reference" / page).read_text()
+    levels = dict(
+        re.findall(r"^\| `(\w+)` .*?\| (debug|info|warning|error) \|", table, re.MULTILINE)
+    )
+    kinds = [kind for kind in vars(importlib.import_module(room)).values() if _is_event(kind)]
+    assert {kind.__name__: logging.getLevelName(kind.level).lower() for kind in kinds} == levels
+
+
+def _is_event(kind):
+    return isinstance(kind, type) and issubclass(kind, Event) and kind is not Event
 
 
 @pytest.mark.parametrize("kind", [Supervisor, Child, Scheduler, Job])
