@@ -46,11 +46,11 @@ APPLICATION: Final = "actp-worker"
 """What the folder under the user's data directory is called."""
 
 INTEGRATION_KEYS: Final = {
-    "STRIPE_SECRET_KEY": "revenue figures cannot be read from Stripe",
-    "TELEGRAM_BOT_TOKEN": "nobody is told by Telegram",
-    "APPLE_KEY_ID": "App Store figures cannot be read",
+    "STRIPE_SECRET_KEY": "no agent can use Stripe",
+    "TELEGRAM_BOT_TOKEN": "no agent can use Telegram",
+    "APPLE_KEY_ID": "no agent can use the App Store",
 }
-"""Keys that agents may use, and what is not possible without each."""
+"""Keys for agent classes of one's own, and what is not possible without each."""
 
 
 GOOD_TOKEN: Final = 16

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from store_calls import cost
 
 from app.agents.acquisition import AcquisitionDomainAgent as Acquisition
+from app.agents.base import DomainAgent
 from app.agents.content import ContentCreationDomainAgent as Content
+from app.agents.contract import load_agent_class
 from app.agents.revenue import RevenueAnalyticsDomainAgent as Revenue
 from app.agents.social import SocialMediaDomainAgent as Social
+from app.agents.spec import AGENT_SPECS
+from app.agents.tools import tool_methods
 from app.store.domain import DomainTable, Query
 
 ACTIONS = DomainTable.ENGAGEMENT_ACTIONS
@@ -18,6 +24,41 @@ TEMPLATES = DomainTable.VIRAL_TEMPLATES
 DEALS = DomainTable.DEAL_LOG
 GOALS = DomainTable.REVENUE_GOALS
 SNAPSHOTS = DomainTable.WEEKLY_SNAPSHOTS
+
+
+# The reference.
+
+
+def rows(name):
+    """Return the rows of the reference's tables whose first cell is such a name, as cells by it."""
+    text = (Path(__file__).parents[2] / "docs/reference/agents.md").read_text()
+    lines = re.findall(rf"^\| `({name})` \| (.*) \|$", text, re.MULTILINE)
+    return {first: cells.split(" | ") for first, cells in lines}
+
+
+def test_the_reference_names_the_tools_and_tables_of_each_agent():
+    in_common = {method.__name__ for method in tool_methods(DomainAgent)}
+    in_fact = {}
+    for spec in AGENT_SPECS:
+        tools = {method.__name__ for method in tool_methods(load_agent_class(spec.class_path))}
+        in_fact[spec.agent_id] = [tools - in_common, set(spec.tables)]
+    named = {
+        agent_id: [set(re.findall(r"`(\w+)`", cell)) for cell in cells[1:]]
+        for agent_id, cells in rows(r"\w+").items()
+    }
+    assert named == in_fact
+    assert in_common == {"recall", "remember"}
+
+
+def test_the_reference_says_when_each_routine_is_called():
+    in_fact = {}
+    for spec in AGENT_SPECS:
+        for routine in spec.routines:
+            _, hours, *_, weekday = routine.cron.split()
+            times = " and ".join(f"{hour}:00" for hour in hours.split(","))
+            when = f"Sunday {times}" if weekday == "0" else times
+            in_fact[f"{spec.agent_id}.{routine.method}"] = when
+    assert {job: cells[0] for job, cells in rows(r"\w+\.\w+").items()} == in_fact
 
 
 # Social.
