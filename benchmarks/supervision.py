@@ -262,15 +262,13 @@ def window(scale: Scale, otp: Otp) -> Figure:
     sizes = (1000, 10_000, scale.of(100_000))
     otp_sizes = (1000, 10_000) if scale.quick else (1000, 10_000, 30_000)
     theirs = [otp.named(f"{OTP}, mean of the first {n:,}", "restarts", n) for n in otp_sizes]
+    ours = {n: f"{OURS}, after {n:,} in the window" for n in sizes}
     values = by_turns(
         scale.turns,
-        {
-            f"{OURS}, after {n:,} in the window": partial(restart_ours, 1000, before=n)
-            for n in sizes
-        },
+        {name: partial(restart_ours, 1000, before=n) for n, name in ours.items()},
         {name: measure for each in theirs for name, measure in each.items()},
     )
-    few, _, many, *_ = values.values()
+    few, many = values[ours[sizes[0]]], values[ours[sizes[-1]]]
     return Figure(
         "crash and restart, by the restarts in the window",
         "us",
