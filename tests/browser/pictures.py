@@ -23,7 +23,7 @@ PICTURES = ROOT / "docs" / "pictures"
 SPENT = (0.9, 1.4, 1.1, 0.0, 0.3, 1.9, 2.2, 1.6, 2.8, 2.4, 0.4, 0.2, 3.1)
 """USD of the days before today."""
 
-LARGEST = 150_000
+LARGEST = 200_000
 """Bytes of a picture."""
 
 
@@ -63,7 +63,7 @@ def set_the_scene(daemon: Running) -> str:
     daemon.crash(6)
     daemon.until_agent("social", "backing_off")
     at_work = "Find a viral template and draft content about our launch from it"
-    task_id = daemon.post("content", f"{at_work}\n\n[simulate: slow 6]")
+    task_id = daemon.post("content", f"{at_work}\n\n[simulate: slow 12]")
     daemon.until(f"/tasks/{task_id}/turns", lambda turns: len(turns) >= 4)
     return task_id
 
