@@ -36,9 +36,14 @@ TASKS: Final = (
     ("revenue", "Audit the costs and save a weekly snapshot"),
 )
 
+_CRASHING: Final = "app.demo.crashing:CrashingRevenueAgent"
+_OF_CRASHES: Final = (
+    " The agent 'revenue'\ncrashes now and then, so that you see it being restarted."
+)
+
 _SETTINGS: Final = {
     "ANTHROPIC_API_KEY": "simulated-key",
-    "REVENUE_AGENT_CLASS": "app.demo.crashing:CrashingRevenueAgent",
+    "REVENUE_AGENT_CLASS": _CRASHING,
     "SOCIAL_MEDIA_AGENT_POLL_INTERVAL": "3",
     "CONTENT_AGENT_POLL_INTERVAL": "3",
     "ACQUISITION_AGENT_POLL_INTERVAL": "3",
@@ -66,10 +71,11 @@ class Demo:
         """Say what is to be seen, and that none of it is real."""
         database = shlex.quote(str(settings.db_path))
         command = f"{shlex.quote(_python())} -m app.main"
+        crashes = any(agent.enabled and agent.class_path == _CRASHING for agent in settings.agents)
         return (
             "This is a demonstration. The model is SIMULATED: no request leaves this machine, no\n"
-            "money is spent, and what is stored is thrown away at the end. The agent 'revenue'\n"
-            "crashes now and then, so that you see it being restarted.\n\n"
+            "money is spent, and what is stored is thrown away at the end."
+            f"{_OF_CRASHES if crashes else ''}\n\n"
             f"Open {page}/ in a browser.\n\n"
             "In another terminal:\n"
             f"  WORKER_DB_PATH={database} {command} --list-agents\n"

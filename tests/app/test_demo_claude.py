@@ -19,6 +19,8 @@ from app.agents.content import ContentCreationDomainAgent
 from app.agents.revenue import RevenueAnalyticsDomainAgent
 from app.agents.social import SocialMediaDomainAgent
 from app.demo.claude import Failure, Garbage, HangUp, Reply, SimulatedClaude, serve_claude
+from app.demo.show import open_demo
+from app.settings import load_settings
 from app.store.domain import DomainTable
 from app.store.protocol import TaskStatus
 
@@ -336,3 +338,11 @@ async def test_it_is_a_process_of_its_own_that_says_where_it_is():
 
     assert address.startswith("http://127.0.0.1:")
     assert answer.json()["error"]["message"] == "anthropic-version: header is required"
+
+
+async def test_the_introduction_speaks_of_crashes_only_where_there_will_be_some():
+    async with open_demo({}) as demo:
+        settings = load_settings(demo.environ, env_file=None)
+        assert "'revenue'\ncrashes" in demo.introduction(settings, "http://here")
+        settings = settings.with_agents(["content"])
+        assert "crashes" not in demo.introduction(settings, "http://here")
