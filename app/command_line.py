@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--demo",
         action="store_true",
-        help="run with a simulated Claude, a store that is thrown away, and some tasks",
+        help="run with a simulated Claude, a store that is thrown away, and some tasks; no key",
     )
     command.add_argument(
         "--dry-run",
