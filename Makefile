@@ -18,7 +18,7 @@ help:
 	@echo "make benchmark  compare with floors and peers"
 	@echo "make pictures   take the pictures of the pages in docs/pictures"
 	@echo "make clean      remove .venv and all else that these have made"
-	@echo "With ARGS=... for pytest, as in: make test ARGS='-k backoff'; with PYTHON=... for another Python."
+	@echo "With ARGS=... for pytest, as in: make test ARGS='-k backoff'; another Python: make clean; make PYTHON=python3.12 run"
 
 install: $(VENV)/app.done
 
