@@ -10,6 +10,7 @@ from quart import Response
 from actp_supervise.clock import SystemWallClock, WallClock
 from app import metrics
 from app.store.protocol import StoreError
+from app.web.views import STORE_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
     from app.daemon import Daemon
     from app.web.api import View
-
-STORE_TIMEOUT: Final = 2.0
-"""Seconds that an answer waits for the store; then the queue is left out of it."""
 
 FRESH_FOR: Final = 5.0
 """Seconds for which what the store said of the queue is good enough."""

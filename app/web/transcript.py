@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from app.web.words import as_json
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -83,7 +85,7 @@ def _read(
             known = durations[_name(tool, arguments)]
             call = Call(
                 tool=tool,
-                arguments=_json(arguments),
+                arguments=as_json(arguments),
                 duration=known.popleft() if known else None,
             )
             step.calls.append(call)
@@ -91,7 +93,7 @@ def _read(
         case "tool_result":
             _answer(block, waiting)
         case _:
-            step.texts.append(_json(block))
+            step.texts.append(as_json(block))
 
 
 def _answer(block: dict[str, Any], waiting: dict[str, Call]) -> None:
@@ -113,16 +115,12 @@ def _texts(content: JSON) -> Iterator[str]:
     if content is None:
         return
     for block in _blocks(content):
-        text = str(block["text"]) if block.get("type") == "text" else _json(block)
+        text = str(block["text"]) if block.get("type") == "text" else as_json(block)
         try:  # what tools answer is JSON on one line
-            yield _json(json.loads(text))
+            yield as_json(json.loads(text))
         except ValueError:
             yield text
 
 
 def _name(tool: str, arguments: JSON) -> str:
     return f"{tool} {json.dumps(arguments, sort_keys=True, default=str)}"
-
-
-def _json(value: JSON) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2, default=str)

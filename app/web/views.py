@@ -12,7 +12,7 @@ from typing import Any, Final
 from quart import Response
 
 STORE_TIMEOUT: Final = 2.0
-"""Seconds that a page and `/readyz` wait for the store before they call it away."""
+"""Seconds that a page, `/readyz` and `/metrics` wait for the store before they call it away."""
 
 JSON = Any
 """Whatever `json.dumps` accepts."""

@@ -16,7 +16,8 @@ from actp_supervise.clock import SystemWallClock
 from app.event_log import EventLog
 from app.metrics import MOST_NAMES, Metrics
 from app.store.protocol import StoreUnavailable, TaskStatus
-from app.web.scrape import STORE_TIMEOUT, Scrape
+from app.web.scrape import Scrape
+from app.web.views import STORE_TIMEOUT
 
 
 @pytest.fixture
