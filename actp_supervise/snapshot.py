@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 
@@ -78,19 +78,7 @@ class SupervisorSnapshot:
         return "\n".join([self._line(), *_branches(self.children)])
 
 
-_CHILD_FIELDS = (
-    "name",
-    "state",
-    "restart",
-    "restarts",
-    "crashes",
-    "last_error",
-    "started_at",
-    "uptime",
-    "restart_at",
-    "overdue",
-    "time",
-)
+_CHILD_FIELDS = tuple(field.name for field in fields(ChildSnapshot) if field.name != "children")
 
 
 def _branches(nodes: tuple[ChildSnapshot, ...] | tuple[SupervisorSnapshot, ...]) -> list[str]:
