@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .contract import make_agent
 from .handle import end
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from .activity import Activity
     from .contract import Agent, AgentContext
+
+T = TypeVar("T")
 
 BEAT_INTERVAL: Final = 1.0
 """Seconds between two signs of life."""
@@ -31,7 +33,7 @@ async def run_agent(cls: type[Agent], context: AgentContext, poll_interval: floa
     await _alive(agent.run_as_daemon(poll_interval), context.activity)
 
 
-async def run_routine(cls: type[Agent], context: AgentContext, method: str) -> Any:  # noqa: ANN401
+async def run_routine(cls: type[Agent], context: AgentContext, method: str) -> Any:  # noqa: ANN401  (the routine's)
     """Make an instance of an agent, and have it do one routine; in asyncio.
 
     Args:
@@ -46,7 +48,7 @@ async def run_routine(cls: type[Agent], context: AgentContext, method: str) -> A
     return await _alive(getattr(agent, method)(), context.activity)
 
 
-async def _alive(work: Coroutine[Any, Any, Any], activity: Activity) -> Any:  # noqa: ANN401
+async def _alive(work: Coroutine[Any, Any, T], activity: Activity) -> T:
     """Do the work, and vouch beside it for the loop in which it runs."""
     beating = asyncio.ensure_future(_beat(activity))
     try:

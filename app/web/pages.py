@@ -9,7 +9,7 @@ from collections import defaultdict
 from contextlib import suppress
 from datetime import UTC, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 import trio
@@ -30,10 +30,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from quart import Response
+    from werkzeug.datastructures import MultiDict
     from werkzeug.exceptions import InternalServerError, NotFound
 
     from app.daemon import Daemon
     from app.event_log import LoggedEvent
+
+T = TypeVar("T")
 
 EVENTS_SHOWN: Final = 50
 """Events that a page lists, the newest first."""
@@ -223,7 +226,7 @@ class Pages:
             address=_addresses(f"/ui/agents/{quote(agent_id, safe='')}"),
         )
 
-    async def _render_tasks(self, args: Any) -> Rendered:  # noqa: ANN401  (a query's parameters)
+    async def _render_tasks(self, args: MultiDict[str, str]) -> Rendered:
         wanted = parse_query(TaskFilter, args)
         tasks = await self._in_time(partial(self._daemon.store.tasks, **dict(wanted)))
         return self._render(
@@ -284,7 +287,7 @@ class Pages:
                     nursery.start_soon(ask, name, question)
         return None if all(answer is None for answer in answers.values()) else answers
 
-    async def _in_time(self, question: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
+    async def _in_time(self, question: Callable[[], Awaitable[T]]) -> T:
         """Ask the store one thing without which there is nothing to show."""
         with trio.move_on_after(STORE_TIMEOUT):
             return await question()
