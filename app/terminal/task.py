@@ -136,7 +136,11 @@ class _Following:
 
     async def _say_why_it_waits(self) -> None:
         agent_id = self.task["agent_type"]
-        for agent in await self._api.get("/agents"):
+        try:
+            agents = await self._api.get("/agents")
+        except DaemonAwayError:
+            return  # told by whoever looks at the task
+        for agent in agents:
             status = "paused" if agent["health"]["paused"] else str(agent["status"])
             if agent["agent_id"] == agent_id and status not in _AT_WORK:
                 _say(f"{agent_id} is {status.replace('_', ' ')}, so the task waits in the queue")
