@@ -129,3 +129,19 @@ async def test_a_store_that_is_away_makes_nobody_stale(clock, heartbeat, store_o
     store_of_two.away = False
     await trio.sleep(45)
     assert (await last_heartbeats(store_of_two))["social"] is not None
+
+
+async def test_while_the_store_is_away_only_the_latest_heartbeat_of_each_agent_waits(
+    clock, store_of_two, nursery
+):
+    records = RecordKeeper()
+    heartbeat = HealthHeartbeat(AgentRegistry(store_of_two, "worker-1"), records)
+    nursery.start_soon(records.run)
+    for agent_id in ("social", "content"):
+        alive = activity()
+        heartbeat.watch(agent_id, alive)
+        nursery.start_soon(keep_beating, alive)
+    nursery.start_soon(heartbeat.start, 30)
+    store_of_two.away = True
+    await trio.sleep(100)
+    assert records.waiting == 2

@@ -96,22 +96,82 @@ async def test_stopping_an_agent_hands_its_lease_back(clock, store):
         assert (await store.hold_lease("social", OTHER, lease=60)).instance == OTHER
 
 
+async def test_a_lease_that_was_handed_back_has_to_be_taken_anew(clock, store):
+    agent = Recorder()
+    async with staged(store, agent, environ=SINGLE) as stage:
+        await stage.supervisor.start_all()
+        await trio.sleep(1)
+        await stage.supervisor.stop_agent("social")
+        await of_another(store)
+        await stage.supervisor.start_agent("social")
+        await trio.sleep(1)
+        assert stage.status()["status"] == "standby"
+        assert len(agent.starts) == 1
+
+
+class Greedy(Flaky):
+    """A store in which another daemon takes each lease as soon as it is handed back."""
+
+    async def drop_lease(self, name, instance):
+        await self._store.drop_lease(name, instance)
+        await of_another(self._store)
+
+
 async def test_a_restart_keeps_the_lease(clock, store):
-    async with staged(store, live_on, environ=SINGLE) as stage:
+    agent = Recorder()
+    async with staged(Greedy(store), agent, environ=SINGLE) as stage:
         await stage.supervisor.start_all()
         await trio.sleep(1)
         await stage.supervisor.restart_agent("social")
-        assert (await store.hold_lease("social", OTHER, lease=60)).instance == INSTANCE
+        await trio.sleep(1)
+        assert len(agent.starts) == 2
 
 
 async def test_a_crash_keeps_the_lease_for_the_next_run(clock, store):
     agent = Recorder(ends=[ValueError("no")])
-    async with staged(store, agent, environ=SINGLE) as stage:
+    async with staged(Greedy(store), agent, environ=SINGLE) as stage:
         await stage.supervisor.start_all()
         await trio.sleep(1)
         assert len(agent.starts) == 2
         assert stage.status()["last_error"].endswith("ValueError: no\n")
         assert "ExceptionGroup" not in stage.status()["last_error"]
+
+
+async def test_after_a_crash_a_lease_that_is_still_ours_need_not_be_asked_for(clock, store):
+    flaky, starts = Flaky(store), []
+
+    async def crash_once(config, run):
+        starts.append(trio.current_time())
+        await trio.sleep(5 if len(starts) == 1 else 1000)
+        raise ValueError("no")
+
+    async with staged(flaky, crash_once, environ=SINGLE, single_lease=30.0) as stage:
+        await stage.supervisor.start_all()
+        await trio.sleep(1)
+        flaky.away = True
+        await trio.sleep(10)
+        assert starts == [0.0, 5.0]
+        flaky.away = False
+
+
+async def test_an_agent_that_takes_long_to_give_way_has_not_hung(clock, store):
+    async def hold_out(config, run):
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(200)
+
+    options = {"single_lease": 30.0, "watch_interval": 50, "stale_threshold": 90}
+    async with staged(store, hold_out, environ=SINGLE, **options) as stage:
+        await stage.supervisor.start_all()
+        stage.nursery.start_soon(stage.supervisor.watch_loop)
+        await trio.sleep(1)
+        await store.drop_lease("social", INSTANCE)
+        await of_another(store)
+        await trio.sleep(250)
+        assert stage.status()["status"] == "standby"
+        assert stage.status()["crashes"] == 0
 
 
 async def test_an_agent_that_stands_by_can_be_stopped(clock, store):
@@ -171,6 +231,29 @@ async def test_losing_the_lease_is_told_once(clock, store):
         await store.drop_lease("thing", INSTANCE)
         await store.hold_lease("thing", OTHER, lease=1000)
         await trio.sleep(10)
+    assert len(lost) == 1
+
+
+async def test_a_store_that_refuses_to_renew_a_lease_is_asked_again(clock, store, caplog):
+    class Refusing(Flaky):
+        refuses = False
+
+        async def hold_lease(self, name, instance, *, lease):
+            if self.refuses:
+                self.refuses = False
+                raise StoreError("out of memory")
+            return await self._store.hold_lease(name, instance, lease=lease)
+
+    refusing, lost = Refusing(store), []
+    lease = SingleLease(refusing, "thing", INSTANCE, 3.0)
+    await lease.take(lambda _: None)
+    async with lease.kept(lambda: lost.append(trio.current_time())):
+        refusing.refuses = True
+        await trio.sleep(1.5)
+        assert "out of memory" in caplog.text
+        await store.drop_lease("thing", INSTANCE)
+        await store.hold_lease("thing", OTHER, lease=1000)
+        await trio.sleep(2)
     assert len(lost) == 1
 
 

@@ -304,6 +304,26 @@ async def test_watching_goes_on_while_the_store_is_away(clock, store):
         assert agent.starts == [0.0, 50.0]
 
 
+async def test_a_store_that_can_be_read_and_not_written_counts_as_away(clock, store):
+    class ReadOnly(Flaky):
+        is_full = True
+
+        async def start_run(self, *args):
+            if self.is_full:
+                raise StoreUnavailable("disk full")
+            await self._store.start_run(*args)
+
+    full = ReadOnly(store)
+    async with staged(full, Recorder(), watch_interval=1) as stage:
+        await stage.supervisor.start_all()
+        stage.nursery.start_soon(stage.supervisor.watch_loop)
+        await trio.sleep(0.5)
+        for _ in range(5):
+            assert stage.records.store_error == "disk full"
+            await trio.sleep(1)
+        full.is_full = False
+
+
 async def test_a_stopped_agent_stays_stopped_until_it_is_started(clock, store):
     agent = Recorder()
     async with staged(store, agent) as stage:
