@@ -15,7 +15,6 @@ from app.store.protocol import (
     AgentRow,
     CostEntry,
     CostSum,
-    Effect,
     EffectState,
     Fire,
     Memory,
@@ -26,7 +25,8 @@ from app.store.protocol import (
     ToolStats,
     Turn,
 )
-from app.store.records import duration, moment_text, read_moment, read_record
+from app.store.records import duration, moment_text
+from app.store.supabase_answers import records
 from app.store.supabase_connection import (
     ANSWER_WITHIN,
     PATIENCE,
@@ -102,7 +102,8 @@ class SupabaseStore(SupabaseWorkers, SupabaseTasks, SupabaseDomainTables):
 
     async def ping(self) -> datetime:
         """Return the database's time."""
-        return read_moment(await self._db.call("actp_now"))
+        now: datetime = await self._db.call("actp_now")
+        return now
 
     @property
     def where(self) -> str:
@@ -157,7 +158,8 @@ class SupabaseStore(SupabaseWorkers, SupabaseTasks, SupabaseDomainTables):
 
     async def agents(self) -> list[AgentRow]:
         """Return every registered agent, by agent_id."""
-        return [read_record(AgentRow, row) for row in await self._db.call("actp_agents")]
+        agents: list[AgentRow] = await self._db.call("actp_agents")
+        return agents
 
     # -- runs of agents
 
@@ -181,10 +183,12 @@ class SupabaseStore(SupabaseWorkers, SupabaseTasks, SupabaseDomainTables):
         which = equal_to({"agent_id": agent_id})
         # A table that was there before may hold runs that ended in other words.
         known = f"outcome.is.null,outcome.in.({','.join(RunOutcome)})"
-        rows = await self._db.rows(
-            "actp_agent_runs", lambda rows: which(rows.or_(known)), limit=limit
+        return await self._db.rows(
+            "actp_agent_runs",
+            records(RunRow),
+            lambda rows: which(rows.or_(known)),
+            limit=limit,
         )
-        return [read_record(RunRow, row) for row in rows]
 
     # -- what agents do
 
@@ -198,8 +202,10 @@ class SupabaseStore(SupabaseWorkers, SupabaseTasks, SupabaseDomainTables):
         self, task_id: str, *, after: str | None = None, limit: int = 200
     ) -> list[Turn]:
         """Return the steps of a task's conversation, in order."""
-        rows = await self._db.call("actp_turns", task_id=task_id, after=after, limit=max(0, limit))
-        return [read_record(Turn, row) for row in rows]
+        turns: list[Turn] = await self._db.call(
+            "actp_turns", task_id=task_id, after=after, limit=max(0, limit)
+        )
+        return turns
 
     async def forget_turns(self, *, older_than: float, limit: int) -> None:
         """Delete steps of conversations, the oldest first."""
@@ -216,13 +222,14 @@ class SupabaseStore(SupabaseWorkers, SupabaseTasks, SupabaseDomainTables):
     ) -> list[ToolCall]:
         """Return logged calls, newest first."""
         which = equal_to({"agent_id": agent_id, "task_id": task_id})
-        rows = await self._db.rows("actp_tool_call_log", which, limit=limit)
-        return [read_record(ToolCall, row) for row in rows]
+        return await self._db.rows("actp_tool_call_log", records(ToolCall), which, limit=limit)
 
     async def tool_stats(self, agent_id: str, *, within: float = 86_400.0) -> list[ToolStats]:
         """Return statistics by tool over the last `within` seconds, most called first."""
-        rows = await self._db.call("actp_tool_stats", agent_id=agent_id, within=duration(within))
-        return [read_record(ToolStats, row) for row in rows]
+        stats: list[ToolStats] = await self._db.call(
+            "actp_tool_stats", agent_id=agent_id, within=duration(within)
+        )
+        return stats
 
     async def record_cost(self, entry: CostEntry, *, reservation: str | None = None) -> None:
         """Log a usage; in the same step the budget reservation it settles is dropped."""
@@ -232,8 +239,10 @@ class SupabaseStore(SupabaseWorkers, SupabaseTasks, SupabaseDomainTables):
 
     async def costs(self, *, since: datetime, agent_id: str | None = None) -> list[CostSum]:
         """Return spend by agent, model and UTC day since a moment."""
-        rows = await self._db.call("actp_costs", since=moment_text(since), agent_id=agent_id)
-        return [read_record(CostSum, row) for row in rows]
+        costs: list[CostSum] = await self._db.call(
+            "actp_costs", since=moment_text(since), agent_id=agent_id
+        )
+        return costs
 
     async def reserve_budget(
         self,
@@ -266,10 +275,10 @@ class SupabaseStore(SupabaseWorkers, SupabaseTasks, SupabaseDomainTables):
         self, key: str, *, agent_id: str, task_id: str | None, token: str | None = None
     ) -> EffectState:
         """Ask leave for an effect that must not happen twice, and note that it begins."""
-        found = await self._db.call(
+        state: EffectState = await self._db.call(
             "actp_begin_effect", key=key, agent_id=agent_id, task_id=task_id, token=token
         )
-        return EffectState(state=Effect(found["state"]), result=found.get("result"))
+        return state
 
     async def finish_effect(self, key: str, result: JSON) -> None:
         """Note that an effect happened, with what is to be answered if it is asked for again."""
@@ -289,10 +298,10 @@ class SupabaseStore(SupabaseWorkers, SupabaseTasks, SupabaseDomainTables):
         self, agent_id: str, *, key: str | None = None, search: str | None = None, limit: int = 20
     ) -> list[Memory]:
         """Return memories by exact key, or whose key or value contains a text, newest first."""
-        rows = await self._db.call(
+        memories: list[Memory] = await self._db.call(
             "actp_recall", agent_id=agent_id, key=key, search=search, limit=max(0, limit)
         )
-        return [read_record(Memory, row) for row in rows]
+        return memories
 
     async def forget(self, agent_id: str, key: str) -> bool:
         """Drop a memory; False if there was none."""
@@ -331,8 +340,7 @@ class SupabaseStore(SupabaseWorkers, SupabaseTasks, SupabaseDomainTables):
     async def fires(self, job_name: str, *, limit: int = 20) -> list[Fire]:
         """Return a job's fires, latest moment first."""
         which = equal_to({"job_name": job_name}, newest_first="scheduled_at")
-        rows = await self._db.rows("actp_job_runs", which, limit=limit)
-        return [read_record(Fire, row) for row in rows]
+        return await self._db.rows("actp_job_runs", records(Fire), which, limit=limit)
 
 
 if TYPE_CHECKING:

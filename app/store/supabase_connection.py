@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import httpx
 import supabase
@@ -19,6 +19,7 @@ from postgrest import APIError
 from actp_supervise import Backoff
 from app.store.protocol import StoreError
 from app.store.records import clean, json_text
+from app.store.supabase_answers import FUNCTIONS, any_rows
 from app.store.supabase_errors import (
     PassingFault,
     StrangeAnswer,
@@ -26,7 +27,6 @@ from app.store.supabase_errors import (
     in_store_words,
     refuse_strange_answers,
 )
-from app.store.supabase_schema import FUNCTIONS, are_rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from postgrest import AsyncSelectRequestBuilder
 
     from app.store.protocol import JSON
+    from app.store.supabase_answers import Reader
+
+RowT = TypeVar("RowT")
 
 ANSWER_WITHIN: Final = 10.0
 """Seconds that one request may take in all."""
@@ -77,7 +80,7 @@ class SupabaseDatabase:
         self._patience = patience
         self._closed = False
 
-    async def call(self, function: str, **values: JSON) -> JSON:
+    async def call(self, function: str, **values: JSON) -> Any:  # noqa: ANN401  (as it is read)
         """Call a function of the migrations; the names of its parameters begin with ``p_``.
 
         Raises:
@@ -93,45 +96,42 @@ class SupabaseDatabase:
     async def rows(
         self,
         table: str,
+        read: Callable[[JSON], list[RowT]],
         refine: Callable[[AsyncSelectRequestBuilder], AsyncSelectRequestBuilder],
         *,
-        columns: str = "*",
         limit: int,
-    ) -> list[dict[str, Any]]:
+    ) -> list[RowT]:
         """Read rows of a table, more than one answer may hold if need be. Raises as `call`.
 
         Args:
             table: Its name.
+            read: Reads an answer.
             refine: Adds the conditions and the order.
-            columns: Those to read.
             limit: How many rows at most.
         """
-        rows: list[dict[str, Any]] = []
+        rows: list[RowT] = []
         while len(rows) < limit:
-            first, last = len(rows), min(limit, len(rows) + MAX_ROWS) - 1
+            part = len(rows), min(limit, len(rows) + MAX_ROWS) - 1
             found = await self.ask(
-                lambda client, first=first, last=last: refine(
-                    client.table(table).select(columns)
-                ).range(first, last)
+                lambda client, part=part: refine(client.table(table).select("*")).range(*part),
+                read,
             )
             rows += found
-            if len(found) <= last - first:
+            if len(found) <= part[1] - part[0]:
                 break
         return rows
 
-    async def ask(
-        self, make: Callable[..., Request], fits: Callable[[object], bool] = are_rows
-    ) -> Any:  # noqa: ANN401  (the answer's data)
+    async def ask(self, make: Callable[..., Request], read: Reader = any_rows) -> Any:  # noqa: ANN401
         """Send the request that `make` makes of the client, again if it may help.
 
         Args:
             make: Makes the request.
-            fits: Says whether an answer can be one to it. A proxy may answer in JSON too.
+            read: Reads the answer; what it cannot read is not the project's.
         """
         deadline = trio.current_time() + self._patience
         for tries in count(1):
             try:
-                return await self._ask_once(make, fits)
+                return await self._ask_once(make, read)
             except PassingFault:
                 wait = RETRY.delay(tries)
                 if trio.current_time() + wait > deadline:
@@ -144,16 +144,13 @@ class SupabaseDatabase:
         self._closed = True
         await self._http.aclose()
 
-    async def _ask_once(self, make: Callable[..., Request], fits: Callable[[object], bool]) -> Any:  # noqa: ANN401
+    async def _ask_once(self, make: Callable[..., Request], read: Reader) -> Any:  # noqa: ANN401
         if self._closed:
             raise StoreError("the store is closed")
         try:
             # httpx's own time-outs are for each piece of an answer.
             with trio.move_on_after(self._answer_within):
-                answer = (await make(self._client).execute()).data
-                if not fits(answer):
-                    raise StrangeAnswer(_OK, json.dumps(answer))
-                return answer
+                return _read((await make(self._client).execute()).data, read)
         except (APIError, StrangeAnswer, httpx.HTTPError, httpx.InvalidURL) as error:
             raise in_store_words(error, self.where) from error
         except RuntimeError as error:
@@ -161,6 +158,15 @@ class SupabaseDatabase:
                 raise StoreError("the store is closed") from error
             raise
         raise PassingFault(f"{self.where} did not answer within {self._answer_within:g} s")
+
+
+def _read(answer: JSON, read: Reader) -> Any:  # noqa: ANN401
+    try:
+        return read(answer)
+    except (StoreError, ValueError, OverflowError) as error:
+        text = json.dumps(answer)
+        why = f"{error}, in {text}" if isinstance(error, StoreError) else text
+        raise StrangeAnswer(_OK, why) from error
 
 
 @asynccontextmanager

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from app.store.records import (
-    as_it_is,
-    check_query,
-    clean,
-    read_domain_row,
-    write_domain_columns,
-    write_domain_value,
-)
+from app.store.protocol import StoreError
+from app.store.records import check_query, clean, write_domain_columns, write_domain_value
+from app.store.supabase_answers import domain_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,22 +40,23 @@ class SupabaseDomainTables:
                 "seq", desc=query.descending
             )
 
-        rows = await self._db.rows(table, refine, limit=query.limit)
-        return [read_domain_row(table, row, as_it_is) for row in rows]
+        return await self._db.rows(table, domain_rows(table), refine, limit=query.limit)
 
     async def insert(self, table: DomainTable, row_id: str, values: Mapping[str, Any]) -> Row:
         """Add a row under an id of the caller's; if that id is there, return it unchanged."""
         columns = clean({"id": row_id, **write_domain_columns(table, values)})
-        added = await self._db.ask(
+        read = domain_rows(table)
+        added: list[Row] = await self._db.ask(
             lambda client: client.table(table).upsert(
                 columns, on_conflict="id", ignore_duplicates=True
-            )
+            ),
+            read,
+        ) or await self._db.ask(
+            lambda client: client.table(table).select("*").eq("id", columns["id"]), read
         )
         if not added:
-            added = await self._db.ask(
-                lambda client: client.table(table).select("*").eq("id", columns["id"])
-            )
-        return read_domain_row(table, added[0], as_it_is)
+            raise StoreError(f"{self._db.where} added row {row_id} to {table} and does not have it")
+        return added[0]
 
     async def update(
         self, table: DomainTable, row_id: str, values: Mapping[str, Any]
@@ -68,7 +64,8 @@ class SupabaseDomainTables:
         """Change columns of a row and its `updated_at`; None if there is no such row."""
         # PostgreSQL reads the text "now" as the time of the transaction.
         columns = clean({**write_domain_columns(table, values), "updated_at": "now"})
-        changed = await self._db.ask(
-            lambda client: client.table(table).update(columns).eq("id", clean(row_id))
+        changed: list[Row] = await self._db.ask(
+            lambda client: client.table(table).update(columns).eq("id", clean(row_id)),
+            domain_rows(table),
         )
-        return read_domain_row(table, changed[0], as_it_is) if changed else None
+        return changed[0] if changed else None

@@ -24,7 +24,9 @@ _AWAY = (
     "PGRST001",
     "PGRST002",  # nor has read the schema
     "PGRST003",  # all its connections are in use
+    "PGRSTX",  # an error inside PostgREST
     "08",  # connection lost
+    "25006",  # a replica, or a database that was made read-only because its disk is full
     "40001",  # serialization failure
     "40P01",  # deadlock
     "53",  # out of connections, memory, disk
@@ -57,6 +59,10 @@ _MISSING = {
 _OUTDATED = re.compile(r"attribute \d+ of type record")
 """A column was dropped or changed, and PostgREST has not read the schema anew."""
 
+_CODE = re.compile("PGRST[0-9A-Z]+|[0-9A-Z]{5}")
+"""What PostgREST and PostgreSQL call an error; a gateway may have numbers of its own."""
+
+_TOO_LARGE = (413, 414)
 _TOO_MANY_REQUESTS = 429
 
 
@@ -95,13 +101,14 @@ async def refuse_strange_answers(response: httpx.Response) -> None:
     content = await response.aread()
     try:
         answer: JSON = json.loads(content) if content else None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise StrangeAnswer(response.status_code, response.text) from None
     if response.is_success:
         return
-    if not (isinstance(answer, dict) and answer.get("code")):
-        message = answer.get("message") if isinstance(answer, dict) else None
-        raise StrangeAnswer(response.status_code, str(message or ""))
+    error = answer if isinstance(answer, dict) else {}
+    code = error.get("code")
+    if not (isinstance(code, str) and _CODE.fullmatch(code)):
+        raise StrangeAnswer(response.status_code, str(error.get("message") or response.text))
 
 
 def in_store_words(error: Exception, where: str) -> StoreError:
@@ -127,6 +134,8 @@ def _strange(error: StrangeAnswer, where: str) -> StoreError:
     message = f"{where} answered with status {error.status}: {said}"
     if error.status in (401, 403):
         return KeyRefused(message)
+    if error.status in _TOO_LARGE:
+        return StoreError(message)
     if error.status == _TOO_MANY_REQUESTS:
         return StoreUnavailable(message)
     return PassingFault(message)

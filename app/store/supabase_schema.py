@@ -9,90 +9,13 @@ import trio
 
 from app.store.protocol import TableMissing
 from app.store.sqlite_schema import expected_columns
+from app.store.supabase_answers import FUNCTIONS
 from app.store.supabase_errors import FunctionMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from app.store.supabase_connection import SupabaseDatabase
-
-
-def are_rows(answer: object) -> bool:
-    """Say whether an answer can be rows of a table."""
-    return isinstance(answer, list) and all(isinstance(row, dict) for row in answer)
-
-
-def _are_numbers(answer: object) -> bool:
-    return isinstance(answer, list) and all(isinstance(each, int | float) for each in answer)
-
-
-def _are_texts(answer: object) -> bool:
-    return isinstance(answer, list) and all(isinstance(each, str) for each in answer)
-
-
-def _is_truth(answer: object) -> bool:
-    return isinstance(answer, bool)
-
-
-def _is_text(answer: object) -> bool:
-    return isinstance(answer, str)
-
-
-def _is_nothing(answer: object) -> bool:
-    return answer in (None, [])  # a list is supabase-py's word for an empty answer
-
-
-def _object(*keys: str) -> Callable[[object], bool]:
-    return lambda answer: isinstance(answer, dict) and answer.keys() >= set(keys)
-
-
-FUNCTIONS: Final[dict[str, Callable[[object], bool]]] = {
-    "actp_add_task": are_rows,
-    "actp_agents": are_rows,
-    "actp_begin_effect": _object("state"),
-    "actp_cancel_task": are_rows,
-    "actp_claim_fire": _is_truth,
-    "actp_claim_task": are_rows,
-    "actp_costs": are_rows,
-    "actp_count_tasks": are_rows,
-    "actp_crash_ages": _are_numbers,
-    "actp_drop_effect": _is_nothing,
-    "actp_drop_lease": _is_nothing,
-    "actp_finish_effect": _is_nothing,
-    "actp_finish_fire": _is_nothing,
-    "actp_finish_run": _is_nothing,
-    "actp_finish_task": _is_truth,
-    "actp_forget": _is_truth,
-    "actp_forget_turns": _is_nothing,
-    "actp_forget_worker": _is_nothing,
-    "actp_hand_back": _is_nothing,
-    "actp_hold_lease": _object("instance", "worker_id"),
-    "actp_live_workers": are_rows,
-    "actp_now": _is_text,
-    "actp_oldest_queued": _object(),
-    "actp_recall": are_rows,
-    "actp_record_cost": _is_nothing,
-    "actp_record_heartbeat": _is_nothing,
-    "actp_record_tool_call": _is_nothing,
-    "actp_record_turn": _is_nothing,
-    "actp_register_agents": _is_nothing,
-    "actp_release_budget": _is_nothing,
-    "actp_release_task": _is_truth,
-    "actp_remember": _is_nothing,
-    "actp_renew_task": _is_text,
-    "actp_reserve_budget": _is_truth,
-    "actp_retry_task": are_rows,
-    "actp_schema_check": _object("tables", "functions"),
-    "actp_set_needs_restart": _is_truth,
-    "actp_set_status": _is_nothing,
-    "actp_start_run": _is_nothing,
-    "actp_take_restart_requests": _are_texts,
-    "actp_tool_stats": are_rows,
-    "actp_touch_worker": _are_texts,
-    "actp_turns": are_rows,
-    "actp_worker_of": _is_text,
-}
-"""What `supabase/migrations` makes, with what tells whether an answer can be that function's."""
 
 _RELOADED_WITHIN: Final = 1.0
 """Seconds that PostgREST may need to see what a migration has just made."""

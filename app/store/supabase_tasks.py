@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from app.store.protocol import FINAL_STATUSES, Lease, StoreError, TaskRow, TaskStatus
-from app.store.records import duration, read_record
+from app.store.records import duration
+from app.store.supabase_answers import TaskCount, known_task, records
 from app.store.supabase_connection import equal_to
 
 if TYPE_CHECKING:
@@ -46,7 +47,11 @@ class SupabaseTasks:
 
     async def task(self, task_id: str) -> TaskRow | None:
         """Return a task."""
-        return _known(await self._db.rows("actp_agent_tasks", equal_to({"id": task_id}), limit=1))
+        which = equal_to({"id": task_id})
+        task: TaskRow | None = await self._db.ask(
+            lambda client: which(client.table("actp_agent_tasks").select("*")), known_task
+        )
+        return task
 
     async def tasks(
         self,
@@ -57,18 +62,19 @@ class SupabaseTasks:
     ) -> list[TaskRow]:
         """Return tasks, newest first."""
         which = equal_to({"status": status, "agent_type": agent_type})
-        rows = await self._db.rows(
+        return await self._db.rows(
             "actp_agent_tasks",
+            records(TaskRow),
             lambda rows: which(rows.in_("status", list(TaskStatus))),
             limit=limit,
         )
-        return [read_record(TaskRow, row) for row in rows]
 
     async def count_tasks(self) -> dict[str, dict[TaskStatus, int]]:
         """Return agent_type -> status -> how many (statuses with none are left out)."""
+        found: list[TaskCount] = await self._db.call("actp_count_tasks")
         counts: dict[str, dict[TaskStatus, int]] = {}
-        for row in await self._db.call("actp_count_tasks"):
-            counts.setdefault(row["agent_type"], {})[TaskStatus(row["status"])] = row["tasks"]
+        for count in found:
+            counts.setdefault(count.agent_type, {})[count.status] = count.tasks
         return counts
 
     async def oldest_queued(self) -> dict[str, float]:
@@ -91,9 +97,10 @@ class SupabaseTasks:
 
     async def renew_task(self, task_id: str, token: str, *, lease: float) -> Lease:
         """Prolong a lease to `lease` seconds from now."""
-        return Lease(
-            await self._db.call("actp_renew_task", id=task_id, token=token, lease=duration(lease))
+        state: Lease = await self._db.call(
+            "actp_renew_task", id=task_id, token=token, lease=duration(lease)
         )
+        return state
 
     async def finish_task(
         self,
@@ -148,13 +155,5 @@ class SupabaseTasks:
         return await self._task("actp_retry_task", id=task_id)
 
     async def _task(self, function: str, **values: JSON) -> TaskRow | None:
-        return _known(await self._db.call(function, **values))
-
-
-def _known(rows: list[dict[str, Any]]) -> TaskRow | None:
-    """Return the one task; None if there is none, or it is in a state that is not the worker's.
-
-    A table that was there before may hold such.
-    """
-    found = [row for row in rows if row.get("status") in list(TaskStatus)]
-    return read_record(TaskRow, found[0]) if found else None
+        task: TaskRow | None = await self._db.call(function, **values)
+        return task

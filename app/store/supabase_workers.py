@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.store.protocol import LeaseHolder, WorkerRow
-from app.store.records import duration, read_record
+from app.store.records import duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from app.store.protocol import LeaseHolder, WorkerRow
     from app.store.supabase_connection import SupabaseDatabase
 
 
@@ -33,7 +33,8 @@ class SupabaseWorkers:
 
     async def live_workers(self) -> list[WorkerRow]:
         """Return all daemons that are not known to have ended, the oldest first."""
-        return [read_record(WorkerRow, row) for row in await self._db.call("actp_live_workers")]
+        workers: list[WorkerRow] = await self._db.call("actp_live_workers")
+        return workers
 
     async def forget_worker(self, instance: str) -> None:
         """Note that a daemon has ended, well or by a kill."""
@@ -41,10 +42,10 @@ class SupabaseWorkers:
 
     async def hold_lease(self, name: str, instance: str, *, lease: float) -> LeaseHolder:
         """Take a named lease that is free, or prolong one's own, to `lease` seconds from now."""
-        holder = await self._db.call(
+        holder: LeaseHolder = await self._db.call(
             "actp_hold_lease", name=name, instance=instance, lease=duration(lease)
         )
-        return read_record(LeaseHolder, holder)
+        return holder
 
     async def drop_lease(self, name: str, instance: str) -> None:
         """Hand a lease back, if it is this daemon's."""

@@ -6,7 +6,7 @@ can really be stopped is stopped. The clock is the real one.
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from services import (
 )
 from store_calls import LONG, NOON, SHORT, add, claim, cost, lapse, live, reserve, turn
 
+from app.store.domain import DomainTable, Query
 from app.store.migrate import migrate
 from app.store.open import patiently
 from app.store.protocol import Effect, Lease, StoreError, StoreUnavailable, TaskStatus
@@ -134,6 +135,14 @@ FAULTS = {
     "an empty object": answering(200, "{}"),
     "null": answering(200, "null"),
     "a list of something else": answering(200, "[1, 2]"),
+    "a row without columns": answering(200, "[{}]"),
+    "a number for a text": answering(200, '[{"id": 5, "agent_id": 5, "status": "queued"}]'),
+    "a text for a time": answering(200, '"tomorrow"'),
+    "too deep a JSON": answering(200, "[" * 5000 + "]" * 5000),
+    "a gateway's own number for an error": answering(401, '{"code":401,"msg":"no key"}'),
+    "a gateway's own name for an error": answering(500, '{"code":"BOOT_ERROR","message":"oh"}'),
+    "a replica": answering(405, '{"code":"25006","message":"read-only transaction"}'),
+    "an error inside PostgREST": answering(500, '{"code":"PGRSTX00","message":"hasql"}'),
     "half a JSON with status 200": answering(200, '[{"id": "t1", "agent_ty'),
     "a key that expired": answering(401, '{"code":"PGRST301","message":"JWT expired"}'),
     "a key of newer servers": answering(401, '{"code":"PGRST303","message":"JWT expired"}'),
@@ -198,10 +207,69 @@ async def test_an_answer_that_says_nothing_is_not_taken_for_a_word_on_a_task(
         partial(store.claim_fire, "job", NOON, "i1"),
         partial(store.remember, "social", "key", "value"),
     ):
-        with pytest.raises(StoreUnavailable, match=r"answered with status 200: \{\}"):
+        with pytest.raises(StoreUnavailable, match=r"answered with status 200: .*\{\}"):
             await verb()
     gateway.fault = None
     assert await again(partial(store.finish_task, "t1", "k1", TaskStatus.SUCCEEDED))
+
+
+BODIES = (
+    *("null", "5", "1e999", '"x"', "true", "{}", "[]", "[1]", "[true]", '["x"]', "[null]", "[[]]"),
+    *("[{}]", '[{"status":"bad"}]', '[{"status":null}]', '[{"status":"queued","id":["x"]}]'),
+    *('[{"agent_type":"x","status":"bad","tasks":1}]', '{"state":5}', '{"state":[]}'),
+    *('{"instance":5,"worker_id":null}', '{"tables":5,"functions":6}', '{"tables":{"a":5}}'),
+    *('"2026-13-45"', '"infinity"', '"0001-01-01T00:00:00+05:00"'),
+)
+"""JSON that may come in place of an answer, with status 200."""
+
+
+@pytest.mark.parametrize("body", BODIES)
+async def test_whatever_json_comes_is_an_answer_or_an_absence(address, project, gateway, body):
+    async with open_supabase_store(address, project.service_key, patience=0.0) as store:
+        gateway.fault = answering(200, body)
+        verbs = (
+            store.ping,
+            store.agents,
+            partial(store.task, "t1"),
+            store.tasks,
+            store.count_tasks,
+            store.oldest_queued,
+            partial(claim, store),
+            partial(store.renew_task, "t1", "k1", lease=LONG),
+            partial(store.cancel_task, "t1"),
+            partial(store.touch_worker, "w1", "i1", {}, silent_after=LONG),
+            store.live_workers,
+            partial(store.hold_lease, "social", "i1", lease=LONG),
+            partial(store.crash_ages, "social", within=LONG),
+            partial(store.runs, "social"),
+            partial(store.turns, "t1"),
+            store.tool_calls,
+            partial(store.tool_stats, "social"),
+            partial(store.costs, since=NOON),
+            partial(store.begin_effect, "e1", agent_id="social", task_id="t1"),
+            partial(store.recall, "social"),
+            partial(store.last_fire, "job"),
+            partial(store.take_restart_requests, ["social"]),
+            partial(store.select, DomainTable.DEAL_LOG, Query()),
+            partial(store.update, DomainTable.DEAL_LOG, "d1", {}),
+            store.check_tables,
+        )
+
+        async def ask(verb):
+            with suppress(StoreUnavailable):
+                await verb()
+
+        async with trio.open_nursery() as nursery:
+            for verb in verbs:
+                nursery.start_soon(ask, verb)
+
+
+@pytest.mark.parametrize("status", [413, 414])
+async def test_what_is_too_large_for_a_gateway_is_refused_for_good(store, gateway, status):
+    gateway.fault = answering(status, "<html>Request Entity Too Large</html>", "text/html")
+    with pytest.raises(StoreError, match=f"status {status}: <html>Request") as refused:
+        await store.remember("social", "key", "a long value")
+    assert not isinstance(refused.value, StoreUnavailable)
 
 
 async def test_what_the_database_refuses_for_good_is_no_absence(patient_store, gateway):
