@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from app.settings import SettingsError
 from app.store.protocol import StoreError, StoreUnavailable
+
+if TYPE_CHECKING:
+    import psycopg
 
 MIGRATIONS = Path(__file__).parents[2] / "supabase" / "migrations"
 
@@ -17,14 +21,20 @@ WITHOUT_DB_URL = (
 )
 """What `--migrate` has to say without an address."""
 
+LOCK_TIMEOUT: Final = 1
+"""Seconds that a try waits for a table in use, and others behind it; so long they have between."""
 
-def migrate(db_url: str) -> list[str]:
+TRIES: Final = 10
+
+
+def migrate(db_url: str, *, tries: int = TRIES) -> list[str]:
     """Apply all of `supabase/migrations`, which may be done any number of times.
 
-    It blocks: for a command, not for the daemon.
+    It blocks: for a command, not for the daemon. Daemons may be at work meanwhile.
 
     Args:
         db_url: A connection string of PostgreSQL, whose user owns the tables that exist.
+        tries: How often a file is begun where tables that it changes are in use.
 
     Returns:
         What to tell the operator, a line each: the files, and warnings of the database.
@@ -55,19 +65,43 @@ def migrate(db_url: str) -> list[str]:
 
     try:
         # Without prepared statements, because Supabase's transaction pooler has none.
-        with psycopg.connect(db_url, connect_timeout=10, prepare_threshold=None) as db:
+        with psycopg.connect(
+            db_url, connect_timeout=10, prepare_threshold=None, autocommit=True
+        ) as db:
             db.add_notice_handler(tell)
             for path in sorted(MIGRATIONS.glob("*.sql")):
-                with db.transaction():
-                    # No parameters, so that a file may hold many statements.
-                    db.execute(path.read_bytes())
+                _apply(db, path, tries)
                 told.append(f"applied {path.name}")
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+        raise StoreUnavailable(
+            "the tables are in use, and could not be had in time: end what holds them (a "
+            f"transaction left open, a backup) and run it again: {_one_line(error)}"
+        ) from error
     except psycopg.OperationalError as error:
         raise StoreUnavailable(f"SUPABASE_DB_URL: {_one_line(error)}") from error
     except psycopg.Error as error:
         hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
         raise StoreError(f"the migration was refused: {_one_line(error)}{hint}") from error
     return told
+
+
+def _apply(db: psycopg.Connection, path: Path, tries: int) -> None:
+    from psycopg import errors
+
+    for left in reversed(range(tries)):
+        try:
+            with db.transaction():
+                db.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}s'".encode())
+                # One at a time, or two would stumble over each other's functions.
+                db.execute("select pg_advisory_xact_lock(hashtextextended('actp_migrations', 0))")
+                # No parameters, so that a file may hold many statements.
+                db.execute(path.read_bytes())
+        except (errors.LockNotAvailable, errors.DeadlockDetected):
+            if not left:
+                raise
+            db.execute(f"select pg_sleep({LOCK_TIMEOUT})".encode())
+        else:
+            return
 
 
 def _one_line(error: Exception) -> str:

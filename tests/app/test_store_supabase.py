@@ -369,6 +369,31 @@ async def test_the_migrations_tell_what_they_did(new_database):
     ]
 
 
+async def test_a_migration_waits_for_tables_in_use_and_others_need_not_wait_for_it(new_database):
+    migrate(new_database)
+    with psycopg.connect(new_database) as user, psycopg.connect(new_database) as other:
+        user.execute("select from actp_deal_log")
+        with pytest.raises(StoreUnavailable, match="the tables are in use") as given_up:
+            await trio.to_thread.run_sync(lambda: migrate(new_database, tries=1))
+        assert "\n" not in str(given_up.value)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, migrate, new_database)
+            with trio.fail_after(5):
+                # Another program is waited for.
+                while not other.execute("select from pg_locks where not granted").fetchall():  # noqa: ASYNC110
+                    await trio.sleep(0.02)
+            other.commit()
+            other.execute("select from actp_deal_log")  # behind it in the queue for the lock
+            other.commit()
+            user.commit()
+
+
+async def test_migrations_at_the_same_time_do_not_disturb_each_other(new_database):
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(trio.to_thread.run_sync, migrate, new_database)
+
+
 @pytest.mark.parametrize(
     ("db_url", "error"),
     [
