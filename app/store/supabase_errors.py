@@ -26,7 +26,8 @@ _AWAY = (
     "PGRST003",  # all its connections are in use
     "PGRSTX",  # an error inside PostgREST
     "08",  # connection lost
-    "25006",  # a replica, or a database that was made read-only because its disk is full
+    "0A000",  # a replica that is not promoted yet; a plan from before a migration
+    "25006",  # read-only, as Supabase makes a database whose disk is full
     "40001",  # serialization failure
     "40P01",  # deadlock
     "53",  # out of connections, memory, disk
