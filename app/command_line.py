@@ -27,6 +27,9 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
         if name in given and given.isdisjoint(partners):
             flags = " or ".join(f"--{partner.replace('_', '-')}" for partner in partners)
             parser.error(f"--{name.replace('_', '-')} goes with {flags}")
+    for name in _RUNS_NO_AGENT:
+        if {name, "agents"} <= given:
+            parser.error(f"--agents says what is run, and --{name.replace('_', '-')} runs nothing")
     if {"watch", "json"} <= given:
         parser.error("--watch is for people, and goes without --json")
     if "task" in given and "agent" not in given:
@@ -43,6 +46,8 @@ _GOES_WITH: Final = {
     "wait": ("task",),
 }
 """Flags that mean nothing without one of some others."""
+
+_RUNS_NO_AGENT: Final = ("list_agents", "restart_agent", "migrate", "tail", "task")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -250,6 +250,7 @@ async def test_a_port_that_cannot_be_known_is_wrong_configuration(idle_place):
         (["--task", "x", "--agent", "social", "--priority", "high"], "invalid int value"),
         (["--list-agents", "--watch", "--json"], "--watch is for people, and goes without --json"),
         (["--tail", "--task", "x"], "not allowed with argument"),
+        (["--tail", "--agents", "social"], "--agents says what is run, and --tail runs nothing"),
     ],
 )
 async def test_wrong_use_is_one_line_and_exit_code_2(idle_place, arguments, says):
