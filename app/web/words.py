@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from typing import Final
 
 
 def duration(seconds: float | None) -> str:
@@ -69,13 +71,37 @@ def words(name: str) -> str:
 def error_line(text: str) -> str:
     r"""Return the line of a traceback that names the error; of another text the last.
 
+    Of a group of errors it is those of the errors in it.
+
     >>> error_line('Traceback:\n  File "a.py", line 1, in b\n    c()\nValueError: two\nlines')
     'ValueError: two'
     """
     lines = text.strip().splitlines() or [""]
     frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     behind = lines[frames[-1] :] if frames else ()
+    if _END_OF_GROUP.fullmatch(lines[-1]):
+        return "; ".join(_errors_of_group(lines))
     return next((line for line in behind if not line.startswith(" ")), lines[-1])
+
+
+_IN_GROUP: Final = re.compile(r" +[|+] (.*)")
+_BETWEEN: Final = re.compile(r" +\+[-+]*- (\d+|\.\.\.) -+")
+_END_OF_GROUP: Final = re.compile(r" +\+-+")
+_IS_GROUP: Final = re.compile(r"\(\d+ sub-exceptions?\)$")
+
+
+def _errors_of_group(lines: list[str]) -> list[str]:
+    """Return the lines that name errors in a group's traceback, groups in it excepted."""
+    errors = []
+    named = True
+    for line in lines:
+        text = found[1] if (found := _IN_GROUP.match(line)) else ""
+        if _BETWEEN.match(line) or text.startswith('  File "'):
+            named = False
+        elif not named and text[:1].strip() and "Traceback (most recent" not in text:
+            named = True
+            errors.append(text)
+    return [error for error in errors if not _IS_GROUP.search(error)]
 
 
 def first_line(text: str, most: int = 120) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 
 from app.health import overall
@@ -45,6 +47,20 @@ def test_an_agent_on_its_way_is_fine(status):
 )
 def test_one_agent_in_trouble_is_degraded_and_says_why(fault, reason):
     assert overall({"social": fault, "content": agent()}) == ("degraded", [reason])
+
+
+def test_of_a_group_of_errors_the_reason_names_those_in_it():
+    inner = ExceptionGroup("inner", [KeyError("post")])
+    try:
+        try:
+            raise OSError("the cause")
+        except OSError as cause:
+            raise ExceptionGroup("outer", [ValueError("no such post\nnor that"), inner]) from cause
+    except ExceptionGroup as group:
+        error = "".join(traceback.format_exception(group))
+    agents = {"social": agent("backing_off", restart_in=1.0, last_error=error), "content": agent()}
+    (reason,) = overall(agents)[1]
+    assert reason.endswith("its restart: ValueError: no such post; KeyError: 'post'")
 
 
 def test_no_agent_able_to_work_is_critical():
