@@ -270,6 +270,19 @@ async def test_a_clock_that_was_years_ahead_does_not_hold_jobs_for_years(autojum
         assert paused.next_run_time == at("2026-01-02 06:00")
 
 
+async def test_a_clock_set_back_before_a_paused_job_was_added_leaves_it_paused(
+    autojump_clock,
+) -> None:
+    desk = Desk("2026-03-02 05:00")
+    async with desk.scheduler() as scheduler:
+        scheduler.add(desk.job, trigger=Cron("0 6 * * *"), name="paused")
+        scheduler.pause("paused")
+        await trio.sleep(1)
+        desk.wall.step(-2 * DAY)
+        await trio.sleep(3 * DAY)
+    assert desk.ran == []
+
+
 async def test_moments_from_when_the_clock_was_ahead_are_left_out_when_they_come_again(
     autojump_clock,
 ) -> None:

@@ -435,6 +435,19 @@ async def test_a_moment_claimed_while_the_scheduler_stops_is_recorded_as_cancell
     assert [event for event in desk.events if getattr(event, "error", None)] == []
 
 
+async def test_what_is_not_yet_claimed_when_the_scheduler_stops_is_left_to_other_daemons(
+    autojump_clock,
+) -> None:
+    desk, journal = Desk("2026-03-01 05:00"), Journal()
+    async with desk.scheduler(journal=journal) as scheduler:
+        scheduler.add(desk.job, trigger=Cron("*/15 * * * *"), name="job", coalesce=False)
+        await trio.sleep(1)
+        journal.delay = 2.0
+        desk.wall.step(HOUR)  # four moments, which are claimed one by one
+        await trio.sleep(3)
+    assert journal.rows() == [("01 05:15", "succeeded"), ("01 05:30", "cancelled")]
+
+
 async def test_last_fire_without_a_zone_is_not_believed(autojump_clock, caplog) -> None:
     desk, journal = Desk("2026-03-01 05:59"), Journal()
 
@@ -518,6 +531,19 @@ async def test_an_interrupted_run_is_not_run_again_when_it_is_too_late(autojump_
     journal.interrupted = [("job", moment)]
     async with desk.scheduler(journal=journal) as scheduler:
         scheduler.add(desk.job, trigger=Cron("0 6 * * *"), name="job", rerun_interrupted=True)
+        await trio.sleep(60)
+    assert desk.ran == []
+    assert journal.rows() == [("01 06:00", "interrupted")]
+
+
+async def test_an_interrupted_run_of_a_job_that_is_paused_is_not_run_again(autojump_clock) -> None:
+    desk, journal = Desk("2026-03-01 06:10"), Journal()
+    moment = at("2026-03-01 06:00").astimezone(UTC)
+    await journal.memory.claim("job", moment)
+    journal.interrupted = [("job", moment)]
+    async with desk.scheduler(journal=journal) as scheduler:
+        scheduler.add(desk.job, trigger=Cron("0 6 * * *"), name="job", rerun_interrupted=True)
+        scheduler.pause("job")
         await trio.sleep(60)
     assert desk.ran == []
     assert journal.rows() == [("01 06:00", "interrupted")]
