@@ -39,7 +39,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, claude: str) -> Iterator[Ru
         )
         daemon.until_task(done, "succeeded")
         daemon.until_task(failed, "failed")
-        daemon.crash(6)
+        daemon.crash(10)  # after the first wait, of 64 s, it goes on crashing
         daemon.until_agent("social", "backing_off")
         yield daemon
 
@@ -55,6 +55,7 @@ def paths(daemon: Running) -> list[str]:
 @pytest.mark.parametrize(
     ("scheme", "width"), [("light", 1280), pytest.param("dark", 320, marks=pytest.mark.long)]
 )
+@pytest.mark.timeout(180)  # it looks at a dozen pages, for seconds each
 def test_no_page_has_a_serious_barrier(
     look: Look, daemon: Running, paths: list[str], scheme: str, width: int
 ):
