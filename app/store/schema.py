@@ -30,6 +30,11 @@ class TableReport:
         """Is everything there?"""
         return not self.missing
 
+    @property
+    def lacks_functions(self) -> bool:
+        """Is a function of the database missing?"""
+        return any(name.endswith("()") for name in self.missing)
+
     def lacking(self, tables: Iterable[str]) -> str | None:
         """Say what of `tables` is missing, and every missing function; None if nothing is.
 

@@ -20,10 +20,15 @@ if TYPE_CHECKING:
 def steady(store: Store, report: TableReport) -> Store:
     """Return the store; of what is missing from it, only what `report` names is `TableMissing`.
 
+    Where a function was missing no agent runs, nor may it be known which others were: there all
+    that is missing is `TableMissing`.
+
     Args:
         store: Where the tables were looked for.
         report: What was found missing then, to which the daemon has adapted itself.
     """
+    if report.lacks_functions:
+        return store
     return cast("Store", SteadyStore(store, report))
 
 
@@ -33,9 +38,7 @@ class SteadyStore:
     def __init__(self, store: Store, report: TableReport) -> None:
         self._store = store
         self._missing = {
-            name.removesuffix("()")
-            for table, columns in report.missing.items()
-            for name in (table, *columns)
+            name for table, columns in report.missing.items() for name in (table, *columns)
         }
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (a verb of the store)

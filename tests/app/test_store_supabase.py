@@ -421,10 +421,11 @@ async def test_a_project_without_migrations_opens_and_lacks_everything(new_proje
         assert set(report.missing) == {*TABLES, "actp_schema_check()"}
         assert "table actp_deal_log is missing" in report.warning
         assert "function actp_schema_check() is missing" in report.warning
-        with pytest.raises(TableMissing):
-            await add(store)
-        with pytest.raises(TableMissing, match="actp_agent_runs"):
-            await store.runs("social")
+        for used in (store, steady(store, report)):
+            with pytest.raises(TableMissing):
+                await add(used)
+            with pytest.raises(TableMissing, match="actp_agent_runs"):
+                await used.runs("social")
 
 
 async def test_without_the_check_each_table_is_asked_for_its_columns(new_project):
