@@ -207,6 +207,22 @@ async def test_what_somebody_stopped_and_restarted_belongs_to_its_group_again(au
         await supervisor.shutdown()
 
 
+async def test_what_somebody_stopped_and_restarted_is_started_again_also_if_it_had_finished(
+    autojump_clock,
+):
+    async with open_supervisor(strategy=Strategy.ONE_FOR_ALL, shutdown_timeout=0.0) as supervisor:
+        supervisor.start_soon(Actor("a", [], 10.0))
+        child = supervisor.start_soon(return_after, 3.0, name="b", restart=Restart.TRANSIENT)
+        await trio.sleep(1)
+        await supervisor.stop("b")
+        await supervisor.restart("b")
+        await trio.sleep(5)
+        assert child.state == "finished"
+        await trio.sleep(5)
+        assert (child.state, child.restarts) == ("running", 2)
+        await supervisor.shutdown()
+
+
 async def test_no_member_starts_while_one_that_somebody_stopped_is_still_on_its_way_out(
     autojump_clock,
 ):
@@ -486,6 +502,45 @@ async def test_restart_of_a_member_that_waits_starts_the_group_now(autojump_cloc
         assert await supervisor.restart("b") == 2
         assert states(supervisor) == {"a": "running", "b": "running"}
         assert record[-2:] == [("+a", 50.0), ("+b", 50.0)]
+        await supervisor.shutdown()
+
+
+async def test_a_group_that_nobody_waits_for_any_more_does_not_delay_the_next_one(
+    autojump_clock, record
+):
+    async with open_supervisor(strategy=Strategy.ONE_FOR_ALL, shutdown_timeout=0.0) as supervisor:
+        await supervisor.start(Actor("a", record, 1.0), backoff=Backoff(initial=100.0))
+        await supervisor.start(Actor("b", record, math.inf, 3.0))
+        await trio.sleep(2)
+        await supervisor.stop("a")
+        await supervisor.stop("b")
+        await supervisor.restart("b")
+        await trio.sleep(5)
+        assert record[-3:] == [("+b", 2.0), ("-b", 5.0), ("+b", 5.0)]
+        await supervisor.shutdown()
+
+
+async def test_a_member_that_is_restarted_while_it_gets_ready_holds_up_the_next_one(
+    autojump_clock, record
+):
+    async with (
+        open_supervisor(strategy=Strategy.ONE_FOR_ALL, shutdown_timeout=2.0) as supervisor,
+        trio.open_nursery() as nursery,
+    ):
+        await supervisor.start(Actor("a", record, ready_after=5.0))
+        await supervisor.start(Actor("b", record, 1.0))
+        record.clear()
+        await trio.sleep(4)  # b has crashed after 1 s and a was stopped 2 s later
+        nursery.start_soon(supervisor.restart, "a")
+        await trio.sleep(10)
+        assert record == [
+            ("-b", 6.0),
+            ("-a", 8.0),
+            ("+a", 8.0),
+            ("-a", 11.0),
+            ("+a", 11.0),
+            ("+b", 16.0),
+        ]
         await supervisor.shutdown()
 
 
