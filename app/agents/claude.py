@@ -11,7 +11,7 @@ import json
 import logging
 import uuid
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -46,6 +46,9 @@ CONNECT_TIMEOUT: Final = 10.0
 
 LONGEST_REST: Final = 3600.0
 """Seconds after which the model is asked again, whatever it said of when."""
+
+MOST_TOKENS: Final = 10**9
+"""More than any call can use: a greater count is nonsense."""
 
 CHARACTERS_PER_TOKEN: Final = 3
 """For the estimate of a prompt that is not sent yet: rather too few, so that it is high enough."""
@@ -242,9 +245,26 @@ async def _call(request: APIRequest, call_next: Any, now: datetime) -> _Answer |
     try:
         message = await response.parse()
         usage = usage_of(message)  # first, as it tells whether this is a message at all
+        _check_message(message)
         return _Answer(response, message.model, usage, clock() - began)
-    except (anthropic.APIError, ValueError) as error:
-        return judge_unreadable(error)
+    except (anthropic.APIError, ValueError):
+        http = response.http_response
+        beginning = http.content[:80].decode(errors="replace")
+        return judge_unreadable(http.headers.get("content-type", "of no type"), beginning)
+
+
+def _check_message(message: Any) -> None:  # noqa: ANN401  (any kind of the SDK's messages)
+    """Check what the SDK does not, and fails at later.
+
+    Raises:
+        ValueError: If it is no message, or nested so deeply that nobody can write it down.
+    """
+    has_content = isinstance(message.content, list) and all(
+        isinstance(getattr(block, "type", None), str) for block in message.content
+    )
+    if not (has_content and isinstance(message.model, str)):
+        raise ValueError("the answer is no message")
+    message.model_dump(mode="json", warnings=False)
 
 
 def usage_of(message: Any) -> Usage:  # noqa: ANN401  (any kind of the SDK's messages)
@@ -260,9 +280,12 @@ def usage_of(message: Any) -> Usage:  # noqa: ANN401  (any kind of the SDK's mes
             if iteration.type == "compaction"  # billed, and not in the sums
         ]
         parts = [_plain_usage(part) for part in (message.usage, *compactions)]
-        return _sum(parts)
+        usage = _sum(parts)
+        if all(0 <= tokens <= MOST_TOKENS for tokens in asdict(usage).values()):
+            return usage
     except (AttributeError, TypeError) as error:  # the SDK checks nothing
         raise ValueError("the answer is no message") from error
+    raise ValueError("it says that it used what no call can")
 
 
 def _sum(parts: list[Usage]) -> Usage:

@@ -107,6 +107,8 @@ class AgentTool(BetaAsyncFunctionTool[Any]):
         return answer
 
     async def _carry_out(self, arguments: object) -> str:
+        if not isinstance(arguments, dict):
+            raise ToolError("Invalid arguments. They must be an object")
         try:
             return as_json(await super().call(arguments))
         except ToolError:

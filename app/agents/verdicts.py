@@ -75,7 +75,8 @@ def judge(
     if status < 400:
         return None
     kind, message, code = _error(body)
-    reason = f"Claude answers {status} {kind}: {message}".replace("\n", " ")
+    answer = f"{status} {kind}".rstrip()
+    reason = f"Claude answers {answer}: {message}".replace("\n", " ")
     if _MONEY_CODES.search(code) or (status in {400, 429} and _MONEY_WORDS.search(message)):
         until = _regained(message) or (_next_month(now) if code.startswith("enforced_") else None)
         return Verdict(consequence=Consequence.PAUSE, reason=reason, until=until)
@@ -96,7 +97,9 @@ def judge_exception(error: Exception) -> Verdict:
     """Judge a call that got no answer."""
     timed_out = isinstance(error, TimeoutError) or "Timeout" in type(error).__name__
     what = "did not answer in time" if timed_out else "could not be reached"
-    kind = type(error.__cause__ or error).__name__
+    # Beneath a time-out of asyncio's own is only the cancellation that it was made of.
+    cause = error if isinstance(error, TimeoutError) else error.__cause__ or error
+    kind = type(cause).__name__
     return Verdict(
         consequence=Consequence.WAIT,
         reason=f"Claude {what} ({kind})",
@@ -105,9 +108,14 @@ def judge_exception(error: Exception) -> Verdict:
     )
 
 
-def judge_unreadable(error: Exception) -> Verdict:
-    """Judge a call that got an answer which is no message."""
-    reason = f"Claude answered what cannot be read ({type(error).__name__})"
+def judge_unreadable(content_type: str, beginning: str) -> Verdict:
+    """Judge a call that got an answer which is no message.
+
+    Args:
+        content_type: What it says that it is.
+        beginning: The first characters of it.
+    """
+    reason = f"Claude answered what is no message ({content_type}: {beginning!r})"
     return Verdict(consequence=Consequence.WAIT, reason=reason, counts=True, may_cost=True)
 
 
@@ -134,7 +142,10 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 def _regained(message: str) -> datetime | None:
     found = _REGAINED.search(message)
-    return _midnight(date.fromisoformat(found[1])) if found else None
+    try:
+        return _midnight(date.fromisoformat(found[1])) if found else None
+    except ValueError:  # no such day
+        return None
 
 
 def _next_month(now: datetime) -> datetime:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import math
 from datetime import UTC, datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -47,6 +49,26 @@ async def test_trouble_that_passes_is_waited_out_and_is_no_crash(at_work, store,
     assert sum(row.calls for row in await store.costs(since=EPOCH)) == 1
 
 
+NESTED: dict[str, object] = {}
+for _ in range(300):
+    NESTED = {"search": NESTED}
+
+
+def message(**changes):
+    """Make a message of the API that is not what it should be."""
+    plain = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-sonnet-5-5",
+        "content": [],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    }
+    return Garbage(body=json.dumps({**changes, **plain, **changes}).encode())
+
+
 @pytest.mark.parametrize(
     "garbage",
     [
@@ -54,8 +76,15 @@ async def test_trouble_that_passes_is_waited_out_and_is_no_crash(at_work, store,
         Garbage(body=b'{"half": '),
         Garbage(body=b"[]"),
         Garbage(body=b'{"usage": {"input_tokens": null}}'),
+        message(content=None),
+        message(content="plain text"),
+        message(content=[5]),
+        message(model=None),
+        message(usage={"input_tokens": 10**30, "output_tokens": 1}),
+        message(usage={"input_tokens": -1, "output_tokens": 1}),
+        message(content=[{"type": "tool_use", "id": "t", "name": "recall", "input": NESTED}]),
     ],
-    ids=lambda garbage: str(garbage.body),
+    ids=lambda garbage: str(garbage.body[:50]),
 )
 async def test_an_answer_that_cannot_be_read_is_asked_for_again(at_work, garbage):
     at_work.claude.plan(garbage, Reply(text="Fine."))
@@ -63,6 +92,16 @@ async def test_an_answer_that_cannot_be_read_is_asked_for_again(at_work, garbage
     task = await at_work.do()
 
     assert task.result["text"] == "Fine."
+
+
+async def test_an_answer_that_cannot_be_read_is_shown(at_work):
+    at_work.claude.plan(Garbage(body=b"<html>Sign in</html>", content_type="text/html"))
+    await at_work.add()
+    _, activity = at_work.start(Unhurried)
+
+    await until(lambda: activity.throttled_until is not None)
+
+    assert "no message (text/html: '<html>Sign in</html>')" in activity.doing
 
 
 class Unhurried(QuickAgent):
@@ -205,6 +244,7 @@ async def test_another_refusal_fails_the_task_with_the_reason(at_work):
             datetime(2026, 12, 5, tzinfo=UTC),
         ),
         ("credit balance is too low", None, None),
+        ("usage limits. You will regain access on 2026-13-45 at 00:00 UTC.", None, None),
     ],
 )
 def test_a_pause_for_money_ends_when_the_api_says_or_with_the_month(message, code, until_when):
@@ -220,7 +260,18 @@ def test_an_error_that_is_no_json_is_judged_by_its_status():
     verdict = judge(502, "<html>Bad gateway</html>", {}, now=NOW)
 
     assert verdict.consequence is Consequence.WAIT
-    assert "502" in verdict.reason
+    assert verdict.reason == "Claude answers 502: <html>Bad gateway</html>"
+
+
+def test_a_call_that_takes_too_long_is_not_said_to_be_cancelled():
+    async def call():
+        try:
+            async with asyncio.timeout(0.001):
+                await asyncio.sleep(60)
+        except TimeoutError as error:
+            return judge_exception(error)
+
+    assert asyncio.run(call()).reason == "Claude did not answer in time (TimeoutError)"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from agents_at_work import QuickAgent, office
 from pydantic import Field
 
 from app.agents.tools import MOST_LOGGED, MOST_SHOWN, AgentTool, ToolError, tool
-from app.demo.claude import Reply
+from app.demo.claude import Garbage, Reply
 from app.logs import make_redactor
 from app.store.domain import DomainTable, Query
 from app.store.protocol import StoreError, TaskStatus
@@ -127,6 +127,30 @@ async def test_wrong_arguments_are_answered_field_by_field(at_work, store, argum
     (logged,) = await store.tool_calls()
     assert logged.error == answer
     assert logged.result is None
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer")  # the SDK's, of what it parsed itself
+@pytest.mark.parametrize("arguments", ['{"name": ', ["Ada"], None])
+async def test_arguments_that_are_no_object_are_told_to_the_model_alone(at_work, arguments, caplog):
+    call = {"type": "tool_use", "id": "toolu_1", "name": "greet", "input": arguments}
+    message = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-sonnet-5-5",
+        "content": [call],
+        "stop_reason": "tool_use",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    }
+    at_work.claude.plan(Garbage(body=json.dumps(message).encode()), Reply(text="Done."))
+
+    await at_work.do("Do it.", Toolbox)
+
+    (result,) = at_work.claude.requests[-1]["messages"][-1]["content"]
+    assert result["is_error"]
+    assert "They must be an object" in str(result["content"])
+    assert "failed" not in caplog.text
 
 
 async def test_what_a_tool_refuses_is_told_to_the_model_in_its_words(at_work):
