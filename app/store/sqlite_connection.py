@@ -10,6 +10,7 @@ import os
 import re
 import sqlite3
 from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -20,7 +21,6 @@ from app.store.sqlite_schema import ensure_schema
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-    from pathlib import Path
 
 ResultT = TypeVar("ResultT")
 RowT = TypeVar("RowT")
@@ -33,6 +33,7 @@ _UNAVAILABLE = _BUSY | {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_READONLY,  # what a file system becomes that had an error
 }
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _MISSING = re.compile(r"no such (table|column)|has no column named")
 
 # A thread waits no longer than this for a lock, because a thread cannot be cancelled; the rest of
@@ -56,7 +57,8 @@ class SqliteDatabase:
         self._lock_timeout = lock_timeout
         self._writing = trio.CapacityLimiter(1)
         self._reading = trio.CapacityLimiter(1)
-        self._file = _identity(path)
+        # SQLite keeps its log for as long as anybody has the database open.
+        self._files = {file: _identity(file) for file in (path, Path(f"{path}-wal"))}
 
     async def write(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
         """Run `work` in a transaction that holds the write lock from its first statement.
@@ -129,11 +131,12 @@ class SqliteDatabase:
 
     def _check_file(self) -> None:
         # SQLite would go on writing to a file that was deleted or replaced, and all of it be lost.
-        if _identity(self.path) != self._file:
-            raise StoreUnavailable(
-                f"the database file {self.path} was removed or replaced while in use: "
-                "put it back, or restart the daemon to use the new one"
-            )
+        for file, identity in self._files.items():
+            if _identity(file) != identity:
+                raise StoreUnavailable(
+                    f"the database file {file} was removed or replaced while in use: "
+                    "put it back, or restart the daemon to use the new one"
+                )
 
 
 @asynccontextmanager
@@ -178,8 +181,9 @@ def _connect(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         writer = _connection(path, opened)
         writer.execute("pragma journal_mode = wal")
         writer.execute("pragma synchronous = normal")
-        # An error now if the file is read-only, rather than at the first write.
+        # An error now if the file is read-only, rather than at the first write; to begin is none.
         writer.execute("begin immediate")
+        writer.execute("pragma user_version = 0")
         writer.execute("rollback")
         ensure_schema(writer)
         reader = _connection(path, opened)
@@ -245,6 +249,11 @@ def store_error(error: sqlite3.Error, path: Path) -> StoreError:
     code = _primary_code(error)
     if code in _UNAVAILABLE:
         return StoreUnavailable(f"the database file {path} cannot be used just now: {error}")
+    if code in _DAMAGED:
+        return StoreError(
+            f"the database file {path} is damaged ({error}): stop the daemon and put a backup in "
+            "its place, or move it away to begin with an empty one"
+        )
     if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
         return StoreError("the store is closed")
     if _MISSING.search(str(error)):
@@ -256,8 +265,8 @@ def _opening_error(error: sqlite3.Error, path: Path) -> StoreError:
     code = _primary_code(error)
     # Of a file that was there before these pass, as when somebody frees the disk.
     passes = code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR} and path.is_file()
-    if code in _BUSY or passes:
-        return store_error(error, path)
     if code == sqlite3.SQLITE_NOTADB:
         return StoreError(f"{path} is not a SQLite database: name another file")
+    if code in _BUSY | _DAMAGED or passes:
+        return store_error(error, path)
     return StoreError(f"cannot open the database file {path}: {error}")

@@ -152,6 +152,19 @@ async def test_a_file_or_folder_that_may_not_be_written_is_refused_in_one_line(r
     assert await run_python(POWERLESS, *paths) == ["1", "True"] * 2
 
 
+async def test_a_file_that_a_daemon_left_and_nobody_may_write_is_refused(read_only_folder, path):
+    """It can be opened, and a transaction be begun, as long as none writes."""
+    async with open_sqlite_store(path) as store:
+        await add(store)
+        read_only_folder.chmod(0o755)
+        for file in path.parent.iterdir():
+            copy = read_only_folder / file.name.replace("store", "left")
+            copy.write_bytes(file.read_bytes())
+            copy.chmod(0o444)
+    read_only_folder.chmod(0o555)
+    assert await run_python(POWERLESS, read_only_folder / "left.db") == ["1", "True"]
+
+
 async def test_a_damaged_file_is_a_store_error(path):
     async with open_sqlite_store(path) as store:
         for number in range(50):
@@ -159,7 +172,7 @@ async def test_a_damaged_file_is_a_store_error(path):
     content = bytearray(path.read_bytes())
     content[4096 * 2 :] = b"\xa5" * (len(content) - 4096 * 2)
     path.write_bytes(content)
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match=r"store\.db is damaged \(.+\): stop the daemon and put a"):
         async with open_sqlite_store(path) as store:
             await store.tasks()
 
@@ -174,6 +187,17 @@ async def test_a_file_removed_while_in_use_is_noticed_and_can_be_put_back(store,
     path.with_suffix(".away").rename(path)
     await add(store, "t3")
     assert [task.id for task in await store.tasks()] == ["t3", "t1"]
+
+
+async def test_a_log_of_sqlite_removed_while_in_use_is_noticed_and_what_it_held_is_kept(path):
+    """With it would go what was written since SQLite last emptied it."""
+    async with open_sqlite_store(path) as store:
+        await add(store)
+        path.with_name(f"{path.name}-wal").unlink()
+        with pytest.raises(StoreUnavailable, match="db-wal was removed or replaced"):
+            await add(store, "t2")
+    async with open_sqlite_store(path) as store:
+        assert [task.id for task in await store.tasks()] == ["t1"]
 
 
 # -- tables
