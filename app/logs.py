@@ -93,6 +93,15 @@ def _written_forms(secret: str) -> set[str]:
     return forms | escaped | numbered | {quote(secret), quote(secret, safe="")}
 
 
+def why(error: Exception) -> str:
+    """Say why something did not work; a time-out, of any library, has no text of its own.
+
+    >>> why(OSError("no such host")), why(TimeoutError())
+    ('no such host', 'it took too long')
+    """
+    return str(error) or "it took too long"
+
+
 def clean_json(value: object, redact: Redact) -> Any:  # noqa: ANN401  (JSON)
     """Return a value as JSON can hold it, with every text in it redacted, keys excepted."""
     if isinstance(value, dict):

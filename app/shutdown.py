@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from app.logs import why
 from app.store.protocol import StoreError
 
 if TYPE_CHECKING:
@@ -98,4 +99,4 @@ class GracefulShutdown:
                 await self._registry.deregister_all()
         except (StoreError, trio.TooSlowError) as error:
             extra = {"action": "deregister_failed"}
-            logger.warning("The agents could not be deregistered: %r", error, extra=extra)
+            logger.warning("The agents could not be deregistered: %s", why(error), extra=extra)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from app.logs import why
 from app.store.protocol import StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class SingleLease:
                 await self._store.drop_lease(self._name, self._instance)
         except (StoreError, trio.TooSlowError) as error:
             extra = {"action": "lease_not_released"}
-            logger.warning("The lease of %s will run out: %r", self._name, error, extra=extra)
+            logger.warning("The lease of %s will run out: %s", self._name, why(error), extra=extra)
 
     async def _keep(self, lost: Callable[[], object]) -> None:
         while True:
@@ -101,7 +102,9 @@ class SingleLease:
                 holder = await self._ask()
             except StoreError as error:  # not of the agent's making, who goes on
                 extra = {"action": "lease_not_renewed"}
-                logger.warning("The lease of %s: %r", self._name, error, extra=extra)
+                logger.warning(
+                    "The lease of %s was not renewed: %s", self._name, error, extra=extra
+                )
                 continue
             if holder is not None and holder.instance != self._instance:
                 lost()

@@ -145,7 +145,7 @@ class Claims:
                 if task is not None:
                     await self._release(task.id, token, None)
         except StoreError as failure:
-            logger.warning("Task not handed back, its lease will end: %r", failure)
+            logger.warning("Task not handed back, its lease will end: %s", failure)
 
     async def _release(self, task_id: str, token: str, error: str | None) -> None:
         counts = error is not None

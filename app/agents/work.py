@@ -8,7 +8,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 from actp_supervise import current_child
-from app.logs import clean_json, log_context
+from app.logs import clean_json, log_context, why
 from app.store.protocol import Lease, StoreError, StoreUnavailable, TaskRow, TaskStatus
 from app.store.records import moment_text
 
@@ -198,13 +198,16 @@ class Worker:
             error = "the agent ended itself with CancelledError while it did this"
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT):
-                await self._store.release_task(
+                held = await self._store.release_task(
                     task.id, token, count_attempt=error is not None, error=error
                 )
-            why = error or "the agent was stopped before it had finished it"
-            logger.warning("Task handed back: %s", why, extra={"action": "task_released"})
+            if held:
+                reason = error or "the agent was stopped before it had finished it"
+                logger.warning("Task handed back: %s", reason, extra={"action": "task_released"})
+            else:
+                logger.warning("Task lost to another worker", extra={"action": "task_lost"})
         except (TimeoutError, StoreError) as failure:
-            logger.warning("Task not handed back, its lease will end: %r", failure)
+            logger.warning("Task not handed back, its lease will end: %s", why(failure))
 
     async def _pause(self, paused: Paused) -> None:
         """Take no tasks until the pause ends, or the agent."""

@@ -224,6 +224,21 @@ async def test_cancelled_the_task_in_flight_goes_back_without_an_attempt(at_work
     assert (task.status, task.attempts) == (TaskStatus.QUEUED, 0)
 
 
+async def test_cancelled_when_another_has_the_task_it_does_not_say_that_it_gave_it_back(
+    at_work, store, caplog
+):
+    await at_work.add("Slow. [simulate: slow 20]")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(at_work.cancellable)
+        await until(lambda: at_work.claude.requests)
+        await store.forget_worker("w1-run")
+        nursery.cancel_scope.cancel()
+
+    actions = [getattr(record, "action", None) for record in caplog.records]
+    assert "task_lost" in actions
+    assert "task_released" not in actions
+
+
 async def test_what_hung_an_agent_counts_as_an_attempt(at_work, store):
     task_id = await at_work.add("Slow. [simulate: slow 20]")
     async with trio.open_nursery() as nursery:

@@ -117,6 +117,15 @@ class Greedy(Flaky):
         await of_another(self._store)
 
 
+async def test_a_lease_that_takes_too_long_to_hand_back_is_told_in_words(autojump_clock, caplog):
+    class Silent:
+        async def drop_lease(self, name, instance):
+            await trio.sleep_forever()
+
+    await SingleLease(Silent(), "social", INSTANCE, 60.0).release()
+    assert caplog.messages == ["The lease of social will run out: it took too long"]
+
+
 async def test_a_restart_keeps_the_lease(clock, store):
     agent = Recorder()
     async with staged(Greedy(store), agent, environ=SINGLE) as stage:
