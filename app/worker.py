@@ -19,10 +19,13 @@ from urllib.parse import urlsplit
 
 import trio
 
+from actp_supervise.clock import SystemWallClock, WallClock
+from app.logs import why
 from app.store.protocol import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from datetime import datetime
     from pathlib import Path
 
     from app.record_keeper import RecordKeeper
@@ -43,15 +46,25 @@ class Presence:
         store: Where daemons are known.
         records: Writes it down.
         instance: This start of the daemon.
+        wall_clock: Tells the time of day.
     """
 
     def __init__(
-        self, settings: Settings, store: Store, records: RecordKeeper, instance: str
+        self,
+        settings: Settings,
+        store: Store,
+        records: RecordKeeper,
+        instance: str,
+        *,
+        wall_clock: WallClock | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._records = records
         self._instance = instance
+        self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
+        self._heard_at: datetime | None = None
+        """When this daemon itself was last heard of."""
         self.statuses: Callable[[], Mapping[str, str]] = dict
         """Tells agent_id -> status, as it is by then."""
 
@@ -66,12 +79,18 @@ class Presence:
             await trio.sleep(self._settings.heartbeat_interval)
 
     async def _touch(self) -> None:
+        now = self._wall_clock.now()
+        patience = silent_after(self._settings)
+        if self._heard_at is not None:
+            own_silence = (now - self._heard_at).total_seconds()
+            # What kept this one silent, a lid that was closed or a store that was away, may have
+            # kept others so: they get until the next time.
+            if own_silence > patience:
+                patience += own_silence
         dead = await self._store.touch_worker(
-            self._settings.worker_id,
-            self._instance,
-            self.statuses(),
-            silent_after=silent_after(self._settings),
+            self._settings.worker_id, self._instance, self.statuses(), silent_after=patience
         )
+        self._heard_at = now
         for worker_id in dead:
             extra = {"action": "worker_died", "worker": worker_id}
             logger.warning(
@@ -137,7 +156,7 @@ async def open_worker(
                 noted = True
         except (StoreError, trio.TooSlowError) as error:
             extra = {"action": "farewell_failed"}
-            logger.warning("The store could not be told of the end: %r", error, extra=extra)
+            logger.warning("The store could not be told of the end: %s", why(error), extra=extra)
         finally:
             if noted:  # else the next daemon finds the file without its lock, and tells
                 _path(folder, instance).unlink(missing_ok=True)
