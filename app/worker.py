@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -25,7 +26,6 @@ from app.store.protocol import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-    from datetime import datetime
     from pathlib import Path
 
     from app.record_keeper import RecordKeeper
@@ -65,6 +65,8 @@ class Presence:
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
         self._heard_at: datetime | None = None
         """When this daemon itself was last heard of."""
+        self._excused = (0.0, datetime.min.replace(tzinfo=UTC))
+        """How many more seconds of silence others are allowed, and until when."""
         self.statuses: Callable[[], Mapping[str, str]] = dict
         """Tells agent_id -> status, as it is by then."""
 
@@ -81,12 +83,14 @@ class Presence:
     async def _touch(self) -> None:
         now = self._wall_clock.now()
         patience = silent_after(self._settings)
-        if self._heard_at is not None:
-            own_silence = (now - self._heard_at).total_seconds()
-            # What kept this one silent, a lid that was closed or a store that was away, may have
-            # kept others so: they get until the next time.
-            if own_silence > patience:
-                patience += own_silence
+        silence = (now - self._heard_at).total_seconds() if self._heard_at else 0.0
+        # What kept this one silent, a lid that was closed or a store that was away, may have kept
+        # others so: that time is not held against them until they had as long to speak.
+        if silence > patience:
+            self._excused = (silence, now + timedelta(seconds=patience))
+        excused, until = self._excused
+        if now < until:
+            patience += excused
         dead = await self._store.touch_worker(
             self._settings.worker_id, self._instance, self.statuses(), silent_after=patience
         )

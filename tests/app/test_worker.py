@@ -38,5 +38,8 @@ async def test_a_daemon_that_was_silent_itself_gives_others_time_to_speak(tmp_pa
             db.execute(f"update actp_workers set last_seen = {now}")
 
         assert await speak() == ["other-run", "own-run"]
-        assert await speak() == ["own-run"], "it had its time"
+        clock.step(80)
+        assert await speak() == ["other-run", "own-run"]
+        clock.step(11)
+        assert await speak() == ["own-run"], "it has had 90 s to speak since"
         nursery.cancel_scope.cancel()
