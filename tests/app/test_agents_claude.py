@@ -152,6 +152,20 @@ async def test_trouble_that_stays_hands_the_task_back(at_work, store, status, at
     assert (await store.task(other_id)).attempts == 0, "it would fare no better"
 
 
+async def test_an_agent_that_has_nothing_to_ask_is_not_said_to_wait_for_the_model(at_work, store):
+    class Impatient(QuickAgent):
+        patience = Patience(total=0.0)
+
+    at_work.claude.plan(Failure(status=529, headers={"retry-after": "0.2"}))
+    task_id = await at_work.add()
+    _, activity = at_work.start(Impatient)
+    await until(lambda: activity.snapshot()["throttled_age"] is not None)
+    await at_work.when(task_id, lambda task: task.status is TaskStatus.QUEUED)
+    await store.cancel_task(task_id)
+
+    await until(lambda: activity.doing == "idle" and activity.throttled_since is None)
+
+
 async def test_no_answer_has_a_task_wait_for_more_than_an_hour(at_work, store):
     at_work.claude.plan(Failure(status=429, headers={"retry-after": "900000000"}))
     task_id = await at_work.add()
