@@ -96,7 +96,8 @@ def test_a_paused_agent_is_not_hung(clock, activity):
 def test_what_it_was_found_to_be_is_remembered_as_long_as_it_is_so(clock, activity):
     clock.now += 100.0
     why = activity.stale(90.0)
-    assert activity.found_stale == why is not None
+    assert why is not None
+    assert activity.found_stale == why
 
     activity.beat()
     activity.stale(90.0)
@@ -115,6 +116,30 @@ def test_a_wait_stays_at_the_same_task_and_a_throttle_ends_with_the_next_word(cl
     shown = activity.snapshot()
     assert (shown["task_id"], shown["step"], shown["throttled_for"]) == ("t1", 3, None)
     assert shown["doing"] == "waiting for Claude"
+
+
+def test_the_doings_of_another_process_are_those_of_this_ones_clock(clock, activity):
+    elsewhere = Activity(lambda: 50.0)
+    elsewhere.progress("turn 3", task_id="t1", step=3, within=20.0)
+    elsewhere.throttle(30.0, "429")
+    clock.now = 1050.0
+
+    state = elsewhere.state()
+    activity.take_over(state, clock.now - state["now"])
+
+    clock.now += 10.0
+    shown = activity.snapshot()
+    assert (shown["heartbeat_age"], shown["throttled_age"], shown["progress_age"]) == (10.0,) * 3
+    assert shown["throttled_for"] == 20.0
+    assert (shown["doing"], shown["task_id"], shown["step"]) == ("waiting: 429", "t1", 3)
+
+
+def test_whoever_an_operator_holds_is_held_until_he_says_otherwise(activity):
+    activity.pause("the budget is spent", until="2026-11-24T00:00:00Z")
+    activity.held = True
+
+    shown = activity.snapshot()
+    assert (shown["paused"], shown["paused_until"]) == ("paused by an operator", None)
 
 
 def test_the_snapshot_tells_ages_and_not_moments(clock, activity):

@@ -97,8 +97,13 @@ class Agents:
 
 
 class Registry:
+    """Stands in for the store: what is registered."""
+
+    def __init__(self):
+        self.registered = []
+
     async def register_agents(self, worker_id, agents):
-        pass
+        self.registered += agents
 
 
 @dataclass
@@ -152,6 +157,16 @@ async def test_what_can_be_taken_up_is_and_the_rest_is_named(stage, caplog):
     assert (event.kind, event.text) == ("settings_reloaded", line.getMessage())
     assert event.fields["applied"] == ["SUPERVISOR_WATCH_INTERVAL", "CONTENT_AGENT_MODEL"]
     assert "key-two" not in line.getMessage() + repr(event)
+
+
+async def test_the_registry_has_the_model_of_an_agents_new_run(stage, nursery):
+    stage.environ |= {"CONTENT_AGENT_MODEL": "claude-opus-5-5", "SOCIAL_MEDIA_AGENT_MODEL": "other"}
+    assert stage.reload() == ["content"]
+    nursery.start_soon(stage.daemon.records.run)
+    await stage.daemon.records.flush()
+    (content,) = stage.daemon.store.registered
+    assert (content.agent_id, content.model) == ("content", "claude-opus-5-5")
+    assert content.status == "running"
 
 
 async def test_what_waits_for_a_restart_is_named_again_and_what_was_taken_up_is_not(stage, caplog):
