@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import re
+import resource
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +32,8 @@ from hypercorn.utils import parse_socket_addr
 from typing_extensions import override
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from hypercorn.typing import ASGIFramework
 
 logger = logging.getLogger(__name__)
@@ -46,6 +51,17 @@ CLOSE_TIMEOUT = 1.0
 
 IDLE_TIMEOUT = 15.0
 """Seconds that a connection may stay without a complete request head."""
+
+MOST_CONNECTIONS = 1000
+"""How many connections there may be at once, where as many files again may be open."""
+
+TELL_EVERY = 60.0
+"""Seconds between two lines of the log about connections that are turned away."""
+
+_TURNED_AWAY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 45\r\n"
+    b"Retry-After: 15\r\nConnection: close\r\n\r\nToo many connections are open to the daemon.\n"
+)
 
 
 class AddressUnavailableError(OSError):
@@ -70,7 +86,10 @@ async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
     except OSError as error:
         where = f"cannot listen on {format_address(host, port)}"
         if error.errno == errno.EADDRINUSE:
-            hint = "another program has that port; set WORKER_HEALTH_PORT to a free one"
+            hint = (
+                "another program has that port, or a daemon that runs or stops still; "
+                "set WORKER_HEALTH_PORT to a free one"
+            )
         elif error.errno == errno.EACCES:
             hint = "not permitted; set WORKER_HEALTH_PORT to a port above 1023"
         else:
@@ -84,18 +103,32 @@ def format_address(host: str, port: int) -> str:
 
 
 async def serve(
-    app: ASGIFramework, listeners: list[trio.SocketListener], stop: StopRequest
+    app: ASGIFramework,
+    listeners: list[trio.SocketListener],
+    stop: StopRequest,
+    *,
+    most: int | None = None,
 ) -> None:
     """Serve `app` until asked to stop; then answers under way get `STOP_GRACE` seconds.
 
     Cancelled, it cuts all connections at once. Either way no socket outlives it.
+
+    Args:
+        app: What answers.
+        listeners: Where.
+        stop: Asks to stop.
+        most: How many connections there may be at once; so many that half of the files which the
+            process may have open are left to the agents, where not given.
     """
+    if most is None:
+        most = most_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     config = Config()
     config.errorlog = logger
     config.include_server_header = False
     config.keep_alive_timeout = IDLE_TIMEOUT
     context = WorkerContext(None)
     wrapped = ASGIWrapper(app)
+    door = _Door(most)
 
     async def talk(stream: trio.SocketStream) -> None:
         state = LifespanState({})
@@ -104,13 +137,71 @@ async def serve(
 
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
+            enter = partial(door.enter, talk)
             accepting.start_soon(
-                partial(trio.serve_listeners, talk, listeners, handler_nursery=connections)
+                partial(trio.serve_listeners, enter, listeners, handler_nursery=connections)
             )
             await stop.wait()
             accepting.cancel_scope.cancel(reason="the server was asked to stop")
         await context.terminated.set()
         connections.cancel_scope.deadline = trio.current_time() + STOP_GRACE
+
+
+def most_connections(files: int) -> int:
+    """Return how many connections there may be in a process that may have so many files open.
+
+    >>> most_connections(256), most_connections(2**20), most_connections(resource.RLIM_INFINITY)
+    (128, 1000, 1000)
+    """
+    return (
+        MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, files // 2)
+    )
+
+
+class _Door:
+    """Lets in as many connections as there may be, and turns the others away.
+
+    Args:
+        most: How many there may be.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._inside = trio.CapacityLimiter(most)
+        self._at_the_door = trio.CapacityLimiter(max(1, most // 4))
+        self._told_at = -math.inf
+
+    async def enter(
+        self, talk: Callable[[trio.SocketStream], Awaitable[None]], stream: trio.SocketStream
+    ) -> None:
+        """Have a connection talked to, if there is room for it."""
+        try:
+            self._inside.acquire_on_behalf_of_nowait(stream)
+        except trio.WouldBlock:
+            await self._turn_away(stream)
+            return
+        try:
+            await talk(stream)
+        finally:
+            self._inside.release_on_behalf_of(stream)
+
+    async def _turn_away(self, stream: trio.SocketStream) -> None:
+        if trio.current_time() >= self._told_at + TELL_EVERY:
+            self._told_at = trio.current_time()
+            extra = {"action": "connections_refused"}
+            text = "%d connections to the page are open, more are turned away"
+            logger.warning(text, self._most, extra=extra)
+        with suppress(trio.WouldBlock, trio.BrokenResourceError):
+            self._at_the_door.acquire_on_behalf_of_nowait(stream)
+            try:
+                with trio.move_on_after(CLOSE_TIMEOUT):
+                    await stream.send_all(_TURNED_AWAY)
+                    await (
+                        stream.receive_some()
+                    )  # or to close would reset it, and the answer be lost
+            finally:
+                self._at_the_door.release_on_behalf_of(stream)
+        await trio.aclose_forcefully(stream)
 
 
 def _reason(error: OSError) -> str:

@@ -97,12 +97,12 @@ def app():
 
 
 @asynccontextmanager
-async def running(app):
+async def running(app, *, most=None):
     (listener,) = await open_listeners("127.0.0.1", 0)
     server = Running(listener.socket.getsockname()[1], trio.Event(), trio.Event())
 
     async def run():
-        await serve(app, [listener], server.stop)
+        await serve(app, [listener], server.stop, most=most)
         server.finished.set()
 
     async with trio.open_nursery() as nursery:
@@ -295,6 +295,28 @@ async def test_a_slow_head_is_cut_off(app, fast_clock):
             assert await read_all(stream) == b""
 
 
+async def test_more_connections_than_it_may_have_are_turned_away_and_told_of_once(app, caplog):
+    """Else they would use up the files that agents need."""
+    async with running(app, most=4) as server:
+        held = [await server.connect() for _ in range(4)]
+        for stream in held:
+            await stream.send_all(get("/", close=False))
+            assert await stream.receive_some()
+        for _ in range(3):
+            assert (await server.ask(get("/")))[:12] == b"HTTP/1.1 503"
+        await held.pop().aclose()
+        with trio.fail_after(5):
+            while not await server.answers():  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        for stream in held:
+            await trio.aclose_forcefully(stream)
+    assert [record.action for record in caplog.records] == ["connections_refused"]
+
+
+def test_half_of_the_files_that_may_be_open_are_left_to_others():
+    assert serving.most_connections(256) == 128
+
+
 async def test_asked_to_stop_it_finishes_answers_under_way_and_drops_idle_connections(app):
     async with running(app) as server:
         async with await server.connect() as idle, await server.connect() as busy:
@@ -330,8 +352,8 @@ async def test_a_port_in_use_is_one_line_that_names_it():
         with pytest.raises(AddressUnavailableError) as caught:
             await open_listeners("127.0.0.1", port)
     assert str(caught.value) == (
-        f"cannot listen on 127.0.0.1:{port}: another program has that port; "
-        "set WORKER_HEALTH_PORT to a free one"
+        f"cannot listen on 127.0.0.1:{port}: another program has that port, "
+        "or a daemon that runs or stops still; set WORKER_HEALTH_PORT to a free one"
     )
     assert caught.value.__cause__.errno == errno.EADDRINUSE
 
