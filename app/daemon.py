@@ -12,7 +12,7 @@ import trio
 from actp_supervise import Backoff, Supervisor, current_child, open_supervisor
 from app.event_log import EventLog
 from app.health import overall
-from app.logs import clean_json
+from app.logs import clean_json, cut
 from app.loop_watch import LoopWatch
 from app.metrics import Metrics
 from app.record_keeper import RecordKeeper
@@ -61,7 +61,8 @@ class Daemon:
 
     def tree(self) -> dict[str, Any]:
         """Return everything that runs, as values that JSON can hold."""
-        tree: dict[str, Any] = clean_json(self.root.tree().to_dict(), self.redact)
+        known = self.root.tree().to_dict()
+        tree: dict[str, Any] = clean_json(known, lambda text: cut(self.redact(text)))
         return tree
 
     def health(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import logging
 import math
 import re
 import sys
+import threading
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, Token
 from datetime import UTC, datetime
@@ -25,8 +26,12 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
+    from types import TracebackType
 
     Redact = Callable[[str], str]
+    ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+logger = logging.getLogger(__name__)
 
 REDACTED: Final = "[redacted]"
 
@@ -34,6 +39,9 @@ SHORTEST_SECRET: Final = 4
 """Characters that a secret has at least; to take out less would only spoil the text."""
 
 _context: ContextVar[Mapping[str, str]] = ContextVar("log_context", default={})  # noqa: B039
+
+MOST_TEXT: Final = 20_000
+"""Characters of a text that are logged, or kept of an error."""
 
 # These report every request or retry as news, with nothing that our own lines do not say.
 _CHATTY: Final = ("anthropic", "httpcore", "httpx", "httpx2", "hypercorn", "quart")
@@ -93,6 +101,19 @@ def _written_forms(secret: str) -> set[str]:
     return forms | escaped | numbered | {quote(secret), quote(secret, safe="")}
 
 
+def cut(text: str, most: int = MOST_TEXT) -> str:
+    """Leave out the middle of a text that nobody would read; at its ends is what says most.
+
+    >>> cut("It was a dark and stormy night.", 16)
+    'It was a [15 characters left out] y night.'
+    """
+    half = most // 2
+    left_out = len(text) - 2 * half
+    if len(text) <= most:
+        return text
+    return f"{text[:half]} [{left_out} characters left out] {text[len(text) - half :]}"
+
+
 def why(error: Exception) -> str:
     """Say why something did not work; a time-out, of any library, has no text of its own.
 
@@ -134,6 +155,53 @@ def configure_logging(
     logging.raiseExceptions = False
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("trio.serve_listeners").filters = [Seldom()]
+
+
+def log_what_nobody_catches() -> None:
+    """Have errors in threads and in `__del__` logged like all else, and not printed."""
+    sys.unraisablehook = _on_unraisable
+    threading.excepthook = _on_thread_error
+
+
+def _on_unraisable(error: sys.UnraisableHookArgs) -> None:
+    where = getattr(error.object, "__qualname__", type(error.object).__qualname__)
+    text, extra = error.err_msg or "Exception ignored in", {"action": "error_ignored"}
+    logger.error("%s: %s", text, where, exc_info=_exc_info(error), extra=extra)
+
+
+def _on_thread_error(error: threading.ExceptHookArgs) -> None:
+    if not issubclass(error.exc_type, SystemExit):
+        name, extra = getattr(error.thread, "name", "unknown"), {"action": "thread_failed"}
+        logger.error("Thread %s failed", name, exc_info=_exc_info(error), extra=extra)
+
+
+def _exc_info(error: sys.UnraisableHookArgs | threading.ExceptHookArgs) -> ExceptionInfo:
+    value = error.exc_type() if error.exc_value is None else error.exc_value
+    return error.exc_type, value, error.exc_traceback
+
+
+class Seldom(logging.Filter):
+    """Lets one line through a minute, without its traceback, of what is said ten times a second.
+
+    So it is while a process may open no more files.
+    """
+
+    EVERY: Final = 60.0
+    """Seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed_at = -math.inf
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        # Not more seldom either, where the clock was set back.
+        if 0 <= record.created - self._passed_at < self.EVERY:
+            return False
+        self._passed_at = record.created
+        record.exc_info = None
+        return True
 
 
 def _add_context(record: logging.LogRecord) -> bool:
@@ -209,7 +277,8 @@ class JsonFormatter(logging.Formatter):
         }
         if error := _traceback(self, record):
             fields["error"] = error
-        return json.dumps(clean_json(fields, self._redact), ensure_ascii=False)
+        fields = clean_json(fields, lambda text: cut(self._redact(text)))
+        return json.dumps(fields, ensure_ascii=False)
 
 
 class TextFormatter(logging.Formatter):
@@ -225,9 +294,10 @@ class TextFormatter(logging.Formatter):
         extra = _extra(record)
         who = " ".join(str(extra[name])[:12] for name in ("agent_id", "run") if name in extra)
         text = f"{clock} {record.levelname:<7} {f'[{who}] ' if who else ''}{record.getMessage()}"
+        text = cut(self._redact(text))
         if error := _traceback(self, record):
-            text += "\n" + error
-        return self._redact(text).translate(_CONTROL_CHARACTERS)
+            text += "\n" + cut(self._redact(error))
+        return text.translate(_CONTROL_CHARACTERS)
 
 
 # What others write into a line must not steer the terminal that shows it.

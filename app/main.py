@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from app.command_line import WRONG, read_arguments
+from app.logs import log_what_nobody_catches
 from app.settings import HAS_TRIO_ASYNCIO, Settings, SettingsError, load_settings
 from app.store.protocol import StoreError, TableMissing
 from app.store.schema import MIGRATION_COMMAND
@@ -114,6 +115,7 @@ async def _run(options: argparse.Namespace, settings: Settings) -> None:
     _import_trio_asyncio()
     from app.startup import run_daemon
 
+    log_what_nobody_catches()
     # Were the file gone later, so would be the limits in it.
     has_file = await trio.Path(ENV_FILE).exists()
     reread = partial(_settings_of_daemon, options, required=has_file)
@@ -136,6 +138,7 @@ async def _demo(options: argparse.Namespace) -> None:
     from app.demo.show import open_demo
     from app.startup import run_daemon
 
+    log_what_nobody_catches()
     async with open_demo(os.environ) as demo:
         reread = partial(_settings_of_daemon, options, demo.environ)
         settings = reread()

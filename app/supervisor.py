@@ -30,7 +30,7 @@ from actp_supervise import (
 from actp_supervise.clock import SystemWallClock, WallClock
 from app.agents.activity import PAUSED_BY_OPERATOR, Activity
 from app.crashes import DAY, HOUR, AgentBackoff, CrashHistory
-from app.logs import bind_log_context, log_context
+from app.logs import bind_log_context, cut, log_context
 from app.settings import AgentSettings, unknown_agent
 from app.single import SingleLease
 from app.store.protocol import RunOutcome, StoreError
@@ -455,7 +455,7 @@ class AgentSupervisor:
 
     def _note_crash(self, agent: _Agent, error: Exception) -> str:
         """Note why an agent ends, and that it crashed unless it was to end; return the error."""
-        agent.last_error = self._redact("".join(traceback.format_exception(error)))
+        agent.last_error = cut(self._redact("".join(traceback.format_exception(error))))
         if not current_child().stopping:
             agent.history.note()
         return agent.last_error

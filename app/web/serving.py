@@ -196,9 +196,8 @@ class _Door:
             try:
                 with trio.move_on_after(CLOSE_TIMEOUT):
                     await stream.send_all(_TURNED_AWAY)
-                    await (
-                        stream.receive_some()
-                    )  # or to close would reset it, and the answer be lost
+                    # Unread, it would be reset by closing, and the answer be lost.
+                    await stream.receive_some()
             finally:
                 self._at_the_door.release_on_behalf_of(stream)
         await trio.aclose_forcefully(stream)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
+import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
 
-from app.logs import LogFile, configure_logging, log_context, make_redactor
+from app.logs import (
+    LogFile,
+    configure_logging,
+    log_context,
+    log_what_nobody_catches,
+    make_redactor,
+)
 
 
 @pytest.fixture
@@ -83,6 +92,57 @@ def test_no_secret_is_written_wherever_it_stands(lines, as_json):
     assert "hunter2" not in text
     assert "AbC" not in text
     assert "[redacted]" in text
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_of_what_is_too_long_to_be_read_the_ends_are_written(lines, as_json):
+    written = lines(as_json=as_json)
+    try:
+        raise ValueError("hunter2" * 1_000_000)
+    except ValueError as error:
+        logger.exception("Failed: %s", error, extra={"fact": "z" * 1_000_000})
+    text = "\n".join(written())
+    assert len(text) < 100_000
+    assert "Failed: " in text
+    assert "ValueError: " in text
+    assert "characters left out]" in text
+    assert "hunter" not in text
+
+
+def test_what_is_said_ten_times_a_second_is_written_once_a_minute(lines):
+    written = lines(as_json=True)
+    for _ in range(20):
+        try:
+            raise OSError(errno.EMFILE, "Too many open files")
+        except OSError:
+            logging.getLogger("trio.serve_listeners").exception("accept returned EMFILE")
+    (line,) = map(json.loads, written())
+    assert line["message"] == "accept returned EMFILE"
+    assert "error" not in line
+
+
+def test_errors_in_threads_and_in_del_are_logged(lines, monkeypatch):
+    class Careless:
+        def __del__(self):
+            raise ValueError("in del")
+
+    def fail():
+        raise ValueError("in a thread")
+
+    for module, hook in ((sys, "unraisablehook"), (threading, "excepthook")):
+        monkeypatch.setattr(module, hook, getattr(module, hook))  # to have it back
+    log_what_nobody_catches()
+    written = lines(as_json=True)
+    Careless()
+    thread = threading.Thread(target=fail, name="background")
+    thread.start()
+    thread.join()
+    in_del, in_thread = map(json.loads, written())
+    assert in_del["action"] == "error_ignored"
+    assert in_del["message"].endswith("Careless.__del__")
+    assert in_del["error"].endswith("ValueError: in del")
+    assert in_thread["message"] == "Thread background failed"
+    assert in_thread["error"].endswith("ValueError: in a thread")
 
 
 def test_what_is_too_short_for_a_secret_does_not_spoil_the_text():

@@ -419,6 +419,17 @@ async def test_no_secret_is_recorded_of_an_error(clock, store):
     assert "401 for key [redacted]" in crashed.error
 
 
+async def test_of_an_error_of_megabytes_a_page_is_kept(clock, store):
+    agent = Recorder(ends=[ValueError("x" * 5_000_000)])
+    async with staged(store, agent) as stage:
+        await stage.supervisor.start_all()
+        await stage.settle()
+        _, crashed = await store.runs("social")
+        assert len(stage.status()["last_error"]) < 25_000
+    assert len(crashed.error) < 25_000
+    assert "ValueError: xxx" in crashed.error
+
+
 async def test_a_posted_task_wakes_its_agent_even_if_it_was_not_waiting_yet(clock, store):
     woken = []
 
