@@ -23,6 +23,8 @@ from urllib.parse import quote
 
 from typing_extensions import override
 
+from app.background_log import handler_for
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
@@ -137,14 +139,26 @@ def clean_json(value: object, redact: Redact) -> Any:  # noqa: ANN401  (JSON)
 
 
 def configure_logging(
-    stream: IO[str], *, redact: Redact, as_json: bool, file: Path | None = None
+    stream: IO[str],
+    *,
+    redact: Redact,
+    as_json: bool,
+    file: Path | None = None,
+    background: bool = False,
 ) -> None:
     """Send all logs to `stream`, as JSON lines or as lines for people; or to a file in its place.
+
+    Args:
+        stream: Where to.
+        redact: Takes secrets out of a text.
+        as_json: Whether a program reads it.
+        file: The file in its place.
+        background: Whether a thread writes to the stream, where its reader may stop reading.
 
     Raises:
         OSError: If the file cannot be opened.
     """
-    handler: logging.Handler = logging.StreamHandler(stream)
+    handler = handler_for(stream) if background else logging.StreamHandler(stream)
     if file is not None:
         handler, as_json = LogFile(file, instead=handler), True
     handler.setFormatter(JsonFormatter(redact) if as_json else TextFormatter(redact))

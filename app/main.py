@@ -10,9 +10,10 @@ import logging
 import os
 import signal
 import sys
+import threading
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
 
@@ -27,11 +28,16 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
 
+logger = logging.getLogger(__name__)
+
 FINE = 0
 """Also after a signal, and a second one: nothing is lost then."""
 FAILED = 1
 INTERRUPTED = 130
 """By a signal, before there was a daemon that could have ended well."""
+
+LEAVE_TIMEOUT: Final = 2.0
+"""Seconds that the end waits for threads that an agent has left behind."""
 
 ENV_FILE = Path(".env")
 STDOUT, STDERR = 1, 2
@@ -215,13 +221,37 @@ def _report(error: BaseException) -> int:
     """Say what went wrong: in one line where it was to be expected."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
+    for handler in logging.getLogger().handlers:  # what they have comes before the last word
+        handler.flush()
     if isinstance(error, SettingsError | StoreError | OSError | DaemonError):
         hint = f". To make it, run: {MIGRATION_COMMAND}" if isinstance(error, TableMissing) else ""
         print(f"error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         return WRONG if isinstance(error, SettingsError) else FAILED
-    logging.getLogger(__name__).critical("The daemon failed", exc_info=error)
+    logger.critical("The daemon failed", exc_info=error)
     return FAILED
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process, though threads that agents have left behind may go on."""
+    over = threading.Timer(LEAVE_TIMEOUT, _leave_threads, (code,))
+    over.daemon = True
+    over.start()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # a disk that is full; Python would make it the exit code
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
+
+
+def _leave_threads(code: int) -> NoReturn:
+    main_thread = threading.main_thread()
+    left = [thread for thread in threading.enumerate() if not thread.daemon]
+    names = [thread.name for thread in left if thread is not main_thread]
+    logger.warning("Not waited for threads that do not end: %s", ", ".join(names))
+    logging.shutdown()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

@@ -268,7 +268,9 @@ def _tell_of_block(events: EventLog, block: Block) -> None:
 def _configure_logging(settings: Settings, redact: Callable[[str], str]) -> None:
     as_json = not sys.stderr.isatty()
     with _log_errors(settings):
-        configure_logging(sys.stderr, redact=redact, as_json=as_json, file=settings.log_file)
+        configure_logging(
+            sys.stderr, redact=redact, as_json=as_json, file=settings.log_file, background=True
+        )
 
 
 @contextmanager

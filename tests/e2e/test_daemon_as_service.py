@@ -6,7 +6,10 @@ import json
 import os
 import signal
 import socket
+import sqlite3
+import subprocess
 import sys
+from contextlib import asynccontextmanager, suppress
 
 import trio
 from daemons import MAIN, PATIENCE, until
@@ -203,3 +206,52 @@ async def test_a_full_disk_does_not_keep_the_daemon_from_its_work(idle_place):
         assert daemon.logged("log_file_failed")
         daemon.signal(signal.SIGTERM)
         assert await daemon.wait() == 0
+
+
+TALKS = """
+import logging
+from actp_supervise import current_child
+
+class Agent:
+    async def run_as_daemon(self, poll_interval):
+        for _ in range(300):
+            logging.getLogger("own").warning("x" * 1000)
+        await current_child().stopping.wait()
+"""
+
+
+@asynccontextmanager
+async def logging_to_a_pipe(place):
+    """Run a daemon whose log goes to a pipe; in the end it is stopped well, whoever reads that."""
+    process = await trio.lowlevel.open_process(
+        MAIN, cwd=place.folder, env=place.environment(), stderr=subprocess.PIPE
+    )
+
+    def runs():
+        with suppress(sqlite3.Error):  # there is no database yet
+            return place.statuses().get("social") == "running"
+
+    try:
+        yield process
+        await until(runs)
+        process.send_signal(signal.SIGTERM)
+        with trio.fail_after(PATIENCE):
+            assert await process.wait() == 0
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+    assert set(place.statuses().values()) == {"stopped"}
+
+
+async def test_a_reader_of_the_log_that_stops_reading_does_not_hold_the_daemon(idle_place):
+    """As a terminal does that was stopped, or whose ssh was left behind."""
+    idle_place.use_class(TALKS, "Agent")
+    async with logging_to_a_pipe(idle_place):
+        pass
+
+
+async def test_a_reader_of_the_log_that_has_left_does_not_change_the_exit_code(idle_place):
+    async with logging_to_a_pipe(idle_place) as process:
+        assert await process.stderr.receive_some()
+        await process.stderr.aclose()

@@ -93,12 +93,24 @@ class Agent:
 """
 
 
+LEAVES_A_THREAD = """
+import threading, time
+from actp_supervise import current_child
+
+class Agent:
+    async def run_as_daemon(self, poll_interval):
+        threading.Thread(target=time.sleep, args=(3600,)).start()
+        await current_child().stopping.wait()
+"""
+
+
 @pytest.mark.parametrize(
     ("source", "isolation"),
     [
         (DEAF, "loop"),
         pytest.param(DEAF, "thread", marks=pytest.mark.long),
         (BLOCKED, "thread"),
+        (LEAVES_A_THREAD, "loop"),
     ],
 )
 async def test_an_agent_that_will_not_stop_does_not_keep_the_daemon(idle_place, source, isolation):
