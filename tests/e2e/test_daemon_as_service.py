@@ -62,7 +62,7 @@ async def test_a_daemon_tells_its_service_manager_how_it_is(idle_place):
     service = Service(idle_place)
     async with open_supervisor() as supervisor:
         pid = await supervisor.start(service.run, name="daemon", shutdown_timeout=PATIENCE)
-        assert service.logged("starting")
+        await service.until_logged("starting")
         await until(lambda: service.statuses)
         os.kill(pid, signal.SIGHUP)
         await service.until_logged("settings_reloaded")
