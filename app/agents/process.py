@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import math
 import signal
 import socket
 import sys
@@ -175,8 +176,8 @@ class _AgentProcess:
         self._activity = activity
         self._calls = calls
         self._under_way: dict[int, trio.CancelScope] = {}
-        self._offset: float | None = None
-        """What our clock shows when that of the process shows 0."""
+        self._offset = math.inf
+        """What our clock shows when that of the process shows 0, or somewhat more."""
         self._ended: tuple[Any] | None = None
         """How the agent said that it ended."""
         self._nonsense: str | None = None
@@ -250,9 +251,8 @@ class _AgentProcess:
             served.set()
 
     def _take_over(self, state: dict[str, Any]) -> None:
-        now = state.pop("now")
-        if self._offset is None:
-            self._offset = trio.current_time() - now
+        # Whatever was under way for the shortest time tells it best: ages must not be negative.
+        self._offset = min(self._offset, trio.current_time() - state.pop("now"))
         self._activity.take_over(state, self._offset)
 
     async def _answer(self, message: Message) -> None:

@@ -12,6 +12,8 @@ import pytest
 import trio
 
 from actp_supervise.clock import LOCALTIME, local_timezone
+from app.agents.activity import Activity
+from app.agents.process import _AgentProcess
 from app.agents.wire import Kind, Wire, read_plain
 
 ZONE_FILES = [Path(folder) / "Europe" / "Berlin" for folder in TZPATH]
@@ -51,3 +53,18 @@ async def test_a_zone_without_a_name_is_what_the_machine_has_over_there_too(wire
     message = await ours.receive()
 
     assert str(pickle.loads(message.content)) == str(local_timezone({}))
+
+
+async def test_no_heartbeat_lies_ahead_though_the_first_word_of_it_came_late(autojump_clock):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        activity = Activity(trio.current_time)
+        agent = _AgentProcess(ours, activity, {})
+        elsewhere = Activity(lambda: trio.current_time() + 1000.0)  # as another process counts
+        late = elsewhere.state()
+        await trio.sleep(3)
+        agent._take_over(late)
+        elsewhere.beat()
+        agent._take_over(elsewhere.state())
+        await trio.sleep(1)
+        assert activity.snapshot()["heartbeat_age"] == 1.0
