@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from app.agents.spec import AGENT_SPECS
 from app.settings import Settings, SettingsError, unknown_agent
 from app.store.open import open_store
 from app.store.protocol import AgentRow, WorkerRow
+from app.terminal.output import on_one_line
+from app.web.words import error_line
 from app.worker import Life, life_of, silent_after
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+
+    from app.store.protocol import Store
+
+_OF_ONE: Final = frozenset({"paused", "waiting", "backing_off", "crashed"})
+"""Where the reason is the agent's own, and not one of its daemon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +43,21 @@ class ListedAgent:
 
     row: AgentRow
     status: str
-    """What it says itself, or *unknown* or *stale*."""
+    """What it says itself, or *unknown* or *stale*; and *paused* or *waiting* while it runs so."""
     why: str | None
-    """Why it is not believed, or is disabled."""
+    """Why it is not believed, is disabled, does not work, or crashed."""
     seen_age: float | None
     """Seconds since it was last seen."""
     runs: tuple[AgentAt, ...]
     """Where it is, if any daemon is there that speaks of it."""
+
+    @property
+    def note(self) -> str | None:
+        """The reason, if there is one, as a line for people; one that many share names none."""
+        if self.why is None:
+            return None
+        whose = f"{self.row.agent_id} is " if self.status in _OF_ONE else ""
+        return on_one_line(f"{whose}{self.status.replace('_', ' ')}: {self.why}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as values that JSON can hold."""
@@ -75,7 +90,16 @@ async def listed_agents(settings: Settings) -> list[ListedAgent]:
     async with open_store(settings) as store:
         workers = await store.live_workers()
         now = await store.ping()
-        return [_judge(row, workers, now, settings) for row in await store.agents()]
+        agents = [_judge(row, workers, now, settings) for row in await store.agents()]
+        return [await _with_last_error(agent, store) for agent in agents]
+
+
+async def _with_last_error(agent: ListedAgent, store: Store) -> ListedAgent:
+    if agent.status not in {"backing_off", "crashed"}:
+        return agent
+    runs = await store.runs(agent.row.agent_id, limit=1)
+    why = next((error_line(run.error) for run in runs if run.error), None)
+    return dataclasses.replace(agent, why=why)
 
 
 def table(agents: list[ListedAgent], settings: Settings) -> str:
@@ -111,7 +135,7 @@ def table(agents: list[ListedAgent], settings: Settings) -> str:
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    notes = dict.fromkeys(f"{agent.status}: {agent.why}" for agent in agents if agent.why)
+    notes = dict.fromkeys(agent.note for agent in agents if agent.note)
     return "\n".join([*lines, *([""] if notes else []), *notes])
 
 
@@ -187,7 +211,7 @@ def _judge(
         and worker.agents.get(row.agent_id, "disabled") != "disabled"
     ]
     seen_age = None if row.last_seen is None else max(0.0, (now - row.last_seen).total_seconds())
-    status, why = row.status, None
+    status, why, health = row.status, None, row.health or {}
     # Of several starts of one name, the one that is there counts.
     own = [faults[worker.instance] for worker in workers if worker.worker_id == row.worker_id]
     if status not in {"stopped", "disabled"} and None not in own:
@@ -195,8 +219,12 @@ def _judge(
         status, why = "unknown", f"{why}; it last said {row.status!r}"
     elif status == "running" and (row.heartbeat_age or 0.0) > settings.stale_threshold:
         status, why = "stale", f"no heartbeat for {settings.stale_threshold:g} s"
+    elif status == "running" and health.get("paused"):
+        status, why = "paused", health["paused"]
+    elif status == "running" and health.get("throttled_age") is not None:
+        status, why = "waiting", health.get("throttled_why")
     elif status == "disabled":
-        why = (row.health or {}).get("why_disabled")
+        why = health.get("why_disabled")
     if status in {"stopped", "unknown", "disabled"}:
         # The last to speak of it runs it no more, and another that does will speak soon.
         active = [place for place in runs if place.status not in {"stopped", "standby"}]

@@ -239,7 +239,7 @@ async def _of_store(settings: Settings, why: str) -> View:
         )
         for agent in agents
     ]
-    notes = list(dict.fromkeys(f"{agent.status}: {agent.why}" for agent in agents if agent.why))
+    notes = list(dict.fromkeys(agent.note for agent in agents if agent.note))
     if not rows:
         notes = ["No agent is registered: no daemon has run on this store yet."]
     return View(state="away", headline=headline, rows=rows, notes=notes)

@@ -7,7 +7,7 @@ from store_calls import register
 
 from app.listing import listed_agents, table
 from app.settings import load_settings
-from app.store.protocol import AgentRegistration
+from app.store.protocol import AgentRegistration, RunOutcome
 
 
 @pytest.fixture
@@ -60,6 +60,48 @@ async def test_a_disabled_agent_is_listed_with_the_reason(store, settings):
     await say(store, "b", content="running")
     (agent,) = await listed_agents(settings)
     assert (agent.status, agent.why) == ("running", None)
+
+
+@pytest.mark.parametrize(
+    ("health", "status", "why"),
+    [
+        (
+            {"paused": "Claude answers 401: no such key"},
+            "paused",
+            "Claude answers 401: no such key",
+        ),
+        (
+            {"throttled_age": 5.0, "throttled_why": "Claude answers 529"},
+            "waiting",
+            "Claude answers 529",
+        ),
+        ({"paused": None, "throttled_age": None}, "running", None),
+    ],
+)
+async def test_one_that_runs_and_does_no_work_says_why(store, settings, health, status, why):
+    await register(store, "content", worker_id="a")
+    await say(store, "a", content="running")
+    await store.record_heartbeat("content", health, status="running", worker_id="a")
+    (agent,) = await listed_agents(settings)
+    assert (agent.status, agent.why) == (status, why)
+    assert agent.to_dict()["last_status"] == "running"
+    notes = table([agent], settings).splitlines()[2:]
+    assert notes == ([] if why is None else ["", f"content is {status}: {why}"])
+
+
+async def test_one_that_crashed_says_of_what(store, settings):
+    await register(store, "content", worker_id="a")
+    await say(store, "a", content="backing_off")
+    await store.set_status("content", "backing_off", worker_id="a")
+    (agent,) = await listed_agents(settings)
+    assert (agent.status, agent.why) == ("backing_off", None)
+    await store.start_run("r1", "content", "a-run")
+    error = 'Traceback:\n  File "a.py", line 1, in b\n    c()\nValueError: no such\x1b post\n'
+    await store.finish_run("r1", RunOutcome.CRASHED, error=error)
+    (agent,) = await listed_agents(settings)
+    assert table([agent], settings).splitlines()[-1] == (
+        "content is backing off: ValueError: no such\N{REPLACEMENT CHARACTER} post"
+    )
 
 
 async def test_one_that_only_stands_by_does_not_run(store, settings):
