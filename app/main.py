@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -235,7 +236,8 @@ def _leave(code: int) -> NoReturn:
     """End the process, though threads that agents have left behind may go on."""
     over = threading.Timer(LEAVE_TIMEOUT, _leave_threads, (code,))
     over.daemon = True
-    over.start()
+    with suppress(RuntimeError):  # there may be no more threads
+        over.start()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
