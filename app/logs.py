@@ -191,7 +191,7 @@ def _on_thread_error(error: threading.ExceptHookArgs) -> None:
 
 
 def _exc_info(error: sys.UnraisableHookArgs | threading.ExceptHookArgs) -> ExceptionInfo:
-    value = error.exc_type() if error.exc_value is None else error.exc_value
+    value = error.exc_value or Exception(error.exc_type.__name__)
     return error.exc_type, value, error.exc_traceback
 
 
