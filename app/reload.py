@@ -105,13 +105,8 @@ def changes(old: Settings, new: Settings) -> list[Change]:
 @asynccontextmanager
 async def open_hangups() -> AsyncIterator[AsyncIterator[int]]:
     """Catch SIGHUP, which does not end the daemon then, for a `Reloader` to follow."""
-    # Trio raises anew, in the end, what nobody has followed.
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with trio.open_signal_receiver(signal.SIGHUP) as hangups:
-            yield hangups
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    with trio.open_signal_receiver(signal.SIGHUP) as hangups:
+        yield hangups
 
 
 class Reloader:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -220,24 +219,3 @@ async def test_an_agent_that_is_stopped_meanwhile_does_not_end_the_reloader(stag
             await trio.testing.wait_all_tasks_blocked()
         hang_up.close()
     assert [agent.model for agent in stage.daemon.supervisor.given] == ["one", "other"]
-
-
-HANGS_UP_AT_THE_END = """
-import signal, trio
-from app.reload import open_hangups
-
-async def main():
-    async with open_hangups():
-        signal.raise_signal(signal.SIGHUP)
-        await trio.lowlevel.checkpoint()
-
-trio.run(main)
-print("ended well", signal.getsignal(signal.SIGHUP) is signal.SIG_DFL)
-"""
-
-
-async def test_a_sighup_that_nobody_followed_does_not_end_the_process():
-    """It comes with the terminal that is closed while the daemon stops."""
-    command = [sys.executable, "-c", HANGS_UP_AT_THE_END]
-    ended = await trio.run_process(command, cwd=ROOT, capture_stdout=True)
-    assert ended.stdout == b"ended well True\n"
