@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from app.agents.spec import AGENT_SPECS
 from app.settings import Settings, SettingsError, unknown_agent
 from app.store.open import open_store
-from app.store.protocol import AgentRow, WorkerRow
+from app.store.protocol import AgentRow, StoreError, WorkerRow
 from app.terminal.output import on_one_line
 from app.web.words import error_line
 from app.worker import Life, life_of, silent_after
@@ -97,7 +97,10 @@ async def listed_agents(settings: Settings) -> list[ListedAgent]:
 async def _with_last_error(agent: ListedAgent, store: Store) -> ListedAgent:
     if agent.status not in {"backing_off", "crashed"}:
         return agent
-    runs = await store.runs(agent.row.agent_id, limit=1)
+    try:
+        runs = await store.runs(agent.row.agent_id, limit=1)
+    except StoreError:  # as where that table is missing: all else is known
+        return agent
     why = next((error_line(run.error) for run in runs if run.error), None)
     return dataclasses.replace(agent, why=why)
 

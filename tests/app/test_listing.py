@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 from store_calls import register
 
-from app.listing import listed_agents, table
+from app.listing import _with_last_error, listed_agents, table
 from app.settings import load_settings
 from app.store.protocol import AgentRegistration, RunOutcome
 
@@ -102,6 +105,17 @@ async def test_one_that_crashed_says_of_what(store, settings):
     assert table([agent], settings).splitlines()[-1] == (
         "content is backing off: ValueError: no such\N{REPLACEMENT CHARACTER} post"
     )
+
+
+async def test_where_runs_cannot_be_read_all_else_is_listed(store, settings):
+    await register(store, "content", worker_id="a")
+    await say(store, "a", content="backing_off")
+    await store.set_status("content", "backing_off", worker_id="a")
+    (agent,) = await listed_agents(settings)
+    with closing(sqlite3.connect(settings.db_path)) as db, db:
+        db.execute("drop table actp_agent_runs")
+    listed = await _with_last_error(agent, store)
+    assert (listed.status, listed.why) == ("backing_off", None)
 
 
 async def test_one_that_only_stands_by_does_not_run(store, settings):
