@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .events import Event
-    from .nursery import _SupervisorManager
+    from .nursery import SupervisorManager
 
 __all__ = [
     "AnyOf",
@@ -273,7 +273,7 @@ class Scheduler:
 class _SchedulerManager:
     """What `open_scheduler` returns: the manager of its supervisor, and a little around it."""
 
-    def __init__(self, supervisor: _SupervisorManager, options: dict[str, Any]) -> None:
+    def __init__(self, supervisor: SupervisorManager, options: dict[str, Any]) -> None:
         self._manager = supervisor
         self._options = options
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 import trio
 
-from .child import check_async_fn, current_child, free_name, name_of
+from .checks import check_async_fn
+from .child import current_child
 from .clock import SteppedWallClock
 from .errors import (
     ChildNotFoundError,
@@ -33,8 +34,10 @@ from .errors import (
 from .events import logger
 from .jobs import Firing, Job
 from .journal import JOURNAL_TIMEOUT, NoAnswer, PatientJournal
+from .nursery import engine_of
 from .policies import Restart
 from .runs import EVENT_OF, ClockJumped, Outcome, Overlap, Run, RunFailed, RunStarted
+from .spec import free_name, name_of
 from .triggers import At, Trigger, check_trigger
 
 if TYPE_CHECKING:
@@ -82,7 +85,7 @@ class Dispatcher:
         self._journal = None if journal is None else PatientJournal(journal)
         self._rng = rng
         self._keep = keep
-        self._hub = supervisor._engine.hub
+        self._hub = engine_of(supervisor).hub
         self.jobs: dict[str, Job] = {}  # in the order of adding
         self._numbers: dict[str, int] = {}  # of unnamed jobs, by their function's name
         # An entry for each job that has a next moment; one that is not its job's is passed by.
@@ -249,8 +252,8 @@ class Dispatcher:
             jump = (now - wall_then) - (steady - steady_then)
             if now < wall_then:
                 self._clock_set_back(now)
-            if abs(jump) > CLOCK_TOLERANCE and self._hub.wants(ClockJumped):
-                self._hub.emit(ClockJumped, self.supervisor.path, seconds=jump)
+            if abs(jump) > CLOCK_TOLERANCE and self._hub.is_enabled_for(ClockJumped):
+                self._hub.emit(ClockJumped, self.supervisor.path, {"seconds": jump})
         self._seen = (now, steady)
         return now
 
@@ -452,9 +455,9 @@ class Dispatcher:
 
     def _began(self, firing: Firing) -> None:
         firing.started_at = self._clock.now()
-        if self._hub.wants(RunStarted):
+        if self._hub.is_enabled_for(RunStarted):
             run = Run(scheduled_at=firing.moment, started_at=firing.started_at)
-            self._hub.emit(RunStarted, (*self.supervisor.path, firing.job.name), run=run)
+            self._hub.emit(RunStarted, (*self.supervisor.path, firing.job.name), {"run": run})
 
     def _settle(
         self,
@@ -484,9 +487,9 @@ class Dispatcher:
         if firing.done is not None:
             firing.done()
         kind = EVENT_OF[outcome]
-        if self._hub.wants(kind):
+        if self._hub.is_enabled_for(kind):
             details = {"traceback": text} if kind is RunFailed else {}
-            self._hub.emit(kind, (*self.supervisor.path, job.name), run=run, **details)
+            self._hub.emit(kind, (*self.supervisor.path, job.name), {"run": run, **details})
 
     def _time_of_end(self) -> datetime | None:
         """Return the time for the record; whoever waits for the run learns its end without, too."""
@@ -597,7 +600,7 @@ class Dispatcher:
 
     @property
     def _closing(self) -> bool:
-        return self.supervisor._engine.stopping
+        return engine_of(self.supervisor).stopping
 
     def _check_open(self) -> None:
         if self._closing:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from .errors import SupervisionError, sole
+from .errors import SupervisionError, unwrap_single
 from .events import logger
 from .nursery import Child, current_child
 
@@ -121,6 +121,8 @@ def process_child(
     arguments = [os.fspath(argument) for argument in argv]
 
     async def child(task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+        with suppress(RuntimeError):  # in a bare nursery there is none
+            current_child().stopping  # it listens  # noqa: B018
         process = _Process(
             arguments[0], on_output, on_status, stop_signal, task_status, stop_group=stop_group
         )
@@ -234,7 +236,7 @@ class _Process:
                         source.finish()
                 nursery.cancel_scope.cancel(reason="the process has ended")
         except ExceptionGroup as group:
-            error = sole(group)
+            error = unwrap_single(group)
         finally:
             self._kill_group()
             with trio.CancelScope(shield=True):  # only the kernel can delay it now

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from .handles import Handles
+from .handles import Handles, forget_generators, forget_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,11 +139,10 @@ def _kill(loop: Any, run: Run) -> None:  # noqa: ANN401
     if run.time_left.cancelled_caught:  # else the loop itself is broken
         run.ignored_cancellation("its coroutines were closed")
     run.killed = True
-    loop._asyncgens.clear()  # open_loop would wait for what can no longer be finalized
+    forget_generators(loop)
     while tasks:
         for task in tuple(tasks):
-            asyncio._unregister_task(task)
-            task._log_destroy_pending = False
+            forget_task(task)
             _close(task.get_coro())
         tasks = asyncio.all_tasks(loop)  # those that their clean-up has started
 

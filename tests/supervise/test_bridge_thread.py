@@ -11,6 +11,7 @@ import trio
 
 from actp_supervise import ChildState, Restart, current_child, open_supervisor
 from actp_supervise.bridge import CancellationIgnored, asyncio_child, run_in_trio
+from actp_supervise.child import record_of
 from actp_supervise.events import ChildStarted
 
 
@@ -112,10 +113,10 @@ async def test_code_left_in_its_thread_reaches_neither_trio_nor_the_next_run(rel
             async for event in events:
                 if isinstance(event, ChildStarted) and event.restarts == 1:
                     break
-        beat = child._beat_at
+        beat_due = record_of(child).run.beat_due
         released.set()
         await ended.wait()
-        assert child._beat_at == beat
+        assert record_of(child).run.beat_due == beat_due
         await supervisor.shutdown()
 
     assert record == ["run_in_trio(): the run of this child is over"]

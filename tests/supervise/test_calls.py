@@ -428,22 +428,25 @@ async def test_a_child_deep_in_a_subtree_may_end_the_subtree_that_it_is_in(
 ):
     async def subtree():
         async with open_supervisor(name="sub", shutdown_timeout=math.inf) as below:
+            subtrees.append(below)
             below.start_soon(ends_the_subtree)
 
     async def ends_the_subtree():
         if record:
-            await trio.sleep_forever()
+            await current_child().stopping.wait()
+            return
         await trio.sleep(1)
         await getattr(supervisor, call)("subtree")
         record.append(("asked", trio.current_time()))
 
+    subtrees = []
     async with open_supervisor(shutdown_timeout=math.inf, limit=RestartLimit(0)) as supervisor:
         child = supervisor.start_soon(subtree)
         await trio.sleep(5)
         assert record == [("asked", 1.0)]
         if call == "restart":
             assert (child.state, child.started_at) == ("running", 1.0)
-            supervisor["subtree"]._subtrees[0].ending.cancel_all()
+            await subtrees[-1].remove("ends_the_subtree")
             await supervisor.stop("subtree")
         assert child.state == "stopped"
 

@@ -64,10 +64,10 @@ async def test_the_events_of_a_run_tell_its_whole_story(autojump_clock):
             ("child_started", 0.0),
             ("child_ready", 0.0),
             ("stop_requested", 8.0),
-            ("child_stopped", 13.0),
+            ("child_stopped", 8.0),
         ],
         "return": [("child_started", 0.0), ("child_finished", 3.0)],
-        "root": [("supervisor_stopped", 13.0)],
+        "root": [("supervisor_stopped", 8.0)],
     }
 
 
@@ -166,7 +166,7 @@ async def test_an_exception_in_the_callback_is_logged_and_harms_nobody(autojump_
         await supervisor.shutdown()
     failures = [r for r in caplog.records if getattr(r, "action", "") == "on_event_failed"]
     assert failures
-    assert all(record.exc_info[0] is Crash for record in failures)
+    assert all("Crash: in the callback" in record.getMessage() for record in failures)
 
 
 async def test_the_callback_may_call_back_into_the_supervisor(autojump_clock):

@@ -478,6 +478,6 @@ async def test_the_defaults_are_those_that_the_reference_names(autojump_clock):
         child = supervisor.start_soon(live_on)
         assert (supervisor.name, supervisor.strategy) == ("supervisor", "one_for_one")
         assert (child.restart, child.backoff) == ("permanent", Backoff())
-        assert (child.shutdown_timeout, child.watchdog, child.significant) == (5.0, None, False)
+        assert (child.shutdown_timeout, child.watchdog, child.significant) == (None, None, False)
         await supervisor.shutdown()
     assert (RestartLimit().max_restarts, RestartLimit().within) == (3, 5.0)

@@ -1,0 +1,264 @@
+"""What a supervisor and a child are started with: the options, each declared here once.
+
+An option is a field of the frozen value, with its default, its meaning and its check, and a line in
+the `TypedDict` above it, which tells type checkers what ``start_soon(..., **options)`` takes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, final
+
+from .checks import check_name, check_seconds, check_sync_fn, check_type
+from .events import Event
+from .policies import (
+    AutoShutdown,
+    Backoff,
+    Restart,
+    RestartLimit,
+    RestartPolicy,
+    ShutdownOrder,
+    Strategy,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+
+SpecT = TypeVar("SpecT")
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+
+class SupervisorOptions(TypedDict, total=False):
+    """The options of `open_supervisor`; see `SupervisorSpec`."""
+
+    name: str
+    strategy: Strategy
+    limit: RestartLimit | None
+    backoff: Backoff
+    shutdown_timeout: float | None
+    shutdown_order: ShutdownOrder
+    auto_shutdown: AutoShutdown
+    on_event: Callable[[Event], object] | None
+    rng: random.Random | None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorSpec:
+    """What a supervisor is opened with.
+
+    Raises:
+        TypeError: If an option is of the wrong type.
+        ValueError: If a time is out of its range, or a name would spoil the printed tree.
+    """
+
+    name: str = "supervisor"
+    """What it is called in events, logs and the printed tree."""
+    strategy: Strategy = Strategy.ONE_FOR_ONE
+    """Which children a restart takes with it."""
+    limit: RestartLimit | None = RestartLimit()  # noqa: RUF009  (frozen)
+    """How many restarts are too many; None never gives up."""
+    backoff: Backoff = Backoff()  # noqa: RUF009  (frozen)
+    """How long to wait before a restart; each child may have its own."""
+    shutdown_timeout: float | None = None
+    """Seconds that a child has to stop when asked, before it is cancelled; 0 cancels at once,
+    ``inf`` waits for ever. None gives 5 s to a child that listens and cancels others at once. Each
+    child may have its own."""
+    shutdown_order: ShutdownOrder = ShutdownOrder.REVERSE
+    """How the children are stopped at the end."""
+    auto_shutdown: AutoShutdown = AutoShutdown.NEVER
+    """Whether it stops when significant children have ended."""
+    on_event: Callable[[Event], object] | None = None
+    """Called at once with each `Event` of this supervisor and those below; a plain function. An
+    exception in it is logged and harms nobody."""
+    rng: random.Random | None = None
+    """Where the backoff's jitter comes from; a fresh one where not given."""
+
+    def __post_init__(self) -> None:
+        check_name("name", self.name)
+        for option, kind in (
+            ("strategy", Strategy),
+            ("backoff", Backoff),
+            ("shutdown_order", ShutdownOrder),
+            ("auto_shutdown", AutoShutdown),
+        ):
+            check_type(option, getattr(self, option), kind)
+        if self.limit is not None:
+            check_type("limit", self.limit, RestartLimit)
+        if self.shutdown_timeout is not None:
+            check_seconds("shutdown_timeout", self.shutdown_timeout)
+        if self.on_event is not None:
+            check_sync_fn("on_event", self.on_event)
+        if self.rng is not None:
+            check_type("rng", self.rng, random.Random)
+
+
+class ChildOptions(TypedDict, total=False):
+    """The options of `Supervisor.start_soon` and `Supervisor.start`; see `ChildSpec`."""
+
+    restart: RestartPolicy
+    backoff: Backoff | None
+    shutdown_timeout: float | None
+    watchdog: float | None
+    significant: bool
+    crash_ages: Sequence[float]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSpec:
+    """What a child is started with, beside its name, function and arguments.
+
+    Raises:
+        TypeError: If an option is of the wrong type.
+        ValueError: If a time is out of its range, or a significant child is permanent.
+    """
+
+    restart: RestartPolicy = Restart.PERMANENT
+    """When it is started again after it ended by itself: a `Restart`, or a pure function that
+    returns a `Decision` for an `Exit`."""
+    backoff: Backoff | None = None
+    """How long to wait before a restart; the supervisor's where not given."""
+    shutdown_timeout: float | None = None
+    """Seconds to stop when asked; the supervisor's where not given."""
+    watchdog: float | None = None
+    """Seconds within which it must call ``current_child().beat()``, else it is cancelled as
+    `Stalled`; None for no watchdog."""
+    significant: bool = False
+    """Whether its end counts for the supervisor's `auto_shutdown`."""
+    crash_ages: tuple[float, ...] = ()
+    """How many seconds ago it crashed before this program began; they count in the backoff's
+    window."""
+    reports_ready: bool = field(default=False)
+    """Whether it says itself when it is ready; given by `Supervisor.start`, not by callers."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.restart, Restart):
+            if not callable(self.restart):
+                raise TypeError(
+                    "restart must be of type Restart, or a function of an Exit, "
+                    f"not {self.restart!r}"
+                )
+            check_sync_fn("restart", self.restart)
+        if self.backoff is not None:
+            check_type("backoff", self.backoff, Backoff)
+        if self.shutdown_timeout is not None:
+            check_seconds("shutdown_timeout", self.shutdown_timeout)
+        if self.watchdog is not None:
+            check_seconds("watchdog", self.watchdog, positive=True)
+        check_type("significant", self.significant, bool)
+        if self.significant and self.restart is Restart.PERMANENT:
+            raise ValueError("a significant child is never permanent: it would not end")
+        for age in self.crash_ages:
+            check_seconds("crash_ages", age)
+
+    @property
+    def temporary(self) -> bool:
+        """Whether it leaves the supervisor's list when it ends."""
+        return self.restart is Restart.TEMPORARY
+
+
+def child_spec(function: str, *, reports_ready: bool, options: ChildOptions) -> ChildSpec:
+    """Return the options of a child as a value; equal ones are one value, which saves memory.
+
+    Args:
+        function: What the caller called, for the message of an error.
+        reports_ready: Whether the child says itself when it is ready.
+        options: What the caller gave.
+
+    Raises:
+        TypeError, ValueError: As from `ChildSpec`.
+    """
+    if not options:
+        return _DEFAULT[reports_ready]
+    check_options(function, ChildOptions, options)
+    given: dict[str, Any] = {**options, "reports_ready": reports_ready}
+    if "crash_ages" in given:
+        given["crash_ages"] = _as_tuple("crash_ages", given["crash_ages"])
+    try:
+        hash(tuple(given.values()))
+    except TypeError:  # a Backoff or function of the user's that cannot be hashed
+        return ChildSpec(**given)
+    return _shared_child_spec(**given)
+
+
+@lru_cache(maxsize=256, typed=True)
+def _shared_child_spec(**options: Any) -> ChildSpec:  # noqa: ANN401  (checked by ChildSpec)
+    return ChildSpec(**options)
+
+
+_DEFAULT = {ready: ChildSpec(reports_ready=ready) for ready in (False, True)}
+
+
+def _as_tuple(option: str, value: object) -> tuple[Any, ...]:
+    try:
+        return tuple(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{option} must be a sequence of numbers, not {value!r}") from None
+
+
+def check_options(function: str, allowed: type, options: object) -> None:
+    """Refuse an option that does not exist, and name the one that was perhaps meant."""
+    assert isinstance(options, dict)  # noqa: S101  (for mypy)
+    known: list[str] = list(allowed.__annotations__)
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"{function}() got an unexpected option {name!r}{hint}")
+
+
+def takes_options_of(spec: type) -> Callable[[FunctionT], FunctionT]:
+    """Show the fields of a spec as the options of a function, in ``help()`` and to tools."""
+
+    def decorate(function: FunctionT) -> FunctionT:
+        signature = inspect.signature(function)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        options = [
+            inspect.Parameter(
+                each.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=each.default,
+                annotation=each.type,
+            )
+            for each in fields(spec)
+            if each.name != "reports_ready"
+        ]
+        shown = signature.replace(parameters=[*own, *options])
+        function.__signature__ = shown  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def policy_name(policy: RestartPolicy) -> str:
+    """Return what a restart policy is called in a snapshot."""
+    return str(policy) if isinstance(policy, Restart) else name_of(policy)
+
+
+def name_of(async_fn: object) -> str:
+    """Return the name that a child or job gets from its function."""
+    while isinstance(async_fn, partial):
+        async_fn = async_fn.func
+    name = str(getattr(async_fn, "__name__", type(async_fn).__name__))
+    return name if name.strip() and name.isprintable() else ascii(name)
+
+
+def free_name(base: str, taken: Container[str], numbers: dict[str, int]) -> str:
+    """Return a name that is not taken, numbered where it has to be.
+
+    Args:
+        base: The name where it is free.
+        taken: The names that are not free.
+        numbers: The last number given to each base; kept by the caller.
+    """
+    name = base
+    while name in taken:
+        numbers[base] = numbers.get(base, 1) + 1
+        name = f"{base}-{numbers[base]}"
+    return name
