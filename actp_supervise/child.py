@@ -229,7 +229,7 @@ class Child:
         if child_of_context.get(None) is self:
             run.listens = True
         if run.signal is None:
-            run.signal = StopSignal(is_set=run.asked_at is not None)
+            run.signal = StopSignal(is_set=run.is_asked)
         return run.signal
 
     @property
@@ -277,11 +277,11 @@ class Child:
 
 def give_sign_of_life(record: ChildRecord, run: Run, within: float | None = None) -> None:
     """Tell the watchdog of a run that it gets on; in whatever thread."""
-    watchdog = record.spec.watchdog
-    if watchdog is None:
+    watchdog, watch = record.spec.watchdog, run.watch
+    if watchdog is None or watch is None:
         return
-    run.beat_due = record.home.clock.current_time() + (watchdog if within is None else within)
-    if run.beat_due < run.look_at and record.run is run:  # after a longer promise
+    watch.beat_due = record.home.clock.current_time() + (watchdog if within is None else within)
+    if watch.beat_due < watch.look_at and record.run is run:  # after a longer promise
         with suppress(trio.RunFinishedError):
             record.home.token.run_sync_soon(record.home.watch_sooner, record, idempotent=True)
 
@@ -326,7 +326,7 @@ def on_stop_requested(record: ChildRecord, callback: Callable[[], object]) -> Ca
     It is called at once if the run was asked already, or is over. It must not raise.
     """
     run = record.run
-    if run is None or run.asked_at is not None:
+    if run is None or run.is_asked:
         callback()
         return _nothing
     if run.on_stop is None:

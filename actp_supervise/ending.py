@@ -48,7 +48,6 @@ class Ending:
         "_name",
         "_order",
         "_to_stop",
-        "begun",
         "closed",
     )
 
@@ -60,7 +59,6 @@ class Ending:
         self._body = body
         self._body_task = trio.lowlevel.current_task()
         self._actions = actions
-        self.begun = False  # from then on nothing is started
         self.closed = trio.Event()  # set when all children are gone
         self._to_stop: list[ChildRecord] = []  # in start order; stopped from the end
         # What leaves the block: that it gave up, what no supervisor handles, what the body raised.
@@ -87,7 +85,6 @@ class Ending:
 
     def begin(self, children: Sequence[ChildRecord]) -> None:
         """Start nothing any more, and stop all children, in steps."""
-        self.begun = True
         self._to_stop = list(children)
         for child in children:
             if child.state is ChildState.BACKING_OFF:

@@ -19,8 +19,8 @@ import contextlib
 import inspect
 import sys
 from collections import deque
-from collections.abc import Awaitable
-from functools import partial
+from collections.abc import Awaitable, Container
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -77,13 +77,15 @@ class Engine:
         self.spec = spec
         self.parent = parent
         self.path: tuple[str, ...] = (spec.name,) if parent is None else (*parent.path, spec.name)
+        self.stopping = False  # from the beginning of its end on nothing is started
         self.clock = trio.lowlevel.current_clock()
         self.token = trio.lowlevel.current_trio_token()
         above = None if parent is None else parent.home.hub
         self.hub = ev.EventHub(spec.on_event, self.propagate, above)
         self.ending = Ending(spec.name, spec.shutdown_order, body, self)
         self.group = GroupRestart(spec.strategy, self)
-        self._restarts = Restarts(spec)
+        self._now = self.clock.current_time
+        self._restarts = Restarts(spec, self._now)
         self._children: dict[str, ChildRecord] = {}  # in start order
         self._roster: tuple[ChildRecord, ...] | None = ()  # the same, until it changes
         self._version = 0  # counts the children that were added or begun
@@ -100,14 +102,14 @@ class Engine:
         """Begin to run in a nursery."""
         self._nursery = nursery
         self.deadlines: Deadlines[ChildRecord | None] = Deadlines(nursery, self._on_due)
-        self._keeper = RunKeeper(self._tell, self.deadlines)
+        self._keeper = RunKeeper(self._tell, self.deadlines, self._now)
 
     # What there is.
 
     @property
-    def stopping(self) -> bool:
-        """Whether it has begun to stop, so that nothing is started any more."""
-        return self.ending.begun
+    def names(self) -> Container[str]:
+        """The names of all children."""
+        return self._children
 
     @property
     def children(self) -> tuple[ChildRecord, ...]:
@@ -161,34 +163,43 @@ class Engine:
         self._runs += 1
         self._want(child)
         # Task contexts are copies: what a run sets in its own is gone with it.
-        child.context.run(partial(self._nursery.start_soon, self._run, child, run, name=child.name))
+        child.context.run(self._spawn, child, run)
+
+    def _spawn(self, child: ChildRecord, run: Run) -> None:
+        self._nursery.start_soon(self._run, child, run, name=child.name)
 
     @trio.lowlevel.enable_ki_protection
     async def _run(self, child: ChildRecord, run: Run) -> None:
         error: BaseException | None = None
         try:
             with run.scope:
-                if self.stopping:  # nothing begins any more
-                    self.request_stop(child, Intent.STOP)
-                if run.asked_at is None:
+                if run.stop is None and not self.stopping:
                     await self._call(child, run)
-                elif inspect.iscoroutine(run.awaitable):
-                    run.awaitable.close()
+                else:  # asked to stop before it began
+                    self._never_begun(child, run)
         except BaseException as exc:  # noqa: BLE001, ASYNC103  (_run_ended passes on what is none)
             error = exc
         # Outside the except block, or each run's error would hang on to that of the run before.
         self._run_ended(child, run, error)
+
+    def _never_begun(self, child: ChildRecord, run: Run) -> None:
+        self.request_stop(child, Intent.STOP if run.intent is None else run.intent)
+        if inspect.iscoroutine(run.awaitable):
+            run.awaitable.close()
 
     def _call(self, child: ChildRecord, run: Run) -> Awaitable[None]:
         """Take down that a run begins, and return it as an awaitable."""
         run.task = trio.lowlevel.current_task()
         if child.started_at is not None:
             child.restarts += 1
-        child.started_at = run.began_at = trio.current_time()
+        child.started_at = run.began_at = self._now()
         self._tell(ev.ChildStarted, child, restarts=child.restarts)
         if not child.spec.reports_ready:
             self._run_is_ready(child, run, value=None)
-        self._react()
+        if self.group.members:
+            self._react()
+        elif self._news:
+            self._hand_out()
         awaitable, run.awaitable = run.awaitable, None
         return _unprotected(call(self, child, run) if awaitable is None else awaitable)
 
@@ -207,9 +218,10 @@ class Engine:
             if child.spec.watchdog is not None:
                 self._keeper.watch(child, run, child.spec.watchdog)
         attempt = child.attempt
-        # Where this run is about to be followed by another, callers wait for that one.
-        will_be_restarted = run.intent is not Intent.STOP and self.group.awaits(child)
-        if attempt is not None and not attempt.awaits_next_run and not will_be_restarted:
+        if attempt is None or attempt.awaits_next_run:
+            return
+        # Where the group is about to restart it, callers wait for its next run.
+        if run.intent is Intent.STOP or not self.group.awaits(child):
             child.attempt = None
             attempt.resolve(value=value)
 
@@ -239,7 +251,7 @@ class Engine:
     ) -> None:
         child.overdue = False
         error = _meaning_of(error, child, run)
-        kind = None if error is None else kind_of_error(error, _cancellations())
+        kind = None if error is None else kind_of_error(error, _cancellations)
         attempt = child.attempt
         caller_waits = attempt is not None and not run.ready and attempt.is_for_this_run
         end = kind_of_end(kind, run.intent, caller_waits=caller_waits)
@@ -300,7 +312,7 @@ class Engine:
         else:
             self._take_down_error(child, end, error)
         decision = self._restarts.decision(child, run, error)
-        in_group = child in self.group
+        in_group = child in self.group.members
         restarts = decision.restart and end is not RunEnd.GAVE_UP
         counts = restarts and not in_group and not self.stopping  # a group's restart counts once
         follows = after_exit(
@@ -346,7 +358,7 @@ class Engine:
         if attempt is not None:
             attempt.resolve(error=self._why_not_started(child))
             child.dropped = child.dropped or not attempt.keep
-        self.group.discard(child)
+        self.group.members.discard(child)
         self._unwant(child)
         if child.dropped or child.spec.temporary:
             self._drop(child)
@@ -368,7 +380,7 @@ class Engine:
     def _schedule_restart(self, child: ChildRecord, decision: Decision) -> None:
         delay = self._restarts.delay(child, decision)
         self._tell(ev.RestartScheduled, child, delay=delay)
-        moment = trio.current_time() + delay
+        moment = self._now() + delay
         if self.spec.strategy is not Strategy.ONE_FOR_ONE:
             self.group.join(child, moment, self.children, self._version)
         elif delay:
@@ -406,7 +418,7 @@ class Engine:
         if child in self.group:  # whose restart goes on without its delay
             if run is not None and run.intent is Intent.STOP:
                 run.intent = Intent.GROUP
-            self.group.skip_delay(trio.current_time())
+            self.group.skip_delay(self._now())
         elif run is not None:
             self.request_stop(child, Intent.RESTART, timeout=self._time_for(child, None))
         else:
@@ -447,7 +459,7 @@ class Engine:
     def _on_due(self, child: ChildRecord | None, late: float) -> None:
         try:
             if child is None:
-                self.group.start_next(trio.current_time())
+                self.group.start_next(self._now())
             elif child.run is None:
                 self.begin_run(child)
             else:
@@ -493,6 +505,7 @@ class Engine:
 
     def _begin_ending(self, reason: str, *, unless_body_asks: bool = False) -> None:
         if not self.stopping:
+            self.stopping = True
             self.group.disband()
             self.deadlines.discard(None)
             self.ending.begin(self.children)
@@ -536,7 +549,7 @@ class Engine:
             return self.ending.step()
         if self.spec.strategy is Strategy.ONE_FOR_ONE:
             return False
-        return self.group.step(trio.current_time())
+        return self.group.step(self._now())
 
     def _react(self) -> None:
         """Do all that follows and need not wait, then hand out the events."""
@@ -625,7 +638,7 @@ def call(engine: Engine, child: ChildRecord, run: Run) -> Awaitable[object]:
         result = async_fn(task_status=TaskStatus(engine, child, run))
     else:
         result = async_fn()
-    if not isinstance(result, Awaitable):
+    if type(result) is not CoroutineType and not isinstance(result, Awaitable):
         raise TypeError(
             f"a child is an async function, but {child.name!r} is none: "
             f"calling it returned {result!r}"
@@ -653,7 +666,7 @@ def _meaning_of(error: BaseException | None, child: ChildRecord, run: Run) -> Ba
 
 
 def _is_interrupt(error: BaseException) -> bool:
-    return kind_of_error(error, _cancellations()) is ErrorKind.INTERRUPT
+    return kind_of_error(error, _cancellations) is ErrorKind.INTERRUPT
 
 
 def _cancellations() -> tuple[type[BaseException], ...]:

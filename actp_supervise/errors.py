@@ -26,7 +26,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from types import CodeType, TracebackType
 
 LONGEST_MESSAGE: Final = 1000
@@ -101,21 +101,29 @@ class ErrorKind(Enum):
 
 
 def kind_of_error(
-    error: BaseException, cancellations: tuple[type[BaseException], ...] = ()
+    error: BaseException, cancellations: Callable[[], tuple[type[BaseException], ...]]
 ) -> ErrorKind:
     """Return what an error means, also of one in groups.
 
     Args:
         error: Any error.
-        cancellations: Types that are no `Exception` but ordinary nevertheless, where nobody sent
-            them: the ways in which Trio and asyncio cancel.
+        cancellations: Returns the types that are no `Exception` but ordinary nevertheless, where
+            nobody sent them: the ways in which Trio and asyncio cancel.
     """
-    kinds = [type(leaf) for leaf in leaves_of(error)] if is_group(error) else [type(error)]
-    if not all(issubclass(kind, (Exception, *cancellations)) for kind in kinds):
+    if not is_group(error):
+        return _kind_of_type(type(error), cancellations)
+    kinds = {_kind_of_type(type(leaf), cancellations) for leaf in leaves_of(error)}
+    if ErrorKind.INTERRUPT in kinds:
         return ErrorKind.INTERRUPT
-    if all(issubclass(kind, DoNotRestart) for kind in kinds):
-        return ErrorKind.DO_NOT_RESTART
-    return ErrorKind.ORDINARY
+    return ErrorKind.ORDINARY if ErrorKind.ORDINARY in kinds else ErrorKind.DO_NOT_RESTART
+
+
+def _kind_of_type(
+    kind: type[BaseException], cancellations: Callable[[], tuple[type[BaseException], ...]]
+) -> ErrorKind:
+    if issubclass(kind, Exception):
+        return ErrorKind.DO_NOT_RESTART if issubclass(kind, DoNotRestart) else ErrorKind.ORDINARY
+    return ErrorKind.ORDINARY if issubclass(kind, cancellations()) else ErrorKind.INTERRUPT
 
 
 def is_group(error: BaseException) -> bool:
@@ -183,42 +191,47 @@ def strip_tracebacks(error: BaseException) -> None:
 class ErrorText:
     """An error as the text it prints; neither the error nor its frames are kept.
 
-    Noting the messages and lines takes a few microseconds, formatting them a hundred times that;
-    so the text is made when it is first asked for.
+    Noting the messages and lines takes a microsecond or a few, formatting them a hundred times
+    that; so the text is made when it is first asked for.
     """
 
-    __slots__ = ("_frames", "_report", "_text")
+    __slots__ = ("_frames", "_kind", "_message", "_report", "_text")
 
     def __init__(self, error: BaseException) -> None:
-        self._text = one_line(error)
+        self._kind = type(error)
+        self._message = ""
+        self._text: str | None = None
+        self._frames: list[tuple[traceback.TracebackException | None, _Frames]] = []
         self._report: traceback.TracebackException | None = None
-        self._frames: list[tuple[traceback.TracebackException, _Frames]] = []
         try:
-            self._take_down(error)
+            if _is_plain(error):
+                self._message = str(error)
+                self._frames = [(None, _frames_of(error))]
+            else:
+                self._take_down(error)
         except Exception:  # noqa: BLE001  (an error that refuses to be looked at: one line must do)
-            self._report = None
+            self._text = one_line(error)
 
     def __str__(self) -> str:
-        if self._report is not None:
-            report, self._report = self._report, None
+        if self._text is None:
             frames, self._frames = self._frames, []
+            report = self._report or _report_of(_alone(self._kind, self._message))
+            self._report = None
             try:
                 for part, steps in frames:
-                    part.stack = traceback.StackSummary.from_list(map(_frame_summary, steps))
+                    stack = traceback.StackSummary.from_list(map(_frame_summary, steps))
+                    (report if part is None else part).stack = stack
                 self._text = "".join(report.format())
             except Exception:  # noqa: BLE001  (groups in groups beyond the recursion limit)
-                return self._text
+                self._text = f"{self._kind.__name__}: it cannot be formatted\n"
         return self._text
 
     def _take_down(self, error: BaseException) -> None:
+        """Take down an error on which others hang, or which is not what it seems."""
         parts = _parts_of(error)
         steps = {id(part): _frames_of(part) for part in parts}
         twins = _plain_twins(parts) if any(_has_own_truth(part) for part in parts) else {}
-        plain = twins.get(id(error), error)
-        # Without the traceback, whose source lines would be read now.
-        self._report = traceback.TracebackException(
-            type(plain), plain, None, lookup_lines=False, compact=True
-        )
+        self._report = _report_of(twins.get(id(error), error))
         todo: list[tuple[traceback.TracebackException | None, BaseException | None]]
         todo = [(self._report, error)]
         while todo:
@@ -229,6 +242,31 @@ class ErrorText:
             todo += [(report.__cause__, cause_of(part)), (report.__context__, context_of(part))]
             if is_group(part):
                 todo += zip(report.exceptions or (), members_of(part), strict=False)
+
+
+_WITH_MORE_TO_TELL: Final = (
+    BaseExceptionGroup,
+    SyntaxError,
+    ImportError,
+    NameError,
+    AttributeError,
+)
+"""Types whose text `traceback` makes of more than their message."""
+
+
+def _is_plain(error: BaseException) -> bool:
+    """Return whether all that an error prints is its type, its message and its frames."""
+    return (
+        cause_of(error) is None
+        and context_of(error) is None
+        and not issubclass(type(error), _WITH_MORE_TO_TELL)
+        and getattr(error, "__notes__", None) is None
+    )
+
+
+def _report_of(error: BaseException) -> traceback.TracebackException:
+    # Without the traceback, whose source lines would be read now.
+    return traceback.TracebackException(type(error), error, None, lookup_lines=False, compact=True)
 
 
 _Frames = list[tuple["CodeType", int]]
@@ -314,17 +352,22 @@ def _plain_twins(parts: Collection[BaseException]) -> dict[int, BaseException]:
 
 
 def _plain_twin(part: BaseException, twins: dict[int, BaseException]) -> BaseException:
+    if not is_group(part):
+        try:
+            return _alone(type(part), str(part))
+        except Exception:  # noqa: BLE001  (of the user's __str__)
+            return _alone(type(part), "its message cannot be read")
     kind = type(part)
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    if is_group(part):
-        members = [twins[id(member)] for member in members_of(part)]
-        group = type(kind.__name__, (BaseExceptionGroup,), names)
-        twin: BaseException = group(_MESSAGE.__get__(part), members)
-        return twin
-    try:
-        message = str(part)
-    except Exception:  # noqa: BLE001  (of the user's __str__)
-        message = "its message cannot be read"
+    group = type(kind.__name__, (BaseExceptionGroup,), names)
+    members = [twins[id(member)] for member in members_of(part)]
+    twin: BaseException = group(_MESSAGE.__get__(part), members)
+    return twin
+
+
+def _alone(kind: type[BaseException], message: str) -> BaseException:
+    """Return an error that prints as one of this type with this message."""
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
     plain = type(kind.__name__, (BaseException,), names)
-    alone: BaseException = plain(message) if message else plain()
-    return alone
+    error: BaseException = plain(message) if message else plain()
+    return error

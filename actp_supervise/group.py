@@ -125,10 +125,6 @@ class GroupRestart:
             if child.run is None:
                 self._actions.wait_with_group(child)
 
-    def discard(self, child: ChildRecord) -> None:
-        """Take a child out, if it is in: it will not be started again with the group."""
-        self.members.discard(child)
-
     def disband(self) -> None:
         """Take all children out, because their supervisor stops."""
         self.members.clear()

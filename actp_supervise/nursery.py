@@ -345,11 +345,11 @@ class Supervisor:
         engine = self._engine
         if engine.stopping:
             raise SupervisorClosedError(f"supervisor {self.name!r} has begun to stop")
-        check_async_fn("a child", async_fn)
         if spec.significant and engine.spec.auto_shutdown is AutoShutdown.NEVER:
             raise ValueError("significant has no meaning in a supervisor without auto_shutdown")
         if name is None:
-            name = free_name(name_of(async_fn), self, self._numbers)
+            check_async_fn("a child", async_fn)
+            name = free_name(name_of(async_fn), engine.names, self._numbers)
         else:
             check_name("name", name)
             if (known := engine.find(name)) is not None:
@@ -362,12 +362,14 @@ class Supervisor:
         child.async_fn = partial(async_fn, *args) if args else async_fn
         child.context = copy_context()
         child.context.run(child_of_context.set, child.view)
-        recall_crashes(child, trio.current_time())
+        if spec.crash_ages:
+            recall_crashes(child, trio.current_time())
         return child
 
     def _begin(self, child: ChildRecord) -> None:
         """Put a child into the list and begin its first run."""
         run = Run()
+        check_async_fn("a child", child.async_fn)
         run.awaitable = child.context.run(call, self._engine, child, run)
         self._engine.add(child)
         self._engine.begin_run(child, run)

@@ -247,7 +247,8 @@ class RestartLimit:
 
     def exceeded(self, restarts: Sequence[float], now: float) -> bool:
         """Return whether the newest `memory` restarts, oldest first, are too many at `now`."""
-        return len(restarts) >= self.memory and now - restarts[-self.memory] <= self.within
+        first = len(restarts) - self.max_restarts - 1
+        return first >= 0 and now - restarts[first] <= self.within
 
     def out_of_reach(self, backoff: Backoff) -> bool:
         """Return whether `backoff` slows one child down so much that it can never get here."""
@@ -294,21 +295,19 @@ def kind_of_end(error: ErrorKind | None, intent: Intent | None, *, caller_waits:
         intent: Why it was asked to end, if it was.
         caller_waits: Whether a caller waits for this run to get ready.
     """
-    match error, intent:
-        case ErrorKind.INTERRUPT, _:
-            return RunEnd.INTERRUPT
-        case _, (Intent.STOP | Intent.RESTART | Intent.GROUP):
-            return RunEnd.AS_ASKED
-        case _, Intent.STALLED:
-            return RunEnd.CRASHED
-        case None, _:
-            return RunEnd.RETURNED
-        case _ if caller_waits:
-            return RunEnd.START_FAILED
-        case ErrorKind.DO_NOT_RESTART, _:
-            return RunEnd.GAVE_UP
-        case _:
-            return RunEnd.CRASHED
+    if error is ErrorKind.INTERRUPT:
+        return RunEnd.INTERRUPT
+    if intent is not None and intent is not Intent.STALLED:
+        return RunEnd.AS_ASKED
+    if intent is Intent.STALLED:
+        return RunEnd.CRASHED
+    if error is None:
+        return RunEnd.RETURNED
+    if caller_waits:
+        return RunEnd.START_FAILED
+    if error is ErrorKind.DO_NOT_RESTART:
+        return RunEnd.GAVE_UP
+    return RunEnd.CRASHED
 
 
 # What follows for this child?
@@ -343,20 +342,19 @@ def after_stop(intent: Intent, *, in_group: bool, temporary: bool, supervisor_st
     return Next.OVER
 
 
-def decide(policy: RestartPolicy, exit_: Exit) -> Decision:
-    """Return whether a child that ended by itself is to be started again.
+def decide_by_kind(restart: Restart, *, returned: bool) -> Decision:
+    """Return whether a child that ended by itself is to be started again, by OTP's kinds."""
+    if restart is Restart.PERMANENT or (restart is Restart.TRANSIENT and not returned):
+        return _AGAIN
+    return _NOT_AGAIN
+
+
+def decide_by_policy(policy: Callable[[Exit], Decision], exit_: Exit) -> Decision:
+    """Return whether a child that ended by itself is to be started again, by a user's policy.
 
     Raises:
-        TypeError: If a policy of the user's returns no `Decision`.
+        TypeError: If the policy returns no `Decision`.
     """
-    if isinstance(policy, Restart):
-        match policy:
-            case Restart.PERMANENT:
-                return _AGAIN
-            case Restart.TRANSIENT:
-                return _NOT_AGAIN if exit_.returned else _AGAIN
-            case Restart.TEMPORARY:
-                return _NOT_AGAIN
     decision = policy(exit_)
     if not isinstance(decision, Decision):
         raise TypeError(f"a restart policy returns a Decision, not {decision!r}")

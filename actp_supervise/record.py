@@ -7,7 +7,6 @@ task has ended.
 
 from __future__ import annotations
 
-import math
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -132,28 +131,46 @@ class Program(Protocol):
         """Send it a signal."""
 
 
+class Stop:
+    """How far the stop of a run has come."""
+
+    __slots__ = ("asked_at", "cancel_at", "long_wait_told", "overdue_after")
+
+    def __init__(self, asked_at: float | None, cancel_at: float) -> None:
+        self.asked_at = asked_at  # None for a run that is cancelled without, because it stalled
+        self.cancel_at = cancel_at
+        self.long_wait_told = False
+        self.overdue_after = OVERDUE_AFTER  # seconds after `cancel_at` of the next report
+
+
+class Watch:
+    """What the watchdog of a run knows."""
+
+    __slots__ = ("beat_due", "granted", "look_at")
+
+    def __init__(self, beat_due: float) -> None:
+        self.beat_due = beat_due  # when the next sign of life is due
+        self.look_at = beat_due  # when it is looked for
+        self.granted = False  # whether the run was given time since
+
+
 class Run:
     """One run of a child."""
 
     __slots__ = (
-        "asked_at",
         "awaitable",
-        "beat_due",
         "began_at",
-        "cancel_at",
-        "granted",
         "intent",
         "listens",
-        "long_wait_told",
-        "look_at",
         "on_stop",
         "over",
-        "overdue_after",
         "program",
         "ready",
         "scope",
         "signal",
+        "stop",
         "task",
+        "watch",
     )
 
     def __init__(self) -> None:
@@ -161,23 +178,19 @@ class Run:
         self.task: trio.lowlevel.Task | None = None
         self.awaitable: Awaitable[object] | None = None  # of the first run, called already
         self.began_at: float | None = None
-        self.ready = False
-        self.over = False
+        self.ready = self.over = False
         self.listens = False  # has looked whether it is asked to stop
-        self.program: Program | None = None
-        # Why and when it was asked to end, if it was; `cancel_at` counts once it was asked.
-        self.intent: Intent | None = None
-        self.asked_at: float | None = None
-        self.cancel_at = math.inf
+        self.intent: Intent | None = None  # why it was asked to end, or cancelled, if it was
+        self.stop: Stop | None = None
+        self.watch: Watch | None = None
         self.signal: StopSignal | None = None
         self.on_stop: dict[object, Callable[[], object]] | None = None
-        self.long_wait_told = False
-        self.overdue_after = OVERDUE_AFTER  # seconds after `cancel_at` of the next report
-        # Of its watchdog: when the next sign of life is due, when it is looked for next, and
-        # whether the run was given time since it was due.
-        self.beat_due = math.inf
-        self.look_at = math.inf
-        self.granted = False
+        self.program: Program | None = None
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether it was asked to end."""
+        return self.stop is not None and self.stop.asked_at is not None
 
 
 class Home(Protocol):

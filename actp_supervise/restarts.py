@@ -7,13 +7,13 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-import trio
-
 from . import events as ev
 from .errors import ErrorText, RestartLimitExceeded
-from .policies import Decision, Exit, Restart, decide
+from .policies import Decision, Exit, Restart, decide_by_kind, decide_by_policy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .record import ChildRecord, Run
     from .spec import SupervisorSpec
 
@@ -26,12 +26,14 @@ class Restarts:
 
     Args:
         spec: What the supervisor was opened with.
+        now: Tells Trio's time.
     """
 
-    __slots__ = ("_limit", "_name", "_rng", "_times")
+    __slots__ = ("_limit", "_name", "_now", "_rng", "_times")
 
-    def __init__(self, spec: SupervisorSpec) -> None:
+    def __init__(self, spec: SupervisorSpec, now: Callable[[], float]) -> None:
         self._name = spec.name
+        self._now = now
         self._limit = spec.limit
         self._rng = random.Random() if spec.rng is None else spec.rng
         self._times: deque[float] = deque(maxlen=0 if spec.limit is None else spec.limit.memory)
@@ -39,11 +41,13 @@ class Restarts:
     def decision(self, child: ChildRecord, run: Run, error: BaseException | None) -> Decision:
         """Return what the child's restart policy says of the end of a run."""
         policy = child.spec.restart
-        if error is None and policy is Restart.PERMANENT:
-            child.returns += 1
-            if child.returns == RETURNS_TOLD:
-                _warn_of_returns(child)
-        now = trio.current_time()
+        if isinstance(policy, Restart):
+            if error is None and policy is Restart.PERMANENT:
+                child.returns += 1
+                if child.returns == RETURNS_TOLD:
+                    _warn_of_returns(child)
+            return decide_by_kind(policy, returned=error is None)
+        now = self._now()
         exit_ = Exit(
             error=error,
             uptime=now - (now if run.began_at is None else run.began_at),
@@ -51,7 +55,7 @@ class Restarts:
             restarts=child.restarts,
         )
         try:
-            return decide(policy, exit_)
+            return decide_by_policy(policy, exit_)
         except Exception as failure:  # noqa: BLE001  (of a policy of the user's)
             ev.log(
                 logging.ERROR,
@@ -67,10 +71,10 @@ class Restarts:
         """Count a restart, and return whether the limit is exceeded by it."""
         if self._limit is None:
             return False
-        now = trio.current_time()
+        now = self._now()
         self._times.append(now)
         while now - self._times[0] > self._limit.within:
-            self._times.popleft()
+            self._times.popleft()  # so that the window holds no more than the limit asks for
         return self._limit.exceeded(self._times, now)
 
     def give_up(self, child: ChildRecord, error: BaseException | None) -> RestartLimitExceeded:
@@ -91,7 +95,7 @@ class Restarts:
         backoff = child.backoff
         if backoff.initial == 0:
             return 0.0 if decision.delay is None else decision.delay
-        now = trio.current_time()
+        now = self._now()
         times = child.crash_times
         if times is None:
             times = child.crash_times = deque(maxlen=backoff.memory)
@@ -104,9 +108,8 @@ class Restarts:
 
 def recall_crashes(child: ChildRecord, now: float) -> None:
     """Count crashes of a child from before this program began in its backoff's window."""
-    if child.spec.crash_ages:
-        times = sorted(now - age for age in child.spec.crash_ages)
-        child.crash_times = deque(times, maxlen=child.backoff.memory)
+    times = sorted(now - age for age in child.spec.crash_ages)
+    child.crash_times = deque(times, maxlen=child.backoff.memory)
 
 
 def _warn_of_returns(child: ChildRecord) -> None:

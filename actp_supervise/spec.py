@@ -134,8 +134,10 @@ class ChildSpec:
     crash_ages: tuple[float, ...] = ()
     """How many seconds ago it crashed before this program began; they count in the backoff's
     window."""
-    reports_ready: bool = field(default=False)
+    reports_ready: bool = False
     """Whether it says itself when it is ready; given by `Supervisor.start`, not by callers."""
+    temporary: bool = field(init=False)
+    """Whether it leaves the supervisor's list when it ends."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.restart, Restart):
@@ -156,11 +158,7 @@ class ChildSpec:
             raise ValueError("a significant child is never permanent: it would not end")
         for age in self.crash_ages:
             check_seconds("crash_ages", age)
-
-    @property
-    def temporary(self) -> bool:
-        """Whether it leaves the supervisor's list when it ends."""
-        return self.restart is Restart.TEMPORARY
+        object.__setattr__(self, "temporary", self.restart is Restart.TEMPORARY)
 
 
 def child_spec(function: str, *, reports_ready: bool, options: ChildOptions) -> ChildSpec:
@@ -174,25 +172,19 @@ def child_spec(function: str, *, reports_ready: bool, options: ChildOptions) -> 
     Raises:
         TypeError, ValueError: As from `ChildSpec`.
     """
-    if not options:
-        return _DEFAULT[reports_ready]
-    check_options(function, ChildOptions, options)
-    given: dict[str, Any] = {**options, "reports_ready": reports_ready}
-    if "crash_ages" in given:
-        given["crash_ages"] = _as_tuple("crash_ages", given["crash_ages"])
     try:
-        hash(tuple(given.values()))
-    except TypeError:  # a Backoff or function of the user's that cannot be hashed
-        return ChildSpec(**given)
-    return _shared_child_spec(**given)
+        return _shared_child_spec(reports_ready, **options)
+    except TypeError:  # what cannot be hashed, or is wrong
+        check_options(function, ChildOptions, options)
+        given: dict[str, Any] = {**options}
+        if "crash_ages" in given:
+            given["crash_ages"] = _as_tuple("crash_ages", given["crash_ages"])
+        return ChildSpec(reports_ready=reports_ready, **given)
 
 
 @lru_cache(maxsize=256, typed=True)
-def _shared_child_spec(**options: Any) -> ChildSpec:  # noqa: ANN401  (checked by ChildSpec)
-    return ChildSpec(**options)
-
-
-_DEFAULT = {ready: ChildSpec(reports_ready=ready) for ready in (False, True)}
+def _shared_child_spec(reports_ready: bool, **options: Any) -> ChildSpec:  # noqa: ANN401, FBT001
+    return ChildSpec(reports_ready=reports_ready, **options)
 
 
 def _as_tuple(option: str, value: object) -> tuple[Any, ...]:
@@ -227,7 +219,7 @@ def takes_options_of(spec: type) -> Callable[[FunctionT], FunctionT]:
                 annotation=each.type,
             )
             for each in fields(spec)
-            if each.name != "reports_ready"
+            if each.name not in {"reports_ready", "temporary"}
         ]
         shown = signature.replace(parameters=[*own, *options])
         function.__signature__ = shown  # type: ignore[attr-defined]

@@ -6,8 +6,6 @@ import logging
 import math
 from typing import TYPE_CHECKING, Protocol
 
-import trio
-
 from . import events as ev
 from .policies import (
     Intent,
@@ -17,9 +15,11 @@ from .policies import (
     next_look_at_stop,
     time_to_stop,
 )
-from .record import ChildState
+from .record import ChildState, Stop, Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .record import ChildRecord, Run
 
 
@@ -43,13 +43,15 @@ class RunKeeper:
     Args:
         tell: Hands out events.
         calendar: Calls `look_at` for a child when it is due.
+        now: Tells Trio's time.
     """
 
-    __slots__ = ("_calendar", "_tell")
+    __slots__ = ("_calendar", "_now", "_tell")
 
-    def __init__(self, tell: Teller, calendar: Calendar) -> None:
+    def __init__(self, tell: Teller, calendar: Calendar, now: Callable[[], float]) -> None:
         self._tell = tell
         self._calendar = calendar
+        self._now = now
 
     # A run is asked to end.
 
@@ -67,30 +69,34 @@ class RunKeeper:
         run.intent = intent_once_asked(run.intent, intent)
         if run.intent is Intent.STALLED:
             return  # it is being cancelled
-        if run.asked_at is None:
+        if not run.is_asked:
             self._ask(child, run, timeout)
         elif timeout == 0:
             self._cancel(child, run, "was stopped at once")
-        self._look_at_stop_later(child, run)
+        self._look_again(child, run)
 
     def _ask(self, child: ChildRecord, run: Run, timeout: float | None) -> None:
         if timeout is None:
             timeout = time_to_stop(child.shutdown_timeout, listens=run.listens)
-        run.asked_at = trio.current_time()
+        now = self._now()
+        if run.stop is None:
+            run.stop = Stop(now, now + timeout)
+        run.stop.asked_at = now  # if it had stalled, it is overdue from then on, not from now
         child.state = ChildState.STOPPING
         self._tell(ev.StopRequested, child, timeout=timeout)
         if timeout == 0:
             self._cancel(child, run, "was stopped")
         elif not run.scope.cancel_called:
-            run.cancel_at = run.scope.deadline = run.asked_at + timeout
+            run.scope.deadline = run.stop.cancel_at
         if run.signal is not None:
             run.signal.fire()
-        for callback in tuple((run.on_stop or {}).values()):
-            callback()
+        if run.on_stop is not None:
+            for callback in tuple(run.on_stop.values()):
+                callback()
 
     def _cancel(self, child: ChildRecord, run: Run, why: str) -> None:
-        if not run.scope.cancel_called:  # else it is overdue from then on, not from now
-            run.cancel_at = trio.current_time()
+        if run.stop is not None and not run.scope.cancel_called:
+            run.stop.cancel_at = self._now()
             run.scope.cancel(reason=f"child {child.name!r} {why}")
 
     # It is looked after.
@@ -103,65 +109,72 @@ class RunKeeper:
             run: The run under way.
             late: The seconds by which this call is late.
         """
-        if run.intent is None:
-            self._judge(child, run, late)
-        else:
-            self._look_at_stop(child, run)
+        if run.stop is not None:
+            self._look_at_stop(child, run.stop)
+            self._look_again(child, run)
+        elif run.watch is not None:
+            self._judge(child, run, run.watch, late)
 
-    def _look_at_stop(self, child: ChildRecord, run: Run) -> None:
+    def _look_at_stop(self, child: ChildRecord, stop: Stop) -> None:
         """Report a run that was asked to stop, or cancelled, some time ago and is still there."""
-        now = trio.current_time()
-        if is_long_wait(run.asked_at, now) and not run.long_wait_told:
-            run.long_wait_told = True
-            _log_long_wait(child, run, now)
-        if now >= run.cancel_at + run.overdue_after:
+        now = self._now()
+        if is_long_wait(stop.asked_at, now) and not stop.long_wait_told:
+            stop.long_wait_told = True
+            _log_long_wait(child, stop, now)
+        if now >= stop.cancel_at + stop.overdue_after:
             child.overdue = True
-            self._tell(ev.StopOverdue, child, overdue=run.overdue_after)
-            run.overdue_after *= 2
-        self._look_at_stop_later(child, run)
+            self._tell(ev.StopOverdue, child, overdue=stop.overdue_after)
+            stop.overdue_after *= 2
 
-    def _look_at_stop_later(self, child: ChildRecord, run: Run) -> None:
-        moment = next_look_at_stop(
-            run.asked_at, run.cancel_at, run.overdue_after, long_wait_told=run.long_wait_told
-        )
-        self._calendar.set(child, moment)
+    def _look_again(self, child: ChildRecord, run: Run) -> None:
+        stop = run.stop
+        if stop is not None:
+            moment = next_look_at_stop(
+                stop.asked_at,
+                stop.cancel_at,
+                stop.overdue_after,
+                long_wait_told=stop.long_wait_told,
+            )
+            self._calendar.set(child, moment)
 
     # Its watchdog.
 
     def watch(self, child: ChildRecord, run: Run, watchdog: float) -> None:
         """Expect signs of life from now on."""
-        run.beat_due = trio.current_time() + watchdog
-        self._watch_at(child, run, run.beat_due)
+        run.watch = Watch(self._now() + watchdog)
+        self._calendar.set(child, run.watch.look_at)
 
     def watch_sooner(self, child: ChildRecord, run: Run) -> None:
         """Expect the next sign of life sooner than was promised before."""
-        if run.intent is None and run.beat_due < run.look_at:
-            self._watch_at(child, run, run.beat_due)
+        watch = run.watch
+        if run.stop is None and watch is not None and watch.beat_due < watch.look_at:
+            self._watch_at(child, watch, watch.beat_due)
 
-    def _watch_at(self, child: ChildRecord, run: Run, moment: float) -> None:
-        run.look_at = moment
+    def _watch_at(self, child: ChildRecord, watch: Watch, moment: float) -> None:
+        watch.look_at = moment
         self._calendar.set(child, moment)
 
-    def _judge(self, child: ChildRecord, run: Run, late: float) -> None:
-        now = trio.current_time()
-        if run.beat_due > now:
-            run.granted = False
-            self._watch_at(child, run, run.beat_due)
+    def _judge(self, child: ChildRecord, run: Run, watch: Watch, late: float) -> None:
+        now = self._now()
+        if watch.beat_due > now:
+            watch.granted = False
+            self._watch_at(child, watch, watch.beat_due)
             return
-        again = look_again(now, late, once_granted=run.granted)
+        again = look_again(now, late, once_granted=watch.granted)
         if again is not None:
-            run.granted = True
-            self._watch_at(child, run, again)
+            watch.granted = True
+            self._watch_at(child, watch, again)
             return
         run.intent = Intent.STALLED
+        run.stop = Stop(None, now)
         child.state = ChildState.STOPPING
         self._tell(ev.ChildStalled, child, watchdog=child.spec.watchdog)
         self._cancel(child, run, "missed its watchdog time")
-        self._look_at_stop_later(child, run)
+        self._look_again(child, run)
 
 
-def _log_long_wait(child: ChildRecord, run: Run, now: float) -> None:
-    left = run.cancel_at - now
+def _log_long_wait(child: ChildRecord, stop: Stop, now: float) -> None:
+    left = stop.cancel_at - now
     if left == math.inf:
         what_next = "it is never cancelled"
     elif left > 0:

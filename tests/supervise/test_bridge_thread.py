@@ -113,10 +113,10 @@ async def test_code_left_in_its_thread_reaches_neither_trio_nor_the_next_run(rel
             async for event in events:
                 if isinstance(event, ChildStarted) and event.restarts == 1:
                     break
-        beat_due = record_of(child).run.beat_due
+        beat_due = record_of(child).run.watch.beat_due
         released.set()
         await ended.wait()
-        assert record_of(child).run.beat_due == beat_due
+        assert record_of(child).run.watch.beat_due == beat_due
         await supervisor.shutdown()
 
     assert record == ["run_in_trio(): the run of this child is over"]

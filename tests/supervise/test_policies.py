@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actp_supervise import AutoShutdown, Backoff, Restart, RestartLimit, Strategy
-from actp_supervise.policies import Exit, affected, decide, is_auto_shutdown
+from actp_supervise.policies import affected, decide_by_kind, is_auto_shutdown
 
 backoffs = st.builds(
     Backoff,
@@ -186,11 +186,8 @@ def test_a_bad_number_in_a_limit_is_refused_by_name(option, value):
 def test_the_restart_kind_says_after_which_end_a_child_is_restarted(
     restart, after_return, after_crash
 ):
-    def is_restarted(error):
-        return decide(restart, Exit(error=error, uptime=1.0, crashes=0, restarts=0)).restart
-
-    assert is_restarted(None) is after_return
-    assert is_restarted(ValueError()) is after_crash
+    assert decide_by_kind(restart, returned=True).restart is after_return
+    assert decide_by_kind(restart, returned=False).restart is after_crash
 
 
 @pytest.mark.parametrize(
