@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 
 import pytest
 import trio
@@ -394,3 +395,16 @@ async def test_do_not_restart_is_told_as_failed_and_not_as_a_crash(autojump_cloc
         ("supervisor", "supervisor_stopped", 0.0),
     ]
     assert log.last("child_failed").error.args == ("enough",)
+
+
+async def test_a_stop_without_a_limit_is_json_that_a_browser_reads(autojump_clock):
+    log = Log()
+    async with open_supervisor(on_event=log, shutdown_timeout=math.inf) as supervisor:
+        supervisor.start_soon(return_after, 1.0)
+        await wait_all_tasks_blocked()
+        await supervisor.shutdown()
+    assert log.last("stop_requested").timeout == math.inf
+    assert (
+        json.loads(json.dumps(log.last("stop_requested").to_dict(), allow_nan=False))["timeout"]
+        is None
+    )
