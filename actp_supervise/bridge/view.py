@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 
 from actp_supervise.checks import check_seconds
 from actp_supervise.child import give_sign_of_life
+from actp_supervise.policies import Intent
 
 if TYPE_CHECKING:
     from actp_supervise.record import ChildRecord, Run
@@ -37,6 +38,11 @@ class AsyncioView:
         """
         self._run.listens = True
         return self.signal
+
+    @property
+    def stalled(self) -> bool:
+        """Whether this run missed its watchdog time, and is being cancelled for that."""
+        return self._run.intent is Intent.STALLED
 
     def beat(self, within: float | None = None) -> None:
         """Tell the watchdog that the child gets on; may be called from any thread.
