@@ -19,7 +19,7 @@ import contextlib
 import inspect
 import sys
 from collections import deque
-from collections.abc import Awaitable, Container
+from collections.abc import Awaitable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,7 @@ class Engine:
         self.group = GroupRestart(spec.strategy, self)
         self._now = self.clock.current_time
         self._restarts = Restarts(spec, self._now)
-        self._children: dict[str, ChildRecord] = {}  # in start order
+        self.by_name: dict[str, ChildRecord] = {}  # in start order
         self._roster: tuple[ChildRecord, ...] | None = ()  # the same, until it changes
         self._version = 0  # counts the children that were added or begun
         self._runs = 0
@@ -107,20 +107,15 @@ class Engine:
     # What there is.
 
     @property
-    def names(self) -> Container[str]:
-        """The names of all children."""
-        return self._children
-
-    @property
     def children(self) -> tuple[ChildRecord, ...]:
         """All children, in start order."""
         if self._roster is None:
-            self._roster = tuple(self._children.values())
+            self._roster = tuple(self.by_name.values())
         return self._roster
 
     def find(self, name: object) -> ChildRecord | None:
         """Return a child by name."""
-        return self._children.get(name) if isinstance(name, str) else None
+        return self.by_name.get(name) if isinstance(name, str) else None
 
     def snapshot(self) -> SupervisorSnapshot:
         """Return what the supervisor and all below it are doing."""
@@ -142,7 +137,7 @@ class Engine:
 
     def add(self, child: ChildRecord) -> None:
         """Put a child at the end of the list."""
-        self._children[child.name] = child
+        self.by_name[child.name] = child
         self._roster = None
         self._version += 1
 
@@ -161,7 +156,9 @@ class Engine:
             child.attempt.awaits_next_run = False
         self._version += 1
         self._runs += 1
-        self._want(child)
+        self._wanted.add(child)
+        if child.spec.significant:
+            self._significant_wanted.add(child)
         # Task contexts are copies: what a run sets in its own is gone with it.
         child.context.run(self._spawn, child, run)
 
@@ -172,7 +169,7 @@ class Engine:
     async def _run(self, child: ChildRecord, run: Run) -> None:
         error: BaseException | None = None
         try:
-            with run.scope:
+            with trio.CancelScope(shield=True) as run.scope:
                 if run.stop is None and not self.stopping:
                     await self._call(child, run)
                 else:  # asked to stop before it began
@@ -233,7 +230,8 @@ class Engine:
         run.over = True
         self._runs -= 1
         try:
-            self.deadlines.discard(child)
+            if run.watch is not None or run.stop is not None:
+                self.deadlines.discard(child)
             self._decide_what_follows(child, run, error)
             self._react()
         except BaseException as failure:  # noqa: BLE001, ASYNC103  (leaves the block)
@@ -250,7 +248,8 @@ class Engine:
         self, child: ChildRecord, run: Run, error: BaseException | None
     ) -> None:
         child.overdue = False
-        error = _meaning_of(error, child, run)
+        if error is None or run.intent is Intent.STALLED:
+            error = _meaning_of(error, child, run)
         kind = None if error is None else kind_of_error(error, _cancellations)
         attempt = child.attempt
         caller_waits = attempt is not None and not run.ready and attempt.is_for_this_run
@@ -547,26 +546,28 @@ class Engine:
         """Do one thing that need not wait; return whether there was one."""
         if self.stopping:
             return self.ending.step()
-        if self.spec.strategy is Strategy.ONE_FOR_ONE:
-            return False
         return self.group.step(self._now())
 
     def _react(self) -> None:
         """Do all that follows and need not wait, then hand out the events."""
         if self._reacting:
             return
-        self._reacting = True
-        try:
-            while self._step():
-                pass
-        finally:
-            self._reacting = False
+        if self.stopping or self.group.members:
+            self._reacting = True
+            try:
+                while self._step():
+                    pass
+            finally:
+                self._reacting = False
         if self.stopping and self._runs == 0 and not self._told_end:
             self._told_end = True
             error = self.ending.error
             if self.hub.is_enabled_for(ev.SupervisorStopped):
                 self._news.append((ev.SupervisorStopped, self.path, {"error": error}))
-        self._hand_out()
+        if self._news:
+            self._hand_out()
+        if self._errors_told:
+            self._let_errors_go()
         if self._told_end:
             self._close()
         if self._idle is not None and (self.stopping or not self._wanted):
@@ -585,6 +586,9 @@ class Engine:
         while self._news:
             kind, path, details = self._news.popleft()
             self.hub.emit(kind, path, details)
+
+    def _let_errors_go(self) -> None:
+        """Let go of the frames of errors, which callbacks have seen by now."""
         while self._errors_told:
             error = self._errors_told.pop()
             if not self.ending.is_because_of(error):
@@ -600,8 +604,8 @@ class Engine:
         self._significant_wanted.discard(child)
 
     def _drop(self, child: ChildRecord) -> None:
-        if self._children.get(child.name) is child and child.run is None:
-            del self._children[child.name]
+        if self.by_name.get(child.name) is child and child.run is None:
+            del self.by_name[child.name]
             self._roster = None
             del child.async_fn, child.context, child.view  # its arguments, and what refers back
 

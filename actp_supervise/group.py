@@ -93,6 +93,10 @@ class GroupRestart:
             children: All of the supervisor's children, in start order.
             version: Counts up whenever one is added to them, or leaves the group.
         """
+        if not self.members:  # a new restart
+            self.start_at = moment
+            self._version = None
+            self._to_stop.clear()
         self.start_at = max(self.start_at, moment)
         taken: Sequence[ChildRecord] = (failed,)
         if version != self._version or failed.order < self._first:
@@ -136,9 +140,6 @@ class GroupRestart:
     def step(self, now: float) -> bool:
         """Do one thing that need not wait; return whether there was one."""
         if not self.members:
-            self._to_stop.clear()
-            self._version = None
-            self.start_at = 0.0
             return False
         if self._stop_one():
             return True

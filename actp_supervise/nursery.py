@@ -157,11 +157,11 @@ class Supervisor:
             OTP's ``start_child``, which refuses a taken id in the same way.
         """
         spec = child_spec("start_soon", reports_ready=False, options=options)
-        check_type("autostart", autostart, bool)
         child = self._make(async_fn, args, name, spec)
-        if autostart:
+        if autostart is True:
             self._begin(child)
         else:
+            check_type("autostart", autostart, bool)
             child.stopped_by_user = True  # until it is asked for
             self._engine.add(child)
         return child.view
@@ -348,8 +348,7 @@ class Supervisor:
         if spec.significant and engine.spec.auto_shutdown is AutoShutdown.NEVER:
             raise ValueError("significant has no meaning in a supervisor without auto_shutdown")
         if name is None:
-            check_async_fn("a child", async_fn)
-            name = free_name(name_of(async_fn), engine.names, self._numbers)
+            name = free_name(name_of(async_fn), engine.by_name, self._numbers)
         else:
             check_name("name", name)
             if (known := engine.find(name)) is not None:
@@ -369,8 +368,11 @@ class Supervisor:
     def _begin(self, child: ChildRecord) -> None:
         """Put a child into the list and begin its first run."""
         run = Run()
-        check_async_fn("a child", child.async_fn)
-        run.awaitable = child.context.run(call, self._engine, child, run)
+        try:
+            run.awaitable = child.context.run(call, self._engine, child, run)
+        except TypeError:
+            check_async_fn("a child", child.async_fn)  # which may know better what is wrong
+            raise
         self._engine.add(child)
         self._engine.begin_run(child, run)
 

@@ -174,7 +174,7 @@ class Run:
     )
 
     def __init__(self) -> None:
-        self.scope = trio.CancelScope(shield=True)
+        self.scope: trio.CancelScope | None = None  # once its task has begun
         self.task: trio.lowlevel.Task | None = None
         self.awaitable: Awaitable[object] | None = None  # of the first run, called already
         self.began_at: float | None = None

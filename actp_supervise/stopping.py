@@ -86,7 +86,7 @@ class RunKeeper:
         self._tell(ev.StopRequested, child, timeout=timeout)
         if timeout == 0:
             self._cancel(child, run, "was stopped")
-        elif not run.scope.cancel_called:
+        elif run.scope is not None and not run.scope.cancel_called:
             run.scope.deadline = run.stop.cancel_at
         if run.signal is not None:
             run.signal.fire()
@@ -95,9 +95,11 @@ class RunKeeper:
                 callback()
 
     def _cancel(self, child: ChildRecord, run: Run, why: str) -> None:
-        if run.stop is not None and not run.scope.cancel_called:
-            run.stop.cancel_at = self._now()
-            run.scope.cancel(reason=f"child {child.name!r} {why}")
+        # A run whose task has not begun never will; one that is cancelled is overdue from then on.
+        if run.stop is None or run.scope is None or run.scope.cancel_called:
+            return
+        run.stop.cancel_at = self._now()
+        run.scope.cancel(reason=f"child {child.name!r} {why}")
 
     # It is looked after.
 

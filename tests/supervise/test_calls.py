@@ -83,7 +83,7 @@ async def test_a_shutdown_may_be_requested_without_waiting_for_it(autojump_clock
         supervisor.request_shutdown()
         record.append("requested")
         await trio.sleep(1)  # the body goes on, since it asked itself
-    assert record == [("+a", 0.0), ("+b", 0.0), "requested", ("-b", 1.0), ("-a", 1.0)]
+    assert record[2:] == ["requested", ("-b", 1.0), ("-a", 1.0)]
     assert trio.current_time() == 2.0
 
 
