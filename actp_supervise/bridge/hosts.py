@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from .handles import Handles, forget_generators, forget_task
+from .threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +35,11 @@ async def host_in_thread(run: Run) -> None:
     def in_thread() -> None:
         # A factory, since trio-asyncio, where it is imported, replaces asyncio's own.
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            threads = DaemonThreads()
+            runner.get_loop().set_default_executor(threads)
             try:
                 runner.run(run.main(), context=context)
+                runner.run(threads.finish())
             except BaseException as error:  # noqa: BLE001, ASYNC103  (raised when the run has ended)
                 run.cancelled = True  # the runner does it now, and twice would cut clean-up short
                 run.fail(error)
