@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import signal
 from contextvars import Context, ContextVar, copy_context
 from enum import Enum, StrEnum, auto
 from functools import partial
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 import trio
 
+from .errors import SupervisionError
 from .policies import Backoff, Restart
 from .snapshot import ChildSnapshot
 
@@ -67,6 +69,17 @@ class Intent(Enum):
     RESTART = auto()
     GROUP = auto()  # its group's restart stops it, and will start it
     STALLED = auto()
+
+
+class Program(Protocol):
+    """The running process of a child, as `process_child` hands it to `Child.program`."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal; a process that has ended meanwhile gets none."""
 
 
 class StopSignal:
@@ -172,6 +185,7 @@ class Child:
         "crashes",
         "name",
         "overdue",
+        "program",
         "restart",
         "restart_at",
         "restarts",
@@ -199,6 +213,8 @@ class Child:
     """Trio's time at which it will be started again, while it is backing off."""
     overdue: bool
     """Whether it was cancelled some time ago and is still there."""
+    program: Program | None
+    """The process that its run runs; set by `process_child`, None for other code."""
 
     _engine: Engine
     _async_fn: Callable[..., Awaitable[object]]
@@ -263,6 +279,7 @@ class Child:
         child.state = ChildState.STARTING
         child.restarts = child.crashes = 0
         child.started_at = child.restart_at = None
+        child.program = None
         child._reports_ready = reports_ready
         child._held = child._dropped = False
         child._attempt = child._error_text = child._crash_times = None
@@ -294,7 +311,32 @@ class Child:
         """The names from the root supervisor to this child."""
         return (*self._engine.path, self.name)
 
+    @property
+    def pid(self) -> int | None:
+        """The process id of the program that it runs; None while it runs none."""
+        return None if self.program is None else self.program.pid
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the program that it runs.
+
+        The program's process alone gets it, as with ``supervisorctl signal``.
+
+        Raises:
+            SupervisionError: If it runs no program now.
+            TypeError: If `number` is no number.
+            ValueError: If there is no signal of that number.
+        """
+        check_signal("number", number)
+        if self.program is None:
+            raise SupervisionError(f"child {self.name!r} runs no process that a signal could reach")
+        self.program.send_signal(number)
+
     # For the code inside the child.
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the watchdog has ended this run, which is being cancelled."""
+        return self._intent is Intent.STALLED
 
     @property
     def stopping(self) -> StopSignal:
@@ -323,9 +365,15 @@ class Child:
             finally:
                 unregister()
 
-    def beat(self) -> None:
-        """Tell the watchdog that the child gets on; without a watchdog it does nothing."""
+    def beat(self, *, within: float | None = None) -> None:
+        """Tell the watchdog that the child gets on; without a watchdog it does nothing.
+
+        Args:
+            within: Seconds to the next sign of life, where that is to be later than usual.
+        """
         self._beat_at = trio.current_time()
+        if within is not None and self.watchdog is not None:
+            self._beat_at += within - self.watchdog
 
     def _on_stop_requested(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Have `callback` called when this run is asked to stop, at once if it was already."""
@@ -401,6 +449,14 @@ def check_seconds(name: str, value: float) -> None:
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
     if not value >= 0:  # so that NaN is refused too
         raise ValueError(f"{name} must be a number of seconds from 0, not {value!r}")
+
+
+def check_signal(name: str, number: int) -> None:
+    """Raise an error that names the option, unless the value is the number of a signal."""
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f"{name} must be the number of a signal, not {number!r}")
+    if number not in signal.valid_signals():
+        raise ValueError(f"{name} must be the number of a signal, not {number!r}")
 
 
 def check_async_fn(what: str, async_fn: object) -> None:
