@@ -455,6 +455,8 @@ class Keeper:
         if not self._is_ending:
             self._is_ending = True
             os.close(self._life)  # which tells the run keepers
+            for pid in self._runs:  # and one that is suspended hears of it as well
+                _kill_quietly(os.kill, pid, signal.SIGCONT)
 
     def _take_run(self) -> None:
         data, descriptors = _receive(self._channel, 1)

@@ -54,6 +54,9 @@ def program(body: str) -> list[str]:
         from actp_supervise.process import process_child, ProcessExited
         def sh(script, **options):
             return process_child(["/bin/sh", "-c", script], **options)
+        def children_of(pid):
+            with open(f"/proc/{pid}/task/{pid}/children") as file:
+                return [*map(int, file.read().split())]
     """
     return [sys.executable, "-u", "-c", textwrap.dedent(head) + textwrap.dedent(body)]
 
@@ -169,6 +172,10 @@ DIES = {
     "an exit": "os._exit(0)",
     "a crash": "import ctypes; ctypes.string_at(0)",
     "a thread's exit": "threading.Thread(target=os._exit, args=(1,)).start(); time.sleep(10)",
+    "SIGKILL, its run keepers suspended": (
+        "[os.kill(pid, signal.SIGSTOP) for keeper in children_of(os.getpid())"
+        " for pid in children_of(keeper)]; os.kill(os.getpid(), signal.SIGKILL)"
+    ),
     "a fork that lives on": "os.fork() or time.sleep(3); os.kill(os.getpid(), signal.SIGKILL)",
 }
 
@@ -356,8 +363,6 @@ async def test_a_status_is_not_lost_where_sigchld_was_ignored_before():
 @pytest.mark.parametrize("killed", ["nothing", "keeper", "children_of(keeper)[0]"])
 async def test_process_1_is_left_no_zombie(killed):
     command = program(f"""
-        def children_of(pid):
-            return [*map(int, open(f"/proc/{{pid}}/task/{{pid}}/children").read().split())]
         async def main():
             async with open_supervisor() as supervisor:
                 for n in range(5):
