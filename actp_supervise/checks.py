@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,14 @@ def check_name(option: str, value: object) -> None:
     assert isinstance(value, str)  # noqa: S101  (for mypy)
     if not value.strip() or not value.isprintable():
         raise ValueError(f"{option} must be printable text on one line, not {value!r}")
+
+
+def check_signal(option: str, value: object) -> None:
+    """Refuse what is no signal that this system has."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{option} must be a signal such as signal.SIGTERM, not {value!r}")
+    if value not in signal.valid_signals():
+        raise ValueError(f"{option} must be a signal such as signal.SIGTERM, not {value!r}")
 
 
 def check_async_fn(what: str, async_fn: object) -> None:

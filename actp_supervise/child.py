@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final, Protocol, cast, final
 
 import trio
 
-from .checks import check_seconds
+from .checks import check_seconds, check_signal
+from .errors import SupervisionError
 from .policies import Intent
 from .record import ChildRecord, ChildState, StopSignal
 from .snapshot import ChildSnapshot
@@ -199,15 +200,16 @@ class Child:
         return None if program is None else program.pid
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to the process of a `process_child`.
+        """Send a signal to the process of a `process_child`, and to none that it started.
 
         Raises:
-            RuntimeError: If no process of it runs.
-            ValueError: If there is no such signal.
+            SupervisionError: If no process of it runs.
+            TypeError, ValueError: If there is no such signal.
         """
+        check_signal("number", number)
         program = self._program
         if program is None:
-            raise RuntimeError(f"child {self.name!r} has no process that runs ({self.state})")
+            raise SupervisionError(f"child {self.name!r} runs no process that a signal could reach")
         program.send_signal(number)
 
     @property
