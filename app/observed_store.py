@@ -7,22 +7,19 @@ place that sees it, whatever the class of an agent.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import trio
+from typing_extensions import override
 
-from app.store.protocol import Lease, Store, TaskRow, TaskStatus
+from app.store.protocol import Before, Lease, Store, TaskRow, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from app.event_log import EventLog
     from app.store.protocol import CostEntry, ToolCall, Turn
-
-
-def observed(store: Store, events: EventLog) -> Store:
-    """Return the store; what is done through it is published."""
-    return cast("Store", ObservedStore(store, events))
+    from app.store.verbs import Seconds
 
 
 @dataclass(slots=True)
@@ -41,44 +38,67 @@ class _InHand:
         return TaskStatus.FAILED if spent else TaskStatus.QUEUED
 
 
-class ObservedStore:
-    """What `observed` returns: every verb of the store, some of them told of."""
+class ObservedStore(Before):
+    """A store; what is done through it is published.
+
+    Args:
+        store: The store behind it.
+        events: Where it is published.
+    """
 
     def __init__(self, store: Store, events: EventLog) -> None:
-        self._store = store
+        super().__init__(store)
         self._events = events
         self._in_hand: dict[str, _InHand] = {}  # by the token of its lease
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (a verb of the store)
-        return getattr(self._store, name)
-
     # Tasks.
 
-    async def add_task(self, task_id: str, agent_type: str, goal: str, **options: Any) -> TaskRow:  # noqa: ANN401
-        """Queue a task."""
-        task = await self._store.add_task(task_id, agent_type, goal, **options)
+    @override
+    async def add_task(
+        self,
+        task_id: str,
+        agent_type: str,
+        goal: str,
+        *,
+        context: Mapping[str, Any] | None = None,
+        priority: int = 0,
+        max_attempts: int = 3,
+    ) -> TaskRow:
+        task = await self.store.add_task(
+            task_id,
+            agent_type,
+            goal,
+            context=context,
+            priority=priority,
+            max_attempts=max_attempts,
+        )
         if task.status is TaskStatus.QUEUED and task.attempts == 0:
             self._tell("task_queued", f"{agent_type}: queued: {task.goal}", task)
         return task
 
-    async def claim_task(self, agent_type: str, *, token: str, **options: Any) -> TaskRow | None:  # noqa: ANN401
-        """Claim the next task of an agent."""
-        task = await self._store.claim_task(agent_type, token=token, **options)
+    @override
+    async def claim_task(
+        self, agent_type: str, *, worker_id: str, instance: str, token: str, lease: Seconds
+    ) -> TaskRow | None:
+        task = await self.store.claim_task(
+            agent_type, worker_id=worker_id, instance=instance, token=token, lease=lease
+        )
         if task is not None:
             self._in_hand[token] = _InHand(task, trio.current_time())
             text = f"{agent_type}: taken: {task.goal}"
             self._tell("task_claimed", text, task, attempt=task.attempts)
         return task
 
-    async def renew_task(self, task_id: str, token: str, *, lease: float) -> Lease:
-        """Prolong a lease."""
-        state = await self._store.renew_task(task_id, token, lease=lease)
+    @override
+    async def renew_task(self, task_id: str, token: str, *, lease: Seconds) -> Lease:
+        state = await self.store.renew_task(task_id, token, lease=lease)
         if state is Lease.LOST:
             self._lose(token)
         elif state is Lease.CANCEL_REQUESTED and token in self._in_hand:
             self._in_hand[token].cancel_requested = True
         return state
 
+    @override
     async def finish_task(
         self,
         task_id: str,
@@ -88,25 +108,24 @@ class ObservedStore:
         result: Mapping[str, Any] | None = None,
         error: str | None = None,
     ) -> bool:
-        """End a task."""
-        ended = await self._store.finish_task(task_id, token, status, result=result, error=error)
+        ended = await self.store.finish_task(task_id, token, status, result=result, error=error)
         if ended:
             self._let_go(token, status, error)
         else:
             self._lose(token)
         return ended
 
+    @override
     async def release_task(
         self,
         task_id: str,
         token: str,
         *,
         count_attempt: bool = False,
-        delay: float = 0.0,
+        delay: Seconds = 0.0,
         error: str | None = None,
     ) -> bool:
-        """Hand a task back to the queue."""
-        released = await self._store.release_task(
+        released = await self.store.release_task(
             task_id, token, count_attempt=count_attempt, delay=delay, error=error
         )
         held = self._in_hand.get(token)
@@ -116,10 +135,10 @@ class ObservedStore:
             self._let_go(token, held.status_after_release(count_attempt=count_attempt), error)
         return released
 
+    @override
     async def cancel_task(self, task_id: str) -> TaskRow | None:
-        """Cancel a task, or ask its worker to."""
-        before = await self._store.task(task_id)
-        task = await self._store.cancel_task(task_id)
+        before = await self.store.task(task_id)
+        task = await self.store.cancel_task(task_id)
         if task is None or not _is_news(before, task):
             return task
         if task.status is TaskStatus.CANCELLED:
@@ -130,19 +149,19 @@ class ObservedStore:
             self._tell("task_cancel_requested", text, task)
         return task
 
+    @override
     async def retry_task(self, task_id: str) -> TaskRow | None:
-        """Put a failed or cancelled task back in the queue."""
-        before = await self._store.task(task_id)
-        task = await self._store.retry_task(task_id)
+        before = await self.store.task(task_id)
+        task = await self.store.retry_task(task_id)
         if task is not None and task.status is TaskStatus.QUEUED and _is_news(before, task):
             self._tell("task_queued", f"{task.agent_type}: queued again: {task.goal}", task)
         return task
 
     # What agents do.
 
+    @override
     async def record_tool_call(self, call: ToolCall) -> None:
-        """Log a tool call."""
-        await self._store.record_tool_call(call)
+        await self.store.record_tool_call(call)
         failed = "" if call.error is None else f", failed: {call.error}"
         self._events.publish(
             "tool_called",
@@ -154,9 +173,9 @@ class ObservedStore:
             failed=call.error is not None,
         )
 
+    @override
     async def record_cost(self, entry: CostEntry, *, reservation: str | None = None) -> None:
-        """Log a usage."""
-        await self._store.record_cost(entry, reservation=reservation)
+        await self.store.record_cost(entry, reservation=reservation)
         self._events.publish(
             "model_called",
             f"{entry.agent_id}: {entry.model} for ${entry.cost_usd:.4f}",
@@ -171,9 +190,9 @@ class ObservedStore:
             cache_write_tokens=entry.cache_write_5m_tokens + entry.cache_write_1h_tokens,
         )
 
+    @override
     async def record_turn(self, turn: Turn) -> None:
-        """Log a step of a conversation."""
-        await self._store.record_turn(turn)
+        await self.store.record_turn(turn)
         self._events.publish(
             "turn",
             f"{turn.agent_id}: turn {turn.step} ({turn.role})",

@@ -19,7 +19,7 @@ from .handles import Handles, forget_generators, forget_task
 from .threads import DaemonThreads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from .run import Run
 
@@ -28,11 +28,20 @@ CLOSINGS: Final = 5
 """How often code that is ended by force is closed, so that the blocks around it end as well."""
 
 
-async def host_in_thread(run: Run) -> None:
-    """Turn a run's loop in a thread of its own; leave the thread behind when time is up."""
+async def in_new_thread(function: Callable[[], None]) -> None:
+    """Run a function in a thread of its own, which a cancellation leaves behind."""
+    await trio.to_thread.run_sync(
+        function, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+    )
+
+
+async def host_in_thread(
+    run: Run, in_thread: Callable[[Callable[[], None]], Awaitable[None]]
+) -> None:
+    """Turn a run's loop in another thread; leave it behind when time is up."""
     context = run.context()
 
-    def in_thread() -> None:
+    def turn() -> None:
         # A factory, since trio-asyncio, where it is imported, replaces asyncio's own.
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             threads = DaemonThreads()
@@ -45,9 +54,7 @@ async def host_in_thread(run: Run) -> None:
                 run.fail(error)
 
     with run.time_left:
-        await trio.to_thread.run_sync(
-            in_thread, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
-        )
+        await in_thread(turn)
     if run.time_left.cancelled_caught:
         run.ignored_cancellation("it was left in its thread")
 

@@ -26,7 +26,7 @@ from actp_supervise.events import logger
 from actp_supervise.spec import name_of
 
 from .calls import current_run
-from .hosts import check_trio_asyncio, host_in_loop, host_in_thread
+from .hosts import check_trio_asyncio, host_in_loop, host_in_thread, in_new_thread
 from .view import AsyncioView
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def asyncio_child(
     *,
     isolation: Literal["loop", "thread"] = "loop",
     cancel_timeout: float = CANCEL_TIMEOUT,
+    in_thread: Callable[[Callable[[], None]], Awaitable[None]] = in_new_thread,
 ) -> Callable[P, Coroutine[Any, Any, None]]:
     """Make a Trio async function that runs an asyncio one, in an asyncio loop of its own.
 
@@ -68,6 +69,9 @@ def asyncio_child(
         cancel_timeout: Seconds that the code has to end once it is cancelled. Then, with
             ``"loop"``, its coroutines are closed and its loop stops; with ``"thread"`` it is left
             in its thread. In both cases the run ends with `CancellationIgnored`.
+        in_thread: With ``"thread"``, calls a function in the thread that is to be the code's, and
+            waits until it returns or this wait is cancelled; a new thread by default. A program
+            whose Trio runs in another thread can give its main one, where signals are handled.
 
     Raises:
         RuntimeError: If ``"loop"`` cannot work: trio-asyncio is missing, or was imported too late.
@@ -76,11 +80,12 @@ def asyncio_child(
     """
     check_async_fn("a child", async_fn)
     check_seconds("cancel_timeout", cancel_timeout)
-    hosts = {"loop": host_in_loop, "thread": host_in_thread}
-    if isolation not in hosts:
+    if isolation not in ("loop", "thread"):
         raise ValueError(f"isolation must be 'loop' or 'thread', not {isolation!r}")
+    host: Callable[[Run], Awaitable[None]] = partial(host_in_thread, in_thread=in_thread)
     if isolation == "loop":
         check_trio_asyncio()
+        host = host_in_loop
 
     @functools.wraps(async_fn)
     async def child(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -89,7 +94,7 @@ def asyncio_child(
         if "task_status" in given:
             given["task_status"] = _TaskStatus(run, given["task_status"])
         code: Callable[..., Awaitable[object]] = async_fn
-        await run.carry_out(partial(code, *args, **given), hosts[isolation])
+        await run.carry_out(partial(code, *args, **given), host)
 
     child.__name__ = name_of(async_fn)
     return child

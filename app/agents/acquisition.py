@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from app.store.domain import DomainTable, Query, Row
+from app.store.protocol import DomainTable, Query, Row
 
 from .base import DomainAgent
 from .tools import JSON, ToolError, tool

@@ -12,10 +12,15 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+
+from app.logs import cut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 WAITING_FOR_STORE: Final = "waiting for the store"
 """What an agent does while the store is away."""
@@ -31,27 +36,36 @@ BEAT_INTERVAL: Final = 1.0
 LATE: Final = 1.0
 """Seconds by which a sign of life may be late; more than that and the loop itself stood still."""
 
-_TIMES: Final = (
-    "beat_at",
-    "progress_at",
-    "waiting_until",
-    "throttled_since",
-    "throttled_until",
-)
-_SET_BY_AGENT: Final = (
-    *_TIMES,
-    "throttled_why",
-    "pid",
-    "paused",
-    "paused_until",
-    "doing",
-    "store_error",
-    "task_id",
-    "step",
-    "tasks_done",
-    "tasks_failed",
-    "last_run_at",
-)
+_Moment = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+_MOST_TEXT: Final = 2000
+# `cut` adds some words about what it left out.
+_Text = Annotated[str, msgspec.Meta(max_length=_MOST_TEXT + 100)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivityState:
+    """What an agent has set of its activity, as it crosses from a process of its own."""
+
+    beat_at: _Moment
+    progress_at: _Moment | None
+    waiting_until: _Moment | None
+    throttled_since: _Moment | None
+    throttled_until: _Moment | None
+    throttled_why: _Text
+    pid: int
+    paused: _Text | None
+    paused_until: _Text | None
+    doing: _Text
+    store_error: _Text | None
+    task_id: _Text | None
+    step: int
+    tasks_done: int
+    tasks_failed: int
+    last_run_at: _Text | None
+
+
+_SET_BY_AGENT: Final = tuple(field.name for field in fields(ActivityState))
+_TIMES: Final = ("beat_at", "progress_at", "waiting_until", "throttled_since", "throttled_until")
 
 
 class Activity:
@@ -175,11 +189,17 @@ class Activity:
 
     # Between a process of the agent's own and the daemon.
 
-    def state(self) -> dict[str, Any]:
-        """Return what the agent has set, and `now`; times by this process's clock."""
-        return {name: getattr(self, name) for name in _SET_BY_AGENT} | {"now": self._clock()}
+    def state(self) -> ActivityState:
+        """Return what the agent has set; times by this process's clock."""
+        values = {name: getattr(self, name) for name in _SET_BY_AGENT}
+        return ActivityState(
+            **{
+                name: cut(value, _MOST_TEXT) if isinstance(value, str) else value
+                for name, value in values.items()
+            }
+        )
 
-    def take_over(self, state: Mapping[str, Any], offset: float) -> None:
+    def take_over(self, state: ActivityState, offset: float) -> None:
         """Be as the agent has it elsewhere.
 
         Args:
@@ -187,7 +207,7 @@ class Activity:
             offset: What this clock shows when that one shows 0.
         """
         for name in _SET_BY_AGENT:
-            value = state[name]
+            value = getattr(state, name)
             if name in _TIMES and value is not None:
                 value += offset
             setattr(self, name, value)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from zoneinfo import ZoneInfo
+    from datetime import tzinfo
 
     from anthropic import AsyncAnthropic
 
@@ -60,7 +60,7 @@ class AgentContext:
     """Returns after so many seconds, or sooner when a task was posted."""
     prices: PriceTable
     daily_budget_usd: float | None
-    timezone: ZoneInfo
+    timezone: tzinfo
     task_lease: float
     redact: Callable[[str], str] = str
     """Takes secrets out of a text; before it is cut, for the half of one is not known."""

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from typing_extensions import override
 
 from actp_supervise import Backoff, current_child
 from actp_supervise.bridge import run_in_trio
-from app.store.protocol import Store, StoreUnavailable
+from app.store.protocol import Before, Store, StoreUnavailable
 
 from .activity import WAITING_FOR_STORE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
+
+    from app.store.protocol import TaskRow
+    from app.store.verbs import Arguments, R, Seconds, Verb
 
     from .activity import Activity
-
-    AsyncFn = Callable[..., Coroutine[Any, Any, Any]]
 
 T = TypeVar("T")
 
@@ -31,8 +34,8 @@ PATIENCE: Final = Backoff(initial=0.2, factor=2.0, maximum=15.0)
 """How long it waits between two tries while the store is away."""
 
 
-def agent_store(store: Store, activity: Activity, *, patience: Backoff = PATIENCE) -> Store:
-    """Return the store for an agent's loop: each call crosses over to Trio.
+class AgentStore(Before):
+    """The store for an agent's loop: each call crosses over to Trio.
 
     While the store is away a call waits and is repeated, which every verb allows; the agent's
     activity says so. Only `claim_task` gives up, with `StoreUnavailable`, once the agent is asked
@@ -43,45 +46,39 @@ def agent_store(store: Store, activity: Activity, *, patience: Backoff = PATIENC
         activity: The agent's.
         patience: How long to wait before each new try.
     """
-    return cast("Store", AgentStore(store, activity, patience))
 
-
-class AgentStore:
-    """What `agent_store` returns: every verb of the store, called in Trio."""
-
-    def __init__(self, store: Store, activity: Activity, patience: Backoff = PATIENCE) -> None:
-        self._store = store
+    def __init__(self, store: Store, activity: Activity, *, patience: Backoff = PATIENCE) -> None:
+        super().__init__(store)
         self._activity = activity
         self._patience = patience
         self._doing_before: str | None = None
         """What the agent did when the store went away; None while it is there."""
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (a verb of the store)
-        verb = getattr(self._store, name)
-        return partial(self._call, name, verb) if callable(verb) else verb
-
-    async def _call(
-        self,
-        name: str,
-        verb: AsyncFn,
-        *args: object,
-        **kwargs: object,
-    ) -> Any:  # noqa: ANN401  (the verb's answer)
-        if name == "claim_task" and self._activity.held:
-            return None
-        for tries in range(1, 2**31):
+    @override
+    async def perform(self, verb: Verb[R], arguments: Arguments) -> R:
+        for tries in count(1):
             try:
-                answer = await run_in_trio(verb, *args, **kwargs)
+                answer = await run_in_trio(verb.ask, self.store, arguments)
             except StoreUnavailable as error:
                 if self._doing_before is None:
                     self._doing_before = self._activity.doing
                     logger.warning("Waiting for the store: %s", error, extra={"action": "wait"})
                 self._activity.store_error = str(error)
-                await self._wait(self._patience.delay(tries), name, error)
+                await self._wait(self._patience.delay(tries), verb, error)
             else:
                 self._resume()
                 return answer
-        raise AssertionError("unreachable: nobody waits that often")
+        raise AssertionError("unreachable: the count has no end")
+
+    @override
+    async def claim_task(
+        self, agent_type: str, *, worker_id: str, instance: str, token: str, lease: Seconds
+    ) -> TaskRow | None:
+        if self._activity.held:
+            return None
+        return await super().claim_task(
+            agent_type, worker_id=worker_id, instance=instance, token=token, lease=lease
+        )
 
     def _resume(self) -> None:
         if self._doing_before is not None:
@@ -89,9 +86,9 @@ class AgentStore:
                 self._activity.wait(self._doing_before, 0.0)
             self._doing_before = self._activity.store_error = None
 
-    async def _wait(self, seconds: float, name: str, error: StoreUnavailable) -> None:
+    async def _wait(self, seconds: float, verb: Verb[R], error: StoreUnavailable) -> None:
         self._activity.wait(WAITING_FOR_STORE, seconds)
-        if name != "claim_task":
+        if verb.name != "claim_task":
             await asyncio.sleep(seconds)
             return
         with current_child().cancel_on_stop() as stop:

@@ -79,17 +79,16 @@ class Price:
     """False where no row named the model, and the dearest was taken."""
 
 
+@dataclass(frozen=True, slots=True)
 class PriceTable:
-    """Prices by model, day and length of the prompt.
+    """Prices by model, day and length of the prompt."""
 
-    Args:
-        rows: At least one.
-    """
+    rows: tuple[PriceRow, ...]
+    """At least one."""
 
-    def __init__(self, rows: tuple[PriceRow, ...]) -> None:
-        if not rows:
+    def __post_init__(self) -> None:
+        if not self.rows:
             raise PriceTableError("the price table has no rows")
-        self._rows = rows
 
     def price(self, model: str, usage: Usage, on: date) -> Price:
         """Return what a call costs.
@@ -100,12 +99,12 @@ class PriceTable:
             on: The day of the call.
         """
         name = _SNAPSHOT.sub("", model)
-        rows = [row for row in self._rows if row.model in {name, model}]
+        rows = [row for row in self.rows if row.model in {name, model}]
         if rows:
             return Price(_holding(rows, usage, on).cost(usage), known=True)
-        models = {row.model for row in self._rows}
+        models = {row.model for row in self.rows}
         dearest = max(
-            _holding([row for row in self._rows if row.model == known], usage, on).cost(usage)
+            _holding([row for row in self.rows if row.model == known], usage, on).cost(usage)
             for known in models
         )
         return Price(dearest, known=False)

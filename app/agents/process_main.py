@@ -2,8 +2,9 @@
 
 Its input is a socket to the daemon: from there comes what it is to run, with all secrets, so that
 none is among its arguments, and over there goes what the agent asks of the store. Its output is its
-log. The agent has a thread, so that this one hears of SIGTERM and of the daemon's death however the
-agent blocks; its heartbeat is nevertheless that of its own loop.
+log. The agent has the main thread, as in any program, so that it may handle signals. Trio has
+another, so that it hears of a stop and of the daemon's death however the agent blocks; the agent's
+heartbeat is nevertheless that of its own loop.
 
 The daemon's death is noticed by the end of the socket. Linux's PR_SET_PDEATHSIG would be no help:
 it speaks of the death of the thread that started the process.
@@ -14,16 +15,17 @@ from __future__ import annotations
 import logging
 import math
 import os
-import pickle
+import queue
 import signal
 import socket
 import sys
+import threading
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 from typing_extensions import override
@@ -31,13 +33,30 @@ from typing_extensions import override
 from actp_supervise import Restart, Supervisor, open_supervisor
 from actp_supervise.bridge import asyncio_child, run_in_trio
 from app.agents.activity import Activity
-from app.agents.client import make_client
-from app.agents.contract import AgentContext, load_agent_class
-from app.agents.handle import agent_store
+from app.agents.contract import load_agent_class
 from app.agents.host import run_agent, run_routine
-from app.agents.wire import VERBS, Kind, Wire, WireError, Work, error_of
-from app.logs import bind_log_context, configure_logging, make_redactor
+from app.agents.setup import make_context
+from app.agents.wire import (
+    Answer,
+    Call,
+    Crash,
+    Ended,
+    FromDaemon,
+    GiveUp,
+    Refusal,
+    Report,
+    Stop,
+    Wait,
+    Wire,
+    WireError,
+    Work,
+    answer_of,
+    call_of,
+    error_of,
+)
+from app.logs import bind_log_context, configure_logging
 from app.store.protocol import Store, StoreError
+from app.store.verbs import Arguments, R, Verb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,26 +64,44 @@ if TYPE_CHECKING:
 REPORT_INTERVAL: Final = 0.05
 """Seconds between two reports of what the agent does, at least."""
 
+Jobs: TypeAlias = "queue.SimpleQueue[Callable[[], None]]"
+
 
 def main() -> None:
     """Be the agent's process."""
     # What the agent starts must inherit neither the socket nor a wish to read from it.
-    with socket.socket(fileno=os.dup(0)) as sock:
-        with open(os.devnull) as nothing:  # noqa: PTH123
-            os.dup2(nothing.fileno(), 0)
-        configure_logging(sys.stderr, redact=str, as_json=True)
-        trio.run(_main, sock)
-    logging.shutdown()
-    sys.stdout.flush()
-    os._exit(0)  # threads that the agent has left behind are not waited for
+    sock = socket.socket(fileno=os.dup(0))
+    with open(os.devnull) as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), 0)
+    configure_logging(sys.stderr, redact=str, as_json=True)
+    # What a service manager tells all processes is the daemon's to pass on. The agent may handle it.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    jobs: Jobs = queue.SimpleQueue()
+    threading.Thread(target=_run_trio, args=(sock, jobs), daemon=True).start()
+    while True:
+        jobs.get()()
 
 
-async def _main(sock: socket.socket) -> None:
-    wire = Wire(sock)
-    first = await wire.receive()
-    if first is None:
+def _run_trio(sock: socket.socket, jobs: Jobs) -> None:
+    """Run the agent to its end, and then end the process, whatever the main thread is at."""
+    status = 1
+    try:
+        trio.run(_main, sock, jobs)
+        status = 0
+    except BaseException:  # noqa: BLE001  (nobody is above it)
+        traceback.print_exc()
+    finally:
+        logging.shutdown()
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(status)  # threads that the agent has left behind are not waited for
+
+
+async def _main(sock: socket.socket, jobs: Jobs) -> None:
+    wire: Wire[FromDaemon] = Wire(sock, FromDaemon)
+    work = await wire.receive()
+    if not isinstance(work, Work):
         return
-    work: Work = pickle.loads(first.content)  # noqa: S301  (the daemon's)
     sys.path[:] = work.modules
     bind_log_context(**work.log_fields)
     activity = ReportedActivity(trio.lowlevel.current_clock().current_time)
@@ -75,66 +112,73 @@ async def _main(sock: socket.socket) -> None:
             sending.start_soon(wire.send)
             async with trio.open_nursery() as reporting:
                 reporting.start_soon(_report, wire, activity)
-                crash = await _live(work, calls, activity)
+                crash = await _live(work, calls, activity, jobs)
                 reporting.cancel_scope.cancel(reason="the agent has ended")
-            wire.put(Kind.STATE, content=activity.state())
-            wire.put(Kind.ENDED, content=crash)
+            wire.put(_report_of(activity))
+            wire.put(Ended(crash))
             wire.close()
         nursery.cancel_scope.cancel(reason="all is sent")
 
 
-async def _live(work: Work, calls: Calls, activity: Activity) -> tuple[str, str] | None:
-    """Run the agent to its end; how it crashed, if it did: in one line, and the traceback."""
+async def _live(work: Work, calls: Calls, activity: Activity, jobs: Jobs) -> Crash | None:
+    """Run the agent to its end; how it crashed, if it did."""
     crash = None
     ended = trio.Event()
+    in_main = partial(_in_main_thread, jobs)
 
     async def life() -> None:
         nonlocal crash
         try:
-            await asyncio_child(_agent, isolation="thread")(work, calls, activity)
+            await asyncio_child(_agent, isolation="thread", in_thread=in_main)(
+                work, calls, activity
+            )
         except Exception as error:  # noqa: BLE001  (the daemon is told)
             in_one_line = "".join(traceback.format_exception_only(error)).strip()
-            crash = in_one_line, "".join(traceback.format_exception(error))
+            crash = Crash(in_one_line, "".join(traceback.format_exception(error)))
         finally:
             ended.set()
 
     async with open_supervisor(name="process", limit=None, shutdown_timeout=math.inf) as tree:
-        tree.start_soon(life, name=work.agent_id, restart=Restart.TEMPORARY)
+        tree.start_soon(life, name=work.setup.agent_id, restart=Restart.TEMPORARY)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_when_asked, tree)
+            nursery.start_soon(_stop_when_asked, calls, tree)
             await ended.wait()
             nursery.cancel_scope.cancel(reason="the agent has ended")
         await tree.shutdown()
     return crash
 
 
-async def _stop_when_asked(tree: Supervisor) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM) as signals:
-        async for _ in signals:
-            await tree.shutdown()
+async def _in_main_thread(jobs: Jobs, function: Callable[[], None]) -> None:
+    ended = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def job() -> None:
+        try:
+            function()
+        finally:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(ended.set)
+
+    jobs.put(job)
+    await ended.wait()
+
+
+async def _stop_when_asked(calls: Calls, tree: Supervisor) -> None:
+    await calls.stop.wait()
+    await tree.shutdown()
 
 
 async def _agent(work: Work, calls: Calls, activity: Activity) -> None:
     """Run the agent, or its routine; in asyncio."""
-    cls = load_agent_class(work.class_path)
-    context = AgentContext(
-        agent_id=work.agent_id,
-        model=work.model,
-        worker_id=work.worker_id,
-        instance=work.instance,
-        run_id=work.run_id,
-        store=agent_store(cast("Store", DaemonStore(calls, work.where)), activity),
+    cls = load_agent_class(work.setup.class_path)
+    context = make_context(
+        work.setup,
+        store=DaemonStore(calls, work.where),
         activity=activity,
-        claude=partial(make_client, work.api_key, work.base_url),
-        wait_for_work=partial(run_in_trio, calls.call, "wait_for_work"),
-        prices=work.prices,
-        daily_budget_usd=work.daily_budget_usd,
-        timezone=work.timezone,
-        task_lease=work.task_lease,
-        redact=make_redactor(work.secrets),
+        wait_for_work=partial(run_in_trio, calls.wait_for_work),
     )
     if work.method is None:
-        await run_agent(cls, context, work.poll_interval)
+        await run_agent(cls, context, work.setup.poll_interval)
     else:
         await run_routine(cls, context, work.method)
 
@@ -187,19 +231,22 @@ class ReportedActivity(Activity):
         self.changed.set()
 
 
-async def _report(wire: Wire, activity: ReportedActivity) -> None:
+async def _report(wire: Wire[FromDaemon], activity: ReportedActivity) -> None:
     while True:
         activity.changed = trio.Event()
-        wire.put(Kind.STATE, content=activity.state())
+        wire.put(_report_of(activity))
         await trio.sleep(REPORT_INTERVAL)
         await activity.changed.wait()
 
 
+def _report_of(activity: Activity) -> Report:
+    return Report(activity.state(), trio.current_time())
+
+
 @dataclass(slots=True)
-class _Call:
+class _Asked:
     answered: trio.Event = field(default_factory=trio.Event)
-    answer: Any = None
-    error: Exception | None = None
+    answer: Answer | Refusal | None = None
 
 
 class Calls:
@@ -209,49 +256,60 @@ class Calls:
         wire: The way there.
     """
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire[FromDaemon]) -> None:
+        self.stop = trio.Event()
+        """Set when the agent is to stop."""
         self._wire = wire
         self._numbers = count(1)
-        self._open: dict[int, _Call] = {}
+        self._open: dict[int, _Asked] = {}
 
-    async def call(self, name: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Have something done; in Trio.
+    async def perform(self, verb: Verb[R], arguments: Arguments) -> R:
+        """Have a verb of the store done.
 
         Raises:
-            StoreError: If it cannot be handed over, or as the verb raises.
+            StoreError: If the arguments cannot be handed over, or as the verb raises.
         """
         number = next(self._numbers)
         try:
-            self._wire.put(Kind.CALL, number, (name, args, kwargs))
+            call = call_of(number, verb, arguments)
+            answer = await self._ask(call)
         except WireError as error:
-            raise StoreError(f"{name}: {error}") from error
-        call = self._open[number] = _Call()
+            raise StoreError(f"{verb.name}: {error}") from error
+        result: R = answer_of(answer.content, verb)
+        return result
+
+    async def wait_for_work(self, seconds: float) -> None:
+        """Wait so long, or until a task is posted."""
+        await self._ask(Wait(next(self._numbers), seconds))
+
+    async def _ask(self, call: Call | Wait) -> Answer:
+        self._wire.put(call)
+        asked = self._open[call.number] = _Asked()
         try:
-            await call.answered.wait()
+            await asked.answered.wait()
         finally:
-            del self._open[number]
-            if not call.answered.is_set():
-                self._wire.put(Kind.CANCEL, number)
-        if call.error is not None:
-            raise call.error
-        return call.answer
+            del self._open[call.number]
+            if not asked.answered.is_set():
+                self._wire.put(GiveUp(call.number))
+        if isinstance(asked.answer, Refusal):
+            raise error_of(asked.answer.kind, asked.answer.text)
+        assert asked.answer is not None  # noqa: S101  (for mypy)
+        return asked.answer
 
     async def take_answers(self) -> None:
         """Hand on the answers, until the daemon is gone: then the process ends at once."""
         while (message := await self._wire.receive()) is not None:
-            call = self._open.get(message.number)
-            if call is None:  # given up meanwhile
-                continue
-            content = pickle.loads(message.content)  # noqa: S301  (the daemon's)
-            if message.kind is Kind.ANSWER:
-                call.answer = content
-            else:
-                call.error = error_of(*content)
-            call.answered.set()
+            if isinstance(message, Stop):
+                self.stop.set()
+            elif not isinstance(message, Work):
+                asked = self._open.get(message.number)
+                if asked is not None:  # else it was given up meanwhile
+                    asked.answer = message
+                    asked.answered.set()
         os.killpg(0, signal.SIGKILL)  # with all that the agent has started
 
 
-class DaemonStore:
+class DaemonStore(Store):
     """The daemon's store.
 
     Args:
@@ -261,12 +319,16 @@ class DaemonStore:
 
     def __init__(self, calls: Calls, where: str) -> None:
         self._calls = calls
-        self.where = where
+        self._where = where
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (a verb of the store)
-        if name not in VERBS:
-            raise AttributeError(f"the store has no verb {name!r}")
-        return partial(self._calls.call, name)
+    @property
+    @override
+    def where(self) -> str:
+        return self._where
+
+    @override
+    async def perform(self, verb: Verb[R], arguments: Arguments) -> R:
+        return await self._calls.perform(verb, arguments)
 
 
 if __name__ == "__main__":

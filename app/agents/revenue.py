@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from app.store.domain import DomainTable, Query, Row
+from app.store.protocol import DomainTable, Query, Row
 from app.store.protocol import CostSum, TableMissing
 
 from .base import DomainAgent

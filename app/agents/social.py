@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from app.store.domain import DomainTable, Query
+from app.store.protocol import DomainTable, Query
 
 from .base import DomainAgent
 from .tools import JSON, ToolError, tool

@@ -1,131 +1,152 @@
 """What an agent in a process of its own and the daemon say to each other, over a socket.
 
-Messages are pickled, as by `multiprocessing`, but what comes from the agent's process is read by
-`Plain`, which makes nothing but values and the store's rows: so no code of it runs in the daemon.
+Each message is a type of its own below, encoded by msgspec as MessagePack: what comes from the
+agent's process can be nothing but these, with nothing but values in them, and of bounded length.
 """
 
 from __future__ import annotations
 
-import inspect
-import io
 import math
-import pickle
 import struct
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
+import msgspec
 import trio
-from typing_extensions import override
 
-from actp_supervise.clock import LOCALTIME, local_timezone
-from app.agents.prices import PriceTable
-from app.store.protocol import Store, StoreError, StoreUnavailable, TableMissing
+from app.agents.activity import ActivityState
+from app.agents.setup import AgentSetup
+from app.store.protocol import StoreError, StoreUnavailable, TableMissing
+from app.store.verbs import Arguments, Verb
 
 if TYPE_CHECKING:
     import socket
 
-LONGEST: Final = 64 * 1024 * 1024
-"""Bytes that a message may have."""
+LONGEST: Final = 4 * 1024 * 1024
+"""Bytes that a message may have: read, they may become some fifty times as many."""
 
-VERBS: Final = frozenset(
-    name for name, _ in inspect.getmembers(Store, inspect.iscoroutinefunction) if name != "aclose"
-)
-"""What an agent may ask of the store."""
-
-_HEADER: Final = struct.Struct("!BQI")
+_LENGTH: Final = struct.Struct("!I")
 _CHUNK: Final = 65_536
-_OF_VALUES: Final = frozenset({"app.store.domain", "app.store.protocol", "datetime"})
 
 
 class WireError(Exception):
     """What came is no message, or is too long."""
 
 
-class Kind(IntEnum):
-    """What a message is."""
-
-    WORK = 1
-    """The first from the daemon: a `Work`."""
-    CALL = 2
-    """The agent wants something done: a name, arguments, and arguments by name."""
-    CANCEL = 3
-    """The agent no longer wants it; without content."""
-    ANSWER = 4
-    """What the call returned."""
-    REFUSAL = 5
-    """What the call raised, as by `describe`."""
-    STATE = 6
-    """What the agent does: `Activity.state`."""
-    ENDED = 7
-    """How the agent ended: None, or `(error in one line, traceback)`. The last message."""
+class _Message(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """One message."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """What is to be run, with all that it needs of the daemon."""
+# From the daemon.
 
-    class_path: str
+
+class Work(_Message, frozen=True, kw_only=True):
+    """What is to be run; the first message."""
+
+    setup: AgentSetup
     method: str | None
     """A routine; None for the agent itself."""
-    poll_interval: float
-    agent_id: str
-    model: str
-    worker_id: str
-    instance: str
-    run_id: str
     where: str
     """Where the store is, in words."""
-    prices: PriceTable
-    daily_budget_usd: float | None
-    timezone: ZoneInfo
-    task_lease: float
-    api_key: str | None = field(repr=False)
-    base_url: str | None
-    secrets: tuple[str, ...] = field(repr=False)
-    """What it must keep out of all that it writes."""
     log_fields: dict[str, str]
     modules: list[str]
     """Where Python looks for modules."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message."""
+class Answer(_Message, frozen=True):
+    """What a call returned."""
 
-    kind: Kind
     number: int
-    """Which call it is about."""
-    content: bytes
+    content: msgspec.Raw
 
 
-class Wire:
+class Refusal(_Message, frozen=True):
+    """What a call raised: `describe` and `error_of`."""
+
+    number: int
+    kind: str
+    text: str
+
+
+class Stop(_Message, frozen=True):
+    """The agent is to stop."""
+
+
+FromDaemon: TypeAlias = Work | Answer | Refusal | Stop
+
+# From the agent.
+
+
+class Call(_Message, frozen=True):
+    """The agent wants a verb of the store done."""
+
+    number: int
+    verb: str
+    arguments: msgspec.Raw
+
+
+class Wait(_Message, frozen=True):
+    """The agent waits so many seconds for work, or until a task is posted."""
+
+    number: int
+    seconds: float
+
+
+class GiveUp(_Message, frozen=True):
+    """The agent no longer wants what it asked for."""
+
+    number: int
+
+
+class Report(_Message, frozen=True):
+    """What the agent does."""
+
+    state: ActivityState
+    now: float
+    """What the clock of its process shows."""
+
+
+class Crash(msgspec.Struct, frozen=True):
+    """How an agent crashed."""
+
+    in_one_line: str
+    traceback: str
+
+
+class Ended(_Message, frozen=True):
+    """How the agent ended; the last message."""
+
+    crash: Crash | None
+
+
+FromAgent: TypeAlias = Call | Wait | GiveUp | Report | Ended
+
+MessageT = TypeVar("MessageT")
+
+
+class Wire(Generic[MessageT]):
     """One end of the socket.
 
     Args:
         sock: A connected stream socket.
+        comes: The messages that come from the other end, as a union of their types.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, comes: Any) -> None:  # noqa: ANN401  (a union)
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         self._waiting, self._to_send = trio.open_memory_channel[bytes](math.inf)
         self._received = bytearray()
+        self._decoder = msgspec.msgpack.Decoder[MessageT](comes)
 
-    def put(self, kind: Kind, number: int = 0, content: object = None) -> None:
+    def put(self, message: FromDaemon | FromAgent) -> None:
         """Have a message sent, after those before it.
 
         Raises:
-            WireError: If it cannot be pickled, or is too long.
+            WireError: If it is too long.
         """
-        try:
-            data = _pickled(content)
-        except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
-            raise WireError(f"cannot be handed over: {error}") from error
+        data = encode(message)
         if len(data) > LONGEST:
             raise WireError(f"{len(data)} bytes are too many: {LONGEST} may be handed over")
-        self._waiting.send_nowait(_HEADER.pack(kind, number, len(data)) + data)
+        self._waiting.send_nowait(_LENGTH.pack(len(data)) + data)
 
     def close(self) -> None:
         """Have `send` return once all is sent."""
@@ -139,20 +160,25 @@ class Wire:
         except trio.BrokenResourceError:  # told by `receive`
             return
 
-    async def receive(self) -> Message | None:
+    async def receive(self) -> MessageT | None:
         """Return the next message; None when the other end is gone.
 
         Raises:
             WireError: If it is none.
         """
-        header = await self._take(_HEADER.size)
+        header = await self._take(_LENGTH.size)
         if header is None:
             return None
-        kind, number, length = _HEADER.unpack(header)
-        if length > LONGEST or kind not in set(Kind):
-            raise WireError("no message")
+        (length,) = _LENGTH.unpack(header)
+        if length > LONGEST:
+            raise WireError(f"no message: {length} bytes are too many")
         content = await self._take(length)
-        return None if content is None else Message(Kind(kind), number, content)
+        if content is None:
+            return None
+        try:
+            return self._decoder.decode(content)
+        except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
+            raise WireError(f"no message: {error}") from error
 
     async def _take(self, size: int) -> bytes | None:
         await trio.lowlevel.checkpoint()  # also where much is there: others are to run as well
@@ -169,47 +195,47 @@ class Wire:
         return taken
 
 
-class _Pickler(pickle.Pickler):
-    """Writes zones so that they can be read, by `Plain` too."""
-
-    @override
-    def reducer_override(self, obj: object) -> Any:
-        if isinstance(obj, datetime) and obj.tzinfo not in (None, UTC):
-            return obj.astimezone(UTC).__reduce_ex__(pickle.DEFAULT_PROTOCOL)  # the same moment
-        if isinstance(obj, ZoneInfo) and obj.key == LOCALTIME:  # has no name over there either
-            return local_timezone, ({},)
-        return NotImplemented
+# Calls of the store.
 
 
-def _pickled(content: object) -> bytes:
-    data = io.BytesIO()
-    _Pickler(data).dump(content)
-    return data.getvalue()
-
-
-class Plain(pickle.Unpickler):
-    """Reads values and the rows of the store; any other class is a `pickle.UnpicklingError`."""
-
-    @override
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        found = None
-        if module_name in _OF_VALUES and "." not in global_name:
-            found = super().find_class(module_name, global_name)
-        if not isinstance(found, type) or found.__module__ != module_name:
-            raise pickle.UnpicklingError(f"{module_name}.{global_name} is no value of the store")
-        return found
-
-
-def read_plain(content: bytes) -> Any:  # noqa: ANN401
-    """Read what comes from an agent's process.
+def encode(value: object) -> bytes:
+    """Encode a message, or what goes into one.
 
     Raises:
-        WireError: If it is anything but values and the store's rows.
+        WireError: If it is anything but values and rows of the store.
     """
     try:
-        return Plain(io.BytesIO(content)).load()
-    except Exception as error:
-        raise WireError(f"{error}") from error
+        return msgspec.msgpack.encode(value)
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise WireError(f"cannot be handed over: {error}") from error
+
+
+def call_of(number: int, verb: Verb[Any], arguments: Arguments) -> Call:
+    """Make the message that has a verb done. Raises as `encode`."""
+    return Call(number, verb.name, msgspec.Raw(encode(arguments)))
+
+
+def arguments_of(call: Call, verb: Verb[Any]) -> Arguments:
+    """Read the arguments of a call, by the types of the verb's parameters.
+
+    Raises:
+        WireError: If they are not of these types.
+    """
+    try:
+        raw: dict[str, msgspec.Raw] = msgspec.msgpack.decode(
+            call.arguments, type=dict[str, msgspec.Raw]
+        )
+        return {
+            name: msgspec.msgpack.decode(value, type=verb.hints[name])
+            for name, value in raw.items()
+        }
+    except (msgspec.MsgspecError, KeyError, ValueError, RecursionError, OverflowError) as error:
+        raise WireError(f"{verb.name}: {error}") from error
+
+
+def answer_of(content: msgspec.Raw, verb: Verb[Any]) -> Any:  # noqa: ANN401  (the verb's)
+    """Read what the daemon has answered to a call of a verb."""
+    return msgspec.msgpack.decode(content, type=verb.hints["return"])
 
 
 _KNOWN: Final = (StoreUnavailable, TableMissing, StoreError, ValueError, TypeError)

@@ -6,23 +6,29 @@ Both stores use it. Columns are named as the fields they fill, so a row is read 
 from __future__ import annotations
 
 import json
-import math
 import re
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, is_dataclass
+from datetime import UTC, datetime
 from functools import cache
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from app.store.domain import DomainTable, Query, Row, domain_columns
-from app.store.protocol import JSON, StoreError
+import msgspec
+
+from app.store.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+
+    from app.store.verbs import JSON
 
 RowT = TypeVar("RowT")
 ValueT = TypeVar("ValueT")
 
 _LONGEST = 100 * 366 * 86_400.0
+
+
+# What is written.
 
 
 def duration(seconds: float) -> float:
@@ -45,11 +51,6 @@ def moment_text(moment: datetime) -> str:
     if moment.tzinfo is None:
         raise ValueError(f"moment {moment.isoformat()} has no time zone")
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-
-
-def read_moment(text: str) -> datetime:
-    """Read a moment back, in UTC."""
-    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def clean(value: ValueT) -> ValueT:
@@ -81,6 +82,17 @@ def json_text(value: JSON) -> str:
         raise StoreError(f"cannot be stored as JSON: {error}") from error
 
 
+# What is read.
+
+
+def read_moment(value: JSON) -> datetime:
+    """Read a moment, in UTC; one without a zone, as somebody may write by hand, is in UTC too."""
+    moment = msgspec.convert(value, datetime, strict=False)
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC)
+
+
 def read_json(value: JSON) -> JSON:
     """Read JSON that came as text; what the driver has read already stays as it is.
 
@@ -89,22 +101,15 @@ def read_json(value: JSON) -> JSON:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError):
         return value
 
 
-def _read_object(value: JSON) -> dict[str, JSON]:
+def read_object(value: JSON) -> JSON:
     """Read a JSON object; what somebody wrote in its place by hand is put into one."""
     read = read_json(value)
-    if read is None:
-        return {}
-    return read if isinstance(read, dict) else {"value": read}
-
-
-def as_it_is(value: JSON) -> JSON:
-    """Read JSON that the driver has read already."""
-    return value
+    return read if read is None or isinstance(read, dict) else {"value": read}
 
 
 def read_record(row_type: type[RowT], record: Mapping[str, Any]) -> RowT:
@@ -113,151 +118,87 @@ def read_record(row_type: type[RowT], record: Mapping[str, Any]) -> RowT:
     Raises:
         StoreError: If a column is missing or its value makes no sense.
     """
-    values = {}
+    values = dict(record)
     # mypy takes the hash of a class for that of its instances.
-    readers = _readers(row_type)  # type: ignore[arg-type]
-    for name, (read, optional) in readers.items():
-        try:
-            value = record[name]
-            values[name] = None if value is None and optional else read(value)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise StoreError(
-                f"{row_type.__name__}: {name} makes no sense: {error.__class__.__name__}: {error}"
-            ) from error
-    return row_type(**values)
+    shape = _shape(row_type)  # type: ignore[arg-type]
+    try:
+        for name in shape.objects:
+            values[name] = read_object(values[name])
+        for name in shape.json:
+            values[name] = read_json(values[name])
+        for name in shape.never_none:
+            if values[name] is None:
+                values[name] = {}
+        for name in shape.moments:
+            text = values[name]
+            if text is not None and not (isinstance(text, str) and text.endswith("Z")):
+                values[name] = read_moment(text)
+        return msgspec.convert(values, row_type, strict=False)
+    except KeyError as error:
+        raise StoreError(f"{row_type.__name__}: there is no column {error}") from error
+    except (msgspec.ValidationError, OverflowError, ValueError) as error:
+        raise StoreError(f"{row_type.__name__}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """The columns of a row that a database may give in another form than msgspec reads."""
+
+    objects: tuple[str, ...]
+    never_none: tuple[str, ...]
+    json: tuple[str, ...]
+    moments: tuple[str, ...]
 
 
 @cache
-def _readers(row_type: type[Any]) -> dict[str, tuple[Callable[[Any], Any], bool]]:
-    readers = {}
-    for name, hint in get_type_hints(row_type).items():
-        union = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-        plain = next(option for option in union if option is not NoneType)
-        readers[name] = (_reader(get_origin(plain) or plain), NoneType in union)
-    return readers
+def _shape(row_type: type[Any]) -> _Shape:
+    kinds = {name: _kind(hint) for name, hint in get_type_hints(row_type).items()}
+
+    def of(kind: object) -> tuple[str, ...]:
+        return tuple(name for name, (found, _) in kinds.items() if found is kind)
+
+    objects = of(dict)
+    return _Shape(
+        objects=objects,
+        never_none=tuple(name for name in objects if not kinds[name][1]),
+        json=of(Any),
+        moments=of(datetime),
+    )
 
 
-def _read_text(value: JSON) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.40} is no text")
-    return value
+def _kind(hint: Any) -> tuple[object, bool]:  # noqa: ANN401  (a type)
+    """Return what a column holds, and whether it may be null."""
+    union = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    plain = next(option for option in union if option is not NoneType)
+    return get_origin(plain) or plain, NoneType in union
 
 
-def _read_truth(value: JSON) -> bool:
-    if value not in (False, True):  # 0 and 1 count as these, which is what SQLite has
-        raise ValueError(f"{value!r:.40} is neither true nor false")
-    return bool(value)
-
-
-def _reader(plain: type[Any]) -> Callable[[Any], Any]:
-    known: dict[Any, Callable[[Any], Any]] = {
-        datetime: read_moment,
-        date: date.fromisoformat,
-        dict: _read_object,
-        Any: read_json,
-        str: _read_text,
-        bool: _read_truth,
-    }
-    # int, float and the enums are themselves what reads them.
-    return known.get(plain) or plain
-
-
-def write_domain_value(table: DomainTable, column: str, value: JSON | datetime) -> JSON:
-    """Turn a value for a domain table's column into what a database takes, by the column's kind.
-
-    JSON is left as it is, checked: one store sends text and the other the value.
-
-    Raises:
-        StoreError: If the table has no such column, or the value is not of its kind.
-    """
-    kind = _kind(table, column)
-    if value is None:
-        return None
-    if kind == "json":
-        json_text(value)
-        return value
-    if kind == "moment" and isinstance(value, datetime) and value.tzinfo is not None:
-        return moment_text(value)
-    if kind == "text" and isinstance(value, str):
-        return value
-    # bool is an int to Python, and a mistake here.
-    if kind == "integer" and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if (
-        kind == "number"
-        and isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    ):
-        return float(value)
-    raise StoreError(f"{table}.{column} takes {_KIND_IN_WORDS[kind]}, not {value!r:.80}")
-
-
-def write_domain_columns(table: DomainTable, values: Mapping[str, Any]) -> dict[str, JSON]:
-    """Turn what a caller sets in a row into what a database takes. Raises as the above."""
-    for column in ("id", "created_at", "updated_at"):
-        if column in values:
-            raise StoreError(f"{table}.{column} is set by the store")
-    return {column: write_domain_value(table, column, value) for column, value in values.items()}
-
-
-def check_query(table: DomainTable, query: Query) -> None:
-    """Check that a query asks for columns that are there and can be compared so.
-
-    The names are about to become part of a statement or an address.
-
-    Raises:
-        StoreError: If it does not.
-    """
-    _kind(table, query.order_by)
-    for column in query.equal:
-        if _kind(table, column) == "json":
-            raise StoreError(f"{table}.{column} holds JSON, which has no one form to compare")
-    for column in query.contains:
-        if _kind(table, column) != "text":
-            raise StoreError(f"{table}.{column} is no text that could contain one")
-
-
-def _kind(table: DomainTable, column: str) -> str:
-    kind = domain_columns(table).get(column)
-    if kind is None:
-        known = ", ".join(domain_columns(table))
-        raise StoreError(f"{table} has no column {column!r}; it has {known}")
-    return kind
-
-
-_KIND_IN_WORDS = {
-    "text": "a text",
-    "number": "a finite number",
-    "integer": "a whole number",
-    "moment": "a moment with a time zone",
-}
-
-
-def read_domain_row(
-    table: DomainTable,
-    record: Mapping[str, Any],
-    read_json: Callable[[Any], JSON] = read_json,
-) -> Row:
-    """Make a domain table's row from a database's record.
+def read_answer(hint: Any, answer: JSON) -> Any:  # noqa: ANN401  (a type, and what it describes)
+    """Read what a database has answered to a verb.
 
     Args:
-        table: Whose row it is.
-        record: The columns by name.
-        read_json: Reads a column of JSON, which one database gives as text.
+        hint: The type of the verb's answer: rows, a row or None, or plain values.
+        answer: What came, as JSON.
+
+    Raises:
+        StoreError: If it makes no sense.
     """
-    readers: dict[str, Callable[[Any], Any]] = {
-        "text": str,
-        "number": float,
-        "integer": int,
-        "moment": read_moment,
-        "json": read_json,
-    }
-    row: Row = {}
-    for column, kind in domain_columns(table).items():
-        try:
-            value = record[column]
-            row[column] = None if value is None else readers[kind](value)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise StoreError(f"{table}.{column} makes no sense: {error}") from error
-    return row
+    if hint is NoneType:
+        if answer not in (None, []):  # a list is supabase-py's word for an empty answer
+            raise StoreError("there is an answer where none belongs")
+        return None
+    plain, optional = _kind(hint)
+    if answer is None and optional:
+        return None
+    try:
+        if plain is datetime:
+            return read_moment(answer)
+        if is_dataclass(plain):
+            assert isinstance(plain, type)  # noqa: S101  (for mypy: no instance)
+            return read_record(plain, msgspec.convert(answer, dict))
+        if plain is list and is_dataclass(get_args(hint)[0]):
+            rows = msgspec.convert(answer, list[dict[str, Any]])
+            return [read_record(get_args(hint)[0], row) for row in rows]
+        return msgspec.convert(answer, hint)
+    except (msgspec.ValidationError, OverflowError, ValueError) as error:
+        raise StoreError(str(error)) from error

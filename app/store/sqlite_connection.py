@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from app.store.protocol import StoreError, StoreUnavailable, TableMissing
+from app.store.errors import StoreError, StoreUnavailable, TableMissing
 from app.store.records import clean, read_record
 from app.store.sqlite_schema import ensure_schema
 
@@ -137,6 +137,12 @@ class SqliteDatabase:
                     f"the database file {file} was removed or replaced while in use: "
                     "put it back, or restart the daemon to use the new one"
                 )
+
+
+class OnSqlite:
+    """What the verbs of all nouns have in common on SQLite."""
+
+    db: SqliteDatabase
 
 
 @asynccontextmanager

@@ -12,8 +12,8 @@ from contextlib import closing
 from functools import cache
 from typing import TYPE_CHECKING
 
-from app.store.domain import DomainTable, domain_columns
 from app.store.records import duration
+from app.store.tables.contract import DomainTable, domain_columns
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -48,6 +48,12 @@ def after(seconds: float) -> str:
 def before(seconds: float) -> str:
     """Write a duration as SQLite's `strftime` takes it off. Raises as `after`."""
     return after(seconds).replace("+", "-")
+
+
+WORKER_OF_INSTANCE = """
+    coalesce((select worker_id from actp_workers where instance = :instance), :instance)
+"""
+"""SQL for the worker_id of the daemon whose `instance` is bound."""
 
 
 def where_equal(columns: Collection[str]) -> str:

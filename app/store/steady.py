@@ -7,14 +7,15 @@ PostgREST has not read the schema anew.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from app.store.protocol import Store, StoreUnavailable, TableMissing
+from typing_extensions import override
+
+from app.store.protocol import Before, Store, StoreUnavailable, TableMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from app.store.schema import TableReport
+    from app.store.verbs import Arguments, R, Verb
 
 
 def steady(store: Store, report: TableReport) -> Store:
@@ -27,31 +28,23 @@ def steady(store: Store, report: TableReport) -> Store:
         store: Where the tables were looked for.
         report: What was found missing then, to which the daemon has adapted itself.
     """
-    if report.lacks_functions:
-        return store
-    return cast("Store", SteadyStore(store, report))
+    return store if report.lacks_functions else SteadyStore(store, report)
 
 
-class SteadyStore:
-    """What `steady` returns: every verb of the store."""
+class SteadyStore(Before):
+    """What `steady` returns."""
 
     def __init__(self, store: Store, report: TableReport) -> None:
-        self._store = store
+        super().__init__(store)
         self._missing = {
             name for table, columns in report.missing.items() for name in (table, *columns)
         }
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  (a verb of the store)
-        verb = getattr(self._store, name)
-        return self._patient(verb) if callable(verb) else verb
-
-    def _patient(self, verb: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def call(*args: object, **options: object) -> Any:  # noqa: ANN401  (its answer)
-            try:
-                return await verb(*args, **options)
-            except TableMissing as error:
-                if self._missing.intersection(re.findall(r"\w+", str(error))):
-                    raise
-                raise StoreUnavailable(str(error)) from error
-
-        return call
+    @override
+    async def perform(self, verb: Verb[R], arguments: Arguments) -> R:
+        try:
+            return await super().perform(verb, arguments)
+        except TableMissing as error:
+            if self._missing.intersection(re.findall(r"\w+", str(error))):
+                raise
+            raise StoreUnavailable(str(error)) from error

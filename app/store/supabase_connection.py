@@ -12,14 +12,14 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import httpx
+import msgspec
 import supabase
 import trio
 from postgrest import APIError
 
 from actp_supervise import Backoff
-from app.store.protocol import StoreError
+from app.store.errors import StoreError
 from app.store.records import clean, json_text
-from app.store.supabase_answers import FUNCTIONS, any_rows
 from app.store.supabase_errors import (
     PassingFault,
     StrangeAnswer,
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
     from postgrest import AsyncSelectRequestBuilder
 
-    from app.store.protocol import JSON
-    from app.store.supabase_answers import Reader
+    from app.store.verbs import JSON
+
+    Reader = Callable[[Any], Any]
 
 RowT = TypeVar("RowT")
 
@@ -52,6 +53,16 @@ _OK: Final = 200
 
 MAX_ROWS: Final = 1000
 """Rows in one answer: Supabase's own limit, beyond which it cuts without a word."""
+
+
+def any_rows(answer: JSON) -> list[dict[str, JSON]]:
+    """Read rows of a table, whatever is in them.
+
+    Raises:
+        ValueError: If it is no list of them.
+    """
+    rows: list[dict[str, JSON]] = msgspec.convert(answer, list[dict[str, Any]])
+    return rows
 
 
 class Request(Protocol):
@@ -80,18 +91,22 @@ class SupabaseDatabase:
         self._patience = patience
         self._closed = False
 
-    async def call(self, function: str, **values: JSON) -> Any:  # noqa: ANN401  (as it is read)
-        """Call a function of the migrations; the names of its parameters begin with ``p_``.
+    async def call(self, function: str, parameters: Mapping[str, object], read: Reader) -> Any:  # noqa: ANN401  (as it is read)
+        """Call a function of the migrations.
+
+        Args:
+            function: Its name.
+            parameters: By name, as JSON.
+            read: Reads the answer.
 
         Raises:
             StoreUnavailable: If the project is away, or takes the key no more.
             TableMissing: If a table, a column or the function is not there.
-            StoreError: If a value is not JSON, or the database refuses for another reason.
+            StoreError: If a parameter is not JSON, or the database refuses for another reason.
         """
-        parameters = {f"p_{name}": value for name, value in values.items()}
         json_text(parameters)  # refuses what is none
-        parameters = clean(parameters)
-        return await self.ask(lambda client: client.rpc(function, parameters), FUNCTIONS[function])
+        cleaned = clean(dict(parameters))
+        return await self.ask(lambda client: client.rpc(function, cleaned), read)
 
     async def rows(
         self,
@@ -199,17 +214,3 @@ async def open_connection(
     finally:
         with trio.CancelScope(shield=True), trio.move_on_after(2):
             await http.aclose()
-
-
-def equal_to(
-    given: Mapping[str, str | None], *, newest_first: str = "seq"
-) -> Callable[[AsyncSelectRequestBuilder], AsyncSelectRequestBuilder]:
-    """Make what restricts rows to some values, leaving out those that are None."""
-
-    def refine(rows: AsyncSelectRequestBuilder) -> AsyncSelectRequestBuilder:
-        for column, value in given.items():
-            if value is not None:
-                rows = rows.filter(column, "eq", clean(value))
-        return rows.order(newest_first, desc=True)
-
-    return refine

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import httpx
 from postgrest import APIError
 
-from app.store.protocol import StoreError, StoreUnavailable, TableMissing
+from app.store.errors import StoreError, StoreUnavailable, TableMissing
 from app.store.schema import MIGRATION_COMMAND
 
 if TYPE_CHECKING:

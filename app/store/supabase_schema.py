@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import trio
 
-from app.store.protocol import TableMissing
+from app.store.errors import TableMissing
 from app.store.sqlite_schema import expected_columns
-from app.store.supabase_answers import FUNCTIONS
 from app.store.supabase_errors import FunctionMissing
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from app.store.supabase_connection import SupabaseDatabase
+    from app.store.verbs import JSON
 
 _RELOADED_WITHIN: Final = 1.0
 """Seconds that PostgREST may need to see what a migration has just made."""
@@ -43,8 +45,15 @@ def columns_in_use() -> dict[str, tuple[str, ...]]:
     }
 
 
-async def missing_in(db: SupabaseDatabase) -> dict[str, tuple[str, ...]]:
-    """Return what is missing: table -> columns, none for a whole table; functions as ``name()``."""
+async def missing_in(
+    db: SupabaseDatabase, functions: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
+    """Return what is missing: table -> columns, none for a whole table; functions as ``name()``.
+
+    Args:
+        db: Where to look.
+        functions: Those that are called.
+    """
     try:
         found = await _schema(db)
     except FunctionMissing:
@@ -56,22 +65,32 @@ async def missing_in(db: SupabaseDatabase) -> dict[str, tuple[str, ...]]:
         return {**probed, "actp_schema_check()": ()}
     missing: dict[str, tuple[str, ...]] = {}
     for table, columns in columns_in_use().items():
-        present = found["tables"].get(table)
+        present = found.tables.get(table)
         if present is None:
             missing[table] = ()
         elif lacking := _without(columns, present):
             missing[table] = lacking
-    functions = _without(tuple(FUNCTIONS), found["functions"])
-    return {**missing, **{f"{function}()": () for function in functions}}
+    lacking_functions = _without(functions, found.functions)
+    return {**missing, **{f"{function}()": () for function in lacking_functions}}
 
 
-async def _schema(db: SupabaseDatabase) -> dict[str, dict[str, list[str]]]:
-    found: dict[str, dict[str, list[str]]]
+@dataclass(frozen=True, slots=True)
+class _Schema:
+    """What is there: the columns of each table, and the names of the functions."""
+
+    tables: dict[str, list[str]]
+    functions: list[str]
+
+
+async def _schema(db: SupabaseDatabase) -> _Schema:
+    def read(answer: JSON) -> _Schema:
+        return msgspec.convert(answer, _Schema)
+
     try:
-        found = await db.call("actp_schema_check")
+        found: _Schema = await db.call("actp_schema_check", {}, read)
     except FunctionMissing:
         await trio.sleep(_RELOADED_WITHIN)
-        found = await db.call("actp_schema_check")
+        found = await db.call("actp_schema_check", {}, read)
     return found
 
 

@@ -17,7 +17,7 @@ from app.agents.revenue import RevenueAnalyticsDomainAgent as Revenue
 from app.agents.social import SocialMediaDomainAgent as Social
 from app.agents.spec import AGENT_SPECS
 from app.agents.tools import tool_methods
-from app.store.domain import DomainTable, Query
+from app.store.protocol import DomainTable, Query
 
 ACTIONS = DomainTable.ENGAGEMENT_ACTIONS
 TEMPLATES = DomainTable.VIRAL_TEMPLATES

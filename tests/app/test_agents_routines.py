@@ -15,7 +15,7 @@ from app.agents.outcomes import RoutineFailedError
 from app.agents.revenue import RevenueAnalyticsDomainAgent
 from app.agents.spec import AGENT_SPECS
 from app.demo.claude import Failure, Reply
-from app.store.domain import DomainTable, Query
+from app.store.protocol import DomainTable, Query
 
 TEMPLATES = DomainTable.VIRAL_TEMPLATES
 DEALS = DomainTable.DEAL_LOG

@@ -10,7 +10,7 @@ from store_calls import (
     NOON,
 )
 
-from app.store.domain import DomainTable, Query
+from app.store.protocol import DomainTable, Query
 from app.store.protocol import StoreError
 
 DOMAIN_ROWS = {

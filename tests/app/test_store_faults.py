@@ -25,7 +25,7 @@ from services import (
 )
 from store_calls import LONG, NOON, SHORT, add, claim, cost, lapse, live, reserve, turn
 
-from app.store.domain import DomainTable, Query
+from app.store.protocol import DomainTable, Query
 from app.store.migrate import migrate
 from app.store.open import patiently
 from app.store.protocol import Effect, Lease, StoreError, StoreUnavailable, TaskStatus

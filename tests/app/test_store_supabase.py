@@ -15,7 +15,7 @@ from store_calls import EPOCH, LONG, SHORT, add, claim, lapse, live, register
 
 import app.store
 from app.settings import SettingsError
-from app.store.domain import DomainTable, Query
+from app.store.protocol import DomainTable, Query
 from app.store.migrate import migrate
 from app.store.protocol import StoreError, StoreUnavailable, TableMissing, TaskStatus
 from app.store.schema import check_required_tables

@@ -1,4 +1,4 @@
-"""The agents' own tables: their columns, and what may be asked of them. No SQL in here."""
+"""The agents' own tables, which their tools read and write row by row."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from app.store.verbs import Noun, verb
 
 
 class DomainTable(StrEnum):
@@ -88,3 +90,21 @@ class Query:
 
 Row = dict[str, Any]
 """A row of a domain table: its columns by name, moments as aware datetimes, json as values."""
+
+
+class Tables(Noun):
+    """Rows of the agents' own tables."""
+
+    @verb
+    async def select(self, table: DomainTable, query: Query) -> list[Row]:
+        """Return rows; unknown columns are a `StoreError`."""
+
+    @verb
+    async def insert(self, table: DomainTable, row_id: str, values: Mapping[str, Any]) -> Row:
+        """Add a row under an id of the caller's; if that id is there, return it unchanged."""
+
+    @verb
+    async def update(
+        self, table: DomainTable, row_id: str, values: Mapping[str, Any]
+    ) -> Row | None:
+        """Change columns of a row and its `updated_at`; None if there is no such row."""

@@ -1,29 +1,33 @@
-"""The Supabase store's access to the agents' own tables, row by row."""
+"""The agents' own tables in a Supabase project, row by row."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from app.store.protocol import StoreError
-from app.store.records import check_query, clean, write_domain_columns, write_domain_value
-from app.store.supabase_answers import domain_rows
+from typing_extensions import override
+
+from app.store.errors import StoreError
+from app.store.records import clean
+from app.store.supabase_connection import SupabaseDatabase, any_rows
+
+from .contract import DomainTable, Query, Row, Tables
+from .values import as_it_is, check_query, read_domain_row, write_domain_columns, write_domain_value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from postgrest import AsyncSelectRequestBuilder
 
-    from app.store.domain import DomainTable, Query, Row
-    from app.store.supabase_connection import SupabaseDatabase
+    from app.store.verbs import JSON
 
 
-class SupabaseDomainTables:
-    """The verbs of the Store that are about the domain tables."""
+class SupabaseTables(Tables):
+    """Rows of the agents' own tables, which differ in their columns and so have no functions."""
 
-    _db: SupabaseDatabase
+    db: SupabaseDatabase
 
+    @override
     async def select(self, table: DomainTable, query: Query) -> list[Row]:
-        """Return rows; unknown columns are a `StoreError`."""
         check_query(table, query)
 
         def refine(rows: AsyncSelectRequestBuilder) -> AsyncSelectRequestBuilder:
@@ -40,32 +44,36 @@ class SupabaseDomainTables:
                 "seq", desc=query.descending
             )
 
-        return await self._db.rows(table, domain_rows(table), refine, limit=query.limit)
+        return await self.db.rows(table, _rows_of(table), refine, limit=query.limit)
 
+    @override
     async def insert(self, table: DomainTable, row_id: str, values: Mapping[str, Any]) -> Row:
-        """Add a row under an id of the caller's; if that id is there, return it unchanged."""
         columns = clean({"id": row_id, **write_domain_columns(table, values)})
-        read = domain_rows(table)
-        added: list[Row] = await self._db.ask(
+        read = _rows_of(table)
+        added: list[Row] = await self.db.ask(
             lambda client: client.table(table).upsert(
                 columns, on_conflict="id", ignore_duplicates=True
             ),
             read,
-        ) or await self._db.ask(
+        ) or await self.db.ask(
             lambda client: client.table(table).select("*").eq("id", columns["id"]), read
         )
         if not added:
-            raise StoreError(f"{self._db.where} added row {row_id} to {table} and does not have it")
+            raise StoreError(f"{self.db.where} added row {row_id} to {table} and does not have it")
         return added[0]
 
+    @override
     async def update(
         self, table: DomainTable, row_id: str, values: Mapping[str, Any]
     ) -> Row | None:
-        """Change columns of a row and its `updated_at`; None if there is no such row."""
         # PostgreSQL reads the text "now" as the time of the transaction.
         columns = clean({**write_domain_columns(table, values), "updated_at": "now"})
-        changed: list[Row] = await self._db.ask(
+        changed: list[Row] = await self.db.ask(
             lambda client: client.table(table).update(columns).eq("id", clean(row_id)),
-            domain_rows(table),
+            _rows_of(table),
         )
         return changed[0] if changed else None
+
+
+def _rows_of(table: DomainTable) -> Callable[[JSON], list[Row]]:
+    return lambda answer: [read_domain_row(table, row, as_it_is) for row in any_rows(answer)]

@@ -1,33 +1,28 @@
-"""The embedded store's access to the agents' own tables, row by row."""
+"""The agents' own tables on SQLite."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from app.store.domain import DomainTable, Query, Row, domain_columns
-from app.store.records import (
-    check_query,
-    json_text,
-    read_domain_row,
-    write_domain_columns,
-    write_domain_value,
-)
+from typing_extensions import override
+
+from app.store.records import json_text
+from app.store.sqlite_connection import OnSqlite
 from app.store.sqlite_schema import sql
+
+from .contract import DomainTable, Query, Row, Tables, domain_columns
+from .values import check_query, read_domain_row, write_domain_columns, write_domain_value
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping
 
-    from app.store.sqlite_connection import SqliteDatabase
 
+class SqliteTables(Tables, OnSqlite):
+    """Tables in a file of SQLite."""
 
-class SqliteDomainTables:
-    """The verbs of the Store that are about the domain tables."""
-
-    _db: SqliteDatabase
-
+    @override
     async def select(self, table: DomainTable, query: Query) -> list[Row]:
-        """Return rows; unknown columns are a `StoreError`."""
         check_query(table, query)
         conditions, values = _conditions(table, query)
         statement = sql(
@@ -43,10 +38,10 @@ class SqliteDomainTables:
         def fetch(db: sqlite3.Connection) -> list[Row]:
             return [read_domain_row(table, dict(row)) for row in db.execute(statement, values)]
 
-        return await self._db.read(fetch)
+        return await self.db.read(fetch)
 
+    @override
     async def insert(self, table: DomainTable, row_id: str, values: Mapping[str, Any]) -> Row:
-        """Add a row under an id of the caller's; if that id is there, return it unchanged."""
         columns = {"id": row_id, **_written(table, values)}
         statement = sql(
             "insert into {table} ({columns}, created_at, updated_at)"
@@ -60,12 +55,12 @@ class SqliteDomainTables:
             db.execute(statement, list(columns.values()))
             return _rows(db, table, row_id)[0]
 
-        return await self._db.write(add)
+        return await self.db.write(add)
 
+    @override
     async def update(
         self, table: DomainTable, row_id: str, values: Mapping[str, Any]
     ) -> Row | None:
-        """Change columns of a row and its `updated_at`; None if there is no such row."""
         columns = _written(table, values)
         statement = sql(
             "update {table} set {assignments} updated_at = {now} where id = ?",
@@ -77,7 +72,7 @@ class SqliteDomainTables:
             db.execute(statement, [*columns.values(), row_id])
             return next(iter(_rows(db, table, row_id)), None)
 
-        return await self._db.write(change)
+        return await self.db.write(change)
 
 
 def _conditions(table: DomainTable, query: Query) -> tuple[list[str], list[Any]]:

@@ -1,0 +1,85 @@
+"""What an agent is run with, as plain values that may cross to a process, and its context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from actp_supervise.clock import LOCALTIME, local_timezone
+from app.agents.client import make_client
+from app.agents.contract import AgentContext
+from app.agents.handle import AgentStore
+from app.agents.prices import PriceTable
+from app.logs import make_redactor
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from actp_supervise import Backoff
+    from app.agents.activity import Activity
+    from app.store.protocol import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSetup:
+    """What one run of an agent is made with."""
+
+    agent_id: str
+    class_path: str
+    model: str
+    poll_interval: float
+    worker_id: str
+    instance: str
+    run_id: str
+    prices: PriceTable
+    daily_budget_usd: float | None
+    timezone: str
+    task_lease: float
+    api_key: str | None = field(repr=False)
+    base_url: str | None
+    secrets: tuple[str, ...] = field(repr=False)
+    """What is kept out of all that it writes."""
+
+
+def make_context(
+    setup: AgentSetup,
+    *,
+    store: Store,
+    activity: Activity,
+    wait_for_work: Callable[[float], Awaitable[None]],
+    patience: Backoff | None = None,
+) -> AgentContext:
+    """Make what an agent is given; the one place that does.
+
+    Args:
+        setup: What it is run with.
+        store: The daemon's store, or the way to it, on Trio's side.
+        activity: Where it says what it does.
+        wait_for_work: Returns after so many seconds, or sooner when a task was posted; called in
+            the agent's loop.
+        patience: How long its store waits between two tries, in place of the usual.
+    """
+    options = {} if patience is None else {"patience": patience}
+    return AgentContext(
+        agent_id=setup.agent_id,
+        model=setup.model,
+        worker_id=setup.worker_id,
+        instance=setup.instance,
+        run_id=setup.run_id,
+        store=AgentStore(store, activity, **options),
+        activity=activity,
+        claude=partial(make_client, setup.api_key, setup.base_url),
+        wait_for_work=wait_for_work,
+        prices=setup.prices,
+        daily_budget_usd=setup.daily_budget_usd,
+        timezone=zone_named(setup.timezone),
+        task_lease=setup.task_lease,
+        redact=make_redactor(setup.secrets),
+    )
+
+
+def zone_named(name: str) -> ZoneInfo:
+    """Return a zone by its name; where /etc/localtime is a copy, the machine's has none."""
+    return local_timezone({}) if name == LOCALTIME else ZoneInfo(name)

@@ -1,0 +1,15 @@
+"""What can go wrong with a store, in its own words."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """The store refused, or answered what makes no sense. Repeating will not help."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached just now. Nothing is lost: try again later."""
+
+
+class TableMissing(StoreError):
+    """A table, a column or a function that the verb needs is not there; the message names it."""

@@ -1,0 +1,67 @@
+-- Costs and budgets. What each verb does: contract.py. As these functions are now; what brings a database
+-- there stands in supabase/migrations, whose last word on each is this.
+
+create or replace function public.actp_release_budget(p_id text)
+returns void language sql set search_path = '' as $$
+    delete from public.actp_budget_reservations where id = p_id
+$$;
+
+create or replace function public.actp_record_cost(p_entry jsonb, p_reservation text)
+returns void language sql set search_path = '' as $$
+    insert into public.anthropic_cost_log
+        (id, agent_id, run_id, task_id, model, input_tokens, output_tokens, cache_read_tokens,
+         cache_write_5m_tokens, cache_write_1h_tokens, cost_usd, priced, request_id, created_at)
+    select id, agent_id, run_id, task_id, model, input_tokens, output_tokens, cache_read_tokens,
+        cache_write_5m_tokens, cache_write_1h_tokens, cost_usd, priced, request_id, now()
+    from jsonb_to_record(p_entry) as e (
+        id text, agent_id text, run_id text, task_id text, model text, input_tokens bigint,
+        output_tokens bigint, cache_read_tokens bigint, cache_write_5m_tokens bigint,
+        cache_write_1h_tokens bigint, cost_usd double precision, priced boolean, request_id text
+    )
+    on conflict (id) do nothing;
+    select public.actp_release_budget(p_reservation);
+$$;
+
+create or replace function public.actp_costs(p_since timestamptz, p_agent_id text)
+returns jsonb language sql stable set search_path = '' as $$
+    select coalesce(jsonb_agg(
+        to_jsonb(s) order by s.day, s.agent_id collate "C", s.model collate "C"
+    ), '[]') from (
+        select agent_id, model, (created_at at time zone 'utc')::date as day, count(*) as calls,
+            sum(input_tokens) as input_tokens, sum(output_tokens) as output_tokens,
+            sum(cache_read_tokens) as cache_read_tokens,
+            sum(cache_write_5m_tokens + cache_write_1h_tokens) as cache_write_tokens,
+            sum(cost_usd) as cost_usd
+        from public.anthropic_cost_log
+        where created_at >= p_since and (p_agent_id is null or agent_id = p_agent_id)
+        group by 1, 2, 3
+    ) s
+$$;
+
+create or replace function public.actp_reserve_budget(
+    p_id text, p_agent_id text, p_since timestamptz, p_limit double precision,
+    p_amount double precision, p_lifetime double precision
+) returns boolean language plpgsql set search_path = '' as $$
+begin
+    -- One at a time for an agent; each statement after it sees what the one before committed.
+    perform pg_advisory_xact_lock(hashtextextended('actp_budget ' || p_agent_id, 0));
+    delete from public.actp_budget_reservations
+    where agent_id = p_agent_id and expires_at < now();
+    if exists (select from public.actp_budget_reservations where id = p_id) then
+        return true;
+    end if;
+    -- The tolerance is for sums of floats: three tenths are not three times a tenth.
+    if p_amount
+        + (select coalesce(sum(cost_usd), 0) from public.anthropic_cost_log
+            where agent_id = p_agent_id and created_at >= p_since)
+        + (select coalesce(sum(amount_usd), 0) from public.actp_budget_reservations
+            where agent_id = p_agent_id)
+        > p_limit + 1e-9
+    then
+        return false;
+    end if;
+    insert into public.actp_budget_reservations (id, agent_id, amount_usd, created_at, expires_at)
+    values (p_id, p_agent_id, p_amount, now(), now() + make_interval(secs => p_lifetime));
+    return true;
+end
+$$;

@@ -1,0 +1,163 @@
+"""The queue of tasks, their leases, and the ways in which one ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from app.store.verbs import Noun, Seconds, verb
+
+
+class TaskStatus(StrEnum):
+    """Where a task stands. The last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINAL_STATUSES = (TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELLED)
+"""How a task may be finished."""
+
+
+class Lease(StrEnum):
+    """What renewing a lease found."""
+
+    HELD = "held"
+    LOST = "lost"
+    """Another has it, or it is over: the worker must stop and may not finish."""
+    CANCEL_REQUESTED = "cancel_requested"
+    """Still held, but somebody asked for the task to be cancelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRow:
+    """One task of the queue (`actp_agent_tasks`)."""
+
+    id: str
+    agent_type: str
+    """The agent_id that is to do it."""
+    goal: str
+    context: dict[str, Any]
+    priority: int
+    """Higher first."""
+    status: TaskStatus
+    attempts: int
+    max_attempts: int
+    result: dict[str, Any] | None
+    error: str | None
+    worker_id: str | None
+    lease_until: datetime | None
+    not_before: datetime | None
+    cancel_requested: bool
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class Queue(Noun):
+    """The tasks of all agents (`actp_agent_tasks`)."""
+
+    @verb
+    async def add_task(
+        self,
+        task_id: str,
+        agent_type: str,
+        goal: str,
+        *,
+        context: Mapping[str, Any] | None = None,
+        priority: int = 0,
+        max_attempts: int = 3,
+    ) -> TaskRow:
+        """Queue a task; with an id that is there already, return that task unchanged."""
+
+    @verb
+    async def task(self, task_id: str) -> TaskRow | None:
+        """Return a task."""
+
+    @verb
+    async def tasks(
+        self,
+        *,
+        status: TaskStatus | None = None,
+        agent_type: str | None = None,
+        limit: int = 50,
+    ) -> list[TaskRow]:
+        """Return tasks, newest first."""
+
+    @verb
+    async def count_tasks(self) -> dict[str, dict[TaskStatus, int]]:
+        """Return agent_type -> status -> how many (statuses with none are left out)."""
+
+    @verb
+    async def oldest_queued(self) -> dict[str, float]:
+        """Return agent_type -> how many seconds its oldest task that is queued has waited."""
+
+    @verb
+    async def claim_task(
+        self, agent_type: str, *, worker_id: str, instance: str, token: str, lease: Seconds
+    ) -> TaskRow | None:
+        """Claim the next task of an agent: priority first, then age.
+
+        Expired leases of that agent go back to the queue first, or to failed after
+        `max_attempts`. Claiming counts an attempt. A `token` that already holds a task gets that
+        one again.
+        """
+
+    @verb
+    async def renew_task(self, task_id: str, token: str, *, lease: Seconds) -> Lease:
+        """Prolong a lease to `lease` seconds from now.
+
+        A lease that ran out is held until another claim of that agent takes the task back.
+        """
+
+    @verb
+    async def finish_task(
+        self,
+        task_id: str,
+        token: str,
+        status: TaskStatus,
+        *,
+        result: Mapping[str, Any] | None = None,
+        error: str | None = None,
+    ) -> bool:
+        """End a task as succeeded, failed or cancelled; False if the lease was lost.
+
+        Repeated with the token that ended it, it is True again and changes nothing.
+        """
+
+    @verb
+    async def release_task(
+        self,
+        task_id: str,
+        token: str,
+        *,
+        count_attempt: bool = False,
+        delay: Seconds = 0.0,
+        error: str | None = None,
+    ) -> bool:
+        """Hand a task back to the queue, not to be claimed for `delay` seconds.
+
+        Unless `count_attempt`, the attempt is taken back (a drain, a rate limit). If it counts
+        and was the last, the task fails with `error`; if its cancelling was asked for, it is
+        cancelled. False if the lease was lost.
+        """
+
+    @verb
+    async def cancel_task(self, task_id: str) -> TaskRow | None:
+        """Cancel a queued task at once; of a running one, ask its worker to. None if not there.
+
+        A running one whose lease ran out has no worker to ask and is cancelled at once.
+        """
+
+    @verb
+    async def retry_task(self, task_id: str) -> TaskRow | None:
+        """Put a failed or cancelled task back in the queue with all its attempts before it.
+
+        Any other is returned as it is. None if not there.
+        """

@@ -1,0 +1,311 @@
+"""The queue of tasks on SQLite: claiming, leases, the ways a task ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from app.store.records import json_text, read_record
+from app.store.sqlite_connection import OnSqlite
+from app.store.sqlite_schema import after, sql, where_equal
+
+from .contract import FINAL_STATUSES, Lease, Queue, TaskRow, TaskStatus
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping
+
+
+class SqliteQueue(Queue, OnSqlite):
+    """Queue in a file of SQLite."""
+
+    @override
+    async def add_task(
+        self,
+        task_id: str,
+        agent_type: str,
+        goal: str,
+        *,
+        context: Mapping[str, Any] | None = None,
+        priority: int = 0,
+        max_attempts: int = 3,
+    ) -> TaskRow:
+        values = {
+            "id": task_id,
+            "agent_type": agent_type,
+            "goal": goal,
+            "context": json_text(dict(context or {})),
+            "priority": priority,
+            "max_attempts": max_attempts,
+        }
+
+        def add(db: sqlite3.Connection) -> TaskRow:
+            db.execute(_ADD, values)
+            return read_record(TaskRow, dict(db.execute(_TASK, {"id": task_id}).fetchone()))
+
+        return await self.db.write(add)
+
+    @override
+    async def task(self, task_id: str) -> TaskRow | None:
+        return await self.db.read(lambda db: _task(db, task_id))
+
+    @override
+    async def tasks(
+        self,
+        *,
+        status: TaskStatus | None = None,
+        agent_type: str | None = None,
+        limit: int = 50,
+    ) -> list[TaskRow]:
+        conditions = {"status": status, "agent_type": agent_type}
+        given = {column: value for column, value in conditions.items() if value is not None}
+        statement = sql(
+            "select * from actp_agent_tasks {where} order by rowid desc limit :limit",
+            where=where_equal(given),
+        )
+        return await self.db.rows(TaskRow, statement, {**given, "limit": max(0, limit)})
+
+    @override
+    async def count_tasks(self) -> dict[str, dict[TaskStatus, int]]:
+        def query(db: sqlite3.Connection) -> dict[str, dict[TaskStatus, int]]:
+            counts: dict[str, dict[TaskStatus, int]] = {}
+            for agent_type, status, tasks in db.execute(_COUNT):
+                counts.setdefault(agent_type, {})[TaskStatus(status)] = tasks
+            return counts
+
+        return await self.db.read(query)
+
+    @override
+    async def oldest_queued(self) -> dict[str, float]:
+        return await self.db.read(lambda db: dict(db.execute(_OLDEST_QUEUED).fetchall()))
+
+    @override
+    async def claim_task(
+        self, agent_type: str, *, worker_id: str, instance: str, token: str, lease: float
+    ) -> TaskRow | None:
+        values = {
+            "agent_type": agent_type,
+            "worker_id": worker_id,
+            "instance": instance,
+            "token": token,
+            "lease": after(lease),
+        }
+
+        def claim(db: sqlite3.Connection) -> TaskRow | None:
+            claimed = db.execute(_CLAIMED_ALREADY, values).fetchall()
+            if not claimed:
+                # Apart from the claim: with both in one `where`, no index would serve either.
+                db.execute(_LEASE_RAN_OUT, values)
+                claimed = db.execute(_CLAIM, values).fetchall()
+            return read_record(TaskRow, dict(claimed[0])) if claimed else None
+
+        return await self.db.write(claim)
+
+    @override
+    async def renew_task(self, task_id: str, token: str, *, lease: float) -> Lease:
+        values = {"id": task_id, "token": token, "lease": after(lease)}
+
+        def renew(db: sqlite3.Connection) -> Lease:
+            renewed = db.execute(_RENEW, values).fetchall()
+            if not renewed:
+                return Lease.LOST
+            return Lease.CANCEL_REQUESTED if renewed[0]["cancel_requested"] else Lease.HELD
+
+        return await self.db.write(renew)
+
+    @override
+    async def finish_task(
+        self,
+        task_id: str,
+        token: str,
+        status: TaskStatus,
+        *,
+        result: Mapping[str, Any] | None = None,
+        error: str | None = None,
+    ) -> bool:
+        if status not in FINAL_STATUSES:
+            raise ValueError(f"a task cannot be finished as {status}")
+        values = {
+            "id": task_id,
+            "token": token,
+            "status": status,
+            "result": None if result is None else json_text(dict(result)),
+            "error": error,
+        }
+        return await self.db.write(lambda db: _settle(db, _FINISH, values))
+
+    @override
+    async def release_task(
+        self,
+        task_id: str,
+        token: str,
+        *,
+        count_attempt: bool = False,
+        delay: float = 0.0,
+        error: str | None = None,
+    ) -> bool:
+        values = {
+            "id": task_id,
+            "token": token,
+            "uncounted": 0 if count_attempt else 1,
+            "delay": after(delay) if delay else None,
+            "error": error,
+        }
+        return await self.db.write(lambda db: _settle(db, _RELEASE, values))
+
+    @override
+    async def cancel_task(self, task_id: str) -> TaskRow | None:
+        def cancel(db: sqlite3.Connection) -> TaskRow | None:
+            db.execute(_CANCEL_IDLE, {"id": task_id})
+            db.execute(_CANCEL_RUNNING, {"id": task_id})
+            return _task(db, task_id)
+
+        return await self.db.write(cancel)
+
+    @override
+    async def retry_task(self, task_id: str) -> TaskRow | None:
+        def retry(db: sqlite3.Connection) -> TaskRow | None:
+            db.execute(_RETRY, {"id": task_id})
+            return _task(db, task_id)
+
+        return await self.db.write(retry)
+
+
+def _hand_back(where: str, *, error: str, uncounted: str = "0", more: str = "") -> str:
+    """Make the statement that ends a claim without a result.
+
+    The task goes back to the queue, unless its cancelling was asked for or its attempts are used
+    up.
+
+    Args:
+        where: Which tasks.
+        error: SQL for the reason to be kept.
+        uncounted: SQL for how many attempts are taken back, 0 or 1.
+        more: Further assignments.
+    """
+    return sql(
+        """
+        update actp_agent_tasks set
+            status = case when cancel_requested then 'cancelled'
+                          when {spent} then 'failed'
+                          else 'queued' end,
+            attempts = attempts - {uncounted},
+            error = {error},
+            worker_id = case when cancel_requested or {spent} then worker_id end,
+            started_at = case when cancel_requested or {spent} then started_at end,
+            finished_at = case when cancel_requested or {spent} then {now} end,
+            {more}
+            instance = null,
+            lease_token = null,
+            lease_until = null
+        where status = 'running' and {where}
+        """,
+        more=more,
+        spent=f"attempts - {uncounted} >= max_attempts",
+        uncounted=uncounted,
+        error=error,
+        where=where,
+    )
+
+
+def _task(db: sqlite3.Connection, task_id: str) -> TaskRow | None:
+    row = db.execute(_TASK, {"id": task_id}).fetchone()
+    return None if row is None else read_record(TaskRow, dict(row))
+
+
+def _settle(db: sqlite3.Connection, statement: str, values: dict[str, Any]) -> bool:
+    """End a claim; True also if this very token ended it before, whose answer was lost."""
+    if db.execute(statement, values).rowcount:
+        return True
+    return db.execute(_SETTLED_ALREADY, values).fetchone() is not None
+
+
+_ADD = sql("""
+    insert into actp_agent_tasks
+        (id, agent_type, goal, context, priority, status, max_attempts, created_at)
+    values (:id, :agent_type, :goal, :context, :priority, 'queued', :max_attempts, {now})
+    on conflict (id) do nothing
+""")
+_TASK = "select * from actp_agent_tasks where id = :id"
+_OLDEST_QUEUED = """
+    select agent_type, max(0.0, (julianday('now') - julianday(min(created_at))) * 86400.0)
+    from actp_agent_tasks where status = 'queued' group by agent_type
+"""
+_COUNT = """
+    select agent_type, status, count(*) as tasks from actp_agent_tasks
+    group by agent_type, status
+"""
+_CLAIMED_ALREADY = """
+    select * from actp_agent_tasks where agent_type = :agent_type and status = 'running'
+        and lease_token = :token
+"""
+_CLAIM = sql("""
+    update actp_agent_tasks set
+        status = 'running',
+        attempts = attempts + 1,
+        worker_id = :worker_id,
+        instance = :instance,
+        lease_token = :token,
+        lease_until = {now :lease},
+        not_before = null,
+        started_at = {now}
+    where id = (
+        select id from actp_agent_tasks
+        where agent_type = :agent_type and status = 'queued'
+            and (not_before is null or not_before <= {now})
+        order by priority desc, rowid
+        limit 1
+    )
+    returning *
+""")
+_RENEW = sql("""
+    update actp_agent_tasks set lease_until = {now :lease}
+    where id = :id and lease_token = :token and status = 'running'
+    returning cancel_requested
+""")
+_FINISH = sql("""
+    update actp_agent_tasks set
+        status = :status,
+        result = :result,
+        error = :error,
+        lease_token = null,
+        lease_until = null,
+        settled_token = :token,
+        finished_at = {now}
+    where id = :id and lease_token = :token and status = 'running'
+""")
+_SETTLED_ALREADY = "select 1 from actp_agent_tasks where id = :id and settled_token = :token"
+_LEASE_RAN_OUT = _hand_back(
+    "agent_type = :agent_type and lease_until < {now}",
+    error="'the lease of ' || worker_id || ' ran out in attempt ' || attempts"
+    " || ' of ' || max_attempts",
+)
+_RELEASE = _hand_back(
+    "id = :id and lease_token = :token",
+    error="coalesce(:error, error)",
+    uncounted=":uncounted",
+    more="""
+            settled_token = :token,
+            not_before = case when not (cancel_requested or {spent})
+                then {now :delay} end,""",
+)
+_CANCEL_IDLE = sql("""
+    update actp_agent_tasks set status = 'cancelled', instance = null, lease_token = null,
+        lease_until = null, not_before = null, finished_at = {now}
+    where id = :id
+        and (status = 'queued' or (status = 'running' and lease_until < {now}))
+""")
+_CANCEL_RUNNING = """
+    update actp_agent_tasks set cancel_requested = 1 where id = :id and status = 'running'
+"""
+_RETRY = """
+    update actp_agent_tasks set status = 'queued', attempts = 0, result = null, error = null,
+        worker_id = null, settled_token = null, not_before = null, cancel_requested = 0,
+        started_at = null, finished_at = null
+    where id = :id and status in ('failed', 'cancelled')
+"""
+REQUEUE_TASKS_OF_WORKER = _hand_back(
+    "instance = :instance",
+    error="worker_id || ' ended in attempt ' || attempts || ' of ' || max_attempts",
+)

@@ -1,0 +1,198 @@
+"""Who is there: the agents, the daemons that run them, and each run of an agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from app.store.verbs import Noun, Seconds, verb
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentRow:
+    """One agent in the registry (`actp_agent_registry`)."""
+
+    agent_id: str
+    class_name: str
+    """The import path of its class, to be shown only, never to be imported from here."""
+    model: str
+    status: str
+    worker_id: str | None
+    """The daemon that last said something of it."""
+    needs_restart: bool
+    health: dict[str, Any] | None
+    last_seen: datetime | None
+    last_heartbeat: datetime | None
+    heartbeat_age: float | None
+    """Seconds since `last_heartbeat` by the database's clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentRegistration:
+    """What is written of an agent at start-up."""
+
+    agent_id: str
+    class_name: str
+    model: str
+    status: str = "starting"
+    why: str | None = None
+    """Why it is disabled, if it is: in its health, where a heartbeat would replace it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRow:
+    """One daemon that is not known to have ended (`actp_workers`)."""
+
+    worker_id: str
+    instance: str
+    """Which start of it."""
+    started_at: datetime
+    last_seen: datetime
+    seen_age: float
+    """Seconds since `last_seen` by the database's clock."""
+    agents: dict[str, str]
+    """agent_id -> what the agent's status is in this daemon."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseHolder:
+    """Who has a named lease (`actp_leases`)."""
+
+    instance: str
+    worker_id: str
+
+
+class RunOutcome(StrEnum):
+    """How a run of an agent ended."""
+
+    STOPPED = "stopped"
+    """Asked to end, and did."""
+    CRASHED = "crashed"
+    """Ended by an error, or found stale. R7 counts these."""
+    INTERRUPTED = "interrupted"
+    """Its daemon died without a word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One run of an agent, from start to end (`actp_agent_runs`)."""
+
+    id: str
+    agent_id: str
+    worker_id: str
+    started_at: datetime
+    last_heartbeat: datetime | None
+    """When it was last heard of: of an interrupted run, the only sign of how long it lived."""
+    finished_at: datetime | None
+    outcome: RunOutcome | None
+    """None while it runs."""
+    error: str | None
+    """The formatted traceback of a crash."""
+
+
+class Registry(Noun):
+    """Agents (R10 to R14), daemons and named leases, and the runs of agents (R7)."""
+
+    @verb
+    async def register_agents(self, worker_id: str, agents: Sequence[AgentRegistration]) -> None:
+        """Upsert a row for every agent and set `last_seen`; an open restart request stays."""
+
+    @verb
+    async def set_status(self, agent_id: str, status: str, *, worker_id: str | None = None) -> None:
+        """Set an agent's status and `last_seen`."""
+
+    @verb
+    async def set_needs_restart(self, agent_id: str, *, value: bool) -> bool:
+        """Ask for a restart, or take the request back; False if no such agent is registered."""
+
+    @verb
+    async def take_restart_requests(
+        self, agent_ids: Sequence[str], *, token: str | None = None
+    ) -> list[str]:
+        """Return those of `agent_ids` that are to be restarted; each request is returned once.
+
+        Repeated with the `token` that took a request, it is returned again: so a lost answer
+        loses no request.
+        """
+
+    @verb
+    async def record_heartbeat(
+        self,
+        agent_id: str,
+        health: Mapping[str, Any],
+        *,
+        status: str | None = None,
+        worker_id: str | None = None,
+    ) -> None:
+        """Set `last_heartbeat`, `last_seen`, `health`, and the status where it is given.
+
+        `last_heartbeat` of its open runs too: of those in that daemon, where it is given.
+        """
+
+    @verb
+    async def agents(self) -> list[AgentRow]:
+        """Return every registered agent, by agent_id."""
+
+    @verb
+    async def touch_worker(
+        self, worker_id: str, instance: str, agents: Mapping[str, str], *, silent_after: Seconds
+    ) -> list[str]:
+        """Note that a daemon is there, and forget those that have been silent for too long.
+
+        `instance` is new at every start, `worker_id` may stay. One that was forgotten and comes
+        back is simply there again.
+
+        Args:
+            worker_id: What the daemon is called.
+            instance: This start of it.
+            agents: agent_id -> status of its agents.
+            silent_after: Seconds of silence after which another daemon counts as dead.
+
+        Returns:
+            The worker_ids of those that this call has forgotten.
+        """
+
+    @verb
+    async def live_workers(self) -> list[WorkerRow]:
+        """Return all daemons that are not known to have ended, the oldest first."""
+
+    @verb
+    async def forget_worker(self, instance: str) -> None:
+        """Note that a daemon has ended, well or by a kill.
+
+        Its tasks go back to the queue at once, their attempt counted (so after `max_attempts` they
+        fail); its open runs and fires are marked interrupted, and its leases are free.
+        """
+
+    @verb
+    async def hold_lease(self, name: str, instance: str, *, lease: Seconds) -> LeaseHolder:
+        """Take a named lease that is free, or prolong one's own, to `lease` seconds from now.
+
+        Returns:
+            Who has it now.
+        """
+
+    @verb
+    async def drop_lease(self, name: str, instance: str) -> None:
+        """Hand a lease back, if it is this daemon's."""
+
+    @verb
+    async def start_run(self, run_id: str, agent_id: str, instance: str) -> None:
+        """Record that a run of an agent begins."""
+
+    @verb
+    async def finish_run(
+        self, run_id: str, outcome: RunOutcome, *, error: str | None = None
+    ) -> None:
+        """Record how a run ended; the first answer stands."""
+
+    @verb
+    async def crash_ages(self, agent_id: str, *, within: Seconds) -> list[float]:
+        """Return how many seconds ago each crash of the last `within` seconds was, newest first."""
+
+    @verb
+    async def runs(self, agent_id: str, *, limit: int = 20) -> list[RunRow]:
+        """Return an agent's runs, newest first."""

@@ -1,0 +1,285 @@
+"""Agents, daemons and runs on SQLite: who is there, who has died, who has what."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from app.store.queue.sqlite import REQUEUE_TASKS_OF_WORKER
+from app.store.records import json_text, read_record
+from app.store.sqlite_connection import OnSqlite
+from app.store.sqlite_schema import WORKER_OF_INSTANCE, after, before, sql
+
+from .contract import (
+    AgentRegistration,
+    AgentRow,
+    LeaseHolder,
+    Registry,
+    RunOutcome,
+    RunRow,
+    WorkerRow,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping, Sequence
+
+
+class SqliteRegistry(Registry, OnSqlite):
+    """Registry in a file of SQLite."""
+
+    @override
+    async def register_agents(self, worker_id: str, agents: Sequence[AgentRegistration]) -> None:
+        rows = [{**asdict(agent), "worker_id": worker_id} for agent in agents]
+        await self.db.write(lambda db: db.executemany(_REGISTER_AGENT, rows))
+
+    @override
+    async def set_status(self, agent_id: str, status: str, *, worker_id: str | None = None) -> None:
+        await self.db.execute(
+            _SET_STATUS, {"agent_id": agent_id, "status": status, "worker_id": worker_id}
+        )
+
+    @override
+    async def set_needs_restart(self, agent_id: str, *, value: bool) -> bool:
+        return bool(
+            await self.db.execute(_SET_NEEDS_RESTART, {"agent_id": agent_id, "value": value})
+        )
+
+    @override
+    async def take_restart_requests(
+        self, agent_ids: Sequence[str], *, token: str | None = None
+    ) -> list[str]:
+        values = {"agent_ids": json_text(list(agent_ids)), "token": token}
+
+        def take(db: sqlite3.Connection) -> list[str]:
+            return sorted(row["agent_id"] for row in db.execute(_TAKE_RESTARTS, values).fetchall())
+
+        # Most polls find nothing, and a read waits for no other process.
+        if not await self.db.read(lambda db: db.execute(_OPEN_RESTARTS, values).fetchall()):
+            return []
+        return await self.db.write(take)
+
+    @override
+    async def record_heartbeat(
+        self,
+        agent_id: str,
+        health: Mapping[str, Any],
+        *,
+        status: str | None = None,
+        worker_id: str | None = None,
+    ) -> None:
+        values = {
+            "agent_id": agent_id,
+            "health": json_text(dict(health)),
+            "status": status,
+            "worker_id": worker_id,
+        }
+
+        def record(db: sqlite3.Connection) -> None:
+            db.execute(_HEARTBEAT, values)
+            db.execute(_HEARTBEAT_OF_RUN, values)
+
+        await self.db.write(record)
+
+    @override
+    async def agents(self) -> list[AgentRow]:
+        return await self.db.rows(AgentRow, _AGENTS, {})
+
+    @override
+    async def touch_worker(
+        self, worker_id: str, instance: str, agents: Mapping[str, str], *, silent_after: float
+    ) -> list[str]:
+        values = {
+            "worker_id": worker_id,
+            "instance": instance,
+            "agents": json_text(dict(agents)),
+            "silent_after": before(silent_after),
+        }
+
+        def touch(db: sqlite3.Connection) -> list[str]:
+            db.execute(_TOUCH_WORKER, values)
+            silent = db.execute(_SILENT_WORKERS, values).fetchall()
+            for row in silent:
+                _forget(db, row["instance"])
+            return [row["worker_id"] for row in silent]
+
+        return await self.db.write(touch)
+
+    @override
+    async def live_workers(self) -> list[WorkerRow]:
+        return await self.db.rows(WorkerRow, _LIVE_WORKERS, {})
+
+    @override
+    async def forget_worker(self, instance: str) -> None:
+        await self.db.write(lambda db: _forget(db, instance))
+
+    @override
+    async def hold_lease(self, name: str, instance: str, *, lease: float) -> LeaseHolder:
+        values = {"name": name, "instance": instance, "lease": after(lease)}
+
+        def hold(db: sqlite3.Connection) -> LeaseHolder:
+            db.execute(_HOLD_LEASE, values)
+            return read_record(LeaseHolder, dict(db.execute(_LEASE, values).fetchone()))
+
+        return await self.db.write(hold)
+
+    @override
+    async def drop_lease(self, name: str, instance: str) -> None:
+        await self.db.execute(_DROP_LEASE, {"name": name, "instance": instance})
+
+    @override
+    async def start_run(self, run_id: str, agent_id: str, instance: str) -> None:
+        await self.db.execute(
+            _START_RUN, {"id": run_id, "agent_id": agent_id, "instance": instance}
+        )
+
+    @override
+    async def finish_run(
+        self, run_id: str, outcome: RunOutcome, *, error: str | None = None
+    ) -> None:
+        await self.db.execute(_FINISH_RUN, {"id": run_id, "outcome": outcome, "error": error})
+
+    @override
+    async def crash_ages(self, agent_id: str, *, within: float) -> list[float]:
+        values = {"agent_id": agent_id, "within": before(within)}
+        return await self.db.read(
+            lambda db: [max(0.0, age) for (age,) in db.execute(_CRASH_AGES, values)]
+        )
+
+    @override
+    async def runs(self, agent_id: str, *, limit: int = 20) -> list[RunRow]:
+        return await self.db.rows(RunRow, _RUNS, {"agent_id": agent_id, "limit": max(0, limit)})
+
+
+def _forget(db: sqlite3.Connection, instance: str) -> None:
+    for statement in (
+        REQUEUE_TASKS_OF_WORKER,
+        _INTERRUPT_RUNS,
+        _INTERRUPT_FIRES,
+        _DROP_LEASES,
+        _END_WORKER,
+    ):
+        db.execute(statement, {"instance": instance})
+
+
+_REGISTER_AGENT = sql("""
+    insert into actp_agent_registry
+        (agent_id, class_name, model, status, worker_id, health, last_seen, registered_at)
+    values (:agent_id, :class_name, :model, :status, :worker_id,
+        iif(:why is not null, json_object('why_disabled', :why), null), {now}, {now})
+    on conflict (agent_id) do update set
+        class_name = excluded.class_name,
+        model = excluded.model,
+        status = excluded.status,
+        worker_id = excluded.worker_id,
+        health = coalesce(excluded.health, health),
+        last_seen = excluded.last_seen
+""")
+_SET_STATUS = sql("""
+    update actp_agent_registry
+    set status = :status, worker_id = coalesce(:worker_id, worker_id), last_seen = {now}
+    where agent_id = :agent_id
+""")
+_SET_NEEDS_RESTART = """
+    update actp_agent_registry set needs_restart = :value, restart_token = null
+    where agent_id = :agent_id
+"""
+_ASKED_TO_RESTART = """
+    agent_id in (select value from json_each(:agent_ids))
+    and (needs_restart or restart_token = :token)
+"""
+_OPEN_RESTARTS = sql(
+    "select agent_id from actp_agent_registry where {asked}", asked=_ASKED_TO_RESTART
+)
+_TAKE_RESTARTS = sql(
+    """
+    update actp_agent_registry set needs_restart = 0, restart_token = :token
+    where {asked} returning agent_id
+    """,
+    asked=_ASKED_TO_RESTART,
+)
+_HEARTBEAT = sql("""
+    update actp_agent_registry set
+        last_heartbeat = {now}, last_seen = {now}, health = :health,
+        status = coalesce(:status, status), worker_id = coalesce(:worker_id, worker_id)
+    where agent_id = :agent_id
+""")
+_HEARTBEAT_OF_RUN = sql("""
+    update actp_agent_runs set last_heartbeat = {now}
+    where agent_id = :agent_id and finished_at is null
+        and worker_id = coalesce(:worker_id, worker_id)
+""")
+_AGENTS = """
+    select *, max(0.0, (julianday('now') - julianday(last_heartbeat)) * 86400.0) as heartbeat_age
+    from actp_agent_registry order by agent_id
+"""
+_START_RUN = sql(
+    """
+    insert into actp_agent_runs (id, agent_id, worker_id, instance, started_at)
+    values (:id, :agent_id, {worker_id}, :instance, {now})
+    on conflict (id) do nothing
+    """,
+    worker_id=WORKER_OF_INSTANCE,
+)
+_FINISH_RUN = sql("""
+    update actp_agent_runs set outcome = :outcome, error = :error, finished_at = {now}
+    where id = :id and finished_at is null
+""")
+_CRASH_AGES = sql("""
+    select (julianday('now') - julianday(finished_at)) * 86400.0 as age from actp_agent_runs
+    where agent_id = :agent_id and outcome = 'crashed'
+        and finished_at >= {now :within}
+    order by finished_at desc, rowid desc
+""")
+_RUNS = """
+    select * from actp_agent_runs where agent_id = :agent_id order by rowid desc limit :limit
+"""
+_TOUCH_WORKER = sql("""
+    insert into actp_workers (instance, worker_id, started_at, last_seen, agents)
+    values (:instance, :worker_id, {now}, {now}, :agents)
+    on conflict (instance) do update set
+        worker_id = excluded.worker_id,
+        last_seen = excluded.last_seen,
+        agents = excluded.agents,
+        ended_at = null
+""")
+_SILENT_WORKERS = sql("""
+    select instance, worker_id from actp_workers
+    where ended_at is null and instance <> :instance
+        and coalesce(last_seen, started_at) < {now :silent_after}
+    order by started_at, rowid
+""")
+_LIVE_WORKERS = """
+    select worker_id, instance, started_at, coalesce(last_seen, started_at) as last_seen, agents,
+        max(0.0, (julianday('now') - julianday(coalesce(last_seen, started_at))) * 86400.0)
+            as seen_age
+    from actp_workers where ended_at is null order by started_at, rowid
+"""
+_INTERRUPT_RUNS = sql("""
+    update actp_agent_runs set outcome = 'interrupted', finished_at = {now}
+    where instance = :instance and finished_at is null
+""")
+_INTERRUPT_FIRES = sql("""
+    update actp_job_runs set outcome = 'interrupted', finished_at = {now}
+    where instance = :instance and finished_at is null
+""")
+_END_WORKER = sql("""
+    update actp_workers set ended_at = {now} where instance = :instance and ended_at is null
+""")
+_HOLD_LEASE = sql(
+    """
+    insert into actp_leases (name, instance, worker_id, expires_at)
+    values (:name, :instance, {worker_id}, {now :lease})
+    on conflict (name) do update set
+        instance = excluded.instance,
+        worker_id = excluded.worker_id,
+        expires_at = excluded.expires_at
+    where actp_leases.instance = excluded.instance or actp_leases.expires_at < {now}
+    """,
+    worker_id=WORKER_OF_INSTANCE,
+)
+_LEASE = "select instance, worker_id from actp_leases where name = :name"
+_DROP_LEASE = "delete from actp_leases where name = :name and instance = :instance"
+_DROP_LEASES = "delete from actp_leases where instance = :instance"
