@@ -12,7 +12,7 @@ from desk import NEW_YORK, Desk, account, at
 from actp_supervise import errors
 from actp_supervise.child import current_child
 from actp_supervise.cron import AnyOf, Cron, Every, Overlap, open_scheduler
-from actp_supervise.jobs import Firing
+from actp_supervise.schedule import Firing
 from actp_supervise.nursery import open_supervisor
 from actp_supervise.testing import TrioWallClock
 from actp_supervise.triggers import Trigger
@@ -449,9 +449,9 @@ async def test_a_run_stopped_before_its_first_step_is_recorded_as_cancelled(auto
         job = scheduler.add(desk.job, trigger=Cron("0 6 * * *"))
         await trio.testing.wait_all_tasks_blocked()
         done = trio.Event()
-        firing = Firing(job, at("2026-03-01 05:00"), 0.0, by_hand=True)
-        firing.done = done.set
-        scheduler._dispatcher._admit(firing)
+        firing = Firing(job, at("2026-03-01 05:00"), 0.0, manual=True)
+        firing.on_done = done.set
+        scheduler._runner.admit(firing)
         await scheduler.shutdown()
         await done.wait()
     assert account(job) == [("01 05:00", "cancelled")]
