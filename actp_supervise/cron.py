@@ -290,9 +290,14 @@ class Scheduler:
             ChildNotFoundError: If there is no job of that name.
         """
         entry = self._find(name)
-        if entry.paused:
-            entry.set_paused(False)
-            self._plan_anew(entry)
+        if not entry.paused:
+            return
+        entry.set_paused(False)
+        now = self._timetable.now()
+        if self._keeper is not None and not self._keeper.is_restored(entry):
+            entry.schedule.disregard_until(now)
+        self._timetable.skip_to(entry, now)
+        self._put(entry, now)
 
     def reschedule(self, name: str, trigger: Trigger) -> None:
         """Give a job another trigger, from now on; all else stays.
@@ -445,13 +450,21 @@ class Scheduler:
             self._fire(entry, now)
 
     def _plan_anew(self, entry: Entry) -> None:
-        """Seek the first moment from now on."""
+        """Seek the first moment from now on, as trigger or zone have changed."""
         now = self._timetable.now()
-        if self._keeper is not None:
-            self._keeper.resume(entry, now)
+        if self._keeper is not None and not self._keeper.is_restored(entry):
+            # As if it had been added so: the journal has yet to say where it goes on.
+            self._timetable.begin(entry, now)
         else:
             self._timetable.skip_to(entry, now)
-        if not entry.paused:
+        self._put(entry, now)
+
+    def _put(self, entry: Entry, now: float) -> None:
+        if entry.paused:
+            return
+        if self._keeper is not None:
+            self._keeper.put(entry, now)
+        else:
             self._timetable.put(entry)
 
     def _trigger_failed(self, entry: Entry, error: Exception) -> None:

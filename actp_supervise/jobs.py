@@ -220,6 +220,11 @@ class Claims:
         self.retry_at = 0.0
         """Trio's time before which the journal is not asked for this job again."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to ask or tell."""
+        return not (self.to_run or self.missed or self.untold)
+
     def add(self, firings: Iterable[Firing], *, coalesce: bool) -> None:
         """Add moments that have come due, oldest first."""
         for firing in firings:
@@ -250,21 +255,13 @@ class Claims:
             older.missed = _coalesced_into(newer)
             self.missed.append(older)
 
-    def unrecorded(self) -> Iterator[Firing]:
-        """Return those of which nothing is recorded yet."""
+    def let_go(self) -> list[Firing]:
+        """Return all that was to be asked for, of which nothing will be asked any more."""
         in_hand = () if self.in_hand is None else (self.in_hand,)
-        for firing in (*self.missed, *self.to_run, *in_hand):
-            if firing.run is None:
-                yield firing
-
-    def keep_doubtful(self) -> None:
-        """Let go of those that the journal was never asked for.
-
-        Of the others a claim may stand there, of which the end is to be told.
-        """
-        doubtful = [firing for firing in (*self.missed, *self.to_run) if firing.asked]
+        firings = [*self.missed, *self.to_run, *in_hand]
+        self.missed.clear()
         self.to_run.clear()
-        self.missed = deque(doubtful)
+        return firings
 
 
 def _coalesced_into(newer: Firing) -> str:

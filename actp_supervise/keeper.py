@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import deque
+from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -25,11 +26,13 @@ from .events import logger
 from .jobs import Claims, Entry
 from .journal import JOURNAL_TIMEOUT, JournalCalls, JournalUnavailable
 from .policies import Backoff
+from .runner import NEVER_BEGAN
 from .runs import Outcome
 from .schedule import BACKLOG, Firing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from .embedding import Embedding
     from .journal import Journal
@@ -90,6 +93,8 @@ class Keeper:
         self._queue: deque[Entry] = deque()
         self._in_hand: set[Entry] = set()
         self._held: dict[Entry, None] = {}
+        self._open: set[tuple[str, datetime]] = set()
+        """What is claimed and not told yet. The journal answers a second claim of ours with True."""
         self._workers = 0
         self._unrestored = 0
         self._is_last_try = False
@@ -115,12 +120,12 @@ class Keeper:
         """Ask where a new job goes on."""
         entry.claims = Claims()
         self._unrestored += 1
+        self._timetable.put(entry)
         self._attend(entry)
 
     def come_due(self, entry: Entry, now: float) -> None:
         """Claim what is due of a job, as soon as that can be."""
-        claims = _claims_of(entry)
-        if claims.attended:  # it waits for the journal, or for a worker that is busy with it
+        if _claims_of(entry).attended:  # it waits for the journal, or for what a worker asks
             if entry in self._held:
                 self._give_up(entry, now)
             self._wait_on(entry, now)
@@ -131,28 +136,48 @@ class Keeper:
 
     def keep_due(self, entry: Entry, now: float) -> None:
         """Take what is due of a job before its schedule changes."""
-        if _claims_of(entry).restored and not entry.paused:
+        if not entry.paused:
             self._take_due(entry, now)
             self._attend(entry)
+
+    def is_restored(self, entry: Entry) -> bool:
+        """Return whether the journal has said where a job goes on."""
+        return _claims_of(entry).restored
+
+    def put(self, entry: Entry, now: float) -> None:
+        """Put a job in the timetable whose schedule has changed."""
+        if entry in self._held:
+            self._wait_on(entry, now)
+        else:
+            self._timetable.put(entry)
 
     def withdraw(self, entry: Entry, reason: str) -> None:
         """Claim nothing more of a job that is paused or removed.
 
-        What was due before a pause is recorded as skipped. What was due of a removed job is left to
-        other daemons, but for the moments of which a claim may stand there.
+        What was due before a pause is recorded as skipped; what was due of a removed job is left to
+        other daemons. A claim that is under way is waited for, and its end told.
         """
         claims = _claims_of(entry)
-        if claims.restored and not entry.removed and not entry.paused:
+        if not entry.removed and not entry.paused:
             self._take_due(entry, self._timetable.now())
-        for firing in tuple(claims.unrecorded()):
-            if firing.asked or not entry.removed:
-                missed = firing.missed
-                outcome = Outcome.SKIPPED if missed is None else Outcome.MISSED
-                self._runner.record(firing, outcome, missed or reason)
-        claims.keep_doubtful()
+        self._let_go(claims, Outcome.SKIPPED, reason, doubtful_only=entry.removed)
         if entry.removed:
             self._mark_restored(claims)  # the journal need not say where it goes on
-        self._attend(entry)
+
+    def _let_go(
+        self, claims: Claims, outcome: Outcome, reason: str, *, doubtful_only: bool
+    ) -> None:
+        """Record what will not be claimed any more.
+
+        Of a doubtful one the claim may stand in the journal, its answer having been lost. Then no
+        daemon runs it any more, and the record here is the only one.
+        """
+        for firing in claims.let_go():
+            if firing.run is None and (firing.asked or not doubtful_only):
+                if firing.missed is None:
+                    self._runner.record(firing, outcome, reason)
+                else:
+                    self._runner.record(firing, Outcome.MISSED, firing.missed)
 
     def recorded(self, firing: Firing) -> None:
         """Tell the end of a claimed moment to the journal."""
@@ -161,15 +186,9 @@ class Keeper:
             untold.append(firing)
             if len(untold) > MOST_UNTOLD:
                 lost = untold.popleft()
+                self._open.discard(_key(lost))
                 _log_lost(f"the end of {lost.entry.name!r} of {lost.moment}")
             self._attend(firing.entry)
-
-    def resume(self, entry: Entry, now: float) -> None:
-        """Let go of a job's moments until now."""
-        if _claims_of(entry).restored:
-            self._timetable.skip_to(entry, now)
-        else:
-            entry.schedule.disregard_until(now)
 
     # Who gets a turn.
 
@@ -188,6 +207,8 @@ class Keeper:
     def _hold(self, entry: Entry) -> None:
         self._held[entry] = None
         self._held_changed.set()
+        if not entry.paused and not entry.removed:
+            self._wait_on(entry, self._timetable.now())
 
     def _start_worker(self) -> None:
         if self._nursery is not None and self._workers < WORKERS:
@@ -225,8 +246,6 @@ class Keeper:
             claims.attended = False
             return
         self._hold(entry)
-        if claims.restored and not entry.paused and not entry.removed:
-            self._wait_on(entry, self._timetable.now())
 
     def _answered(self, entry: Entry) -> None:
         """The journal is there: let go all that are held, but for those that it failed just now."""
@@ -265,16 +284,20 @@ class Keeper:
     async def _ask_and_tell(self, entry: Entry) -> None:
         """Do all that a job needs the journal for: first what is to run, last what was missed."""
         claims = _claims_of(entry)
-        if not claims.restored:
+        if not claims.restored and not self._is_closing:
             await self._restore(entry)
         while True:
             if (firing := self._next_to_run(entry)) is not None:
                 await self._claim(firing)
+            # Also where more is to run: a job that is due more often than the journal answers would
+            # never come to telling its ends.
+            if claims.untold and self._is_last_try:
+                await self._tell_at_once(claims.untold)
             elif claims.untold:
                 await self._tell(claims.untold)
-            elif claims.missed:
+            elif firing is None and claims.missed:
                 await self._claim(claims.missed.popleft())
-            else:
+            elif firing is None:
                 return
 
     async def _restore(self, entry: Entry) -> None:
@@ -312,7 +335,7 @@ class Keeper:
             return None
         claims = _claims_of(entry)
         now = self._timetable.now()
-        if not claims.failures:  # else the question that had no answer comes first
+        if not claims.failures or claims.is_empty:  # else what had no answer is asked first
             self._take_due(entry, now)
         while claims.to_run:
             firing = claims.to_run.popleft()
@@ -331,13 +354,15 @@ class Keeper:
         try:
             firing.claimed = await self._calls.claim(entry.name, firing.moment)
         except JournalUnavailable:
-            claims.put_back(firing, coalesce=entry.spec.coalesce)
+            if not (entry.paused or entry.removed or self._is_closing):
+                claims.put_back(firing, coalesce=entry.spec.coalesce)
             raise
         finally:
             claims.in_hand = None
         self._answered(entry)
-        if not firing.claimed:  # another daemon has it
-            return
+        if not firing.claimed or _key(firing) in self._open:
+            return  # another daemon has it, or a job of ours that was removed and added again
+        self._open.add(_key(firing))
         if firing.run is not None:  # it was recorded meanwhile: too late, paused, or removed
             claims.untold.append(firing)
             return
@@ -364,7 +389,24 @@ class Keeper:
         except JournalUnavailable:
             untold.append(firing)  # behind the others, one of which may be told
             raise
+        self._open.discard(_key(firing))
         self._answered(firing.entry)
+
+    async def _tell_at_once(self, untold: deque[Firing]) -> None:
+        """Tell all ends of a job at once, for the time is limited; raise if some cannot be told."""
+
+        async def try_to_tell() -> None:
+            with contextlib.suppress(JournalUnavailable):
+                await self._tell(untold)
+
+        before = math.inf
+        while len(untold) < before:
+            before = len(untold)
+            async with trio.open_nursery() as nursery:
+                for _ in range(min(before, WORKERS)):
+                    nursery.start_soon(try_to_tell)
+        if untold:
+            raise JournalUnavailable(self._problem)
 
     # While the journal is away.
 
@@ -379,6 +421,8 @@ class Keeper:
     def _give_up(self, entry: Entry, now: float) -> None:
         """Record as missed what can run no more. The journal is told when it is back."""
         claims, schedule = _claims_of(entry), entry.schedule
+        if not claims.restored:
+            return
         late: list[Firing] = []
         while claims.to_run and schedule.why_too_late(claims.to_run[0].time, now):
             late.append(claims.to_run.popleft())
@@ -408,13 +452,12 @@ class Keeper:
                 continue
             died, again = (Firing(entry, moment, moment.timestamp()) for _ in range(2))
             late = self._timetable.why_too_late(died)
-            if entry.spec.rerun_interrupted and not entry.paused and late is None:
-                again.claimed = True
-                self._runner.record(died, Outcome.INTERRUPTED, "its daemon died while it ran")
+            is_run_again = entry.spec.rerun_interrupted and not entry.paused and late is None
+            self._open.add(_key(died))
+            died.claimed, again.claimed = not is_run_again, is_run_again
+            self._runner.record(died, Outcome.INTERRUPTED, "its daemon died while it ran")
+            if is_run_again:
                 self._runner.admit(again)
-            else:
-                died.claimed = True
-                self._runner.record(died, Outcome.INTERRUPTED, "its daemon died while it ran")
 
     # It begins and ends.
 
@@ -424,25 +467,35 @@ class Keeper:
 
     async def _run(self) -> None:
         """Be the journal's child."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            self._queue += [*self._in_hand, *self._held]  # where this child crashed
-            self._in_hand.clear()
-            self._held.clear()
-            self._workers = 0
-            for _ in range(min(len(self._queue), WORKERS)):
-                self._start_worker()
-            nursery.start_soon(self._probe)
-            if self._calls.can_recover:
-                nursery.start_soon(self._recover)
-            await current_child().stopping.wait()
-            await self._wind_up()
-            nursery.cancel_scope.cancel(reason="all that can be told is told")
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._begin(nursery)
+                await current_child().stopping.wait()
+                await self._wind_up()
+                nursery.cancel_scope.cancel(reason="all that can be told is told")
+        finally:
+            self._nursery = None
+
+    def _begin(self, nursery: trio.Nursery) -> None:
+        self._queue += [*self._in_hand, *self._held]  # of the run before, where that crashed
+        self._in_hand.clear()
+        self._held.clear()
+        self._workers = 0
+        for _ in range(min(len(self._queue), WORKERS)):
+            self._start_worker()
+        nursery.start_soon(self._probe)
+        if self._calls.can_recover:
+            nursery.start_soon(self._recover)
 
     async def _wind_up(self) -> None:
         """Wait for the runs' ends, and tell the journal what it has to know, for a bounded time."""
         for entry in (*self._queue, *self._held, *self._in_hand):
-            _claims_of(entry).keep_doubtful()  # the others are left to other daemons
+            # What is not claimed yet is left to other daemons; a claim under way will be answered.
+            claims = _claims_of(entry)
+            in_hand, claims.in_hand = claims.in_hand, None
+            self._let_go(claims, Outcome.CANCELLED, NEVER_BEGAN, doubtful_only=True)
+            claims.in_hand = in_hand
         self._runner.cancel_unstarted()
         await self._runner.until_idle()
         told = {*self._queue, *self._held, *self._in_hand}
@@ -460,6 +513,10 @@ class Keeper:
 def _claims_of(entry: Entry) -> Claims:
     assert entry.claims is not None  # noqa: S101  (`Keeper.add` sees to it)
     return entry.claims
+
+
+def _key(firing: Firing) -> tuple[str, datetime]:
+    return firing.entry.name, firing.moment.astimezone(UTC)
 
 
 def _turn(entry: Entry) -> tuple[int, float]:

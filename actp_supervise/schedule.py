@@ -14,11 +14,14 @@ from .triggers import At, Trigger, latest_until, moment_near
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from .jobs import Entry
     from .runs import Run
     from .spec import JobSpec
+
+Span = tuple[float, float]
+"""From when, exclusive, until when, inclusive."""
 
 BACKLOG: Final = 1000
 """How many moments of one job that are due at once are looked at one by one."""
@@ -99,6 +102,7 @@ class Schedule:
     """
 
     __slots__ = (
+        "_disregarded",
         "_handled",
         "_plan",
         "_since",
@@ -123,10 +127,12 @@ class Schedule:
     shown: datetime | None
     """The first moment that the clock has not reached, which is the head unless that waits."""
 
-    # Every moment in (_since, _upto] and in the spans of _handled has been dealt with.
+    # Every moment in (_since, _upto], in the spans of _handled, and until _disregarded has been
+    # dealt with.
     _since: float
     _upto: float
-    _handled: tuple[tuple[float, float], ...]
+    _handled: tuple[Span, ...]
+    _disregarded: float
     _plan: Trigger  # the trigger, with its start fixed
 
     def __init__(self, spec: JobSpec, now: float, zone: tzinfo) -> None:
@@ -134,6 +140,7 @@ class Schedule:
         self._plan = spec.trigger.anchored(moment_at(now, zone))
         self._since = self._upto = now
         self._handled = ()
+        self._disregarded = -math.inf
 
     @property
     def upto(self) -> float:
@@ -160,6 +167,9 @@ class Schedule:
             time = moment.timestamp()
             if not time > after:
                 raise ValueError(f"trigger {self.spec.trigger!r} answered with no later moment")
+            if time <= self._disregarded:
+                after = self._disregarded
+                continue
             if not self._handled:
                 return moment
             spans = [high for low, high in self._handled if low < time <= high]
@@ -265,9 +275,15 @@ class Schedule:
     # It is changed.
 
     def replan(self, spec: JobSpec, now: float, zone: tzinfo) -> None:
-        """Follow another trigger from now on; `skip_to` is to follow."""
+        """Take another trigger; `skip_to` or `begin` is to follow."""
         self.spec = spec
         self._plan = spec.trigger.anchored(moment_at(now, zone))
+
+    def begin(self, now: float, zone: tzinfo, rng: random.Random) -> None:
+        """Count from now on, as if it had just been made; what was taken off stays so."""
+        self._close_count()
+        self._since = self._upto = now
+        self.seek(zone, rng)
 
     def resume_from(
         self,
@@ -307,6 +323,7 @@ class Schedule:
             if found is not None:
                 start = max(found, last).timestamp()
                 self._plan = plan
+        self._close_count()
         # A claim from when the clock was ahead must not hide the moments before it.
         self._since = self._upto = min(start, self._since)
         self.seek(zone, rng)
@@ -316,7 +333,7 @@ class Schedule:
 
     def disregard_until(self, now: float) -> None:
         """Let go of all moments until `now`, where `resume_from` is still to come."""
-        self._handled = (*self._handled, (-math.inf, now))
+        self._disregarded = now
 
     def skip_to(self, now: float, zone: tzinfo, rng: random.Random) -> None:
         """Let go of all moments until `now`, and of the one that was next."""
@@ -331,11 +348,29 @@ class Schedule:
         """
         if self._since <= now:
             return False
-        older = tuple(span for span in self._handled if span[1] > self._upto)
-        self._handled = ((self._since, self._upto), *older)
+        self._close_count()
         self._since = self._upto = now
+        # What is disregarded is what was past: the clock now comes to some of that again.
+        self._disregarded = min(self._disregarded, now)
         self.seek(zone, rng)
         return True
+
+    def _close_count(self) -> None:
+        """Remember what has been dealt with, before the count begins anew elsewhere."""
+        if self._upto > self._since:
+            self._handled = _merged((self._since, self._upto), self._handled)
+
+
+def _merged(new: Span, spans: Iterable[Span]) -> tuple[Span, ...]:
+    """Return spans of time with another one, joined where they overlap."""
+    low, high = new
+    apart: list[Span] = []
+    for span in spans:
+        if span[0] <= high and low <= span[1]:
+            low, high = min(low, span[0]), max(high, span[1])
+        else:
+            apart.append(span)
+    return ((low, high), *apart)
 
 
 def moment_at(time: float, zone: tzinfo) -> datetime:

@@ -82,7 +82,10 @@ class Timetable:
             raise TypeError(f"the wall clock answered with no moment, {shown(moment)}")
         if moment.utcoffset() is None:
             raise ValueError(f"the wall clock answered with a naive moment, {moment!r}")
-        return moment.timestamp()
+        now = moment.timestamp()
+        if self._seen is None:  # a job is added before the first look, and the clock set then
+            self._seen = (now, trio.current_time())
+        return now
 
     def now_here(self) -> datetime:
         """Return the present moment, in the scheduler's zone."""
@@ -90,8 +93,9 @@ class Timetable:
 
     def look(self) -> Look:
         """Read the wall clock, and see whether it went another way than Trio's."""
+        before = self._seen
         now, steady = self.now(), trio.current_time()
-        wall_then, steady_then = self._seen or (now, steady)
+        wall_then, steady_then = before or (now, steady)
         self._seen = (now, steady)
         return Look(now, (now - wall_then) - (steady - steady_then), now < wall_then)
 
@@ -191,6 +195,10 @@ class Timetable:
         except Exception:  # noqa: BLE001  (a clock of the user's; what is due must not be lost)
             log_clock_failure()
             return None
+
+    def begin(self, entry: Entry, now: float) -> None:
+        """Count a job's moments from now on, as if it had just been added."""
+        self._planned(entry, entry.schedule.begin, now, self.zone, self.rng)
 
     def skip_to(self, entry: Entry, now: float) -> None:
         """Let go of a job's moments until now."""

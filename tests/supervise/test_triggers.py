@@ -643,7 +643,9 @@ def test_equality_is_by_text_and_zone() -> None:
     assert AnyOf(Every(60.0)) == AnyOf(Every(60.0)) != Every(60.0)
 
 
-def test_once_triggers_are_equal_as_points_in_time_and_differ_in_the_two_passes_of_an_hour() -> None:
+def test_once_triggers_are_equal_as_points_in_time_and_differ_in_the_two_passes_of_an_hour() -> (
+    None
+):
     berlin = ZoneInfo("Europe/Berlin")
     first = datetime(2026, 10, 25, 2, 30, tzinfo=berlin, fold=0)
     second = first.replace(fold=1)
