@@ -10,7 +10,7 @@ import math
 from datetime import UTC, datetime
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Final
+from typing import Final, TypeGuard
 
 LONGEST_VALUE: Final = 200
 """How many characters of a wrong value an error's message shows."""
@@ -45,6 +45,11 @@ def check_count(name: str, value: object, *, minimum: int) -> None:
         raise ValueError(f"{name} must be a count from {minimum}, not {shown(value)}")
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether the value is an int or a float, and no bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def check_seconds(
     name: str,
     value: object,
@@ -64,7 +69,7 @@ def check_seconds(
             has seen to that case.
     """
     allowed = f"a {'positive ' if positive else ''}number of seconds"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         raise TypeError(f"{name} must be {allowed}, not {shown(value)}")
     try:
         seconds = float(value)

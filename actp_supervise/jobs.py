@@ -9,7 +9,7 @@ from .checks import check_count
 from .runs import Overlap, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from datetime import datetime
 
     from .schedule import Firing, Schedule

@@ -94,7 +94,7 @@ class Keeper:
         self._in_hand: set[Entry] = set()
         self._held: dict[Entry, None] = {}
         self._open: set[tuple[str, datetime]] = set()
-        """What is claimed and not told yet. The journal answers a second claim of ours with True."""
+        """What is claimed and not told yet: a second claim of ours is answered with True."""
         self._workers = 0
         self._unrestored = 0
         self._is_last_try = False

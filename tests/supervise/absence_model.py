@@ -1,8 +1,8 @@
 """What a scheduler may do while its journal is away, its clock is set and its job is paused.
 
 `World` plays a list of commands in virtual time and writes down which moments passed, and how;
-`faults` holds what was recorded against the rules of the reference, under "Late and missed" and "The
-journal". Nothing of the library's own decisions is used.
+`World.faults` says what was recorded against the rules of the reference, "Late and missed" and
+"The journal". Nothing of the library's own decisions is used.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING
 import trio
 from trio.testing import MockClock
 
-from actp_supervise.cron import Overlap, Run, Scheduler, Trigger, open_scheduler
+from actp_supervise.cron import Job, Overlap, Run, Scheduler, Trigger, open_scheduler
 from actp_supervise.testing import TrioWallClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from actp_supervise.cron import Job
 
 START = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 SETTLING = 300.0
@@ -204,45 +202,53 @@ class World:
     async def _do(self, scheduler: Scheduler, name: str, value: float) -> None:
         match name:
             case "go":
-                passed = await self._go(value)
-                self.is_told |= self.journal.mode == "there" and value > 90
-                if self.journal.mode != "there":
-                    if self.is_plain:
-                        self.absences[-1] |= passed
-                    now = trio.current_time()
-                    if now - self.journal.failing_since > 900:
-                        self.eager.append(sum(t > now - 300 for t in self.journal.asked_at))
+                await self._wait(value)
             case "settle":
-                # The missed ones are claimed and told one after the other.
-                todo = len(self.active | self.paused)
-                await self._go(SETTLING + 6 * todo * self.options.delay)
-                last_few = self.wall.now() - timedelta(seconds=1 + 6 * self.options.delay)
-                self.forgiven |= {moment for moment in self.active if moment > last_few}
-            case "away" | "lost":
-                if self.journal.mode == "there":
-                    self.absences.append(set())
-                    self.is_plain = True
-                self.journal.mode = name
-                # Where a claim is made and its answer lost, a job that is withdrawn leaves it so.
-                self.is_all_told &= name != "lost"
-            case "there":
-                self.journal.mode = name
-            case "readd":
-                self._add_anew(scheduler)
+                await self._settle()
+            case "away" | "lost" | "there":
+                self._set_journal(name)
             case "step":
                 before = self.wall.now()
                 self.wall.step(value)
                 self._pass_by(before)
                 self._spoil()
-            case "pause":
-                scheduler.pause("job")
-                self._spoil()
-                if not self.is_told:
-                    self.forgiven |= self.earlier
-            case "resume":
-                scheduler.resume("job")
-                self._spoil()
+            case "readd":
+                self._add_anew(scheduler)
+            case "pause" | "resume":
+                self._pause(scheduler, name)
         await trio.testing.wait_all_tasks_blocked()
+
+    async def _wait(self, seconds: float) -> None:
+        passed = await self._go(seconds)
+        if self.journal.mode == "there":
+            self.is_told |= seconds > 90
+            return
+        if self.is_plain:
+            self.absences[-1] |= passed
+        now = trio.current_time()
+        if now - self.journal.failing_since > 900:
+            self.eager.append(sum(time > now - 300 for time in self.journal.asked_at))
+
+    async def _settle(self) -> None:
+        """Give the scheduler the time to make up for all: missed moments are told one by one."""
+        todo = len(self.active | self.paused)
+        await self._go(SETTLING + 6 * todo * self.options.delay)
+        last_few = self.wall.now() - timedelta(seconds=1 + 6 * self.options.delay)
+        self.forgiven |= {moment for moment in self.active if moment > last_few}
+
+    def _set_journal(self, mode: str) -> None:
+        if mode != "there" and self.journal.mode == "there":
+            self.absences.append(set())
+            self.is_plain = True
+        self.journal.mode = mode
+        # Where a claim is made and its answer lost, a job that is withdrawn leaves it so.
+        self.is_all_told &= mode != "lost"
+
+    def _pause(self, scheduler: Scheduler, verb: str) -> None:
+        getattr(scheduler, verb)("job")
+        self._spoil()
+        if verb == "pause" and not self.is_told:
+            self.forgiven |= self.earlier
 
     def _spoil(self) -> None:
         """The absence under way is not a plain one: more than time passes in it."""
@@ -276,39 +282,47 @@ class World:
         (self.paused if self.job.paused else self.active).update(passed)
         return passed
 
-    def faults(self) -> Iterator[str]:
+    def faults(self) -> list[str]:
         """Say what is not as the reference has it."""
-        options = self.options
-        records = Counter(run.scheduled_at.astimezone(UTC) for run in self.runs)
-        started = [run.scheduled_at.astimezone(UTC) for run in self.runs if run.started_at]
-        for moment, times in (*self.recorded.items(), *Counter(started).items()):
+        return [*self._wrong_moments(), *self._wrong_runs(), *self._wrong_questions()]
+
+    def _wrong_moments(self) -> Iterator[str]:
+        """No moment runs twice, none is lost without a record, and a paused job takes nothing."""
+        records = {run.scheduled_at.astimezone(UTC) for run in self.runs}
+        for moment, times in (*self.recorded.items(), *Counter(self._started()).items()):
             if times > 1:
                 yield f"{moment} is there {times} times"
-        for moment in records:
-            if moment not in self.active | self.paused:
-                yield f"{moment} never was"
-        for moment in self.active - self.paused - self.forgiven - set(records):
+        for moment in records - self.active - self.paused:
+            yield f"{moment} never was"
+        for moment in self.active - self.paused - self.forgiven - records:
             yield f"{moment} is lost"
-        for moment in (self.paused - self.active - self.forgiven) & set(records):
+        for moment in (self.paused - self.active - self.forgiven) & records:
             yield f"{moment} was noticed though the job was paused"
-        if options.misfire_grace is not None:
-            for run in self.runs:
-                if run.started_at and run.started_at - run.scheduled_at > timedelta(
-                    seconds=options.misfire_grace
-                ):
-                    yield f"{run} was too late"
-        if self.peak > 1 and options.overlap is not Overlap.ALLOW:
+
+    def _wrong_runs(self) -> Iterator[str]:
+        """Runs obey grace, overlap and, after an absence, coalesce."""
+        grace = self.options.misfire_grace
+        for run in self.runs if grace is not None else ():
+            if run.started_at and run.started_at - run.scheduled_at > timedelta(seconds=grace):
+                yield f"{run} was too late"
+        if self.peak > 1 and self.options.overlap is not Overlap.ALLOW:
             yield f"{self.peak} ran at once"
-        if options.coalesce:
-            for passed in self.absences:
-                if len(passed & set(started)) > 1:
-                    yield f"{len(passed & set(started))} of {len(passed)} ran after an absence"
+        for passed in self.absences if self.options.coalesce else ():
+            ran = passed.intersection(self._started())
+            if len(ran) > 1:
+                yield f"{len(ran)} of {len(passed)} ran after an absence"
+
+    def _wrong_questions(self) -> Iterator[str]:
+        """The journal is told each end, and is left in peace while it is away."""
         for moment, outcome in self.journal.fires.items():
             if outcome is None and self.is_all_told:
                 yield f"the journal was not told the end of {moment}"
         for asked in self.eager:
             if asked > 7:
                 yield f"the journal was asked {asked} times in five minutes of absence"
+
+    def _started(self) -> list[datetime]:
+        return [run.scheduled_at.astimezone(UTC) for run in self.runs if run.started_at]
 
 
 def between(trigger: Trigger, low: datetime, high: datetime) -> Iterator[datetime]:

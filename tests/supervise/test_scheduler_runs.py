@@ -12,8 +12,8 @@ from desk import NEW_YORK, Desk, account, at
 from actp_supervise import errors
 from actp_supervise.child import current_child
 from actp_supervise.cron import AnyOf, Cron, Every, Overlap, open_scheduler
-from actp_supervise.schedule import Firing
 from actp_supervise.nursery import open_supervisor
+from actp_supervise.schedule import Firing
 from actp_supervise.testing import TrioWallClock
 from actp_supervise.triggers import Trigger
 

@@ -412,7 +412,7 @@ def test_an_unknown_zone_is_an_error_that_names_it() -> None:
         as_timezone(5)
     with pytest.raises(ValueError, match="pytz's: give its name, 'Europe/Berlin'"):
         as_timezone(_Pytz())
-    with pytest.raises(ValueError, match="timezone .* does not tell its offset"):
+    with pytest.raises(ValueError, match=r"timezone .* does not tell its offset"):
         Cron("0 6 * * *", tzinfo())
 
 
