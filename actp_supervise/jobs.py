@@ -9,7 +9,7 @@ from .checks import check_count
 from .runs import Overlap, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from datetime import datetime
 
     from .schedule import Firing, Schedule
@@ -196,6 +196,7 @@ class Claims:
         "failures",
         "in_hand",
         "missed",
+        "only_untold",
         "restored",
         "retry_at",
         "to_run",
@@ -217,23 +218,18 @@ class Claims:
         """Whether the keeper has the job in its queue, in hand, or waiting for the journal."""
         self.failures = 0
         """How often in a row the journal gave this job no answer."""
+        self.only_untold = False
+        """Whether it was an end that the journal did not take: a claim may be worth a question."""
         self.retry_at = 0.0
         """Trio's time before which the journal is not asked for this job again."""
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to ask or tell."""
-        return not (self.to_run or self.missed or self.untold)
-
-    def add(self, firings: Iterable[Firing], *, coalesce: bool) -> None:
+    def add(self, firings: Sequence[Firing], *, coalesce: bool) -> None:
         """Add moments that have come due, oldest first."""
-        for firing in firings:
-            if firing.missed is not None:
-                self.missed.append(firing)
-                continue
-            if coalesce:
-                self._supersede(firing)
-            self.to_run.append(firing)
+        to_run = [firing for firing in firings if firing.missed is None]
+        if coalesce and to_run:
+            self._supersede(to_run[-1])
+        self.missed += [firing for firing in firings if firing.missed is not None]
+        self.to_run += to_run
 
     def put_back(self, firing: Firing, *, coalesce: bool) -> None:
         """Take back one whose claim came to nothing: it may have been made all the same."""

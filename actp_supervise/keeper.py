@@ -125,9 +125,12 @@ class Keeper:
 
     def come_due(self, entry: Entry, now: float) -> None:
         """Claim what is due of a job, as soon as that can be."""
-        if _claims_of(entry).attended:  # it waits for the journal, or for what a worker asks
+        claims = _claims_of(entry)
+        if claims.attended:  # it waits for the journal, or for what a worker asks
             if entry in self._held:
                 self._give_up(entry, now)
+                if claims.only_untold and not self._is_away:
+                    self._let_go_on(entry)
             self._wait_on(entry, now)
         else:
             self._take_due(entry, now)
@@ -198,11 +201,18 @@ class Keeper:
         if claims.attended:
             return
         claims.attended = True
-        if len(self._failing) >= AWAY_FOR_ALL:
+        if self._is_away:
             self._hold(entry)
         else:
-            self._queue.append(entry)
-            self._start_worker()
+            self._enqueue(entry)
+
+    @property
+    def _is_away(self) -> bool:
+        return len(self._failing) >= AWAY_FOR_ALL
+
+    def _enqueue(self, entry: Entry) -> None:
+        self._queue.append(entry)
+        self._start_worker()
 
     def _hold(self, entry: Entry) -> None:
         self._held[entry] = None
@@ -257,10 +267,12 @@ class Keeper:
 
     def _release(self, steady: float) -> None:
         for entry in [held for held in self._held if _claims_of(held).retry_at <= steady]:
-            del self._held[entry]
-            self._queue.append(entry)
-            self._start_worker()
+            self._let_go_on(entry)
+
+    def _let_go_on(self, entry: Entry) -> None:
+        del self._held[entry]
         self._held_changed.set()
+        self._enqueue(entry)
 
     async def _probe(self) -> None:
         """Be the one task that asks while the journal is away: for one of the held jobs at a time.
@@ -335,7 +347,9 @@ class Keeper:
             return None
         claims = _claims_of(entry)
         now = self._timetable.now()
-        if not claims.failures or claims.is_empty:  # else what had no answer is asked first
+        # While the journal is away, what had no answer is asked for again, and the rest stays where
+        # it costs no memory: in the schedule.
+        if not claims.failures or not (claims.to_run or len(claims.missed) >= BACKLOG):
             self._take_due(entry, now)
         while claims.to_run:
             firing = claims.to_run.popleft()
@@ -350,6 +364,7 @@ class Keeper:
         claims = _claims_of(entry)
         was_away = claims.failures > 0
         claims.in_hand = firing
+        claims.only_untold = False
         firing.asked = True
         try:
             firing.claimed = await self._calls.claim(entry.name, firing.moment)
@@ -388,6 +403,7 @@ class Keeper:
             await self._calls.finished(firing.entry.name, firing.moment, run.outcome, run.error)
         except JournalUnavailable:
             untold.append(firing)  # behind the others, one of which may be told
+            _claims_of(firing.entry).only_untold = True
             raise
         self._open.discard(_key(firing))
         self._answered(firing.entry)

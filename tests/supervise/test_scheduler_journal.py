@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import trio
-from desk import NEW_YORK, Desk, account, at, shown
+from desk import NEW_YORK, Desk, Journal, account, at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
@@ -17,46 +17,6 @@ from actp_supervise.testing import TrioWallClock
 
 HOUR = 3600.0
 DAY = 86400.0
-
-
-class Journal:
-    """A journal in memory that can be away, slow, or know of interrupted fires."""
-
-    def __init__(self) -> None:
-        self.memory = MemoryJournal()
-        self.away = False
-        self.delay = 0.0
-        self.interrupted: list[tuple[str, datetime]] = []
-        self.calls: list[str] = []
-
-    async def _arrive(self, verb: str) -> None:
-        self.calls.append(verb)
-        await trio.sleep(self.delay)
-        if self.away:
-            raise OSError("connection refused")
-
-    async def claim(self, job_name: str, scheduled_at: datetime) -> bool:
-        assert scheduled_at.tzinfo is UTC
-        await self._arrive("claim")
-        return await self.memory.claim(job_name, scheduled_at)
-
-    async def finished(
-        self, job_name: str, scheduled_at: datetime, outcome: str, error: str | None
-    ) -> None:
-        await self._arrive("finished")
-        await self.memory.finished(job_name, scheduled_at, outcome, error)
-
-    async def last_fire(self, job_name: str) -> datetime | None:
-        await self._arrive("last_fire")
-        return await self.memory.last_fire(job_name)
-
-    async def take_interrupted(self, job_names) -> list[tuple[str, datetime]]:
-        await self._arrive("take_interrupted")
-        taken, self.interrupted = self.interrupted, []
-        return taken
-
-    def rows(self, job_name: str = "job") -> list[tuple[str, str | None]]:
-        return [(shown(moment), outcome) for moment, outcome, _ in self.memory.fires(job_name)]
 
 
 # What is written.
