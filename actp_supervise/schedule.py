@@ -318,7 +318,8 @@ class Schedule:
             start = since.timestamp()
             self._plan = trigger.anchored(since.astimezone(zone))
         else:
-            plan = trigger.anchored(last.astimezone(zone))
+            last = last.astimezone(zone)  # in which a trigger without one is read
+            plan = trigger.anchored(last)
             found = last if since is not None else moment_near(plan, last)
             if found is not None:
                 start = max(found, last).timestamp()
