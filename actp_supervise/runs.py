@@ -14,7 +14,7 @@ from .events import Event
 SPOKEN_FOR: Final = 3
 """How many members of a group of errors `describe` names; it counts the others."""
 
-NO_NEWS: Final = frozenset({"Exceptions from Trio nursery", "unhandled errors in a TaskGroup"})
+NO_NEWS: Final = frozenset({"", "Exceptions from Trio nursery", "unhandled errors in a TaskGroup"})
 """What groups say that a nursery made: which of its tasks failed, and how, they leave to their
 members."""
 
