@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, final
 
 from .checks import check_count
 from .runs import Overlap, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections import deque
     from datetime import datetime
 
+    from .claims import Claims
     from .schedule import Firing, Schedule
     from .spec import JobSpec
     from .triggers import Trigger
@@ -185,80 +185,3 @@ class Entry(Job):
         self._history.append(run)
         if len(self._history) > keep:
             del self._history[0]
-
-
-@final
-class Claims:
-    """What the journal is to be asked and told for one job. No Trio, no effects."""
-
-    __slots__ = (
-        "attended",
-        "failures",
-        "in_hand",
-        "missed",
-        "only_untold",
-        "restored",
-        "retry_at",
-        "to_run",
-        "untold",
-    )
-
-    def __init__(self) -> None:
-        self.restored = False
-        """Whether the journal has said where the job goes on."""
-        self.to_run: deque[Firing] = deque()
-        """To be claimed in order to run, oldest first; one at most where the job coalesces."""
-        self.missed: deque[Firing] = deque()
-        """To be claimed in order to be recorded: they will not run."""
-        self.in_hand: Firing | None = None
-        """The one whose claim is under way."""
-        self.untold: deque[Firing] = deque()
-        """Claimed and over; the journal is to be told how."""
-        self.attended = False
-        """Whether the keeper has the job in its queue, in hand, or waiting for the journal."""
-        self.failures = 0
-        """How often in a row the journal gave this job no answer."""
-        self.only_untold = False
-        """Whether it was an end that the journal did not take: a claim may be worth a question."""
-        self.retry_at = 0.0
-        """Trio's time before which the journal is not asked for this job again."""
-
-    def add(self, firings: Sequence[Firing], *, coalesce: bool) -> None:
-        """Add moments that have come due, oldest first."""
-        to_run = [firing for firing in firings if firing.missed is None]
-        if coalesce and to_run:
-            self._supersede(to_run[-1])
-        self.missed += [firing for firing in firings if firing.missed is not None]
-        self.to_run += to_run
-
-    def put_back(self, firing: Firing, *, coalesce: bool) -> None:
-        """Take back one whose claim came to nothing: it may have been made all the same."""
-        if coalesce and firing.missed is None:
-            firing.missed = self.newer
-        if firing.run is None and firing.missed is None:
-            self.to_run.appendleft(firing)
-        else:
-            self.missed.appendleft(firing)
-
-    @property
-    def newer(self) -> str | None:
-        """Why what is older than these does not run, where the job coalesces; None if it does."""
-        return _coalesced_into(self.to_run[-1]) if self.to_run else None
-
-    def _supersede(self, newer: Firing) -> None:
-        while self.to_run:
-            older = self.to_run.popleft()
-            older.missed = _coalesced_into(newer)
-            self.missed.append(older)
-
-    def let_go(self) -> list[Firing]:
-        """Return all that was to be asked for, of which nothing will be asked any more."""
-        in_hand = () if self.in_hand is None else (self.in_hand,)
-        firings = [*self.missed, *self.to_run, *in_hand]
-        self.missed.clear()
-        self.to_run.clear()
-        return firings
-
-
-def _coalesced_into(newer: Firing) -> str:
-    return f"coalesced into the run of {newer.moment}"

@@ -87,6 +87,14 @@ class Timetable:
             self._seen = (now, trio.current_time())
         return now
 
+    def now_if_any(self) -> float | None:
+        """Return the wall's time; None where the clock fails, for what must not be lost by that."""
+        try:
+            return self.now()
+        except Exception:  # noqa: BLE001  (a clock of the user's)
+            log_clock_failure()
+            return None
+
     def now_here(self) -> datetime:
         """Return the present moment, in the scheduler's zone."""
         return moment_at(self.now(), self.zone)
@@ -190,10 +198,14 @@ class Timetable:
 
     def why_too_late(self, firing: Firing) -> str | None:
         """Return why a moment is not to run now; None if it is, and where the clock fails."""
+        now = self.now_if_any()
+        return None if now is None else firing.entry.schedule.why_too_late(firing.time, now)
+
+    def identity(self, entry: Entry) -> str | None:
+        """Return the text by which a journal knows a job's schedule again, if it has one."""
         try:
-            return firing.entry.schedule.why_too_late(firing.time, self.now())
-        except Exception:  # noqa: BLE001  (a clock of the user's; what is due must not be lost)
-            log_clock_failure()
+            return entry.spec.trigger.identity(self.zone)
+        except Exception:  # noqa: BLE001  (a trigger of the user's, which the last fire may tell)
             return None
 
     def begin(self, entry: Entry, now: float) -> None:

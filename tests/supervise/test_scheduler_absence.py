@@ -11,7 +11,8 @@ import trio
 from desk import Desk, Journal, account, at, shown
 
 from actp_supervise.cron import Cron, Every, Overlap
-from actp_supervise.keeper import JOURNAL_BACKOFF, MOST_UNTOLD
+from actp_supervise.keeper import MOST_UNTOLD
+from actp_supervise.turns import JOURNAL_BACKOFF
 
 HOUR = 3600.0
 MINUTE = Cron("* * * * *")
@@ -478,6 +479,42 @@ async def test_an_answer_that_makes_no_sense_is_asked_for_again(
         journal.answer = True
         await trio.sleep(61)
         assert account(job) == [("01 06:00", "succeeded")]
+
+
+class FailingClock:
+    """A desk's clock that fails so many times when told to."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.failures = 0
+
+    def now(self) -> datetime:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("no clock")
+        return self.desk.wall.now()
+
+
+async def test_a_wall_clock_that_fails_while_the_journal_is_asked_loses_no_moment(
+    autojump_clock,
+) -> None:
+    desk, journal = Desk("2026-03-01 05:00"), Journal()
+    clock = FailingClock(desk)
+    claim = journal.claim
+
+    async def claim_and_fail(job_name: str, scheduled_at: datetime) -> bool:
+        clock.failures = 2
+        return await claim(job_name, scheduled_at)
+
+    async with desk.scheduler(journal=journal, wall_clock=clock) as scheduler:
+        job = scheduler.add(desk.job, trigger=Cron("0 * * * *"), name="job")
+        await trio.sleep(0.9 * HOUR)
+        journal.claim = claim_and_fail
+        await trio.sleep(3 * HOUR)
+        journal.claim = claim
+        await trio.sleep(HOUR)
+        moments = [shown(run.scheduled_at) for run in job.history]
+        assert moments == ["01 06:00", "01 07:00", "01 08:00", "01 09:00"]
 
 
 # What it is told.
