@@ -1,10 +1,10 @@
 """Who may ask the journal, and when: one wait for all jobs while it is away.
 
-A job that needs the journal requests a turn. It is queued, workers serve the queue, and a turn lasts
-until nothing is left to ask or tell. A job that got no answer is *held*: it does not ask. One task,
-the probe, asks for one of the held at a time, with growing pauses, and any answer, to whichever job,
-lets all go. So a journal that fails for one job alone (a name that its column cannot hold) holds up
-that job and no other.
+A job that needs the journal requests a turn. It is queued, workers serve the queue, and a turn
+lasts until nothing is left to ask or tell. A job that got no answer is *held*: it does not ask. One
+task, the probe, asks for one of the held at a time, with growing pauses, and any answer, to
+whichever job, lets all go. So a journal that fails for one job alone (a name that its column cannot
+hold) holds up that job and no other.
 """
 
 from __future__ import annotations
