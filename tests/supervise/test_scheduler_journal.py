@@ -447,6 +447,21 @@ async def test_a_job_removed_or_paused_while_the_journal_is_asked_does_not_run(
         assert scheduler["paused"].next_run_time == at("2026-03-02 06:00")
 
 
+async def test_a_job_paused_while_its_claim_is_under_way_is_skipped(autojump_clock) -> None:
+    desk, journal = Desk("2026-03-01 05:59"), Journal()
+    async with desk.scheduler(journal=journal) as scheduler:
+        job = scheduler.add(desk.job, trigger=Cron("0 6 * * *"), name="job")
+        await trio.sleep(1)
+        journal.delay = 4.0
+        await trio.sleep(60)
+        scheduler.pause("job")
+        assert account(job) == [("01 06:00", "skipped")]
+        await trio.sleep(60)
+        assert journal.rows() == [("01 06:00", "skipped")]
+        assert len(job.history) == 1
+    assert desk.ran == []
+
+
 async def test_the_moments_of_a_removed_job_are_left_to_other_daemons(autojump_clock) -> None:
     desk, journal = Desk("2026-03-01 05:00"), Journal()
     async with desk.scheduler(journal=journal) as scheduler:
