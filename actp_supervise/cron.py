@@ -468,7 +468,7 @@ class Scheduler:
             self._timetable.put(entry)
 
     def _trigger_failed(self, entry: Entry, error: Exception) -> None:
-        firing = Firing(entry, moment_at(entry.schedule.upto, self._timetable.zone), 0.0)
+        firing = Firing(entry, moment_at(entry.schedule.watermark, self._timetable.zone), 0.0)
         self._runner.record(firing, Outcome.FAILED, "its trigger failed", error=error)
 
     # Small things.

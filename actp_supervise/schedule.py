@@ -102,11 +102,11 @@ class Schedule:
     """
 
     __slots__ = (
+        "_anchored",
         "_disregarded",
-        "_handled",
-        "_plan",
+        "_processed",
         "_since",
-        "_upto",
+        "_watermark",
         "due",
         "entry",
         "moment",
@@ -127,30 +127,30 @@ class Schedule:
     shown: datetime | None
     """The first moment that the clock has not reached, which is the head unless that waits."""
 
-    # Every moment in (_since, _upto], in the spans of _handled, and until _disregarded has been
-    # dealt with.
+    # Every moment in (_since, _watermark], in the spans of _processed, and until _disregarded has
+    # been dealt with.
     _since: float
-    _upto: float
-    _handled: tuple[Span, ...]
+    _watermark: float
+    _processed: tuple[Span, ...]
     _disregarded: float
-    _plan: Trigger  # the trigger, with its start fixed
+    _anchored: Trigger  # the trigger, with its start fixed
 
     def __init__(self, spec: JobSpec, now: float, zone: tzinfo) -> None:
         self.spec = spec
-        self._plan = spec.trigger.anchored(moment_at(now, zone))
-        self._since = self._upto = now
-        self._handled = ()
+        self._anchored = spec.trigger.anchored(moment_at(now, zone))
+        self._since = self._watermark = now
+        self._processed = ()
         self._disregarded = -math.inf
 
     @property
-    def upto(self) -> float:
+    def watermark(self) -> float:
         """The time until which all has been dealt with."""
-        return self._upto
+        return self._watermark
 
     def seek(self, zone: tzinfo, rng: random.Random) -> None:
         """Find the head: the first moment that has not been dealt with."""
         self.moment = self.shown = None  # as it stays where the trigger fails
-        self.moment = self.shown = self._first_after(self._upto, zone)
+        self.moment = self.shown = self._first_after(self._watermark, zone)
         if self.moment is not None:
             self.time = self.due = self.moment.timestamp()
             if self.spec.jitter:
@@ -159,7 +159,7 @@ class Schedule:
     def _first_after(self, after: float, zone: tzinfo) -> datetime | None:
         while True:
             # In the scheduler's zone, in which a trigger without one is read.
-            moment = self._plan.next_after(moment_at(after, zone))
+            moment = self._anchored.next_after(moment_at(after, zone))
             if moment is None:
                 return None
             if moment.tzinfo is None:
@@ -170,9 +170,9 @@ class Schedule:
             if time <= self._disregarded:
                 after = self._disregarded
                 continue
-            if not self._handled:
+            if not self._processed:
                 return moment
-            spans = [high for low, high in self._handled if low < time <= high]
+            spans = [high for low, high in self._processed if low < time <= high]
             if not spans:
                 return moment
             after = max(spans)
@@ -183,7 +183,7 @@ class Schedule:
         Else the two would be due at once, and coalesced, though nothing was late.
         """
         assert self.moment is not None  # noqa: S101
-        following = self._plan.next_after(self.moment.astimezone(zone))
+        following = self._anchored.next_after(self.moment.astimezone(zone))
         if following is None:
             return self.spec.jitter
         return min(self.spec.jitter, following.timestamp() - self.time)
@@ -197,12 +197,12 @@ class Schedule:
         """Return the next `n` moments from `shown` on."""
         if self.shown is None or n == 0:
             return ()
-        return (self.shown, *self._plan.upcoming(n - 1, after=self.shown))
+        return (self.shown, *self._anchored.upcoming(n - 1, after=self.shown))
 
     # Moments come due.
 
     def take_due(self, now: float, zone: tzinfo, rng: random.Random) -> list[Firing]:
-        """Take off the moments that are due by `now`, oldest first; say which are not to run.
+        """Take off the moments that are due by `now`, oldest first, and mark those not to run.
 
         Those beyond `BACKLOG` are left for the next call, or skipped where they cannot run: then
         one stands for all of them.
@@ -235,7 +235,7 @@ class Schedule:
     def _take(self, zone: tzinfo, rng: random.Random) -> Firing:
         assert self.moment is not None  # noqa: S101
         firing = Firing(self.entry, self.moment, self.due)
-        self._upto = self.time
+        self._watermark = self.time
         self.seek(zone, rng)
         return firing
 
@@ -243,11 +243,10 @@ class Schedule:
         """Go on, without a walk through all between, to the next moment that may have to run."""
         assert self.moment is not None  # noqa: S101
         if self.spec.coalesce:
-            until = moment_at(max(now - self.spec.jitter, self.time), zone)
-            goal = latest_until(self._plan, until, after=self.moment)
+            goal = latest_until(self._anchored, moment_at(now, zone), after=self.moment)
         elif self.spec.misfire_grace < math.inf:
             oldest = moment_at(max(now - self.spec.misfire_grace, self.time), zone)
-            goal = self._plan.next_after(oldest - timedelta.resolution)
+            goal = self._anchored.next_after(oldest - timedelta.resolution)
         else:
             goal = None
         if goal is None or goal.timestamp() <= self.time:
@@ -277,12 +276,12 @@ class Schedule:
     def replan(self, spec: JobSpec, now: float, zone: tzinfo) -> None:
         """Take another trigger; `skip_to` or `begin` is to follow."""
         self.spec = spec
-        self._plan = spec.trigger.anchored(moment_at(now, zone))
+        self._anchored = spec.trigger.anchored(moment_at(now, zone))
 
     def begin(self, now: float, zone: tzinfo, rng: random.Random) -> None:
         """Count from now on, as if it had just been made; what was taken off stays so."""
         self._close_count()
-        self._since = self._upto = now
+        self._since = self._watermark = now
         self.seek(zone, rng)
 
     def resume_from(
@@ -316,21 +315,23 @@ class Schedule:
                 start = trigger.moment.timestamp() - 1.0
         elif since is not None and last < since:
             start = since.timestamp()
-            self._plan = trigger.anchored(since.astimezone(zone))
+            self._anchored = trigger.anchored(since.astimezone(zone))
         else:
             last = last.astimezone(zone)  # in which a trigger without one is read
-            plan = trigger.anchored(last)
-            found = last if since is not None else moment_near(plan, last)
+            anchored = trigger.anchored(last)
+            found = last if since is not None else moment_near(anchored, last)
             if found is not None:
-                start = max(found, last).timestamp()
-                self._plan = plan
+                start = max(found.timestamp(), last.timestamp())
+                self._anchored = anchored
         self._close_count()
         # A claim from when the clock was ahead must not hide the moments before it.
-        self._since = self._upto = min(start, self._since)
+        self._since = self._watermark = min(start, self._since)
         self.seek(zone, rng)
-        if isinstance(trigger, At) and self.moment is None and last != trigger.moment:
-            return [Firing(self.entry, trigger.moment, self._since, missed=PAST)]
-        return []
+        if not isinstance(trigger, At) or self.moment is not None:
+            return []
+        if last is not None and moment_near(trigger, last) is not None:
+            return []  # it has run
+        return [Firing(self.entry, trigger.moment, self._since, missed=PAST)]
 
     def disregard_until(self, now: float) -> None:
         """Let go of all moments until `now`, where `resume_from` is still to come."""
@@ -338,11 +339,11 @@ class Schedule:
 
     def skip_to(self, now: float, zone: tzinfo, rng: random.Random) -> None:
         """Let go of all moments until `now`, and of the one that was next."""
-        self._upto = max(self._upto, now)
+        self._watermark = max(self._watermark, now)
         self.seek(zone, rng)
 
     def set_back(self, now: float, zone: tzinfo, rng: random.Random) -> bool:
-        """Say whether the head changed because the wall clock was set back to `now`.
+        """Return whether the head changed because the wall clock was set back to `now`.
 
         Where the clock is still later than the job's first sight of it, nothing has to change: the
         head comes after all that have been dealt with. Else there are moments before those.
@@ -350,7 +351,7 @@ class Schedule:
         if self._since <= now:
             return False
         self._close_count()
-        self._since = self._upto = now
+        self._since = self._watermark = now
         # What is disregarded is what was past: the clock now comes to some of that again.
         self._disregarded = min(self._disregarded, now)
         self.seek(zone, rng)
@@ -358,8 +359,8 @@ class Schedule:
 
     def _close_count(self) -> None:
         """Remember what has been dealt with, before the count begins anew elsewhere."""
-        if self._upto > self._since:
-            self._handled = _merged((self._since, self._upto), self._handled)
+        if self._watermark > self._since:
+            self._processed = _merged((self._since, self._watermark), self._processed)
 
 
 def _merged(new: Span, spans: Iterable[Span]) -> tuple[Span, ...]:

@@ -506,6 +506,20 @@ async def test_jitter_after_the_last_moment_is_as_it_was_given(autojump_clock) -
         assert delay == pytest.approx(random.Random(3).uniform(0.0, 7200.0), abs=1e-3)
 
 
+async def test_a_week_of_seconds_is_passed_over_without_a_walk_whatever_the_jitter(
+    autojump_clock,
+) -> None:
+    desk = Desk("2026-03-01 05:00")
+    async with desk.scheduler(history=10_000) as scheduler:
+        job = scheduler.add(desk.job, trigger=Cron("* * * * * *"), jitter=1e300)
+        await trio.sleep(0.5)
+        desk.wall.step(7 * DAY)
+        await trio.sleep(5)
+        missed = [run for run in job.history if run.outcome == "missed"]
+        assert len(missed) < 1100
+        assert job.last_run.outcome == "succeeded"
+
+
 async def test_jitter_does_not_change_what_a_sleep_leaves_to_run(autojump_clock) -> None:
     desk = Desk("2026-03-01 05:00")
     async with desk.scheduler(rng=random.Random(1), history=1000) as scheduler:
