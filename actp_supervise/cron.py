@@ -7,13 +7,14 @@ and `keeper` asks and tells the journal, if there is one.
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import random
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Self, TypeVarTuple, final
 
 import trio
 
+from .checks import check_async_fn
 from .child import current_child, free_name, name_of
 from .clock import SteppedWallClock, SystemWallClock, WallClock, local_timezone
 from .embedding import Embedding
@@ -35,9 +36,9 @@ from .runs import (
     RunStarted,
 )
 from .schedule import PAST, Firing, Schedule, moment_at
-from .spec import JobSpec, SchedulerSpec
+from .spec import SchedulerSpec, check_name, job_spec
 from .timetable import Timetable
-from .triggers import AnyOf, At, Cron, Every, Trigger, as_timezone
+from .triggers import AnyOf, At, Cron, Every, Trigger, as_timezone, check_trigger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -213,14 +214,13 @@ class Scheduler:
             ValueError: If a number is out of its range.
         """
         self._check_open()
+        check_async_fn("a job", fn)
+        check_trigger(trigger)
         if name is None:
             name = free_name(name_of(fn), self._jobs, self._numbers)
-        spec = JobSpec(
-            fn=fn,
-            args=args,
-            name=name,
-            trigger=trigger,
-            misfire_grace=float("inf") if misfire_grace is None else misfire_grace,
+        check_name(name)
+        spec = job_spec(
+            misfire_grace=math.inf if misfire_grace is None else misfire_grace,
             coalesce=coalesce,
             overlap=overlap,
             jitter=jitter,
@@ -231,9 +231,9 @@ class Scheduler:
             raise DuplicateChildError(f"scheduler {self.name!r} has a job {name!r} already")
         timetable = self._timetable
         now = timetable.now()
-        schedule = Schedule(spec, now, timetable.zone)
+        schedule = Schedule(trigger, spec, now, timetable.zone)
         schedule.seek(timetable.zone, timetable.rng)
-        entry = Entry(schedule)
+        entry = Entry(name, fn, args, schedule)
         if (former := self._leaving.pop(name, None)) is not None:
             entry.adopt(former)
             self._runner.skip_waiting(former, REMOVED)
@@ -306,10 +306,10 @@ class Scheduler:
             ChildNotFoundError: If there is no job of that name.
             TypeError: If `trigger` is none.
         """
+        check_trigger(trigger)
         entry = self._find(name)
-        spec = dataclasses.replace(entry.spec, trigger=trigger)
         self._fire_if_due(entry)
-        entry.schedule.replan(spec, self._timetable.now(), self._timetable.zone)
+        entry.schedule.replan(trigger, self._timetable.now(), self._timetable.zone)
         self._plan_anew(entry)
 
     def set_timezone(self, timezone: str | tzinfo) -> None:

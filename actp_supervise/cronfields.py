@@ -124,8 +124,11 @@ class CronDays:
         return days
 
 
-def read_expression(expression: str) -> CronFields:
-    """Read an expression or nickname; a `ValueError` names the bad field and its value."""
+def read_expression(expression: str) -> tuple[list[str], CronDays]:
+    """Return the fields of an expression or nickname, in capitals, and the days that they mean.
+
+    A `ValueError` names the bad field and its value.
+    """
     nickname = expression.strip().lower()
     if nickname.startswith("@") and nickname not in NICKNAMES:
         known = ", ".join(sorted(NICKNAMES))
@@ -149,7 +152,7 @@ def read_expression(expression: str) -> CronFields:
     except CronSimError:
         reason = "its months have no such day"
         raise ValueError(f"{_bad(Field.DAY, text.split()[-3], expression)}: {reason}") from None
-    return CronFields(parts, days)
+    return parts, days
 
 
 def explain(expression: str) -> str:

@@ -39,26 +39,26 @@ _LAST_SAFE_YEAR: Final = 9996
 """Between these the walk can look some days behind and ahead without leaving the calendar."""
 
 
-class CronWalk:
-    """The walk of one expression. It remembers its last answer, and nothing else changes it."""
+class CronWalk(CronFields):
+    """An expression, and its walk. It remembers its last answer, and nothing else changes it."""
 
-    __slots__ = ("_asked", "_found", "_where", "fields")
+    __slots__ = ("_asked", "_found", "_where")
 
-    def __init__(self, fields: CronFields) -> None:
-        self.fields = fields
+    def __init__(self, expression: str) -> None:
+        super().__init__(*read_expression(expression))
         # Many jobs with one expression fall due together, and all ask the same.
         self._asked: datetime | None = None
         self._where: tzinfo | None = None
         self._found: datetime | None = None
 
-    def next_after(self, start: datetime, zone: tzinfo) -> datetime | None:
+    def next_moment(self, start: datetime, zone: tzinfo) -> datetime | None:
         """Return the first moment later than `start` (in UTC) at which the clocks show a match."""
         if self._asked == start and self._where is zone:
             return self._found
         if _FIRST_SAFE_YEAR <= start.year <= _LAST_SAFE_YEAR:
-            found = _next(self.fields, start, zone)
+            found = _next(self, start, zone)
         else:
-            found = _next_at_the_edge(self.fields, start, zone)
+            found = _next_at_the_edge(self, start, zone)
         self._asked, self._where, self._found = start, zone, found
         return found
 
@@ -66,7 +66,7 @@ class CronWalk:
 @lru_cache(maxsize=4096)
 def walk_of(expression: str) -> CronWalk:
     """Return the walk of an expression or nickname; the same for the same text."""
-    return CronWalk(read_expression(expression))
+    return CronWalk(expression)
 
 
 def _next(fields: CronFields, start: datetime, zone: tzinfo) -> datetime | None:

@@ -9,6 +9,7 @@ from .runs import Overlap, Run
 
 if TYPE_CHECKING:
     from collections import deque
+    from collections.abc import Awaitable, Callable
     from datetime import datetime
 
     from .claims import Claims
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 class Job:
     """A function and its schedule; made by `Scheduler.add`."""
 
-    __slots__ = ("_history", "_paused", "_running", "_schedule")
+    __slots__ = ("_history", "_name", "_paused", "_running", "_schedule")
 
+    _name: str
     _schedule: Schedule
     _paused: bool
     _history: list[Run] | None  # None until the first
@@ -35,12 +37,12 @@ class Job:
     @property
     def name(self) -> str:
         """Unique among the scheduler's jobs; the journal knows the job by it."""
-        return self._schedule.spec.name
+        return self._name
 
     @property
     def trigger(self) -> Trigger:
         """The schedule, as it was given; ``str(job.trigger)`` says it in words."""
-        return self._schedule.spec.trigger
+        return self._schedule.trigger
 
     @property
     def misfire_grace(self) -> float:
@@ -124,9 +126,18 @@ class Job:
 class Entry(Job):
     """A job as the scheduler works with it."""
 
-    __slots__ = ("claims", "place", "removed", "waiting")
+    __slots__ = ("args", "claims", "fn", "place", "removed", "waiting")
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(
+        self,
+        name: str,
+        fn: Callable[..., Awaitable[object]],
+        args: tuple[object, ...],
+        schedule: Schedule,
+    ) -> None:
+        self._name = name
+        self.fn = fn
+        self.args = args
         self._schedule = schedule
         schedule.entry = self
         self._paused = False
@@ -147,7 +158,7 @@ class Entry(Job):
 
     @property
     def spec(self) -> JobSpec:
-        """What it was added with."""
+        """How it is run."""
         return self._schedule.spec
 
     @property
@@ -166,7 +177,9 @@ class Entry(Job):
 
     def end(self, firing: Firing) -> None:
         """Take a run from those under way."""
-        if self._running:
+        if self._running == (firing,):
+            self._running = ()
+        elif self._running:
             self._running = tuple(other for other in self._running if other is not firing)
 
     def adopt(self, former: Entry) -> None:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .embedding import Embedding
     from .jobs import Entry
     from .schedule import Firing
-    from .spec import JobSpec
     from .timetable import Timetable
 
 NEVER_BEGAN: Final = "the scheduler stopped before it began"
@@ -159,11 +158,12 @@ class Runner:
                 outcome = Outcome.SKIPPED
             else:
                 self._mark_started(firing)
-                spec = firing.entry.spec
-                if spec.timeout is None:
-                    await spec.fn(*spec.args)
+                entry = firing.entry
+                timeout = entry.spec.timeout
+                if timeout is None:
+                    await entry.fn(*entry.args)
                 else:
-                    await _call_within(spec.timeout, spec)
+                    await _call_within(timeout, entry)
                 if (firing.is_replaced or self._embedding.is_stopping) and _is_cancelled():
                     outcome, reason = Outcome.CANCELLED, "it swallowed its cancellation"
         except _TimedOutError as error:
@@ -248,13 +248,13 @@ class _TimedOutError(Exception):
     """The time of a run was over; the cause is what its code raised of that, if anything."""
 
 
-async def _call_within(timeout: float, spec: JobSpec) -> None:
+async def _call_within(timeout: float, entry: Entry) -> None:
     """Run a job's function, and raise a `_TimedOutError` if that takes too long."""
     is_over = False
     try:
         with trio.move_on_after(timeout) as limit:
             try:
-                await spec.fn(*spec.args)
+                await entry.fn(*entry.args)
             finally:
                 # Asked in here: code that swallows its cancellation leaves no trace on the scope,
                 # and that which makes an error of it looks as if it had failed by itself.

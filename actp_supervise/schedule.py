@@ -113,15 +113,18 @@ class Schedule:
         "shown",
         "spec",
         "time",
+        "trigger",
     )
 
     entry: Entry
     """The job, for the firings."""
+    trigger: Trigger
+    """As it was given."""
     spec: JobSpec
     moment: datetime | None
     """The head; None at the schedule's end."""
     time: float
-    """The head's time."""
+    """The head's time; ``inf`` at the schedule's end."""
     due: float
     """The same with jitter."""
     shown: datetime | None
@@ -135,9 +138,10 @@ class Schedule:
     _disregarded: float
     _anchored: Trigger  # the trigger, with its start fixed
 
-    def __init__(self, spec: JobSpec, now: float, zone: tzinfo) -> None:
+    def __init__(self, trigger: Trigger, spec: JobSpec, now: float, zone: tzinfo) -> None:
+        self.trigger = trigger
         self.spec = spec
-        self._anchored = spec.trigger.anchored(moment_at(now, zone))
+        self._anchored = trigger.anchored(moment_at(now, zone))
         self._since = self._watermark = now
         self._processed = ()
         self._disregarded = -math.inf
@@ -150,40 +154,41 @@ class Schedule:
     def seek(self, zone: tzinfo, rng: random.Random) -> None:
         """Find the head: the first moment that has not been dealt with."""
         self.moment = self.shown = None  # as it stays where the trigger fails
-        self.moment = self.shown = self._first_after(self._watermark, zone)
-        if self.moment is not None:
-            self.time = self.due = self.moment.timestamp()
-            if self.spec.jitter:
-                self.due += rng.uniform(0.0, self._room(zone))
+        self.time = self.due = math.inf
+        moment, time = self._first_after(self._watermark, zone)
+        self.moment = self.shown = moment
+        self.time = self.due = time
+        if self.spec.jitter and moment is not None:
+            self.due += rng.uniform(0.0, self._room(moment, zone))
 
-    def _first_after(self, after: float, zone: tzinfo) -> datetime | None:
+    def _first_after(self, after: float, zone: tzinfo) -> tuple[datetime | None, float]:
+        """Return the first moment later than `after` that has not been dealt with, and its time."""
         while True:
             # In the scheduler's zone, in which a trigger without one is read.
-            moment = self._anchored.next_after(moment_at(after, zone))
+            moment = self._anchored.next_after(datetime.fromtimestamp(after, zone))
             if moment is None:
-                return None
+                return None, math.inf
             if moment.tzinfo is None:
-                raise ValueError(f"trigger {self.spec.trigger!r} answered with a naive moment")
+                raise ValueError(f"trigger {self.trigger!r} answered with a naive moment")
             time = moment.timestamp()
             if not time > after:
-                raise ValueError(f"trigger {self.spec.trigger!r} answered with no later moment")
+                raise ValueError(f"trigger {self.trigger!r} answered with no later moment")
             if time <= self._disregarded:
                 after = self._disregarded
                 continue
             if not self._processed:
-                return moment
+                return moment, time
             spans = [high for low, high in self._processed if low < time <= high]
             if not spans:
-                return moment
+                return moment, time
             after = max(spans)
 
-    def _room(self, zone: tzinfo) -> float:
+    def _room(self, moment: datetime, zone: tzinfo) -> float:
         """Return how much jitter the head may have: less than until the moment after it.
 
         Else the two would be due at once, and coalesced, though nothing was late.
         """
-        assert self.moment is not None  # noqa: S101
-        following = self._anchored.next_after(self.moment.astimezone(zone))
+        following = self._anchored.next_after(moment.astimezone(zone))
         if following is None:
             return self.spec.jitter
         return min(self.spec.jitter, following.timestamp() - self.time)
@@ -266,17 +271,17 @@ class Schedule:
         """Go past a head that has to wait; return when the next moment after it is due."""
         if not self._is_due(now):
             self.shown = self.moment
-            return math.inf if self.moment is None else self.due
+            return self.due
         self.shown = None  # as it stays where the trigger fails
-        self.shown = self._first_after(now, zone)
-        return math.inf if self.shown is None else self.shown.timestamp()
+        self.shown, time = self._first_after(now, zone)
+        return time
 
     # It is changed.
 
-    def replan(self, spec: JobSpec, now: float, zone: tzinfo) -> None:
+    def replan(self, trigger: Trigger, now: float, zone: tzinfo) -> None:
         """Take another trigger; `skip_to` or `begin` is to follow."""
-        self.spec = spec
-        self._anchored = spec.trigger.anchored(moment_at(now, zone))
+        self.trigger = trigger
+        self._anchored = trigger.anchored(moment_at(now, zone))
 
     def begin(self, now: float, zone: tzinfo, rng: random.Random) -> None:
         """Count from now on, as if it had just been made; what was taken off stays so."""
@@ -307,7 +312,7 @@ class Schedule:
         Returns:
             The moment of an `At` that has passed and comes no more, to be recorded as missed.
         """
-        trigger, start = self.spec.trigger, self._since
+        trigger, start = self.trigger, self._since
         if last is None:
             if since is not None:
                 start = since.timestamp()

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import tzinfo
-from typing import Final
+from functools import lru_cache
+from typing import Final, ParamSpec, TypeVar
 
-from .checks import check_async_fn, check_count, check_flag, check_seconds, check_type, shown
+from .checks import check_count, check_flag, check_seconds, check_type, shown
 from .clock import WallClock
 from .events import Event
 from .journal import Journal
 from .runs import Overlap
-from .triggers import Trigger, as_timezone, check_trigger
+from .triggers import as_timezone
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SHORTEST_GRACE: Final = 1.0
 """Seconds. By a real clock every run is some milliseconds late, and some hundred where thousands of
@@ -26,12 +30,8 @@ jobs are due at once: with a shorter grace runs would be missed on a machine tha
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """What `Scheduler.add` is given."""
+    """How a job is run: the options of `Scheduler.add`, beside its function, name and trigger."""
 
-    fn: Callable[..., Awaitable[object]]
-    args: tuple[object, ...]
-    name: str
-    trigger: Trigger
     misfire_grace: float
     """Seconds by which a run may be late; ``inf`` for any."""
     coalesce: bool
@@ -41,9 +41,6 @@ class JobSpec:
     rerun_interrupted: bool
 
     def __post_init__(self) -> None:
-        check_async_fn("a job", self.fn)
-        check_name(self.name)
-        check_trigger(self.trigger)
         grace = check_seconds("misfire_grace", self.misfire_grace, or_none=True)
         if grace < SHORTEST_GRACE:
             raise ValueError(
@@ -62,6 +59,27 @@ class JobSpec:
             set_field(self, "timeout", timeout)
         set_field(self, "misfire_grace", grace)
         set_field(self, "jitter", jitter)
+
+
+def shared(make: Callable[P, T]) -> Callable[P, T]:
+    """Return a maker of frozen values that makes one for equal arguments.
+
+    A hundred thousand jobs have a handful of different options. Arguments are equal if they are of
+    the same type too: 1 is no flag, although it is equal to True.
+    """
+    cached = lru_cache(maxsize=1000, typed=True)(make)
+
+    def share(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return cached(*args, **kwargs)  # type: ignore[arg-type]
+        except TypeError:  # of one that cannot be hashed: it is wrong, and `make` says so by name
+            return make(*args, **kwargs)
+
+    return share
+
+
+job_spec: Final = shared(JobSpec)
+"""Makes a `JobSpec`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

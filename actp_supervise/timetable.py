@@ -139,7 +139,7 @@ class Timetable:
             time: When it is to be looked at; when it is due, where not given.
         """
         if time is None:
-            time = math.inf if entry.schedule.moment is None else entry.schedule.due
+            time = entry.schedule.due
         if time == math.inf:
             self.drop(entry)
             return
@@ -204,7 +204,7 @@ class Timetable:
     def identity(self, entry: Entry) -> str | None:
         """Return the text by which a journal knows a job's schedule again, if it has one."""
         try:
-            return entry.spec.trigger.identity(self.zone)
+            return entry.trigger.identity(self.zone)
         except Exception:  # noqa: BLE001  (a trigger of the user's, which the last fire may tell)
             return None
 

@@ -116,7 +116,7 @@ class Cron(Trigger):
         if not isinstance(expression, str):
             raise TypeError(f"expression must be a str, not {shown(expression)}")
         walk = walk_of(expression)
-        object.__setattr__(self, "expression", walk.fields.text)
+        object.__setattr__(self, "expression", walk.text)
         object.__setattr__(self, "timezone", None if timezone is None else as_timezone(timezone))
         object.__setattr__(self, "_walk", walk)
 
@@ -125,7 +125,7 @@ class Cron(Trigger):
         start = as_utc(moment)
         zone = self.timezone or moment.tzinfo
         assert zone is not None  # noqa: S101  (_as_utc refuses a naive moment)
-        return self._walk.next_after(start, zone)
+        return self._walk.next_moment(start, zone)
 
     def identity(self, zone: tzinfo) -> str | None:
         """Return the expression and the zone in which it is read."""
