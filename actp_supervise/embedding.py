@@ -14,22 +14,24 @@ if TYPE_CHECKING:
 class Embedding:
     """What the scheduler's parts need of its supervisor, beside what any user of one can do."""
 
-    __slots__ = ("_engine", "is_wanted", "supervisor")
+    __slots__ = ("_ending", "_hub", "is_wanted", "supervisor")
 
     is_wanted: Callable[[type[Event]], bool]
     """Whether anything would see an event of a kind; asked before an event is made of much."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
-        self._engine = supervisor._engine  # noqa: SLF001  (until `nursery` has a name for it)
-        self.is_wanted = self._engine.hub.wants
+        engine = supervisor._engine  # noqa: SLF001  (until `nursery` has a name for it)
+        self._ending = engine.ending
+        self._hub = engine.hub
+        self.is_wanted = engine.hub.wants
 
     @property
     def is_stopping(self) -> bool:
         """Whether the supervisor has begun to stop, so that it starts nothing any more."""
-        return self._engine.stopping
+        return self._ending.begun
 
     def emit(self, kind: type[Event], *names: str, **details: object) -> None:
         """Send an event of the scheduler, or of the job named, where anything would see it."""
         if self.is_wanted(kind):
-            self._engine.hub.emit(kind, (*self.supervisor.path, *names), **details)
+            self._hub.emit(kind, (*self.supervisor.path, *names), **details)

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 class Job:
     """A function and its schedule; made by `Scheduler.add`."""
 
-    __slots__ = ("_history", "_name", "_paused", "_running", "_schedule")
+    __slots__ = ("_history", "_paused", "_running", "_schedule", "name")
 
-    _name: str
+    name: str
+    """Unique among the scheduler's jobs; the journal knows the job by it."""
+
     _schedule: Schedule
     _paused: bool
     _history: list[Run] | None  # None until the first
@@ -33,11 +35,6 @@ class Job:
         raise TypeError("jobs are made by Scheduler.add")
 
     # What it was added with.
-
-    @property
-    def name(self) -> str:
-        """Unique among the scheduler's jobs; the journal knows the job by it."""
-        return self._name
 
     @property
     def trigger(self) -> Trigger:
@@ -126,7 +123,7 @@ class Job:
 class Entry(Job):
     """A job as the scheduler works with it."""
 
-    __slots__ = ("args", "claims", "fn", "place", "removed", "waiting")
+    __slots__ = ("args", "claims", "fn", "place", "removed", "schedule", "waiting")
 
     def __init__(
         self,
@@ -135,10 +132,10 @@ class Entry(Job):
         args: tuple[object, ...],
         schedule: Schedule,
     ) -> None:
-        self._name = name
+        self.name = name
         self.fn = fn
         self.args = args
-        self._schedule = schedule
+        self.schedule = self._schedule = schedule
         schedule.entry = self
         self._paused = False
         self._history = None
@@ -150,11 +147,6 @@ class Entry(Job):
         """Runs that have been accepted and wait until the one under way has ended."""
         self.claims: Claims | None = None
         """What the journal is to be asked and told, where there is one."""
-
-    @property
-    def schedule(self) -> Schedule:
-        """Which of its moments are due."""
-        return self._schedule
 
     @property
     def spec(self) -> JobSpec:

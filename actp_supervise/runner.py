@@ -179,7 +179,8 @@ class Runner:
         finally:
             self.record(firing, outcome, reason, error=problem)
             del problem  # or it and this frame would keep each other alive
-            self._start_waiting(firing.holder)
+            if firing.holder.waiting:
+                self._start_waiting(firing.holder)
 
     def _mark_started(self, firing: Firing) -> None:
         firing.started_at = self._timetable.clock.now()
