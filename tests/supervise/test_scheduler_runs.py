@@ -8,7 +8,7 @@ from datetime import UTC, timedelta
 
 import pytest
 import trio
-from desk import NEW_YORK, Desk, account, at
+from desk import NEW_YORK, Desk, Journal, account, at
 
 from actp_supervise import errors
 from actp_supervise.child import current_child
@@ -295,7 +295,7 @@ async def test_an_error_in_on_event_harms_nobody(autojump_clock) -> None:
 async def overlapping(overlap: Overlap, duration: float, **options) -> tuple[Desk, list]:
     """Run a job each minute from 05:01 to 05:05, and leave it time to end."""
     desk = Desk("2026-03-01 05:00")
-    async with desk.scheduler() as scheduler:
+    async with desk.scheduler(shutdown_timeout=5.0) as scheduler:
         job = scheduler.add(
             desk.job, duration, trigger=Cron("1-5 5 * * *"), overlap=overlap, **options
         )
@@ -565,7 +565,7 @@ async def test_shutdown_asks_all_runs_at_once_and_cancels_the_late_ones(autojump
         finally:
             ended.append(("stubborn", trio.current_time()))
 
-    async with desk.scheduler() as scheduler:
+    async with desk.scheduler(shutdown_timeout=5.0) as scheduler:
         first = scheduler.add(polite, "first", trigger=Cron("0 6 * * *"), name="first")
         second = scheduler.add(polite, "second", trigger=Cron("0 6 * * *"), name="second")
         third = scheduler.add(stubborn, trigger=Cron("0 6 * * *"))
@@ -580,10 +580,44 @@ async def test_shutdown_asks_all_runs_at_once_and_cancels_the_late_ones(autojump
     ]
 
 
+async def test_a_run_that_listens_has_five_seconds_where_no_time_is_given(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:59")
+
+    async def listens(seconds: float) -> None:
+        await current_child().stopping.wait()
+        await trio.sleep(seconds)
+
+    async with desk.scheduler() as scheduler:
+        quick = scheduler.add(listens, 4.0, trigger=Cron("0 6 * * *"), name="quick")
+        slow = scheduler.add(listens, 6.0, trigger=Cron("0 6 * * *"), name="slow")
+        await trio.sleep(100)
+        await scheduler.shutdown()
+        assert trio.current_time() == 105.0
+    assert [job.last_run.outcome for job in (quick, slow)] == ["succeeded", "cancelled"]
+
+
+async def test_a_job_may_shut_down_a_scheduler_with_a_journal_and_its_end_is_told(
+    autojump_clock,
+) -> None:
+    desk, journal = Desk("2026-03-01 05:59"), Journal()
+    journal.delay = 1.0
+    async with open_scheduler(
+        timezone=NEW_YORK, wall_clock=desk.wall, journal=journal
+    ) as scheduler:
+
+        async def last() -> None:
+            await scheduler.shutdown()
+
+        scheduler.add(last, trigger=Cron("0 6 * * *"), name="job")
+    assert journal.rows() == [("01 06:00", "succeeded")]
+
+
 async def test_cancelling_the_block_stops_the_runs_as_shutdown_does(autojump_clock) -> None:
     desk = Desk("2026-03-01 05:59")
     with trio.move_on_after(100) as scope:
-        async with open_scheduler(timezone=NEW_YORK, wall_clock=desk.wall) as scheduler:
+        async with open_scheduler(
+            timezone=NEW_YORK, wall_clock=desk.wall, shutdown_timeout=5.0
+        ) as scheduler:
             job = scheduler.add(desk.job, 62.0 - 20.0, trigger=Cron("0 6 * * *"))
             late = scheduler.add(desk.job, 1000.0, trigger=Cron("0 6 * * *"), name="late")
             await trio.sleep_forever()
@@ -658,7 +692,9 @@ async def test_a_scheduler_stops_with_the_supervisor_above_it(autojump_clock) ->
     jobs = []
 
     async def child() -> None:
-        async with open_scheduler(timezone=NEW_YORK, wall_clock=desk.wall) as scheduler:
+        async with open_scheduler(
+            timezone=NEW_YORK, wall_clock=desk.wall, shutdown_timeout=5.0
+        ) as scheduler:
             jobs.append(scheduler.add(desk.job, 43.0, trigger=Cron("0 6 * * *")))
 
     async with open_supervisor(shutdown_timeout=10.0) as supervisor:
