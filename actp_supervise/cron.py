@@ -511,7 +511,9 @@ class _SchedulerManager:
         traceback: TracebackType | None,
     ) -> bool:
         with self._closing:
-            return await self._manager.__aexit__(exc_type, exc, traceback)
+            return await self._manager.__aexit__(  # noqa: ASYNC102  (it stops in order)
+                exc_type, exc, traceback
+            )
 
 
 def _nothing() -> None:
