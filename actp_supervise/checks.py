@@ -1,16 +1,21 @@
-"""Checks of options: a wrong one is an error, at the call that names it, with its value in it.
+"""Checks of what a caller gave: each raises an error that names the option and shows the value.
 
-A ``bool`` is no number here although Python counts it as one: ``timeout=True`` is a slip.
+`TypeError` for a value of the wrong type, `ValueError` for one out of its range. Booleans are no
+numbers here: ``watchdog=True`` is a mistake and not a second.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
+import signal
 from datetime import UTC, datetime
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Final, TypeGuard
+from typing import TYPE_CHECKING, Final, TypeGuard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LONGEST_VALUE: Final = 200
 """How many characters of a wrong value an error's message shows."""
@@ -25,65 +30,52 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
-def check_type(name: str, value: object, kind: type) -> None:
-    """Raise a `TypeError` that names the option, unless the value is of its type."""
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be of type {kind.__name__}, not {shown(value)}")
-
-
-def check_flag(name: str, value: object) -> None:
-    """Raise a `TypeError` unless the value is True or False: ``"no"`` would count as true."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {shown(value)}")
-
-
-def check_count(name: str, value: object, *, minimum: int) -> None:
-    """Raise an error that names the option, unless the value is a whole number from `minimum`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a count from {minimum}, not {shown(value)}")
-    if value < minimum:
-        raise ValueError(f"{name} must be a count from {minimum}, not {shown(value)}")
-
-
 def is_number(value: object) -> TypeGuard[float]:
-    """Return whether the value is an int or a float, and no bool."""
+    """Return whether a value is an int or a float, and no boolean."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def check_type(option: str, value: object, kind: type) -> None:
+    """Refuse a value that is not of its type."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{option} must be of type {kind.__name__}, not {shown(value)}")
+
+
+def check_count(option: str, value: object, *, minimum: int = 0) -> None:
+    """Refuse what is no whole number from `minimum` on."""
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{option} must be a count from {minimum}, not {shown(value)}")
+    if isinstance(value, (bool, float)) or value < minimum:
+        raise ValueError(f"{option} must be a count from {minimum}, not {shown(value)}")
+
+
 def check_seconds(
-    name: str,
-    value: object,
-    *,
-    positive: bool = False,
-    finite: bool = False,
-    or_none: bool = False,
+    option: str, value: object, *, positive: bool = False, finite: bool = False
 ) -> float:
-    """Return a duration as a float, or raise an error that names the option.
+    """Return a duration in seconds as a float, or refuse what is none.
 
     Args:
-        name: What the option is called.
-        value: What was given for it.
-        positive: Whether 0 is refused too.
-        finite: Whether infinity is refused too.
-        or_none: Whether the option may be None as well, which the message then says; the caller
-            has seen to that case.
+        option: The name that the error gives.
+        value: What the caller gave.
+        positive: Whether 0 is refused as well.
+        finite: Whether infinity is refused as well.
     """
-    allowed = f"a {'positive ' if positive else ''}number of seconds"
     if not is_number(value):
-        raise TypeError(f"{name} must be {allowed}, not {shown(value)}")
+        raise TypeError(f"{option} must be a number of seconds, not {shown(value)}")
     try:
         seconds = float(value)
-    except OverflowError:  # an int beyond the largest float
+    except OverflowError:  # an int beyond the largest float, with which Trio cannot count
         seconds = math.nan
-    too_small = not (seconds > 0 if positive else seconds >= 0)  # so that NaN is refused too
+    # `not seconds >= 0` rather than `seconds < 0`, so that NaN is refused too.
+    too_small = not seconds > 0 if positive else not seconds >= 0
     if too_small or (finite and seconds == math.inf):
-        allowed += ("" if positive else " from 0") + (", or None" if or_none else "")
-        raise ValueError(f"{name} must be {allowed}, not {shown(value)}")
+        allowed = "a positive number of seconds" if positive else "a number of seconds from 0"
+        raise ValueError(f"{option} must be {allowed}, not {shown(value)}")
     return seconds
 
 
-def as_utc(moment: datetime, name: str = "moment") -> datetime:
-    """Return a moment in UTC, or raise an error that names it.
+def as_utc(moment: object, name: str = "moment") -> datetime:
+    """Return a moment in UTC, or refuse what is none, naive, or beyond the calendar there.
 
     Datetimes that share a zone are compared, hashed and subtracted by what the clocks show (PEP
     495), by which the two passes of an hour that comes twice are one. In UTC they are two.
@@ -100,29 +92,80 @@ def as_utc(moment: datetime, name: str = "moment") -> datetime:
         ) from None
 
 
+def check_fraction(option: str, value: object) -> None:
+    """Refuse what is no number from 0 to 1."""
+    if not is_number(value):
+        raise TypeError(f"{option} must be a number, not {shown(value)}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{option} must be a fraction from 0 to 1, not {shown(value)}")
+
+
+def check_name(option: str, value: object) -> None:
+    """Refuse a name that would spoil the printed tree or a line of the log."""
+    check_type(option, value, str)
+    assert isinstance(value, str)  # noqa: S101  (for mypy)
+    if not value.strip() or not value.isprintable():
+        raise ValueError(f"{option} must be printable text on one line, not {shown(value)}")
+
+
+def check_signal(option: str, value: object) -> None:
+    """Refuse what is no signal that this system has."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{option} must be a signal such as signal.SIGTERM, not {shown(value)}")
+    if value not in signal.valid_signals():
+        raise ValueError(f"{option} must be a signal such as signal.SIGTERM, not {shown(value)}")
+
+
 def check_async_fn(what: str, async_fn: object) -> None:
-    """Raise a `TypeError` that says what is wrong, unless it is an async function.
+    """Refuse what can never be an async function; whether it is one shows when it is called."""
+    if inspect.iscoroutine(async_fn):
+        async_fn.close()
+        raise TypeError(f"{what} is an async function and its arguments, not a coroutine object")
+    if not callable(async_fn):
+        raise TypeError(f"{what} is an async function, not {shown(async_fn)}")
+
+
+def check_job_fn(job_fn: object) -> None:
+    """Refuse what is no async function, before it is called for the first time at six next morning.
 
     An object that can be called may return an awaitable, which only a call would tell; a plain
     function that does (a lambda, a wrapper) is refused for the sake of the one that forgot its
-    ``async``, and would fail for the first time at six in the morning.
+    ``async``.
     """
-    if type(async_fn) is FunctionType and async_fn.__code__.co_flags & inspect.CO_COROUTINE:
+    if type(job_fn) is FunctionType and job_fn.__code__.co_flags & inspect.CO_COROUTINE:
         return  # as nearly all are; what follows takes ten times as long
-    if inspect.iscoroutine(async_fn):
-        async_fn.close()  # or Python warns that it was never awaited
-        raise TypeError(f"{what} is an async function and its arguments, not a coroutine object")
-    inner = async_fn
+    check_async_fn("a job", job_fn)
+    inner = job_fn
     while isinstance(inner, partial):
         inner = inner.func
-    if not callable(inner):
-        raise TypeError(f"{what} is an async function, not {shown(async_fn)}")
     if inspect.iscoroutinefunction(inner):
         return
     if inspect.isasyncgenfunction(inner):
-        raise TypeError(f"{what} is an async function, not one with yield: {shown(async_fn)}")
+        raise TypeError(f"a job is an async function, not one with yield: {shown(job_fn)}")
     if isinstance(inner, (FunctionType, MethodType, BuiltinFunctionType, type)):
         raise TypeError(
-            f"{what} is an async function; make it 'async def' (what blocks goes into 'await "
-            f"trio.to_thread.run_sync(...)'), not {shown(async_fn)}"
+            f"a job is an async function; make it 'async def' (what blocks goes into 'await "
+            f"trio.to_thread.run_sync(...)'), not {shown(job_fn)}"
         )
+
+
+def check_sync_fn(option: str, function: object) -> None:
+    """Refuse what cannot be called, and an async function, whose result would not be awaited."""
+    if not callable(function):
+        raise TypeError(f"{option} must be callable, not {shown(function)}")
+    if is_async_fn(function):
+        raise TypeError(
+            f"{option} is called at once, so it must be a plain function and not an async one: "
+            f"{shown(function)}"
+        )
+
+
+def is_async_fn(function: Callable[..., object]) -> bool:
+    """Return whether calling a function gives a coroutine or an async generator."""
+    while isinstance(function, partial):
+        function = function.func
+    call = getattr(type(function), "__call__", None)  # noqa: B004  (of the class, as Python calls)
+    return any(
+        inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each)
+        for each in (function, call)
+    )

@@ -1,30 +1,41 @@
-"""A child: what it shows of itself, and how the code inside it cooperates.
-
-`engine` runs children and keeps their fields; this module only reads most of them.
-"""
+"""A child: what it shows of itself, and how the code inside it cooperates."""
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-from contextvars import Context, ContextVar, copy_context
-from enum import Enum, StrEnum, auto
+from contextlib import suppress
+from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Final, Protocol, cast, final
 
 import trio
 
-from .policies import Backoff, Restart
+from .checks import check_seconds, check_signal
+from .errors import SupervisionError
+from .policies import Intent
+from .record import ChildRecord, ChildState, StopSignal
 from .snapshot import ChildSnapshot
+from .spec import policy_name
 
 if TYPE_CHECKING:
-    from collections import deque
-    from collections.abc import Awaitable, Callable, Container, Iterator
+    from collections.abc import Callable
+    from types import TracebackType
 
-    from .engine import Engine
-    from .errors import ErrorText
+    from .policies import Backoff, RestartPolicy
+    from .record import Program, Run
 
-_current_child: ContextVar[Child] = ContextVar("actp_supervise_current_child")
+__all__ = ["Child", "ChildState", "StopSignal", "current_child"]
+
+
+class ForeignView(Protocol):
+    """What `current_child` returns to code that is not Trio's, in place of a `Child`."""
+
+    record: ChildRecord
+
+
+child_of_context: Final[ContextVar[Child | ForeignView]] = ContextVar(
+    "actp_supervise_current_child"
+)
+"""The child whose code runs; whatever that code spawns inherits it, also outside of the run."""
 
 
 def current_child() -> Child:
@@ -37,105 +48,46 @@ def current_child() -> Child:
         RuntimeError: If the caller runs in no supervised child.
     """
     try:
-        return _current_child.get()
+        return cast("Child", child_of_context.get())  # or what has the same members in asyncio code
     except LookupError:
         raise RuntimeError("current_child() works only inside a supervised child") from None
 
 
-class ChildState(StrEnum):
-    """What a child is doing."""
-
-    STARTING = "starting"
-    """Its task has not begun, or it has not said that it is ready."""
-    RUNNING = "running"
-    BACKING_OFF = "backing_off"
-    """It waits to be started again; `Child.restart_at` says when."""
-    STOPPING = "stopping"
-    """Asked to stop and still there."""
-    STOPPED = "stopped"
-    """Gone after it was asked to stop."""
-    FINISHED = "finished"
-    """It returned and is not started again."""
-    FAILED = "failed"
-    """It ended by an error and is not started again."""
+def record_of(child: Child) -> ChildRecord:
+    """Return what its supervisor keeps of a child; for the library's own modules."""
+    return child._record  # noqa: SLF001  (of this module)
 
 
-class Intent(Enum):
-    """Why a run was asked to end: what follows when it has."""
-
-    STOP = auto()
-    RESTART = auto()
-    GROUP = auto()  # its group's restart stops it, and will start it
-    STALLED = auto()
-
-
-class StopSignal:
-    """Whether a run was asked to stop: ``is_set()``, ``await wait()``, or simply its truth."""
-
-    __slots__ = ("_event", "_set")
-
-    def __init__(self, *, is_set: bool) -> None:
-        self._set = is_set
-        self._event: trio.Event | None = None
-
-    def is_set(self) -> bool:
-        """Return whether the run was asked to stop."""
-        return self._set
-
-    __bool__ = is_set
-
-    async def wait(self) -> None:
-        """Wait until the run is asked to stop."""
-        if self._event is None:
-            self._event = trio.Event()
-            if self._set:
-                self._event.set()
-        await self._event.wait()
-
-    def _fire(self) -> None:
-        self._set = True
-        if self._event is not None:
-            self._event.set()
+def record_of_context() -> ChildRecord | None:
+    """Return the record of the child whose code runs; None outside of any."""
+    child = child_of_context.get(None)
+    if child is None:
+        return None
+    return record_of(child) if isinstance(child, Child) else child.record
 
 
-class Attempt:
-    """Callers of `start` or `restart` who wait for the outcome of the next run's start."""
+def enclosing_records() -> list[ChildRecord]:
+    """Return the children inside whose runs the calling task is, the innermost first.
 
-    __slots__ = ("_callers", "_done", "error", "keep", "value")
-
-    def __init__(self, *, keep: bool) -> None:
-        self._done = trio.Event()
-        self._callers = 0
-        self.keep = keep  # whether the child stays in the list if it comes to nothing
-        self.value: Any = None
-        self.error: BaseException | None = None
-
-    def resolve(self, *, value: object = None, error: BaseException | None = None) -> None:
-        """Give the outcome to whoever waits."""
-        self.value = value
-        self.error = error
-        self._done.set()
-
-    @property
-    def resolved(self) -> bool:
-        """Whether there is an outcome."""
-        return self._done.is_set()
-
-    @property
-    def awaited(self) -> bool:
-        """Whether any of the callers is still there, and not cancelled."""
-        return self._callers > 0
-
-    async def wait(self) -> Any:  # noqa: ANN401  (what started() was given, as in Trio)
-        """Wait for the outcome: the value, or the error raised."""
-        self._callers += 1
-        try:
-            await self._done.wait()
-        finally:
-            self._callers -= 1
-        if self.error is not None:
-            raise self.error
-        return self.value
+    The context variable alone does not tell: a task that a child has put into a nursery outside
+    its run inherits the variable, and is not inside the run.
+    """
+    record = record_of_context()
+    if record is None:
+        return []
+    tasks = set()
+    nursery: trio.Nursery | None
+    task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+    while task is not None:
+        tasks.add(task)
+        nursery = task.parent_nursery
+        task = None if nursery is None else nursery.parent_task
+    found = []
+    while record is not None:
+        if record.run is not None and record.run.task in tasks:
+            found.append(record)
+        record = record.home.parent
+    return found
 
 
 @final
@@ -146,166 +98,152 @@ class Child:
     `current_child`.
     """
 
-    __slots__ = (
-        "_asked",
-        "_async_fn",
-        "_attempt",
-        "_beat_at",
-        "_cancel_at",
-        "_context",
-        "_crash_times",
-        "_dropped",
-        "_ended",
-        "_engine",
-        "_error_text",
-        "_held",
-        "_intent",
-        "_on_stop",
-        "_patience",
-        "_reports_ready",
-        "_scope",
-        "_stopping",
-        "_subtrees",
-        "_wait_scope",
-        "_watch_scope",
-        "backoff",
-        "crashes",
-        "name",
-        "overdue",
-        "restart",
-        "restart_at",
-        "restarts",
-        "shutdown_timeout",
-        "significant",
-        "started_at",
-        "state",
-        "watchdog",
-    )
+    __slots__ = ("__weakref__", "_record")
 
-    name: str
-    restart: Restart
-    backoff: Backoff
-    shutdown_timeout: float
-    watchdog: float | None
-    significant: bool
-    state: ChildState
-    restarts: int
-    """How often it has been started again, for whatever reason."""
-    crashes: int
-    """How many of its runs ended by an error that nobody asked for; a stall is one."""
-    started_at: float | None
-    """Trio's time at which its last run began; None before the first."""
-    restart_at: float | None
-    """Trio's time at which it will be started again, while it is backing off."""
-    overdue: bool
-    """Whether it was cancelled some time ago and is still there."""
+    def __init__(self, record: ChildRecord | None = None) -> None:
+        if record is None:
+            raise TypeError("children are made by Supervisor.start_soon and Supervisor.start")
+        self._record = record
 
-    _engine: Engine
-    _async_fn: Callable[..., Awaitable[object]]
-    _context: Context
-    _reports_ready: bool
-    _held: bool  # stopped by a caller, so that no group's restart starts it
-    _dropped: bool  # to be taken from the list when it ends
-    _attempt: Attempt | None
-    _error_text: ErrorText | None
-    _crash_times: deque[float] | None
-    _subtrees: tuple[Engine, ...]  # the supervisors that it has opened
-
-    # Of the run under way; a run is known by its scope.
-    _scope: trio.CancelScope | None
-    _wait_scope: trio.CancelScope | None  # around the backoff's wait
-    _watch_scope: trio.CancelScope | None  # around the watchdog's
-    _asked: bool
-    _intent: Intent | None
-    _cancel_at: float  # when it is cancelled, once asked
-    _patience: float  # the seconds after that at which it is next reported as overdue
-    _beat_at: float
-    _stopping: StopSignal | None
-    _on_stop: dict[object, Callable[[], object]] | None
-    _ended: trio.Event | None  # set at its end, for those who wait for it
-
-    def __init__(self) -> None:
-        raise TypeError("children are made by Supervisor.start_soon and Supervisor.start")
-
-    @classmethod
-    def _make(
-        cls,
-        engine: Engine,
-        async_fn: Callable[..., Awaitable[object]],
-        *,
-        name: str,
-        restart: Restart,
-        backoff: Backoff,
-        shutdown_timeout: float,
-        watchdog: float | None,
-        significant: bool,
-        reports_ready: bool,
-    ) -> Child:
-        check_type("name", name, str)
-        check_type("restart", restart, Restart)
-        check_type("backoff", backoff, Backoff)
-        check_seconds("shutdown_timeout", shutdown_timeout)
-        if watchdog is not None:
-            check_seconds("watchdog", watchdog)
-            if watchdog == 0:
-                raise ValueError(f"watchdog must be a positive number of seconds, not {watchdog!r}")
-        if significant and restart is Restart.PERMANENT:
-            raise ValueError("a significant child is never permanent: it would not end")
-        child = object.__new__(cls)
-        child._engine = engine
-        child._async_fn = async_fn
-        child.name = name
-        child.restart = restart
-        child.backoff = backoff
-        child.shutdown_timeout = shutdown_timeout
-        child.watchdog = watchdog
-        child.significant = significant
-        child.state = ChildState.STARTING
-        child.restarts = child.crashes = 0
-        child.started_at = child.restart_at = None
-        child._reports_ready = reports_ready
-        child._held = child._dropped = False
-        child._attempt = child._error_text = child._crash_times = None
-        child._subtrees = ()
-        child._scope = child._watch_scope = child._ended = None
-        child._context = copy_context()
-        child._context.run(_current_child.set, child)
-        return child
+    # What it was started with.
 
     @property
-    def is_live(self) -> bool:
-        """Whether a run of it is under way, the backoff's wait before it included."""
-        return self._scope is not None
-
-    @property
-    def uptime(self) -> float:
-        """The seconds that its run has lasted; 0 while it does not run."""
-        if not self.is_live or self.started_at is None or self.restart_at is not None:
-            return 0.0
-        return trio.current_time() - self.started_at
-
-    @property
-    def last_error(self) -> str | None:
-        """The formatted traceback of its last error; None if it has had none."""
-        return None if self._error_text is None else str(self._error_text)
+    def name(self) -> str:
+        """What it is called; unique among its supervisor's children."""
+        return self._record.name
 
     @property
     def path(self) -> tuple[str, ...]:
         """The names from the root supervisor to this child."""
-        return (*self._engine.path, self.name)
+        return self._record.path
+
+    @property
+    def restart(self) -> RestartPolicy:
+        """When it is started again after it ended by itself."""
+        return self._record.spec.restart
+
+    @property
+    def backoff(self) -> Backoff:
+        """How long it waits before a restart."""
+        return self._record.backoff
+
+    @property
+    def shutdown_timeout(self) -> float | None:
+        """The seconds that it has to stop when asked; None for 5 s if it listens, else none."""
+        return self._record.shutdown_timeout
+
+    @property
+    def watchdog(self) -> float | None:
+        """The seconds within which it has to beat; None for no watchdog."""
+        return self._record.spec.watchdog
+
+    @property
+    def significant(self) -> bool:
+        """Whether its end counts for its supervisor's `auto_shutdown`."""
+        return self._record.spec.significant
+
+    # What it is doing.
+
+    @property
+    def state(self) -> ChildState:
+        """What it is doing."""
+        return self._record.state
+
+    @property
+    def restarts(self) -> int:
+        """How often it has been started again, for whatever reason."""
+        return self._record.restarts
+
+    @property
+    def crashes(self) -> int:
+        """How many of its runs ended by an error that nobody asked for; a stall is one."""
+        return self._record.crashes
+
+    @property
+    def last_error(self) -> str | None:
+        """The formatted traceback of its last error; None if it has had none."""
+        text = self._record.error_text
+        return None if text is None else str(text)
+
+    @property
+    def started_at(self) -> float | None:
+        """Trio's time at which its last run began; None before the first."""
+        return self._record.started_at
+
+    @property
+    def uptime(self) -> float:
+        """The seconds that its run has lasted; 0 while it does not run."""
+        run = self._record.run
+        if run is None or run.began_at is None:
+            return 0.0
+        return self._record.home.clock.current_time() - run.began_at
+
+    @property
+    def restart_at(self) -> float | None:
+        """Trio's time at which it will be started again, while it is backing off."""
+        return self._record.home.restart_time(self._record)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it was cancelled some time ago and is still there."""
+        return self._record.overdue
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a run of it is under way, the backoff's wait before it included."""
+        return self._record.is_live
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of a `process_child` that runs; None for other children."""
+        program = self._program
+        return None if program is None else program.pid
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the process of a `process_child`, and to none that it started.
+
+        Raises:
+            SupervisionError: If no process of it runs.
+            TypeError, ValueError: If there is no such signal.
+        """
+        check_signal("number", number)
+        program = self._program
+        if program is None:
+            raise SupervisionError(f"child {self.name!r} runs no process that a signal could reach")
+        program.send_signal(number)
+
+    @property
+    def _program(self) -> Program | None:
+        run = self._record.run
+        return None if run is None else run.program
 
     # For the code inside the child.
 
     @property
     def stopping(self) -> StopSignal:
-        """Set when this run is asked to stop; it then has `shutdown_timeout` seconds."""
-        if self._stopping is None:
-            self._stopping = StopSignal(is_set=self._asked)
-        return self._stopping
+        """Set when this run is asked to stop; it then has `shutdown_timeout` seconds.
 
-    @contextlib.contextmanager
-    def cancel_on_stop(self) -> Iterator[trio.CancelScope]:
+        A run that reads this inside itself *listens*: it is asked before it is cancelled.
+        """
+        run = self._record.run
+        if run is None:  # of a run that is over, for what it left behind
+            return StopSignal(is_set=True)
+        if child_of_context.get(None) is self:
+            run.listens = True
+        if run.signal is None:
+            run.signal = StopSignal(is_set=run.is_asked)
+        return run.signal
+
+    @property
+    def stalled(self) -> bool:
+        """Whether this run missed its watchdog time, and is being cancelled for that."""
+        run = self._record.run
+        return run is not None and run.intent is Intent.STALLED
+
+    def cancel_on_stop(self) -> CancelOnStop:
         """Cancel the block when this run is asked to stop: for idle waits, not for work.
+
+        A run that enters such a block *listens*: it is asked before it is cancelled.
 
         Example::
 
@@ -314,99 +252,111 @@ class Child:
                     work = await queue.get()  # ends at once when asked
                     ...
         """
-        with trio.CancelScope() as scope:
-            unregister = self._on_stop_requested(
-                partial(scope.cancel, reason=f"child {self.name!r} was asked to stop")
-            )
-            try:
-                yield scope
-            finally:
-                unregister()
+        return CancelOnStop(self._record)
 
-    def beat(self) -> None:
-        """Tell the watchdog that the child gets on; without a watchdog it does nothing."""
-        self._beat_at = trio.current_time()
+    def beat(self, within: float | None = None) -> None:
+        """Tell the watchdog that the child gets on; without a watchdog it does nothing.
 
-    def _on_stop_requested(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Have `callback` called when this run is asked to stop, at once if it was already."""
-        if self._asked:
-            callback()
-            return _nothing
-        if self._on_stop is None:
-            self._on_stop = {}
-        registered = self._on_stop
-        key = object()
-        registered[key] = callback
+        It may be called from any thread.
 
-        def unregister() -> None:
-            registered.pop(key, None)
+        Args:
+            within: Promises the next sign of life within this many seconds, in place of `watchdog`
+                once: for a call that is known to take long.
 
-        return unregister
-
-    def _snapshot(self) -> ChildSnapshot:
-        return ChildSnapshot(
-            name=self.name,
-            state=self.state,
-            restart=self.restart,
-            restarts=self.restarts,
-            crashes=self.crashes,
-            last_error=self.last_error,
-            started_at=self.started_at,
-            uptime=self.uptime,
-            restart_at=self.restart_at,
-            overdue=self.overdue,
-            time=trio.current_time(),
-            children=tuple(subtree.snapshot() for subtree in self._subtrees),
-        )
+        Raises:
+            TypeError: If `within` is no number.
+            ValueError: If `within` is not positive.
+        """
+        if within is not None:
+            check_seconds("within", within, positive=True)
+        run = self._record.run
+        if run is not None:
+            give_sign_of_life(self._record, run, within)
 
     def __repr__(self) -> str:
         return f"<Child {'/'.join(self.path)}: {self.state}>"
 
 
+def give_sign_of_life(record: ChildRecord, run: Run, within: float | None = None) -> None:
+    """Tell the watchdog of a run that it gets on; in whatever thread."""
+    watchdog, watch = record.spec.watchdog, run.watch
+    if watchdog is None or watch is None:
+        return
+    watch.beat_due = record.home.clock.current_time() + (watchdog if within is None else within)
+    if watch.beat_due < watch.look_at and record.run is run:  # after a longer promise
+        with suppress(trio.RunFinishedError):
+            record.home.token.run_sync_soon(record.home.watch_sooner, record, idempotent=True)
+
+
+class CancelOnStop:
+    """A block that is cancelled when its run is asked to stop; ``as`` gives Trio's cancel scope.
+
+    A class and no generator: `contextlib` writes to each error that leaves its block, which frozen
+    errors refuse (python/cpython#99856).
+    """
+
+    __slots__ = ("_record", "_scope", "_unregister")
+
+    def __init__(self, record: ChildRecord) -> None:
+        self._record = record
+        self._scope = trio.CancelScope()
+
+    def __enter__(self) -> trio.CancelScope:
+        run = self._record.run
+        if run is not None:
+            run.listens = True
+        self._scope.__enter__()
+        reason = f"child {self._record.name!r} was asked to stop"
+        self._unregister = on_stop_requested(
+            self._record, partial(self._scope.cancel, reason=reason)
+        )
+        return self._scope
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._unregister()
+        return self._scope.__exit__(exc_type, exc, traceback)
+
+
+def on_stop_requested(record: ChildRecord, callback: Callable[[], object]) -> Callable[[], object]:
+    """Register a callback for when the run under way is asked to stop; return what forgets it.
+
+    It is called at once if the run was asked already, or is over. It must not raise.
+    """
+    run = record.run
+    if run is None or run.is_asked:
+        callback()
+        return _nothing
+    if run.on_stop is None:
+        run.on_stop = {}
+    key = object()
+    run.on_stop[key] = callback
+    return partial(run.on_stop.pop, key, None)
+
+
+def child_snapshot(record: ChildRecord) -> ChildSnapshot:
+    """Return a child, and all below it, as it is now."""
+    child = record.view
+    return ChildSnapshot(
+        name=child.name,
+        state=child.state,
+        restart=policy_name(child.restart),
+        restarts=child.restarts,
+        crashes=child.crashes,
+        last_error=child.last_error,
+        started_at=child.started_at,
+        uptime=child.uptime,
+        restart_at=child.restart_at,
+        overdue=child.overdue,
+        pid=child.pid,
+        time=record.home.clock.current_time(),
+        children=tuple(subtree.snapshot() for subtree in record.subtrees),
+    )
+
+
 def _nothing() -> None:
     pass
-
-
-def name_of(async_fn: object) -> str:
-    """Return the name that a child gets from its function."""
-    while isinstance(async_fn, partial):
-        async_fn = async_fn.func
-    return str(getattr(async_fn, "__name__", type(async_fn).__name__))
-
-
-def free_name(base: str, taken: Container[str], numbers: dict[str, int]) -> str:
-    """Return a name that is not taken, numbered where it has to be.
-
-    Args:
-        base: The name where it is free.
-        taken: Those that are not.
-        numbers: The last one given to each base; kept by the caller.
-    """
-    name = base
-    while name in taken:
-        numbers[base] = numbers.get(base, 1) + 1
-        name = f"{base}-{numbers[base]}"
-    return name
-
-
-def check_type(name: str, value: object, kind: type) -> None:
-    """Raise a `TypeError` that names the option, unless the value is of its type."""
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be of type {kind.__name__}, not {value!r}")
-
-
-def check_seconds(name: str, value: float) -> None:
-    """Raise an error that names the option, unless the value is a duration."""
-    if not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not value >= 0:  # so that NaN is refused too
-        raise ValueError(f"{name} must be a number of seconds from 0, not {value!r}")
-
-
-def check_async_fn(what: str, async_fn: object) -> None:
-    """Raise a `TypeError` that says what it is to be, unless it can be called as one can."""
-    if inspect.iscoroutine(async_fn):
-        async_fn.close()
-        raise TypeError(f"{what} is an async function and its arguments, not a coroutine object")
-    if not callable(async_fn):
-        raise TypeError(f"{what} is an async function, not {async_fn!r}")

@@ -2,26 +2,25 @@
 
 What a user holds: `open_scheduler`, `Scheduler`, and from elsewhere the triggers, the `Job`, what
 became of its moments, and the `Journal`. Behind it, `timetable` says what is due, `runner` runs it,
-and `keeper` asks and tells the journal, if there is one.
+and `bookkeeper` asks and tells the journal, if there is one.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, Self, TypeVarTuple, final
+from typing import TYPE_CHECKING, Final, Self, TypeVarTuple, Unpack, final
 
 import trio
 
-from .checks import check_async_fn
-from .child import current_child, free_name, name_of
-from .clock import SteppedWallClock, SystemWallClock, WallClock, local_timezone
+from .bookkeeper import Bookkeeper
+from .checks import check_job_fn, check_name
+from .child import current_child
+from .clock import SteppedWallClock
 from .embedding import Embedding
 from .errors import ChildNotFoundError, DuplicateChildError, SupervisorClosedError
 from .jobs import Entry, Job
 from .journal import Journal, MemoryJournal, RecoveringJournal, RememberingJournal
-from .keeper import Keeper
 from .nursery import open_supervisor
 from .policies import ShutdownOrder
 from .runner import REMOVED, Runner
@@ -36,7 +35,17 @@ from .runs import (
     RunStarted,
 )
 from .schedule import PAST, Firing, Schedule, moment_at
-from .spec import SchedulerSpec, check_name, job_spec
+from .spec import (
+    JobOptions,
+    JobSpec,
+    SchedulerOptions,
+    SchedulerSpec,
+    check_options,
+    free_name,
+    job_spec,
+    name_of,
+    takes_options_of,
+)
 from .timetable import Timetable
 from .triggers import AnyOf, At, Cron, Every, Trigger, as_timezone, check_trigger
 
@@ -45,7 +54,6 @@ if TYPE_CHECKING:
     from datetime import tzinfo
     from types import TracebackType
 
-    from .events import Event
     from .nursery import Supervisor
 
 __all__ = [
@@ -80,55 +88,30 @@ BATCH: Final = 100
 """How many jobs are dispatched before their runs, and everything else, get a turn."""
 
 
-def open_scheduler(
-    *,
-    name: str = "scheduler",
-    timezone: str | tzinfo | None = None,
-    wall_clock: WallClock | None = None,
-    journal: Journal | None = None,
-    on_event: Callable[[Event], object] | None = None,
-    shutdown_timeout: float | None = None,
-    history: int = 20,
-    rng: random.Random | None = None,
-) -> _SchedulerManager:
+@takes_options_of(SchedulerSpec)
+def open_scheduler(**options: Unpack[SchedulerOptions]) -> SchedulerManager:
     """Open a scheduler, to be used in an ``async with``.
 
     Leaving the block waits until `Scheduler.shutdown` is called or the block is cancelled. Then
     the runs under way are asked to stop, all at once, and cancelled when they take too long.
     Opened inside a child of a supervisor, it becomes a subtree of that child.
 
+    Example::
+
+        async with open_scheduler(timezone="Europe/Berlin", journal=journal) as scheduler:
+            scheduler.add(report, name="daily", trigger=Cron("0 6 * * *"), timeout=600.0)
+
     Args:
-        name: What it is called in events, logs and the printed tree.
-        timezone: In which zone triggers that name none are read, an IANA name or a tzinfo; the
-            machine's where not given.
-        wall_clock: What tells the time of day; the machine's clock where not given.
-        journal: Where fires are remembered. With it, moments that passed while no scheduler ran
-            are made up for, and of several daemons that share it one fires each moment.
-        on_event: Called at once with each event of the scheduler and of its supervisor. An
-            exception in it is logged and harms nobody.
-        shutdown_timeout: Seconds that a run has to stop when asked, before it is cancelled. None
-            gives 5 s to a run that listens (that has looked at ``current_child().stopping``, or
-            entered ``cancel_on_stop()``), and cancels any other at once.
-        history: How many runs each `Job.history` keeps.
-        rng: Where jitter comes from.
+        options: See `SchedulerSpec`: `name`, `timezone`, `wall_clock`, `journal`, `on_event`,
+            `shutdown_timeout`, `history`, `rng`.
 
     Raises:
-        TypeError: If an option is of the wrong type.
+        TypeError: If an option is of the wrong type, or there is none of that name.
         ValueError: If the zone is unknown, or a number out of its range.
         RestartLimitExceeded: From the block, if the wall clock fails again and again.
     """
-    return _SchedulerManager(
-        SchedulerSpec(
-            name=name,
-            timezone=local_timezone() if timezone is None else as_timezone(timezone),
-            wall_clock=SystemWallClock() if wall_clock is None else wall_clock,
-            journal=journal,
-            on_event=on_event,
-            shutdown_timeout=shutdown_timeout,
-            history=history,
-            rng=random.Random() if rng is None else rng,
-        )
-    )
+    check_options("open_scheduler", SchedulerOptions, options)
+    return SchedulerManager(SchedulerSpec(**options))
 
 
 @final
@@ -142,7 +125,7 @@ class Scheduler:
     _leaving: dict[str, Entry]  # removed jobs that have runs under way
     _timetable: Timetable
     _runner: Runner
-    _keeper: Keeper | None  # where there is a journal
+    _bookkeeper: Bookkeeper | None  # where there is a journal
 
     def __init__(self) -> None:
         raise TypeError("use 'async with open_scheduler() as scheduler'")
@@ -155,37 +138,36 @@ class Scheduler:
         self._embedding = embedding = Embedding(supervisor)
         self._jobs, self._numbers, self._leaving = {}, {}, {}
         self._timetable = timetable = Timetable(
-            spec.wall_clock, spec.timezone, spec.rng, self._trigger_failed
+            spec.clock,
+            spec.zone,
+            random.Random() if spec.rng is None else spec.rng,
+            self._trigger_failed,
         )
         self._runner = Runner(embedding, timetable, keep=spec.history)
         closing.callback(self._runner.cancel_unstarted)
-        self._keeper = None
+        self._bookkeeper = None
         supervisor.start_soon(self._dispatch, name="(dispatch)")
         if spec.journal is not None:
-            self._keeper = Keeper(
+            self._bookkeeper = Bookkeeper(
                 spec.journal,
                 embedding=embedding,
                 timetable=timetable,
                 runner=self._runner,
                 jobs=self._jobs,
             )
-            self._keeper.open()
+            self._bookkeeper.open()
         return self
 
     # Jobs, by name.
 
+    @takes_options_of(JobSpec)
     def add(
         self,
         fn: Callable[[*PosArgsT], Awaitable[object]],
         *args: *PosArgsT,
         trigger: Trigger,
         name: str | None = None,
-        misfire_grace: float | None = 3600.0,
-        coalesce: bool = True,
-        overlap: Overlap = Overlap.SKIP,
-        jitter: float = 0.0,
-        timeout: float | None = None,
-        rerun_interrupted: bool = False,
+        **options: Unpack[JobOptions],
     ) -> Job:
         """Add a job: ``await fn(*args)`` whenever `trigger` says so, from now on.
 
@@ -196,37 +178,24 @@ class Scheduler:
             args: Positional arguments for `fn`.
             trigger: When; a `Cron`, `Every`, `At`, `AnyOf`, or a `Trigger` of your own.
             name: Unique among the jobs; from `fn` where not given. The journal knows jobs by it.
-            misfire_grace: Seconds by which a run may be late, because the machine slept, the
-                daemon was down, or it was busy; a later one is recorded as missed. At least 1;
-                None for any.
-            coalesce: Of several moments that are due at once, run only the latest and record the
-                others as missed.
-            overlap: What happens when a run is due while the last still runs in this scheduler.
-            jitter: Start each run up to this many seconds after its moment, at random, but before
-                the next moment.
-            timeout: Seconds after which a run is cancelled; None for no limit.
-            rerun_interrupted: Run a moment again that a daemon died in, while it is not too late.
+            options: See `JobSpec`: `misfire_grace`, `coalesce`, `overlap`, `jitter`, `timeout`,
+                `rerun_interrupted`.
 
         Raises:
             DuplicateChildError: If a job of that name exists.
             SupervisorClosedError: If the scheduler has begun to stop.
-            TypeError: If an option is of the wrong type, or `fn` no async function.
+            TypeError: If an option is of the wrong type or does not exist, or `fn` is no async
+                function.
             ValueError: If a number is out of its range.
         """
         self._check_open()
-        check_async_fn("a job", fn)
+        check_job_fn(fn)
         check_trigger(trigger)
         if name is None:
             name = free_name(name_of(fn), self._jobs, self._numbers)
-        check_name(name)
-        spec = job_spec(
-            misfire_grace=math.inf if misfire_grace is None else misfire_grace,
-            coalesce=coalesce,
-            overlap=overlap,
-            jitter=jitter,
-            timeout=timeout,
-            rerun_interrupted=rerun_interrupted,
-        )
+        else:
+            check_name("name", name)
+        spec = job_spec(options)
         if name in self._jobs:
             raise DuplicateChildError(f"scheduler {self.name!r} has a job {name!r} already")
         timetable = self._timetable
@@ -238,8 +207,8 @@ class Scheduler:
             entry.adopt(former)
             self._runner.skip_waiting(former, REMOVED)
         self._jobs[name] = entry
-        if self._keeper is not None:
-            self._keeper.add(entry)
+        if self._bookkeeper is not None:
+            self._bookkeeper.add(entry)
         elif isinstance(trigger, At) and schedule.moment is None:
             self._runner.record(Firing(entry, trigger.moment, now), Outcome.MISSED, PAST)
         else:
@@ -259,8 +228,8 @@ class Scheduler:
         del self._jobs[name]
         entry.removed = True
         self._timetable.drop(entry)
-        if self._keeper is not None:
-            self._keeper.withdraw(entry, "removed before it began")
+        if self._bookkeeper is not None:
+            self._bookkeeper.withdraw(entry, "removed before it began")
         self._leaving = {name: left for name, left in self._leaving.items() if left.under_way}
         if entry.under_way:
             self._leaving[name] = entry
@@ -276,10 +245,10 @@ class Scheduler:
         entry = self._find(name)
         if entry.paused:
             return
-        if self._keeper is None:
+        if self._bookkeeper is None:
             self._fire_if_due(entry)
         else:
-            self._keeper.withdraw(entry, "paused before it began")
+            self._bookkeeper.withdraw(entry, "paused before it began")
         entry.set_paused(True)
         self._timetable.drop(entry)
 
@@ -294,7 +263,7 @@ class Scheduler:
             return
         entry.set_paused(False)
         now = self._timetable.now()
-        if self._keeper is not None and not self._keeper.is_restored(entry):
+        if self._bookkeeper is not None and not self._bookkeeper.is_restored(entry):
             entry.schedule.disregard_until(now)
         self._timetable.skip_to(entry, now)
         self._put(entry, now)
@@ -393,7 +362,7 @@ class Scheduler:
     async def _dispatch(self) -> None:
         """Be the one task for all jobs: look at the clock, fire what is due, sleep until the next.
 
-        It waits for nothing but the time: whatever else takes any is a run's child, or the keeper.
+        It waits for nothing but the time: what takes any is a run's child, or the bookkeeper's.
         """
         clock, timetable = self._timetable.clock, self._timetable
         end = clock.on_step(timetable.wake) if isinstance(clock, SteppedWallClock) else _nothing
@@ -430,8 +399,8 @@ class Scheduler:
 
     def _fire(self, entry: Entry, now: float) -> None:
         """Take off what is due of one job, and set the runs going."""
-        if self._keeper is not None:
-            self._keeper.come_due(entry, now)
+        if self._bookkeeper is not None:
+            self._bookkeeper.come_due(entry, now)
             return
         taken = self._timetable.take_due(entry, now)
         self._timetable.put(entry)
@@ -444,15 +413,15 @@ class Scheduler:
     def _fire_if_due(self, entry: Entry) -> None:
         """Do what the dispatcher has not come to, before a change makes it forget."""
         now = self._timetable.now()
-        if self._keeper is not None:
-            self._keeper.keep_due(entry, now)
+        if self._bookkeeper is not None:
+            self._bookkeeper.keep_due(entry, now)
         elif entry.place is not None and entry.place[0] <= now:
             self._fire(entry, now)
 
     def _plan_anew(self, entry: Entry) -> None:
         """Seek the first moment from now on, as trigger or zone have changed."""
         now = self._timetable.now()
-        if self._keeper is not None and not self._keeper.is_restored(entry):
+        if self._bookkeeper is not None and not self._bookkeeper.is_restored(entry):
             # As if it had been added so: the journal has yet to say where it goes on.
             self._timetable.begin(entry, now)
         else:
@@ -462,8 +431,8 @@ class Scheduler:
     def _put(self, entry: Entry, now: float) -> None:
         if entry.paused:
             return
-        if self._keeper is not None:
-            self._keeper.put(entry, now)
+        if self._bookkeeper is not None:
+            self._bookkeeper.put(entry, now)
         else:
             self._timetable.put(entry)
 
@@ -484,7 +453,7 @@ class Scheduler:
             raise SupervisorClosedError(f"scheduler {self.name!r} has begun to stop")
 
 
-class _SchedulerManager:
+class SchedulerManager:
     """What `open_scheduler` returns: the manager of its supervisor, and a little around it."""
 
     def __init__(self, spec: SchedulerSpec) -> None:
@@ -492,8 +461,7 @@ class _SchedulerManager:
         self._closing = ExitStack()
         self._manager = open_supervisor(
             name=spec.name,
-            # UNTIL MERGED: open_supervisor is to take None itself.
-            shutdown_timeout=5.0 if spec.shutdown_timeout is None else spec.shutdown_timeout,
+            shutdown_timeout=spec.shutdown_timeout,
             shutdown_order=ShutdownOrder.TOGETHER,
             on_event=spec.on_event,
         )

@@ -1,12 +1,12 @@
-"""How the scheduler sits in its supervisor: the one place that knows the insides of one."""
+"""How the scheduler sits in its supervisor: the one place that knows the inside of one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from .nursery import engine_of
 
+if TYPE_CHECKING:
     from .events import Event
     from .nursery import Supervisor
 
@@ -14,24 +14,21 @@ if TYPE_CHECKING:
 class Embedding:
     """What the scheduler's parts need of its supervisor, beside what any user of one can do."""
 
-    __slots__ = ("_ending", "_hub", "is_wanted", "supervisor")
-
-    is_wanted: Callable[[type[Event]], bool]
-    """Whether anything would see an event of a kind; asked before an event is made of much."""
+    __slots__ = ("_engine", "_hub", "is_enabled_for", "supervisor")
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
-        engine = supervisor._engine  # noqa: SLF001  (until `nursery` has a name for it)
-        self._ending = engine.ending
-        self._hub = engine.hub
-        self.is_wanted = engine.hub.wants
+        self._engine = engine_of(supervisor)
+        self._hub = self._engine.hub
+        self.is_enabled_for = self._hub.is_enabled_for
+        """Whether an event of a kind would reach anything; asked before much is made of one."""
 
     @property
     def is_stopping(self) -> bool:
         """Whether the supervisor has begun to stop, so that it starts nothing any more."""
-        return self._ending.begun
+        return self._engine.stopping
 
     def emit(self, kind: type[Event], *names: str, **details: object) -> None:
         """Send an event of the scheduler, or of the job named, where anything would see it."""
-        if self.is_wanted(kind):
-            self._hub.emit(kind, (*self.supervisor.path, *names), **details)
+        if self.is_enabled_for(kind):
+            self._hub.emit(kind, (*self.supervisor.path, *names), details)

@@ -2,153 +2,157 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from . import events as ev
-from .child import ChildState, Intent
-from .errors import sole
-from .policies import ShutdownOrder
+from .errors import RestartLimitExceeded, cause_of, unwrap_single
+from .policies import Intent, ShutdownOrder
+from .record import ChildState
 
 if TYPE_CHECKING:
-    from .engine import Engine
-    from .errors import RestartLimitExceeded
+    from collections.abc import Sequence
+
+    from .record import ChildRecord
+
+
+class Actions(Protocol):
+    """What the end of a supervisor has it do."""
+
+    def request_stop(self, child: ChildRecord, intent: Intent) -> None:
+        """Ask the run of a child to end."""
+
+    def cancel_wait(self, child: ChildRecord) -> None:
+        """Stop a child that only waits to be started again."""
 
 
 class Ending:
-    """The end of one supervisor, which comes once."""
+    """The end of one supervisor, which comes once.
+
+    `step` does what need not wait; the supervisor calls it whenever a run has ended.
+
+    Args:
+        name: The supervisor's, for errors and reasons.
+        order: How the children are stopped.
+        body: The scope of the block's body.
+        actions: What stops a child.
+    """
 
     __slots__ = (
+        "_actions",
         "_body",
         "_body_error",
         "_body_task",
-        "_engine",
         "_failure",
         "_fatal",
+        "_name",
         "_order",
-        "begun",
+        "_to_stop",
         "closed",
     )
 
-    def __init__(self, engine: Engine, order: ShutdownOrder, body: trio.CancelScope) -> None:
-        self._engine = engine
+    def __init__(
+        self, name: str, order: ShutdownOrder, body: trio.CancelScope, actions: Actions
+    ) -> None:
+        self._name = name
         self._order = order
         self._body = body
         self._body_task = trio.lowlevel.current_task()
-        self.begun = False  # from then on nothing is started
+        self._actions = actions
         self.closed = trio.Event()  # set when all children are gone
+        self._to_stop: list[ChildRecord] = []  # in start order; stopped from the end
+        # What leaves the block: that it gave up, what no supervisor handles, what the body raised.
         self._failure: RestartLimitExceeded | None = None
         self._fatal: BaseException | None = None
         self._body_error: BaseException | None = None
 
-    # It begins.
+    # It begins, for one of these reasons; each calls `begin`.
 
-    def give_up(self, failure: RestartLimitExceeded) -> None:
-        """Stop in order because the limit of restarts is exceeded."""
+    def give_up(self, failure: RestartLimitExceeded) -> str:
+        """Take down that the limit of restarts is exceeded; return the reason."""
         self._failure = failure
-        self.begin(f"supervisor {self._engine.name!r} gave up")
+        return f"supervisor {self._name!r} gave up"
 
-    def die(self, error: BaseException) -> None:
-        """Stop in order because of an error that no supervisor handles, and pass it on."""
+    def propagate(self, error: BaseException) -> str:
+        """Take down an error that no supervisor handles, to be passed on; return the reason."""
         if self._fatal is None:
-            self._fatal = sole(error)
-        if self.begun and isinstance(sole(error), KeyboardInterrupt):
-            self.cancel_all()
-        self.begin(f"supervisor {self._engine.name!r}: {type(self._fatal).__name__}")
+            self._fatal = unwrap_single(error)
+        return f"supervisor {self._name!r}: {type(self._fatal).__name__}"
 
-    def shut_down(self) -> None:
-        """Stop in order because somebody asks for it; if that is the body, it goes on."""
-        self._begin()
-        if trio.lowlevel.current_task() is not self._body_task:
-            self._body.cancel(reason=f"supervisor {self._engine.name!r} was shut down")
+    def fail(self, error: BaseException | None) -> None:
+        """Take down what the block's body raised."""
+        self._body_error = None if error is None or _is(error, trio.Cancelled) else error
 
-    def begin(self, reason: str) -> None:
-        """Stop in order, and cancel the body."""
-        self._begin()
-        self._body.cancel(reason=reason)
+    def begin(self, children: Sequence[ChildRecord]) -> None:
+        """Start nothing any more, and stop all children, in steps."""
+        self._to_stop = list(children)
+        for child in children:
+            if child.state is ChildState.BACKING_OFF:
+                self._actions.cancel_wait(child)
 
-    def _begin(self) -> None:
-        """Stop all children in order, in a task of its own."""
-        if self.begun:
+    def cancel_body(self, reason: str, *, unless_it_asks: bool = False) -> None:
+        """Cancel the block's body.
+
+        Args:
+            reason: What its `Cancelled` says.
+            unless_it_asks: Whether a body that itself has its supervisor stopped may go on.
+        """
+        in_task = trio.lowlevel.in_trio_task()
+        if unless_it_asks and in_task and trio.lowlevel.current_task() is self._body_task:
             return
-        self.begun = True
-        engine = self._engine
-        engine.group.disband()
-        for child in engine.children:
-            if child.state is not ChildState.BACKING_OFF:
-                continue
-            if child.is_live:
-                engine.ask(child, Intent.STOP)
-            else:
-                engine.stay_stopped(child)
-        engine.spawn(self._stop_all)
+        self._body.cancel(reason=reason)
 
     # The children are stopped.
 
-    async def _stop_all(self) -> None:
-        engine = self._engine
-        children = engine.children
-        if self._order is ShutdownOrder.TOGETHER:
-            for child in children:
-                engine.ask(child, Intent.STOP)
-                if child._scope is not None:
-                    engine.spawn(engine.see_off, child, child._scope)
-        for child in reversed(children):
-            scope = child._scope
-            if scope is not None:
-                engine.ask(child, Intent.STOP)
-                await engine.see_off(child, scope)
-        if engine.hub.wants(ev.SupervisorStopped):
-            error = self._fatal or self._failure or self._body_error
-            engine.hub.emit(ev.SupervisorStopped, engine.path, error=error)
-        self.closed.set()
-        engine.hub.close()
-
-    def cancel_all(self) -> None:
-        """Stop without asking, and all at once, down to the leaves."""
-        for child in self._engine.children:
-            self._engine.ask_soon(child, Intent.STOP, timeout=0.0)
-            for subtree in child._subtrees:
-                subtree.ending.cancel_all()
+    def step(self) -> bool:
+        """Ask the next child, or all; return whether there was one to ask."""
+        asked = False
+        while self._to_stop:
+            child = self._to_stop[-1]
+            run = child.run
+            if run is not None and run.intent is not Intent.STOP:
+                self._actions.request_stop(child, Intent.STOP)
+                asked = True
+            elif run is None or self._order is ShutdownOrder.TOGETHER:
+                self._to_stop.pop()
+            else:
+                break  # its end is awaited
+        return asked
 
     # The block is left.
 
-    @trio.lowlevel.enable_ki_protection
-    async def close(self, error: BaseException | None) -> BaseException | None:
-        """Leave the block: wait for the children, or stop them; return what is to be raised."""
-        if error is None and not self.begun:
-            parent = self._engine.parent
-            try:
-                with parent.cancel_on_stop() if parent else contextlib.nullcontext():
-                    await self._engine.until_idle()
-            except BaseException as interrupt:  # noqa: BLE001, ASYNC103  (returned, to be raised)
-                error = interrupt
-        if not isinstance(error, trio.Cancelled):
-            self._body_error = error
-        self._begin()
-        while not self.closed.is_set():
-            try:
-                with trio.CancelScope(shield=True):  # bounded by the children's timeouts
-                    await self.closed.wait()
-            except KeyboardInterrupt as again:  # the second Ctrl-C
-                error = again
-                self.cancel_all()
-        error = self._leaving(error)
-        self._fatal = self._failure = self._body_error = None  # and the frames that they hold
-        return error
+    @property
+    def error(self) -> BaseException | None:
+        """What will leave the block, if it is a failure: the first that there is."""
+        for error in (self._fatal, self._failure, self._body_error):
+            if error is not None:
+                return error
+        return None
 
     def is_because_of(self, error: BaseException) -> bool:
-        """Whether an error leaves the block, as the cause why the supervisor gave up."""
-        return self._failure is not None and self._failure.__cause__ is error
+        """Return whether an error leaves the block, as the cause why the supervisor gave up."""
+        return self._failure is not None and cause_of(self._failure) is error
 
-    def _leaving(self, error: BaseException | None) -> BaseException | None:
+    def leave(self, error: BaseException | None) -> BaseException | None:
+        """Return what is to be raised, given what the body raised last."""
         failures = [e for e in (self._fatal, self._failure) if e is not None]
-        if isinstance(self._fatal, KeyboardInterrupt) and isinstance(error, KeyboardInterrupt):
-            error = None  # Ctrl-C twice is one
-        if error is not None and not (failures and isinstance(error, trio.Cancelled)):
+        if error is not None and not self._is_told_already(error):
             failures.append(error)
+        self._fatal = self._failure = self._body_error = None  # and the frames that they hold
         if len(failures) > 1:
-            return BaseExceptionGroup(f"supervisor {self._engine.name!r} failed", failures)
+            return BaseExceptionGroup(f"supervisor {self._name!r} failed", failures)
         return failures[0] if failures else None
+
+    def _is_told_already(self, error: BaseException) -> bool:
+        if self._fatal is not None and _is(error, KeyboardInterrupt):
+            return _is(self._fatal, KeyboardInterrupt)  # Ctrl-C twice is one
+        return self.has_failed and _is(error, trio.Cancelled)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it ends by a failure of its own, which a cancellation must not hide."""
+        return self._fatal is not None or self._failure is not None
+
+
+def _is(error: BaseException, kind: type[BaseException]) -> bool:
+    return issubclass(type(error), kind)

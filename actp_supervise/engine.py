@@ -1,688 +1,683 @@
-"""What makes a supervisor go: how a run begins, ends, and is stopped.
+"""What makes a supervisor go: how a run begins, gets ready, is stopped and ends.
 
-`policies` decides, this module carries it out; `nursery` is its face. How a group is restarted and
-how all ends is in `group` and `ending`. Three rules hold it together:
+`policies` decides, this module carries it out; `nursery` is its face. It consists of `restarts`
+(whether and when), `stopping` (asking, cancelling, watching one run), `group` (restarting several),
+`ending` (stopping all) and `deadlines` (what is due later). Three rules hold it together:
 
 - Each run of a child is one Trio task in a shielded cancel scope of its own. Nothing but the engine
-  ends it, so everything can be ended in order; and a run is known by its scope.
-- What follows the end of a run is decided at once, in `Engine._ended`, with no checkpoint between.
-- Whatever takes time (a stop, a group's restart) is a task that looks afresh after each wait.
+  ends it, so everything can be ended in order.
+- What follows a happening is done at once, with no checkpoint between: a method takes it down, then
+  `_react` takes step after step until nothing is left that need not wait, then the events are
+  handed out. So a callback sees a tree that is whole, and may call back into it.
+- A run that has ended is counted as gone before anything else is done, and whatever fails after
+  that stops the tree and leaves the block (see `_run_ended`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import inspect
+import sys
 from collections import deque
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVarTuple
+from collections.abc import Awaitable
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from . import events as ev
-from .child import (
-    Attempt,
-    Child,
-    ChildState,
-    Intent,
-    _current_child,
-    check_async_fn,
-    free_name,
-    name_of,
-)
+from .child import CancelOnStop, child_snapshot, enclosing_records
+from .deadlines import Deadlines
 from .ending import Ending
 from .errors import (
     ChildNotFoundError,
-    DuplicateChildError,
+    ErrorKind,
     ErrorText,
-    RestartLimitExceeded,
     Stalled,
     SupervisionError,
     SupervisorClosedError,
-    is_do_not_restart,
+    kind_of_error,
+    leaves_of,
     strip_tracebacks,
+    unwrap_single,
 )
 from .group import GroupRestart
 from .policies import (
-    AutoShutdown,
-    Backoff,
-    Restart,
-    RestartLimit,
+    Decision,
+    Intent,
+    Next,
+    RunEnd,
     Strategy,
+    after_exit,
+    after_stop,
     is_auto_shutdown,
-    is_restarted,
+    kind_of_end,
 )
+from .record import Attempt, ChildRecord, ChildState, Run
+from .restarts import Restarts
 from .snapshot import SupervisorSnapshot
+from .stopping import RunKeeper
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Awaitable, Callable
-
-    from .policies import ShutdownOrder
-
-PosArgsT = TypeVarTuple("PosArgsT")
-
-OVERDUE_AFTER: Final = 5.0
-"""Seconds after its cancellation at which a child that is still there is reported as overdue."""
+    from .spec import SupervisorSpec
 
 
 class Engine:
-    """The inside of one supervisor."""
+    """The inside of one supervisor.
+
+    Args:
+        spec: What the supervisor was opened with.
+        parent: The child that opened it, if it is a subtree.
+        body: The scope of the block's body.
+    """
 
     def __init__(
-        self,
-        *,
-        name: str,
-        strategy: Strategy,
-        limit: RestartLimit | None,
-        backoff: Backoff,
-        shutdown_timeout: float,
-        shutdown_order: ShutdownOrder,
-        auto_shutdown: AutoShutdown,
-        rng: random.Random,
-        nursery: trio.Nursery,
-        body: trio.CancelScope,
-        parent: Child | None,
-        on_event: Callable[[ev.Event], object] | None,
+        self, spec: SupervisorSpec, parent: ChildRecord | None, body: trio.CancelScope
     ) -> None:
-        self.name = name
-        self.strategy = strategy
-        self._limit = limit
-        self._backoff = backoff
-        self._shutdown_timeout = shutdown_timeout
-        self._auto_shutdown = auto_shutdown
-        self._rng = rng
-        self._nursery = nursery
+        self.spec = spec
         self.parent = parent
-        self.ending = Ending(self, shutdown_order, body)
-        self.path: tuple[str, ...] = (name,) if parent is None else (*parent.path, name)
-        above = parent._engine.hub if parent else None
-        self.hub: ev.EventHub = ev.EventHub(on_event, self.ending.die, above)
-        self._children: dict[str, Child] = {}  # in start order
-        self._numbers: dict[str, int] = {}  # of unnamed children, by their function's name
-        self._active = 0  # runs, and a group's restart: what leaving the block waits for
-        self._idle = trio.Event()
-        self._restart_times: deque[float] = deque(maxlen=limit.memory if limit else 0)
-        self.group = GroupRestart(self)
+        self.path: tuple[str, ...] = (spec.name,) if parent is None else (*parent.path, spec.name)
+        self.stopping = False  # from the beginning of its end on nothing is started
+        self.clock = trio.lowlevel.current_clock()
+        self.token = trio.lowlevel.current_trio_token()
+        above = None if parent is None else parent.home.hub
+        self.hub = ev.EventHub(spec.on_event, self.propagate, above)
+        self.ending = Ending(spec.name, spec.shutdown_order, body, self)
+        self.group = GroupRestart(spec.strategy, self)
+        self._now = self.clock.current_time
+        self._restarts = Restarts(spec, self._now)
+        self.by_name: dict[str, ChildRecord] = {}  # in start order
+        self._roster: tuple[ChildRecord, ...] | None = ()  # the same, until it changes
+        self._version = 0  # counts the children that were added or begun
+        self._runs = 0
+        self._wanted: set[ChildRecord] = set()  # they run, or wait to: what the block waits for
+        self._significant_wanted: set[ChildRecord] = set()
+        self._idle: trio.Event | None = None
+        self._told_end = False
+        self._reacting = False
+        self._news: deque[tuple[type[ev.Event], tuple[str, ...], dict[str, Any]]] = deque()
+        self._errors_told: list[BaseException] = []  # their frames are let go with the news
 
-    # What `nursery.Supervisor` hands on, in its order.
+    def open(self, nursery: trio.Nursery) -> None:
+        """Begin to run in a nursery."""
+        self._nursery = nursery
+        self.deadlines: Deadlines[ChildRecord | None] = Deadlines(nursery, self._on_due)
+        self._keeper = RunKeeper(self._tell, self.deadlines, self._now)
 
-    def start_soon(self, child: Child) -> None:
-        """Begin the first run of a child."""
-        self.begin_run(child)
-
-    async def start(self, child: Child) -> Any:  # noqa: ANN401
-        """Begin the first run of a child and wait until it is ready."""
-        attempt = child._attempt = Attempt(keep=False)
-        self.begin_run(child)
-        try:
-            return await attempt.wait()
-        finally:
-            if not attempt.resolved:  # the caller was cancelled, and nobody else knows the child
-                child._dropped = True
-                self._stop_soon(child, timeout=0.0)
-
-    async def stop(self, name: str) -> None:
-        """See `Supervisor.stop`."""
-        await self._stop(self._known(name))
-
-    async def restart(self, name: str) -> Any:  # noqa: ANN401
-        """See `Supervisor.restart`."""
-        child = self._known(name)
-        if self.stopping:
-            raise SupervisorClosedError(f"supervisor {self.name!r} has begun to stop")
-        if child._dropped:
-            raise ChildNotFoundError(f"child {name!r} is being removed")
-        child._held = False
-        if child._attempt is None:
-            child._attempt = Attempt(keep=True)
-        attempt = child._attempt
-        if child in self.group:
-            if child._intent is Intent.STOP:
-                child._intent = Intent.GROUP
-            self.group.hurry()
-        elif not child.is_live:
-            self.begin_run(child)
-        elif child.state is ChildState.BACKING_OFF and child._wait_scope is not None:
-            child._wait_scope.cancel(reason="restart was called")
-        else:
-            self.ask_soon(child, Intent.RESTART)
-        with self._until_asked_inside(child):
-            return await attempt.wait()
-
-    async def remove(self, name: str) -> None:
-        """See `Supervisor.remove`."""
-        child = self._known(name)
-        child._dropped = True
-        await self._stop(child)
-
-    async def shutdown(self) -> None:
-        """See `Supervisor.shutdown`."""
-        self.ending.shut_down()
-        with self._until_asked_inside(self._child_around_caller()):
-            await self.ending.closed.wait()
+    # What there is.
 
     @property
-    def stopping(self) -> bool:
-        """Whether it has begun to stop, so that nothing is started any more."""
-        return self.ending.begun
-
-    @property
-    def children(self) -> tuple[Child, ...]:
+    def children(self) -> tuple[ChildRecord, ...]:
         """All children, in start order."""
-        return tuple(self._children.values())
+        if self._roster is None:
+            self._roster = tuple(self.by_name.values())
+        return self._roster
 
-    def find(self, name: object) -> Child | None:
+    def find(self, name: object) -> ChildRecord | None:
         """Return a child by name."""
-        return self._children.get(name) if isinstance(name, str) else None
+        return self.by_name.get(name) if isinstance(name, str) else None
 
     def snapshot(self) -> SupervisorSnapshot:
-        """See `Supervisor.tree`."""
+        """Return what the supervisor and all below it are doing."""
+        state = "stopping" if self.stopping else "running"
         return SupervisorSnapshot(
-            name=self.name,
-            state=self._state(),
-            strategy=self.strategy,
-            children=tuple(child._snapshot() for child in self._children.values()),
+            name=self.spec.name,
+            state="stopped" if self.ending.closed.is_set() else state,
+            strategy=self.spec.strategy,
+            children=tuple(map(child_snapshot, self.children)),
         )
+
+    def restart_time(self, child: ChildRecord) -> float | None:
+        """Return when a child that backs off is started again."""
+        if child.run is None and child in self.group:
+            return self.group.start_at
+        return child.restart_at
 
     # A run begins.
 
-    def add(
-        self,
-        async_fn: Callable[..., Awaitable[object]],
-        args: tuple[object, ...],
-        *,
-        name: str | None,
-        restart: Restart,
-        backoff: Backoff | None,
-        shutdown_timeout: float | None,
-        watchdog: float | None,
-        significant: bool,
-        reports_ready: bool,
-    ) -> Child:
-        """Put a new child at the end of the list; see `Supervisor.start_soon`."""
-        if self.stopping:
-            raise SupervisorClosedError(f"supervisor {self.name!r} has begun to stop")
-        check_async_fn("a child", async_fn)
-        if significant and self._auto_shutdown is AutoShutdown.NEVER:
-            raise ValueError("significant has no meaning in a supervisor without auto_shutdown")
-        if name is None:
-            name = free_name(name_of(async_fn), self._children, self._numbers)
-        elif name in self._children:
-            state = self._children[name].state
-            raise DuplicateChildError(
-                f"supervisor {self.name!r} has a child {name!r} already ({state})"
-            )
-        child = Child._make(
-            self,
-            partial(async_fn, *args) if args else async_fn,
-            name=name,
-            restart=restart,
-            backoff=self._backoff if backoff is None else backoff,
-            shutdown_timeout=(
-                self._shutdown_timeout if shutdown_timeout is None else shutdown_timeout
-            ),
-            watchdog=watchdog,
-            significant=significant,
-            reports_ready=reports_ready,
-        )
-        self._children[child.name] = child
-        return child
+    def add(self, child: ChildRecord) -> None:
+        """Put a child at the end of the list."""
+        self.by_name[child.name] = child
+        self._roster = None
+        self._version += 1
 
-    def begin_run(self, child: Child, *, delay: float = 0.0) -> None:
-        """Spawn a run of a child that has none, to begin after a delay."""
-        child._scope = trio.CancelScope(shield=True)
-        child._asked = child.overdue = False
-        child._patience = OVERDUE_AFTER
-        child._intent = child._stopping = child._on_stop = child._wait_scope = None
-        if delay:
-            child.state = ChildState.BACKING_OFF
-            child.restart_at = trio.current_time() + delay
-        else:
-            child.state = ChildState.STARTING
-            child.restart_at = None
-        self._active += 1
+    def begin_run(self, child: ChildRecord, run: Run | None = None) -> None:
+        """Spawn the next run of a child that has none.
+
+        Args:
+            child: The child.
+            run: The first run, whose function was called already.
+        """
+        child.run = run = Run() if run is None else run
+        child.state = ChildState.STARTING
+        child.restart_at = None
+        child.overdue = False
+        if child.attempt is not None:
+            child.attempt.awaits_next_run = False
+        self._version += 1
+        self._runs += 1
+        self._wanted.add(child)
+        if child.spec.significant:
+            self._significant_wanted.add(child)
         # Task contexts are copies: what a run sets in its own is gone with it.
-        spawn = self._nursery.start_soon
-        child._context.run(partial(spawn, self._run, child, child._scope, name=child.name))
+        child.context.run(self._spawn, child, run)
+
+    def _spawn(self, child: ChildRecord, run: Run) -> None:
+        self._nursery.start_soon(self._run, child, run, name=child.name)
 
     @trio.lowlevel.enable_ki_protection
-    async def _run(self, child: Child, scope: trio.CancelScope) -> None:
+    async def _run(self, child: ChildRecord, run: Run) -> None:
         error: BaseException | None = None
         try:
-            with scope:
-                if child.restart_at is not None:
-                    with trio.CancelScope(deadline=child.restart_at) as child._wait_scope:
-                        await trio.sleep_forever()
-                    child.restart_at = None
-                if self.stopping:
-                    self.ask(child, Intent.STOP)
-                if not child._asked:
-                    await self._call(child)
-        except BaseException as exc:  # noqa: BLE001, ASYNC103  (_ended passes on what is no crash)
+            with trio.CancelScope(shield=True) as run.scope:
+                if run.stop is None and not self.stopping:
+                    await self._call(child, run)
+                else:  # asked to stop before it began
+                    self._never_begun(child, run)
+        except BaseException as exc:  # noqa: BLE001, ASYNC103  (_run_ended passes on what is none)
             error = exc
         # Outside the except block, or each run's error would hang on to that of the run before.
-        try:
-            self._ended(child, error)
-        except BaseException as exc:  # noqa: BLE001, ASYNC103  (leaves the block)
-            self.ending.die(exc)
+        self._run_ended(child, run, error)
 
-    def _call(self, child: Child) -> Awaitable[None]:
-        """Note that the run begins, and return it as an awaitable."""
+    def _never_begun(self, child: ChildRecord, run: Run) -> None:
+        self.request_stop(child, Intent.STOP if run.intent is None else run.intent)
+        if inspect.iscoroutine(run.awaitable):
+            run.awaitable.close()
+
+    def _call(self, child: ChildRecord, run: Run) -> Awaitable[None]:
+        """Take down that a run begins, and return it as an awaitable."""
+        run.task = trio.lowlevel.current_task()
         if child.started_at is not None:
             child.restarts += 1
-        child.started_at = trio.current_time()
-        if self.hub.wants(ev.ChildStarted):
-            self.hub.emit(ev.ChildStarted, child.path, restarts=child.restarts)
-        if child._reports_ready:
-            child.state = ChildState.STARTING
-            return _unprotected(partial(child._async_fn, task_status=_TaskStatus(self, child)))
-        self._running(child, value=None)
-        return _unprotected(child._async_fn)
+        child.started_at = run.began_at = self._now()
+        self._tell(ev.ChildStarted, child, restarts=child.restarts)
+        if not child.spec.reports_ready:
+            self._run_is_ready(child, run, value=None)
+        if self.group.members:
+            self._react()
+        elif self._news:
+            self._hand_out()
+        awaitable, run.awaitable = run.awaitable, None
+        return _unprotected(call(self, child, run) if awaitable is None else awaitable)
 
-    def _running(self, child: Child, value: object) -> None:
-        """Note that a run is under way, and ready where it says so itself."""
-        if not child._asked:
-            child.state = ChildState.RUNNING
-        if child.watchdog is not None:
-            child._beat_at = trio.current_time()
-            child._watch_scope = trio.CancelScope()
-            self.spawn(self._watch, child, child._scope, child._watch_scope)
-        if child._attempt is not None and not self._runs_again(child):
-            child._attempt.resolve(value=value)
-            child._attempt = None
-        self.group.look()
-
-    def _runs_again(self, child: Child) -> bool:
-        """Whether the run under way is being restarted, so that callers wait for the next one."""
-        if child._intent is Intent.STOP:
-            return False
-        return child._intent is Intent.RESTART or self.group.awaits(child)
-
-    async def _watch(
-        self, child: Child, run: trio.CancelScope | None, scope: trio.CancelScope
-    ) -> None:
-        """Be the watchdog of one run."""
-        assert child.watchdog is not None  # noqa: S101
-        with scope:
-            while (due := child._beat_at + child.watchdog) > trio.current_time():  # noqa: ASYNC110
-                await trio.sleep_until(due)
-        if child._scope is not run or child._asked or run is None:
+    def ready(self, child: ChildRecord, run: Run, value: object) -> None:
+        """Take down that a run has called ``task_status.started(value)``."""
+        if child.run is not run:  # called by something that a dead run left behind
             return
-        if self.hub.wants(ev.ChildStalled):
-            self.hub.emit(ev.ChildStalled, child.path, watchdog=child.watchdog)
-        child._intent = Intent.STALLED
-        child.state = ChildState.STOPPING
-        child._cancel_at = trio.current_time()
-        run.cancel(reason=f"child {child.name!r} missed its watchdog time")
-        await self.see_off(child, run)
+        self._run_is_ready(child, run, value)
+        self._tell(ev.ChildReady, child)
+        self._react()
+
+    def _run_is_ready(self, child: ChildRecord, run: Run, value: object) -> None:
+        run.ready = True
+        if run.intent is None:
+            child.state = ChildState.RUNNING
+            if child.spec.watchdog is not None:
+                self._keeper.watch(child, run, child.spec.watchdog)
+        attempt = child.attempt
+        if attempt is None or attempt.awaits_next_run:
+            return
+        # Where the group is about to restart it, callers wait for its next run.
+        if run.intent is Intent.STOP or not self.group.awaits(child):
+            child.attempt = None
+            attempt.resolve(value=value)
 
     # A run ends.
 
-    def _ended(self, child: Child, error: BaseException | None) -> None:
-        """Decide what follows the end of a run, and set it going."""
-        intent = child._intent
-        child._scope = child._intent = child._wait_scope = child._on_stop = None
-        child.overdue = False
-        child.restart_at = None
-        if child._watch_scope is not None:
-            child._watch_scope.cancel(reason="the run is over")
-            child._watch_scope = None
-        was_ready = child.state is not ChildState.STARTING
-        if error is not None and _is_fatal(error):
-            child.state = ChildState.FAILED
-            self.ending.die(error)
-            self._over(child)
-        elif intent is not None and intent is not Intent.STALLED:
-            self._ended_as_asked(child, intent, error)
-        else:
-            if intent is Intent.STALLED:
-                stalled = Stalled(f"no beat for {child.watchdog} s")
-                stalled.__cause__ = error
-                error = stalled
-            elif error is None and not was_ready:
-                error = RuntimeError("child exited without calling task_status.started()")
-            # After a run that was ready, an attempt is still there if it is for the next run.
-            attempt = None if was_ready else child._attempt
-            if error is not None and attempt is not None and attempt.awaited:
-                self._attempt_failed(child, attempt, error)
-            else:
-                self._ended_by_itself(child, error)
-        if child._ended is not None:
-            child._ended.set()
-            child._ended = None
-        self.group.look()
-        self._leave()
+    def _run_ended(self, child: ChildRecord, run: Run, error: BaseException | None) -> None:
+        """Take down the end of a run. Whatever fails in doing so, the block can be left."""
+        child.run = None
+        run.over = True
+        self._runs -= 1
+        try:
+            if run.watch is not None or run.stop is not None:
+                self.deadlines.discard(child)
+            self._decide_what_follows(child, run, error)
+            self._react()
+        except BaseException as failure:  # noqa: BLE001, ASYNC103  (leaves the block)
+            self._unwant(child)
+            self.propagate(failure)
+        finally:
+            if child.gone is not None:
+                child.gone.set()
+                child.gone = None
+            if self._runs == 0 and self.stopping:
+                self._close()
 
-    def _ended_as_asked(self, child: Child, intent: Intent, error: BaseException | None) -> None:
-        if error is not None:
-            child._error_text = ErrorText(error)
+    def _decide_what_follows(
+        self, child: ChildRecord, run: Run, error: BaseException | None
+    ) -> None:
+        child.overdue = False
+        if error is None or run.intent is Intent.STALLED:
+            error = _meaning_of(error, child, run)
+        kind = None if error is None else kind_of_error(error, _cancellations)
+        attempt = child.attempt
+        caller_waits = attempt is not None and not run.ready and attempt.is_for_this_run
+        end = kind_of_end(kind, run.intent, caller_waits=caller_waits)
+        if end is RunEnd.AS_ASKED:
+            assert run.intent is not None  # noqa: S101  (for mypy: nobody else asked)
+            self._ended_as_asked(child, run.intent, error)
+        elif error is not None and end is RunEnd.INTERRUPT:
+            child.state = ChildState.FAILED
+            self._interrupt(error)
+            self._settle(child)
+        elif error is not None and attempt is not None and end is RunEnd.START_FAILED:
+            self._start_failed(child, attempt, error)
+        else:
+            self._ended_by_itself(child, run, end, error)
+
+    def _ended_as_asked(
+        self, child: ChildRecord, intent: Intent, error: BaseException | None
+    ) -> None:
         child.state = ChildState.STOPPED
-        if error is not None or self.hub.wants(ev.ChildStopped):
-            self.hub.emit(ev.ChildStopped, child.path, error=error)
         if error is not None:
-            strip_tracebacks(error)
-        if intent is not Intent.STOP and self.group.awaits(child):
-            self.group.wait(child)
-        elif intent is Intent.RESTART and child not in self.group and not self.stopping:
+            child.error_text = ErrorText(error)
+            self._errors_told.append(error)
+        self._tell(ev.ChildStopped, child, error=error)
+        follows = after_stop(
+            intent,
+            in_group=child in self.group,
+            temporary=child.spec.temporary,
+            supervisor_stops=self.stopping,
+        )
+        if follows is Next.WAIT_WITH_GROUP:
+            self.wait_with_group(child)
+        elif follows is Next.RUN_AGAIN:
             self.begin_run(child)
         else:
-            self._over(child)
+            self._settle(child)
 
-    def _ended_by_itself(self, child: Child, error: BaseException | None) -> None:
-        for_good = error is not None and is_do_not_restart(error)
-        if error is None:
-            child.state = ChildState.FINISHED
-            if self.hub.wants(ev.ChildFinished):
-                self.hub.emit(ev.ChildFinished, child.path)
-        elif for_good:
-            child.state = ChildState.FAILED
-            child._error_text = ErrorText(error)
-        else:
-            self._crashed(child, error)
-        if is_restarted(child.restart, crashed=error is not None) and not for_good:
-            self._schedule_restart(child, error)
-        elif error is not None:
-            if self.hub.wants(ev.ChildFailed):
-                self.hub.emit(ev.ChildFailed, child.path, error=error)
-            self._over(child, by_itself=True)
-        elif self.group.awaits(child):
-            self.group.wait(child)
-        else:
-            self._over(child, by_itself=True)
-        if error is not None and not self.ending.is_because_of(error):
-            strip_tracebacks(error)
-
-    def _attempt_failed(self, child: Child, attempt: Attempt, error: BaseException) -> None:
-        """A run that a caller waits for ended before it was ready: the caller gets the error."""
+    def _start_failed(self, child: ChildRecord, attempt: Attempt, error: BaseException) -> None:
+        """Give the error of a run that was never ready to the callers who wait for it."""
         child.state = ChildState.FAILED
-        child._attempt = None
-        child._dropped = child._dropped or not attempt.keep
-        if not isinstance(error, Exception):
+        child.attempt = None
+        child.dropped = child.dropped or not attempt.keep
+        if any(issubclass(type(leaf), _cancellations()) for leaf in leaves_of(error)):
             # A stray Cancelled would look like the caller's own, and be swallowed on its way.
             stray = error
             error = SupervisionError(f"child {child.name!r} raised a Cancelled that nobody sent")
             error.__cause__ = stray
-        child._error_text = ErrorText(error)
-        child._error_text.render()
+        child.error_text = ErrorText(error)
         attempt.resolve(error=error)
-        if self.hub.wants(ev.ChildFailed):
-            self.hub.emit(ev.ChildFailed, child.path, error=error)
-        self._over(child)
+        self._tell(ev.ChildFailed, child, error=error)
+        self._settle(child)
 
-    def _crashed(self, child: Child, error: BaseException) -> None:
+    def _ended_by_itself(
+        self, child: ChildRecord, run: Run, end: RunEnd, error: BaseException | None
+    ) -> None:
+        if error is None:
+            child.state = ChildState.FINISHED
+            self._tell(ev.ChildFinished, child)
+        else:
+            self._take_down_error(child, end, error)
+        decision = self._restarts.decision(child, run, error)
+        in_group = child in self.group.members
+        restarts = decision.restart and end is not RunEnd.GAVE_UP
+        counts = restarts and not in_group and not self.stopping  # a group's restart counts once
+        follows = after_exit(
+            end,
+            decision,
+            in_group=in_group,
+            temporary=child.spec.temporary,
+            supervisor_stops=self.stopping,
+            limit_exceeded=counts and self._restarts.is_one_too_many(),
+        )
+        if follows is Next.RESTART:
+            self._schedule_restart(child, decision)
+        elif follows is Next.GIVE_UP:
+            failure = self._restarts.give_up(child, error)
+            limits = {"max_restarts": failure.max_restarts, "within": failure.within}
+            self._tell(ev.RestartLimitReached, child, **limits)
+            self._settle(child)
+            self._begin_ending(self.ending.give_up(failure))
+        elif follows is Next.WAIT_WITH_GROUP:
+            self.wait_with_group(child)
+        else:
+            if error is not None and not restarts:
+                self._tell(ev.ChildFailed, child, error=error)
+            self._settle(child, by_itself=True)
+
+    def _take_down_error(self, child: ChildRecord, end: RunEnd, error: BaseException) -> None:
         child.state = ChildState.FAILED
-        child.crashes += 1
-        child._error_text = ErrorText(error)
-        if self.hub.wants(ev.ChildCrashed):
-            self.hub.emit(
+        child.error_text = ErrorText(error)
+        self._errors_told.append(error)
+        if end is RunEnd.CRASHED:
+            child.crashes += 1
+            self._tell(
                 ev.ChildCrashed,
-                child.path,
+                child,
                 error=error,
-                traceback=child._error_text,
+                traceback=child.error_text,
                 crashes=child.crashes,
             )
 
-    def _over(self, child: Child, *, by_itself: bool = False) -> None:
-        """A child has ended and nothing will start it again by itself."""
-        if child._attempt is not None:
-            child._attempt.resolve(error=self._why_not_started(child))
-            child._dropped = child._dropped or not child._attempt.keep
-            child._attempt = None
-        self.group.discard(child)
-        if child._dropped or child.restart is Restart.TEMPORARY:
+    def _settle(self, child: ChildRecord, *, by_itself: bool = False) -> None:
+        """Take down that a child has ended and nothing will start it again by itself."""
+        attempt, child.attempt = child.attempt, None
+        if attempt is not None:
+            attempt.resolve(error=self._why_not_started(child))
+            child.dropped = child.dropped or not attempt.keep
+        self.group.members.discard(child)
+        self._unwant(child)
+        if child.dropped or child.spec.temporary:
             self._drop(child)
-        if by_itself and child.significant and not self.stopping:
-            others = [c for c in self.children if c.significant and self._is_wanted(c)]
-            if is_auto_shutdown(self._auto_shutdown, others):
-                self.ending.begin(f"supervisor {self.name!r}: significant children ended")
+        counts = by_itself and child.spec.significant and not self.stopping
+        if counts and is_auto_shutdown(self.spec.auto_shutdown, len(self._significant_wanted)):
+            self._begin_ending(f"supervisor {self.spec.name!r}: significant children ended")
 
-    def _why_not_started(self, child: Child) -> SupervisionError:
+    def _why_not_started(self, child: ChildRecord) -> SupervisionError:
         if self.stopping:
             return SupervisorClosedError(
-                f"supervisor {self.name!r} began to stop before child {child.name!r} was ready"
+                f"supervisor {self.spec.name!r} began to stop before child {child.name!r} was ready"
             )
-        if child._dropped:
+        if child.dropped:
             return ChildNotFoundError(f"child {child.name!r} was removed before it was ready")
         return SupervisionError(f"child {child.name!r} was stopped before it was ready")
 
-    def _schedule_restart(self, child: Child, error: BaseException | None) -> None:
-        if self.stopping:
-            self._over(child)
-            return
-        now = trio.current_time()
-        # One group's restart counts once, however many of its members fail before it is due.
-        if self._limit is not None and child not in self.group:
-            self._restart_times.append(now)
-            if self._limit.exceeded(self._restart_times, now):
-                self._give_up(child, error)
-                return
-        delay = self._next_delay(child)
-        if self.hub.wants(ev.RestartScheduled):
-            self.hub.emit(ev.RestartScheduled, child.path, delay=delay)
-        if self._state() != "running":  # an on_event callback may have seen to that
-            self._over(child)
-        elif self.strategy is Strategy.ONE_FOR_ONE:
-            self.begin_run(child, delay=delay)
+    # It is started again.
+
+    def _schedule_restart(self, child: ChildRecord, decision: Decision) -> None:
+        delay = self._restarts.delay(child, decision)
+        self._tell(ev.RestartScheduled, child, delay=delay)
+        moment = self._now() + delay
+        if self.spec.strategy is not Strategy.ONE_FOR_ONE:
+            self.group.join(child, moment, self.children, self._version)
+        elif delay:
+            child.state = ChildState.BACKING_OFF
+            child.restart_at = moment
+            self.deadlines.set(child, moment)
         else:
-            self.group.restart(child, delay)
+            self.begin_run(child)
 
-    def _next_delay(self, child: Child) -> float:
-        """Note that a child ended unasked, and return how long to wait before its restart."""
-        if child.backoff.initial == 0:
-            return 0.0
-        now = trio.current_time()
-        if child._crash_times is None:
-            child._crash_times = deque(maxlen=child.backoff.memory)
-        times = child._crash_times
-        times.append(now)
-        while times[0] < now - child.backoff.window:
-            times.popleft()
-        return child.backoff.delay(len(times), self._rng)
+    # What a group's restart has done.
 
-    def _give_up(self, child: Child, error: BaseException | None) -> None:
-        assert self._limit is not None  # noqa: S101
-        failure = RestartLimitExceeded(
-            f"child {child.name!r} of supervisor {self.name!r} ended once too often: more than "
-            f"{self._limit.max_restarts} restarts within {self._limit.within} s",
-            path=child.path,
-            max_restarts=self._limit.max_restarts,
-            within=self._limit.within,
-        )
-        failure.__cause__ = error
-        if error is not None and child._error_text is not None:
-            child._error_text.render()
-        if self.hub.wants(ev.RestartLimitReached):
-            self.hub.emit(
-                ev.RestartLimitReached,
-                child.path,
-                max_restarts=self._limit.max_restarts,
-                within=self._limit.within,
-            )
-        self._over(child)
-        self.ending.give_up(failure)
+    def wait_with_group(self, child: ChildRecord) -> None:
+        """Show a member that does not run as waiting for the others."""
+        child.state = ChildState.BACKING_OFF
+        self._want(child)
 
-    # Stopping.
+    def wake_at(self, moment: float) -> None:
+        """Go on with the group's restart at a moment."""
+        self.deadlines.set(None, moment)
 
-    async def _stop(self, child: Child) -> None:
-        self._stop_soon(child)
-        if child.is_live:
-            with self._until_asked_inside(child):
-                await self._until_ended(child)
+    # It is stopped.
+
+    def begin_stop(self, child: ChildRecord, *, timeout: float | None = None) -> None:
+        """Stop a child for a caller, whether it runs or waits; it stays stopped."""
+        child.stopped_by_user = True
+        if child.run is not None:
+            self.request_stop(child, Intent.STOP, timeout=self._time_for(child, timeout))
         else:
-            await trio.lowlevel.checkpoint()
+            self.cancel_wait(child)
+        self._react()
 
-    def _stop_soon(self, child: Child, *, timeout: float | None = None) -> None:
-        child._held = True
-        if child.is_live:
-            self.ask_soon(child, Intent.STOP, timeout=timeout)
+    def begin_restart(self, child: ChildRecord) -> None:
+        """Restart a child for a caller, who waits for the child's `attempt`."""
+        run = child.run
+        if child in self.group:  # whose restart goes on without its delay
+            if run is not None and run.intent is Intent.STOP:
+                run.intent = Intent.GROUP
+            self.group.skip_delay(self._now())
+        elif run is not None:
+            self.request_stop(child, Intent.RESTART, timeout=self._time_for(child, None))
         else:
-            self.stay_stopped(child)
+            self.deadlines.discard(child)
+            self.begin_run(child)
+        self._react()
 
-    def stay_stopped(self, child: Child) -> None:
-        """Stop a child that does not run, where it waits for its group's restart."""
+    @staticmethod
+    def _time_for(child: ChildRecord, timeout: float | None) -> float | None:
+        """Return the time to stop: none for a child that asks this of itself, and would wait."""
+        innermost = next(iter(enclosing_records()), None)
+        return 0.0 if innermost is child else timeout
+
+    def cancel_wait(self, child: ChildRecord) -> None:
+        """Stop a child that does not run, and perhaps waits to be started again."""
         if child.state is ChildState.BACKING_OFF:
             child.state = ChildState.STOPPED
             child.restart_at = None
-            if self.hub.wants(ev.ChildStopped):
-                self.hub.emit(ev.ChildStopped, child.path, error=None)
-        self._over(child)
+            self.deadlines.discard(child)
+            self._tell(ev.ChildStopped, child, error=None)
+        self._settle(child)
 
-    def ask(self, child: Child, intent: Intent, *, timeout: float | None = None) -> None:
-        """Ask a run to end, and set the time at which it will be cancelled."""
-        scope = child._scope
-        if scope is None:
-            return
-        if intent is Intent.GROUP and child._intent is Intent.STALLED:
-            return  # it is being cancelled, and will have crashed
-        if intent is not Intent.GROUP or child._intent is not Intent.STOP:
-            child._intent = intent
-        if not child._asked:
-            has_begun = child.state is not ChildState.BACKING_OFF
-            child._asked = True
-            child.state = ChildState.STOPPING
-            if timeout is None:
-                timeout = child.shutdown_timeout
-            if self.hub.wants(ev.StopRequested):
-                self.hub.emit(ev.StopRequested, child.path, timeout=timeout)
-            self._cancel_run(child, scope, timeout if has_begun else 0.0)
-            if child._stopping is not None:
-                child._stopping._fire()
-            for callback in tuple((child._on_stop or {}).values()):
-                callback()
-        elif timeout == 0.0:
-            self._cancel_run(child, scope, 0.0)
-        self.group.look()  # which may have waited until the child is ready
+    def request_stop(
+        self, child: ChildRecord, intent: Intent, *, timeout: float | None = None
+    ) -> None:
+        """Ask a run to end, and set the time at which it will be cancelled.
 
-    def ask_soon(self, child: Child, intent: Intent, *, timeout: float | None = None) -> None:
-        """Ask, and have a task see it off, for a caller who may be cancelled meanwhile."""
-        if _current_child.get(None) is child:
-            timeout = 0.0  # it asks this of itself, and would wait for its own end
-        self.ask(child, intent, timeout=timeout)
-        if child._scope is not None:
-            self.spawn(self.see_off, child, child._scope)
+        Args:
+            child: The child; one that does not run is left as it is.
+            intent: What its end will mean.
+            timeout: Seconds until it is cancelled, in place of the child's own.
+        """
+        if child.run is not None:
+            self._keeper.request_stop(child, child.run, intent, timeout)
 
-    def _cancel_run(self, child: Child, scope: trio.CancelScope, timeout: float) -> None:
-        if scope.cancel_called:  # it is overdue from then on, not from now
-            return
-        child._cancel_at = trio.current_time() + timeout
-        if timeout > 0:
-            scope.deadline = child._cancel_at
-        else:
-            scope.cancel(reason=f"child {child.name!r} was stopped")
+    # What is due later.
 
-    async def _until_ended(self, child: Child) -> None:
-        """Wait for the end of the run that is under way."""
-        if child._ended is None:
-            child._ended = trio.Event()
-        await child._ended.wait()
+    def _on_due(self, child: ChildRecord | None, late: float) -> None:
+        try:
+            if child is None:
+                self.group.start_next(self._now())
+            elif child.run is None:
+                self.begin_run(child)
+            else:
+                self._keeper.look_at(child, child.run, late)
+            self._react()
+        except BaseException as failure:  # noqa: BLE001, ASYNC103  (leaves the block)
+            self.propagate(failure)
 
-    async def see_off(self, child: Child, scope: trio.CancelScope) -> None:
-        """Wait until a run that was asked to end has, and report it if it does not."""
-        while child._scope is scope:
-            with trio.move_on_at(child._cancel_at + child._patience):
-                await self._until_ended(child)
-            # Several may see it off; whoever is first reports.
-            overdue = child._patience
-            if child._scope is scope and trio.current_time() >= child._cancel_at + overdue:
-                child.overdue = True
-                child._patience *= 2
-                if self.hub.wants(ev.StopOverdue):
-                    self.hub.emit(ev.StopOverdue, child.path, overdue=overdue)
+    def watch_sooner(self, child: ChildRecord) -> None:
+        """Look at a child's watchdog sooner than was planned: it took back a longer promise."""
+        if child.run is not None:
+            self._keeper.watch_sooner(child, child.run)
 
-    # Small things.
+    # The supervisor ends.
 
-    def _known(self, name: str) -> Child:
-        if self.ending.closed.is_set():
-            raise SupervisorClosedError(f"supervisor {self.name!r} has stopped")
-        child = self.find(name)
-        if child is None:
-            raise ChildNotFoundError(f"supervisor {self.name!r} has no child {name!r}")
-        return child
+    def begin_shutdown(self) -> None:
+        """Stop in order because a caller asks for it; if that is the body, it goes on."""
+        reason = f"supervisor {self.spec.name!r} was shut down"
+        self._begin_ending(reason, unless_body_asks=True)
+        self._react()
 
-    def _is_wanted(self, child: Child) -> bool:
-        """Whether a run of the child is under way or will be."""
-        return child.is_live or child in self.group
+    def propagate(self, error: BaseException) -> None:
+        """Stop in order because of an error that no supervisor handles, and pass it on."""
+        self._interrupt(error)
+        self._react()
 
-    def spawn(self, async_fn: Callable[[*PosArgsT], Awaitable[None]], *args: *PosArgsT) -> None:
-        """Run a task of the supervisor's own, which no outside cancellation reaches."""
+    def _interrupt(self, error: BaseException) -> None:
+        again = self.stopping and issubclass(type(unwrap_single(error)), KeyboardInterrupt)
+        self._begin_ending(self.ending.propagate(error))
+        if again:
+            self._cancel_all()
 
-        @trio.lowlevel.enable_ki_protection
-        async def run() -> None:
-            try:
-                with trio.CancelScope(shield=True):  # its waits end with the runs they watch
-                    await async_fn(*args)
-            finally:
-                self._leave()
+    def cancel_all(self) -> None:
+        """Stop without asking, and all at once, down to the leaves."""
+        self._cancel_all()
+        self._react()
 
-        self._active += 1
-        self._nursery.start_soon(run, name=f"{self.name}: {async_fn.__name__}")
+    def _cancel_all(self) -> None:
+        for child in self.children:
+            self.request_stop(child, Intent.STOP, timeout=0.0)
+            for subtree in child.subtrees:
+                subtree.cancel_all()
+
+    def _begin_ending(self, reason: str, *, unless_body_asks: bool = False) -> None:
+        if not self.stopping:
+            self.stopping = True
+            self.group.disband()
+            self.deadlines.discard(None)
+            self.ending.begin(self.children)
+        self.ending.cancel_body(reason, unless_it_asks=unless_body_asks)
 
     async def until_idle(self) -> None:
-        """Wait until nothing runs, and nothing is about to."""
-        while self._active:
+        """Wait until nothing runs, and nothing is about to, or the supervisor stops."""
+        while self._wanted and not self.stopping:
             self._idle = trio.Event()
             await self._idle.wait()
 
-    def _leave(self) -> None:
-        self._active -= 1
-        if self._active == 0:
+    @trio.lowlevel.enable_ki_protection
+    async def leave(self, error: BaseException | None) -> BaseException | None:
+        """Leave the block: wait for the children, or stop them; return what is to be raised."""
+        if error is None and not self.stopping:
+            try:
+                with contextlib.nullcontext() if self.parent is None else CancelOnStop(self.parent):
+                    await self.until_idle()
+            except BaseException as interrupt:  # noqa: BLE001, ASYNC103  (returned, to be raised)
+                error = interrupt
+        self.ending.fail(error)
+        if not self.stopping:
+            self._begin_ending("the block is left")
+        self._react()
+        while True:
+            try:
+                with trio.CancelScope(shield=True):  # bounded by the children's timeouts
+                    await self.ending.closed.wait()
+                    await self.deadlines.close()
+            except KeyboardInterrupt as again:  # the second Ctrl-C
+                error = again
+                self.cancel_all()
+            else:
+                return self.ending.leave(error)
+
+    # Small things.
+
+    def _step(self) -> bool:
+        """Do one thing that need not wait; return whether there was one."""
+        if self.stopping:
+            return self.ending.step()
+        return self.group.step(self._now())
+
+    def _react(self) -> None:
+        """Do all that follows and need not wait, then hand out the events."""
+        if self._reacting:
+            return
+        if self.stopping or self.group.members:
+            self._reacting = True
+            try:
+                while self._step():
+                    pass
+            finally:
+                self._reacting = False
+        if self.stopping and self._runs == 0 and not self._told_end:
+            self._told_end = True
+            error = self.ending.error
+            if self.hub.is_enabled_for(ev.SupervisorStopped):
+                self._news.append((ev.SupervisorStopped, self.path, {"error": error}))
+        if self._news:
+            self._hand_out()
+        if self._errors_told:
+            self._let_errors_go()
+        if self._told_end:
+            self._close()
+        if self._idle is not None and (self.stopping or not self._wanted):
             self._idle.set()
 
-    def _state(self) -> str:
-        if self.ending.closed.is_set():
-            return "stopped"
-        return "stopping" if self.stopping else "running"
+    def _close(self) -> None:
+        self.ending.closed.set()
+        self.hub.close()
 
-    def _drop(self, child: Child) -> None:
-        if self._children.get(child.name) is child and not child.is_live:
-            del self._children[child.name]
-            del child._async_fn, child._context  # its arguments, and what refers back to it
+    def _tell(self, kind: type[ev.Event], child: ChildRecord, **details: Any) -> None:  # noqa: ANN401
+        """Hand out an event about a child when this reaction is over."""
+        if self.hub.is_enabled_for(kind, details.get("error")):
+            self._news.append((kind, child.path, details))
 
-    def _until_asked_inside(self, child: Child | None) -> contextlib.AbstractContextManager[object]:
-        """Let a caller inside the child, who would wait for its own end, go once it is asked."""
-        if child is None or self._child_around_caller() is not child:
-            return contextlib.nullcontext()
-        return _current_child.get().cancel_on_stop()
+    def _hand_out(self) -> None:
+        while self._news:
+            kind, path, details = self._news.popleft()
+            self.hub.emit(kind, path, details)
 
-    def _child_around_caller(self) -> Child | None:
-        """Return the child of this supervisor inside which the caller runs, if any."""
-        child = _current_child.get(None)
-        while child is not None and child._engine is not self:
-            child = child._engine.parent
-        return child
+    def _let_errors_go(self) -> None:
+        """Let go of the frames of errors, which callbacks have seen by now."""
+        while self._errors_told:
+            error = self._errors_told.pop()
+            if not self.ending.is_because_of(error):
+                strip_tracebacks(error)
+
+    def _want(self, child: ChildRecord) -> None:
+        self._wanted.add(child)
+        if child.spec.significant:
+            self._significant_wanted.add(child)
+
+    def _unwant(self, child: ChildRecord) -> None:
+        self._wanted.discard(child)
+        self._significant_wanted.discard(child)
+
+    def _drop(self, child: ChildRecord) -> None:
+        if self.by_name.get(child.name) is child and child.run is None:
+            del self.by_name[child.name]
+            self._roster = None
+            del child.async_fn, child.context, child.view  # its arguments, and what refers back
 
 
-class _TaskStatus:
+class TaskStatus:
     """What a child that reports readiness is given as ``task_status``."""
 
-    def __init__(self, engine: Engine, child: Child) -> None:
+    def __init__(self, engine: Engine, child: ChildRecord, run: Run) -> None:
         self._engine = engine
         self._child = child
-        self._scope = child._scope
+        self._run = run
         self._called = False
 
     def started(self, value: object = None) -> None:
-        """Say that the child is ready."""
+        """Tell the supervisor that the child is ready.
+
+        Raises:
+            RuntimeError: If it was told before in this run.
+        """
         if self._called:
             raise RuntimeError("task_status.started() was called twice")
         self._called = True
-        child = self._child
-        if child._scope is not self._scope:  # by something that its run left behind
-            return
-        hub = self._engine.hub
-        self._engine._running(child, value)
-        if hub.wants(ev.ChildReady):
-            hub.emit(ev.ChildReady, child.path)
+        self._engine.ready(self._child, self._run, value)
+
+
+def call(engine: Engine, child: ChildRecord, run: Run) -> Awaitable[object]:
+    """Call a child's function, and return what a run awaits.
+
+    Raises:
+        TypeError: If it is no async function.
+    """
+    async_fn = child.async_fn
+    if child.spec.reports_ready:
+        result = async_fn(task_status=TaskStatus(engine, child, run))
+    else:
+        result = async_fn()
+    if type(result) is not CoroutineType and not isinstance(result, Awaitable):
+        raise TypeError(
+            f"a child is an async function, but {child.name!r} is none: "
+            f"calling it returned {result!r}"
+        )
+    return result
 
 
 @trio.lowlevel.disable_ki_protection
-async def _unprotected(async_fn: Callable[[], Awaitable[object]]) -> None:
+async def _unprotected(awaitable: Awaitable[object]) -> None:
     """Run a child's own code, where Ctrl-C may strike anywhere, as in any Trio task."""
-    await async_fn()
+    await awaitable
 
 
-def _is_fatal(error: BaseException) -> bool:
-    """Whether no supervisor may handle it: KeyboardInterrupt, SystemExit and their like."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(_is_fatal(member) for member in error.exceptions)
-    return not isinstance(error, (Exception, trio.Cancelled))
+def _meaning_of(error: BaseException | None, child: ChildRecord, run: Run) -> BaseException | None:
+    """Return the error that a run ended by, which is not always the one that it raised."""
+    if run.intent is Intent.STALLED:
+        if error is not None and _is_interrupt(error):
+            return error
+        stalled = Stalled(f"no beat for {child.spec.watchdog} s")
+        stalled.__cause__ = error
+        return stalled
+    if error is None and run.intent is None and not run.ready:
+        return RuntimeError("child exited without calling task_status.started()")
+    return error
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    return kind_of_error(error, _cancellations) is ErrorKind.INTERRUPT
+
+
+def _cancellations() -> tuple[type[BaseException], ...]:
+    """Return the ways to cancel that are no `Exception`: where nobody sent them, they are errors.
+
+    asyncio's arrives in a program without any asyncio child, too: out of a thread that runs a loop.
+    """
+    asyncio = sys.modules.get("asyncio")
+    cancelled = getattr(asyncio, "CancelledError", None)
+    return (trio.Cancelled,) if cancelled is None else (trio.Cancelled, cancelled)

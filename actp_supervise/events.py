@@ -8,16 +8,19 @@ Events that nobody wants are never made. All are logged to the logger ``actp_sup
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import logging
+import math
+import sys
 from collections import deque
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import trio
 
+from .checks import check_count
 from .errors import ErrorText, one_line
-from .policies import is_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +70,8 @@ class Event:
             value = getattr(self, field.name)
             if isinstance(value, BaseException):
                 value = one_line(value)
+            elif isinstance(value, float) and not math.isfinite(value):
+                value = None  # JSON has no infinity
             elif isinstance(value, tuple):
                 value = list(value)
             elif isinstance(value, ErrorText):
@@ -140,7 +145,7 @@ class StopRequested(Event):
 
     action: ClassVar[str] = "stop_requested"
     timeout: float
-    """Seconds until it is cancelled."""
+    """Seconds until it is cancelled; ``inf`` for never, which is null in JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,10 +213,9 @@ class EventStream:
     """
 
     def __init__(self, hub: EventHub, max_buffer: int) -> None:
-        if not is_count(max_buffer) or max_buffer == 0:
-            raise ValueError(f"max_buffer must be a count from 1, not {max_buffer!r}")
+        check_count("max_buffer", max_buffer, minimum=1)
         self._hub = hub
-        self._buffer: deque[Event] = deque(maxlen=max_buffer)
+        self._buffer: deque[Event] = deque(maxlen=min(max_buffer, sys.maxsize))
         self._news = trio.Event()
         self.dropped = 0
         """How many events the reader was too slow for."""
@@ -224,7 +228,7 @@ class EventStream:
         self._news.set()
 
     def wake(self) -> None:
-        """Let a waiting reader see that the hub was closed."""
+        """Wake a waiting reader, which then sees that the hub was closed."""
         self._news.set()
 
     async def __aenter__(self) -> Self:
@@ -255,7 +259,7 @@ class EventStream:
 class EventHub:
     """Where a supervisor hands out its events; those of nested supervisors pass through it."""
 
-    __slots__ = ("_on_event", "_on_exit", "_parent", "_root", "_sequence", "closed", "streams")
+    __slots__ = ("closed", "on_event", "on_exit", "parent", "root", "sequence", "streams")
 
     def __init__(
         self,
@@ -263,60 +267,110 @@ class EventHub:
         on_exit: Callable[[BaseException], None],
         parent: EventHub | None,
     ) -> None:
-        self._on_event = on_event
-        self._on_exit = on_exit  # called where `on_event` raises what is no crash: sys.exit()
-        self._parent = parent
-        self._root: EventHub = self if parent is None else parent._root
-        self._sequence = 0
+        self.on_event = on_event
+        self.on_exit = on_exit  # called where `on_event` raises what is no crash: sys.exit()
+        self.parent = parent
+        self.root: EventHub = self if parent is None else parent.root
+        self.sequence = 0
         self.streams: dict[EventStream, None] = {}
         self.closed = False
 
-    def wants(self, kind: type[Event]) -> bool:
-        """Say whether anybody would see an event of this kind."""
+    def is_enabled_for(self, kind: type[Event], error: object = None) -> bool:
+        """Return whether an event of this kind would reach a callback, a stream or the log.
+
+        Args:
+            kind: Which event.
+            error: The error that it would tell of, if any.
+        """
         hub: EventHub | None = self
         while hub is not None:
-            if hub._on_event is not None or hub.streams:
+            if hub.on_event is not None or hub.streams:
                 return True
-            hub = hub._parent
-        return logger.isEnabledFor(kind.level)
+            hub = hub.parent
+        return logger.isEnabledFor(_level_of(kind, error))
 
-    def emit(self, kind: type[Event], path: tuple[str, ...], **details: object) -> None:
-        """Make an event and hand it to everybody from here up to the root."""
-        root = self._root
-        root._sequence += 1
-        event = kind(path=path, time=trio.current_time(), sequence=root._sequence, **details)
-        _log(event)
-        exits = []
+    def emit(self, kind: type[Event], path: tuple[str, ...], details: dict[str, object]) -> None:
+        """Make an event and hand it to all callbacks and streams from here up to the root.
+
+        What a callback or the log raises stops nobody: an `Exception` becomes a line in the log,
+        and ``sys.exit()`` or Ctrl-C ends the tree of the hub whose callback raised it.
+        """
+        root = self.root
+        root.sequence += 1
+        event = kind(path=path, time=trio.current_time(), sequence=root.sequence, **details)
+        _log_event(event)
+        exits: list[tuple[EventHub, BaseException]] = []
         hub: EventHub | None = self
         while hub is not None:
             for stream in hub.streams:
                 stream.put(event)
-            if hub._on_event is not None:
-                try:
-                    hub._on_event(event)
-                except Exception:
-                    logger.exception("on_event failed", extra={"action": "on_event_failed"})
-                except BaseException as error:  # noqa: BLE001, ASYNC103  (passed on)
-                    exits.append(partial(hub._on_exit, error))
-            hub = hub._parent
-        for stop in exits:
-            stop()
+            if hub.on_event is not None:
+                error = _call_back(hub.on_event, event)
+                if error is not None:
+                    exits.append((hub, error))
+            hub = hub.parent
+        for hub, error in exits:
+            hub.on_exit(error)
 
     def close(self) -> None:
-        """Let the readers of this hub come to an end."""
+        """Bring the readers of this hub to an end."""
         self.closed = True
         for stream in self.streams:
             stream.wake()
 
 
-def _log(event: Event) -> None:
-    level = event.level
-    if isinstance(event, ChildStopped) and event.error is not None:
-        level = logging.WARNING  # asked to stop, it ended by an error of its own
+def _call_back(on_event: Callable[[Event], object], event: Event) -> BaseException | None:
+    """Call a user's callback; return what it raised to end the program, if it did."""
+    try:
+        result = on_event(event)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError("on_event returned a coroutine, which nobody awaits")
+    except Exception as error:  # noqa: BLE001  (of the user's callback)
+        log(logging.ERROR, "on_event failed\n%s", ErrorText(error), action="on_event_failed")
+    except BaseException as error:  # noqa: BLE001, ASYNC103  (passed on)
+        return error
+    return None
+
+
+def _level_of(kind: type[Event], error: object) -> int:
+    if kind is ChildStopped and error is not None:
+        return logging.WARNING  # asked to stop, it ended by an error of its own
+    return kind.level
+
+
+def _log_event(event: Event) -> None:
+    level = _level_of(type(event), getattr(event, "error", None))
     if not logger.isEnabledFor(level):
         return
-    extra = {"action": event.action, "path": "/".join(event.path)}
     traceback = getattr(event, "traceback", None)
     # As text, because handlers keep records, and would keep the errors in them.
     text = str(event) if traceback is None else f"{event}\n{traceback}"
-    logger.log(level, "%s", text, extra=extra)
+    log(level, "%s", text, action=event.action, path=event.path)
+
+
+def log(
+    level: int, message: str, *args: object, action: str, path: tuple[str, ...] | None = None
+) -> None:
+    """Write to the library's log, which cannot fail: a filter or handler may raise what it likes.
+
+    Python's own handlers look after their errors, filters and handlers of a user's do not
+    (Supervisor/supervisor#629: a full disk took all programs with it). What is lost is told on
+    stderr, as `logging` does it.
+
+    Args:
+        level: As of `logging`.
+        message: With ``%s`` for each of `args`.
+        args: What the message is formatted with.
+        action: The word for what happened, for machines.
+        path: Whom it concerns.
+    """
+    extra = {"action": action}
+    if path is not None:
+        extra["path"] = "/".join(path)
+    try:
+        logger.log(level, message, *args, extra=extra)
+    except Exception as error:  # noqa: BLE001  (of a user's filter or handler)
+        if logging.raiseExceptions and sys.stderr is not None:
+            with contextlib.suppress(Exception):
+                print(f"actp_supervise: not logged, {one_line(error)}", file=sys.stderr)  # noqa: T201

@@ -44,7 +44,7 @@ class Job:
     @property
     def misfire_grace(self) -> float:
         """Seconds by which a run may be late; ``inf`` for any."""
-        return self._schedule.spec.misfire_grace
+        return self._schedule.spec.grace
 
     @property
     def coalesce(self) -> bool:

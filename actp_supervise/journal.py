@@ -6,6 +6,7 @@ when it is asked again is in `claims`.
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, final, runtime_checkable
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar, final, runtime_check
 import trio
 
 from .checks import as_utc, check_count, shown
-from .events import logger
+from .events import log
 from .runs import describe
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ async def _ask(verb: str, call: Callable[[], Awaitable[S]], read: Callable[[str,
     if limit.cancelled_caught:
         problem = trio.TooSlowError(f"no answer within {JOURNAL_TIMEOUT:g} s")
     why = describe(problem)
-    logger.warning("journal failed: %s: %s", verb, why, extra={"action": "journal_failed"})
+    log(logging.WARNING, "journal failed: %s: %s", verb, why, action="journal_failed")
     raise JournalUnavailable(f"the journal did not answer: {why}") from problem
 
 

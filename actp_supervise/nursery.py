@@ -1,29 +1,53 @@
 """The supervisor: a nursery whose children are looked after.
 
 What a user holds: `open_supervisor`, `Supervisor`, and from `child` the `Child` and
-`current_child`. How it works is in `engine`, what it decides in `policies`.
+`current_child`. What callers may ask for is written here; what then happens in `engine`, and what
+is decided in `policies`.
 """
 
 from __future__ import annotations
 
-import random
-from typing import TYPE_CHECKING, Any, TypeVarTuple, final
+import contextlib
+import logging
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVarTuple, Unpack, final
 
 import trio
 
 from . import events as ev
+from .checks import check_async_fn, check_name, check_type
 from .child import (
+    CancelOnStop,
     Child,
     ChildState,
     StopSignal,
-    _current_child,
-    check_seconds,
-    check_type,
+    child_of_context,
     current_child,
+    enclosing_records,
 )
-from .engine import OVERDUE_AFTER, Engine
-from .errors import ChildNotFoundError
-from .policies import AutoShutdown, Backoff, Restart, RestartLimit, ShutdownOrder, Strategy
+from .engine import Engine, call
+from .errors import (
+    ChildNotFoundError,
+    DuplicateChildError,
+    SupervisorClosedError,
+    context_of,
+    keep_context,
+)
+from .policies import OVERDUE_AFTER, AutoShutdown, Strategy
+from .record import Attempt, ChildRecord, Run
+from .restarts import recall_crashes
+from .spec import (
+    ChildOptions,
+    ChildSpec,
+    SupervisorOptions,
+    SupervisorSpec,
+    check_options,
+    child_spec,
+    free_name,
+    name_of,
+    takes_options_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,18 +68,8 @@ __all__ = [
 PosArgsT = TypeVarTuple("PosArgsT")
 
 
-def open_supervisor(
-    *,
-    name: str = "supervisor",
-    strategy: Strategy = Strategy.ONE_FOR_ONE,
-    limit: RestartLimit | None = RestartLimit(),  # noqa: B008  (frozen)
-    backoff: Backoff = Backoff(),  # noqa: B008  (frozen)
-    shutdown_timeout: float = 5.0,
-    shutdown_order: ShutdownOrder = ShutdownOrder.REVERSE,
-    auto_shutdown: AutoShutdown = AutoShutdown.NEVER,
-    on_event: Callable[[ev.Event], object] | None = None,
-    rng: random.Random | None = None,
-) -> _SupervisorManager:
+@takes_options_of(SupervisorSpec)
+def open_supervisor(**options: Unpack[SupervisorOptions]) -> SupervisorManager:
     """Open a supervisor, to be used in an ``async with``.
 
     Leaving the block waits for the children, as a nursery does. When the block is cancelled from
@@ -63,138 +77,103 @@ def open_supervisor(
     order first. Nothing outlives the block. Opened inside a child of another supervisor, it becomes
     a subtree of that child.
 
+    Example::
+
+        async with open_supervisor(name="agents", backoff=Backoff(initial=1.0)) as supervisor:
+            supervisor.start_soon(worker, "mail", name="mail")
+            await supervisor.start(server, 8080, name="http", restart=Restart.TRANSIENT)
+
     Args:
-        name: What it is called in events, logs and the printed tree.
-        strategy: Which children a restart takes with it.
-        limit: How many restarts are too many; None never gives up.
-        backoff: How long to wait before a restart; each child may have its own.
-        shutdown_timeout: Seconds that a child has to stop when asked, before it is cancelled;
-            0 cancels at once, ``inf`` waits for ever. Each child may have its own.
-        shutdown_order: How the children are stopped at the end.
-        auto_shutdown: Whether it stops when significant children have ended.
-        on_event: Called at once with each `Event` of this supervisor and those below. An exception
-            in it is logged and harms nobody.
-        rng: Where the backoff's jitter comes from.
+        options: See `SupervisorSpec`: `name`, `strategy`, `limit`, `backoff`, `shutdown_timeout`,
+            `shutdown_order`, `auto_shutdown`, `on_event`, `rng`.
 
     Raises:
         RestartLimitExceeded: From the block, after all children were stopped in order.
-        TypeError: If an option is of the wrong type.
-        ValueError: If a time is negative.
+        TypeError: If an option is of the wrong type, or there is none of that name.
+        ValueError: If a time is out of its range, or a name would spoil the printed tree.
     """
-    rng = random.Random() if rng is None else rng
-    for option, value, kind in (
-        ("name", name, str),
-        ("strategy", strategy, Strategy),
-        ("backoff", backoff, Backoff),
-        ("shutdown_order", shutdown_order, ShutdownOrder),
-        ("auto_shutdown", auto_shutdown, AutoShutdown),
-        ("rng", rng, random.Random),
-    ):
-        check_type(option, value, kind)
-    if on_event is not None and not callable(on_event):
-        raise TypeError(f"on_event must be callable, not {on_event!r}")
-    if limit is not None:
-        check_type("limit", limit, RestartLimit)
-        if limit.out_of_reach(backoff):
-            ev.logger.warning(
-                "supervisor %r can hardly give up: its backoff spreads restarts over more than the "
-                "%s s of its limit",
-                name,
-                limit.within,
-                extra={"action": "limit_out_of_reach"},
-            )
-    check_seconds("shutdown_timeout", shutdown_timeout)
-    options = {
-        "name": name,
-        "strategy": strategy,
-        "limit": limit,
-        "backoff": backoff,
-        "shutdown_timeout": shutdown_timeout,
-        "shutdown_order": shutdown_order,
-        "auto_shutdown": auto_shutdown,
-        "on_event": on_event,
-        "rng": rng,
-    }
-    return _SupervisorManager(options)
+    check_options("open_supervisor", SupervisorOptions, options)
+    spec = SupervisorSpec(**options)
+    if spec.limit is not None and spec.limit.out_of_reach(spec.backoff):
+        ev.log(
+            logging.WARNING,
+            "supervisor %r can hardly give up: its backoff spreads restarts over more than the "
+            "%s s of its limit",
+            spec.name,
+            spec.limit.within,
+            action="limit_out_of_reach",
+        )
+    return SupervisorManager(spec)
 
 
 @final
 class Supervisor:
     """A running supervisor; made by `open_supervisor`."""
 
-    _engine: Engine
-
-    def __init__(self) -> None:
-        raise TypeError("use 'async with open_supervisor() as supervisor'")
+    def __init__(self, engine: Engine | None = None) -> None:
+        if engine is None:
+            raise TypeError("use 'async with open_supervisor() as supervisor'")
+        self._engine = engine
+        self._orders = 0  # how many children there have been
+        self._numbers: dict[str, int] = {}  # of unnamed children, by their function's name
 
     # Children, by name.
 
+    @takes_options_of(ChildSpec)
     @trio.lowlevel.enable_ki_protection
     def start_soon(
         self,
         async_fn: Callable[[*PosArgsT], Awaitable[object]],
         *args: *PosArgsT,
         name: str | None = None,
-        restart: Restart = Restart.PERMANENT,
-        backoff: Backoff | None = None,
-        shutdown_timeout: float | None = None,
-        watchdog: float | None = None,
-        significant: bool = False,
+        autostart: bool = True,
+        **options: Unpack[ChildOptions],
     ) -> Child:
         """Start a child and return at once.
 
         Each run of the child is ``await async_fn(*args)`` in a fresh Trio task, in a copy of the
-        context in which `start_soon` was called.
+        context in which `start_soon` was called. The first call of `async_fn` is made here.
 
         Args:
             async_fn: What the child runs; use `functools.partial` for keyword arguments.
             args: Positional arguments for `async_fn`.
             name: Unique among this supervisor's children; from `async_fn` where not given.
-            restart: When the child is started again after it ended by itself.
-            backoff: How long to wait before a restart; the supervisor's where not given.
-            shutdown_timeout: Seconds to stop when asked; the supervisor's where not given.
-            watchdog: Seconds within which the child must call ``current_child().beat()``, else it
-                is cancelled as `Stalled`; None for no watchdog.
-            significant: Whether its end counts for the supervisor's `auto_shutdown`.
+            autostart: Whether it is started now. If not, it is listed as stopped, and `restart`
+                starts it.
+            options: See `ChildSpec`: `restart`, `backoff`, `shutdown_timeout`, `watchdog`,
+                `significant`, `crash_ages`.
 
         Returns:
-            The child, in state *starting*.
+            The child, in state *starting*; *stopped* without `autostart`.
 
         Raises:
             DuplicateChildError: If a child of that name exists.
             SupervisorClosedError: If the supervisor has begun to stop.
-            TypeError: If an option is of the wrong type.
+            TypeError: If `async_fn` is no async function, or an option of the wrong type.
             ValueError: If a time is out of range, or a significant child is permanent or its
                 supervisor has no auto-shutdown.
 
         Source:
             OTP's ``start_child``, which refuses a taken id in the same way.
         """
-        child = self._engine.add(
-            async_fn,
-            args,
-            name=name,
-            restart=restart,
-            backoff=backoff,
-            shutdown_timeout=shutdown_timeout,
-            watchdog=watchdog,
-            significant=significant,
-            reports_ready=False,
-        )
-        self._engine.start_soon(child)
-        return child
+        spec = child_spec("start_soon", reports_ready=False, options=options)
+        child = self._make(async_fn, args, name, spec)
+        if autostart is True:
+            self._begin(child)
+        else:
+            check_type("autostart", autostart, bool)
+            child.stopped_by_user = True  # until it is asked for
+            self._engine.add(child)
+        return child.view
 
+    @takes_options_of(ChildSpec)
     @trio.lowlevel.enable_ki_protection
     async def start(
         self,
         async_fn: Callable[..., Awaitable[object]],
         *args: object,
         name: str | None = None,
-        restart: Restart = Restart.PERMANENT,
-        backoff: Backoff | None = None,
-        shutdown_timeout: float | None = None,
-        watchdog: float | None = None,
-        significant: bool = False,
+        **options: Unpack[ChildOptions],
     ) -> Any:  # noqa: ANN401  (as trio.Nursery.start)
         """Start a child and wait until it is ready.
 
@@ -208,36 +187,47 @@ class Supervisor:
         Raises:
             Exception: Whatever the child raised before it was ready; it is then not kept.
             RuntimeError: If it returned before it was ready.
-            SupervisionError: If somebody stops it meanwhile, or it raised a stray ``Cancelled``.
-            ChildNotFoundError: If somebody removes it meanwhile.
+            SupervisionError: If it is stopped meanwhile, or it raised a stray ``Cancelled``.
+            ChildNotFoundError: If it is removed meanwhile.
             SupervisorClosedError: If the supervisor has begun, or begins, to stop.
             DuplicateChildError, TypeError, ValueError: As from `start_soon`.
         """
-        child = self._engine.add(
-            async_fn,
-            args,
-            name=name,
-            restart=restart,
-            backoff=backoff,
-            shutdown_timeout=shutdown_timeout,
-            watchdog=watchdog,
-            significant=significant,
-            reports_ready=True,
-        )
-        return await self._engine.start(child)
+        spec = child_spec("start", reports_ready=True, options=options)
+        child = self._make(async_fn, args, name, spec)
+        attempt = child.attempt = Attempt(keep=False)
+        self._begin(child)
+        try:
+            return await attempt.wait()
+        finally:
+            if not attempt.resolved:  # the caller was cancelled, and nobody else knows the child
+                child.dropped = True
+                self._engine.begin_stop(child, timeout=0.0)
 
     @trio.lowlevel.enable_ki_protection
     async def stop(self, name: str) -> None:
         """Stop a child and wait until it is gone; it stays in the list and stays stopped.
 
-        It is asked, and cancelled after its `shutdown_timeout`; also when the caller is cancelled
-        meanwhile. What does not run is left as it is. A child that stops itself is cancelled here.
+        It is asked if it listens, and cancelled after its `shutdown_timeout`; also when the caller
+        is cancelled meanwhile. What does not run is left as it is. A child that stops itself is
+        cancelled here.
 
         Raises:
             ChildNotFoundError: If there is no child of that name.
             SupervisorClosedError: If the supervisor has stopped.
         """
-        await self._engine.stop(name)
+        await self._stop(self._known(name))
+
+    @trio.lowlevel.enable_ki_protection
+    async def remove(self, name: str) -> None:
+        """Stop a child if it runs and take it from the list, which frees its name.
+
+        Raises:
+            ChildNotFoundError: If there is no child of that name.
+            SupervisorClosedError: If the supervisor has stopped.
+        """
+        child = self._known(name)
+        child.dropped = True
+        await self._stop(child)
 
     @trio.lowlevel.enable_ki_protection
     async def restart(self, name: str) -> Any:  # noqa: ANN401  (what started() was given)
@@ -252,20 +242,31 @@ class Supervisor:
         Raises:
             ChildNotFoundError: If there is no child of that name, or it is removed meanwhile.
             Exception: Whatever the child raised before it was ready; it is then *failed*.
-            SupervisionError: If somebody stops the child meanwhile.
+            SupervisionError: If the child is stopped meanwhile.
             SupervisorClosedError: If the supervisor has begun, or begins, to stop.
         """
-        return await self._engine.restart(name)
+        child = self._known(name)
+        if self._engine.stopping:
+            raise SupervisorClosedError(f"supervisor {self.name!r} has begun to stop")
+        if child.dropped:
+            raise ChildNotFoundError(f"child {name!r} is being removed")
+        child.stopped_by_user = False
+        if child.attempt is None:
+            child.attempt = Attempt(keep=True)
+        attempt = child.attempt
+        attempt.awaits_next_run = child.run is not None
+        with _until_asked_inside(child):
+            self._engine.begin_restart(child)
+            return await attempt.wait()
 
     @trio.lowlevel.enable_ki_protection
-    async def remove(self, name: str) -> None:
-        """Stop a child if it runs and take it from the list, which frees its name.
+    def request_shutdown(self) -> None:
+        """Have all children stopped in order and the supervisor closed, as `shutdown` does.
 
-        Raises:
-            ChildNotFoundError: If there is no child of that name.
-            SupervisorClosedError: If the supervisor has stopped.
+        It returns at once: for signal handlers, callbacks of events, and the body itself, which
+        goes on.
         """
-        await self._engine.remove(name)
+        self._engine.begin_shutdown()
 
     @trio.lowlevel.enable_ki_protection
     async def shutdown(self) -> None:
@@ -274,19 +275,19 @@ class Supervisor:
         The block's body is cancelled, unless it is the body that calls. Called from inside a child,
         it returns as soon as that child is itself asked to stop. May be called again.
         """
-        await self._engine.shutdown()
+        around = next((r for r in enclosing_records() if r.home is self._engine), None)
+        with _until_asked_inside(around):
+            self._engine.begin_shutdown()
+            await self._engine.ending.closed.wait()
 
     @property
     def children(self) -> tuple[Child, ...]:
         """All children, running or not, in start order."""
-        return self._engine.children
+        return tuple(child.view for child in self._engine.children)
 
     def __getitem__(self, name: str) -> Child:
         """Return a child by name; `ChildNotFoundError` if there is none."""
-        child = self._engine.find(name)
-        if child is None:
-            raise ChildNotFoundError(f"supervisor {self.name!r} has no child {name!r}")
-        return child
+        return self._listed(name).view
 
     def __contains__(self, name: object) -> bool:
         return self._engine.find(name) is not None
@@ -296,12 +297,12 @@ class Supervisor:
     @property
     def name(self) -> str:
         """What it is called in events, logs and the printed tree."""
-        return self._engine.name
+        return self._engine.spec.name
 
     @property
     def strategy(self) -> Strategy:
         """Which children a restart takes with it."""
-        return self._engine.strategy
+        return self._engine.spec.strategy
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -323,37 +324,119 @@ class Supervisor:
                 ``events.dropped`` counts.
 
         Raises:
-            ValueError: If `max_buffer` is no count from 1.
+            TypeError: If `max_buffer` is no whole number.
+            ValueError: If `max_buffer` is less than 1.
         """
         return ev.EventStream(self._engine.hub, max_buffer)
 
     def __repr__(self) -> str:
-        return f"<Supervisor {self.name!r}: {len(self.children)} children>"
+        return f"<Supervisor {self.name!r}: {len(self._engine.children)} children>"
+
+    # Inside.
+
+    def _make(
+        self,
+        async_fn: Callable[..., Awaitable[object]],
+        args: tuple[object, ...],
+        name: str | None,
+        spec: ChildSpec,
+    ) -> ChildRecord:
+        """Make a child that is not in the list yet."""
+        engine = self._engine
+        if engine.stopping:
+            raise SupervisorClosedError(f"supervisor {self.name!r} has begun to stop")
+        if spec.significant and engine.spec.auto_shutdown is AutoShutdown.NEVER:
+            raise ValueError("significant has no meaning in a supervisor without auto_shutdown")
+        if name is None:
+            name = free_name(name_of(async_fn), engine.by_name, self._numbers)
+        else:
+            check_name("name", name)
+            if (known := engine.find(name)) is not None:
+                raise DuplicateChildError(
+                    f"supervisor {self.name!r} has a child {name!r} already ({known.state})"
+                )
+        self._orders += 1
+        child = ChildRecord(engine, name, spec, self._orders)
+        child.view = Child(child)
+        child.async_fn = partial(async_fn, *args) if args else async_fn
+        child.context = copy_context()
+        child.context.run(child_of_context.set, child.view)
+        if spec.crash_ages:
+            recall_crashes(child, trio.current_time())
+        return child
+
+    def _begin(self, child: ChildRecord) -> None:
+        """Put a child into the list and begin its first run."""
+        run = Run()
+        try:
+            run.awaitable = child.context.run(call, self._engine, child, run)
+        except TypeError:
+            check_async_fn("a child", child.async_fn)  # which may know better what is wrong
+            raise
+        self._engine.add(child)
+        self._engine.begin_run(child, run)
+
+    def _listed(self, name: str) -> ChildRecord:
+        child = self._engine.find(name)
+        if child is None:
+            raise ChildNotFoundError(f"supervisor {self.name!r} has no child {name!r}")
+        return child
+
+    def _known(self, name: str) -> ChildRecord:
+        if self._engine.ending.closed.is_set():
+            raise SupervisorClosedError(f"supervisor {self.name!r} has stopped")
+        return self._listed(name)
+
+    async def _stop(self, child: ChildRecord) -> None:
+        with _until_asked_inside(child):
+            self._engine.begin_stop(child)
+            if child.run is None:
+                await trio.lowlevel.checkpoint()
+                return
+            if child.gone is None:
+                child.gone = trio.Event()
+            await child.gone.wait()
 
 
-class _SupervisorManager:
+def engine_of(supervisor: Supervisor) -> Engine:
+    """Return the inside of a supervisor; for the library's own modules."""
+    return supervisor._engine  # noqa: SLF001  (of this module)
+
+
+def _until_asked_inside(
+    child: ChildRecord | None,
+) -> contextlib.AbstractContextManager[object]:
+    """Let a caller inside the child, who would wait for its own end, go once it is asked."""
+    inside = enclosing_records()
+    if child is None or child not in inside:
+        return contextlib.nullcontext()
+    return CancelOnStop(inside[0])
+
+
+class SupervisorManager:
     """What `open_supervisor` returns. No generator: its frames would be in every traceback."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
-        self._options: dict[str, Any] | None = options
+    def __init__(self, spec: SupervisorSpec) -> None:
+        self._spec = spec
+        self._opened = False
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Supervisor:
-        if self._options is None:
+        if self._opened:
             raise RuntimeError("a supervisor cannot be opened a second time")
-        options, self._options = self._options, None
-        self._parent = _current_child.get(None)
-        self._nursery_manager = trio.open_nursery()
-        nursery = await self._nursery_manager.__aenter__()
+        self._opened = True
+        self._parent = next(iter(enclosing_records()), None)
         self._body = trio.CancelScope()
+        # Before the nursery is opened, which nobody would close if this failed.
+        self._engine = Engine(self._spec, self._parent, self._body)
+        self._nursery_manager = trio.open_nursery()
+        self._engine.open(await self._nursery_manager.__aenter__())
         self._body.__enter__()
-        engine = Engine(nursery=nursery, body=self._body, parent=self._parent, **options)
-        self._engine = engine
         if self._parent is not None:
-            self._parent._subtrees += (engine,)
-        supervisor = object.__new__(Supervisor)
-        supervisor._engine = engine
-        return supervisor
+            self._parent.subtrees += (self._engine,)
+            if self._parent.run is not None:
+                self._parent.run.listens = True
+        return Supervisor(self._engine)
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
@@ -369,18 +452,18 @@ class _SupervisorManager:
         except BaseException as rest:  # noqa: BLE001, ASYNC103  (what the scope did not catch)
             body_error = rest
         try:
-            error = await self._engine.ending.close(body_error)  # noqa: ASYNC102  (it stops in order)
+            error = await self._engine.leave(body_error)  # noqa: ASYNC102  (it stops in order)
         finally:
             # Empty by now, so that it neither waits nor raises.
             await self._nursery_manager.__aexit__(None, None, None)  # noqa: ASYNC102
             if self._parent is not None:
-                subtrees = self._parent._subtrees
-                self._parent._subtrees = tuple(s for s in subtrees if s is not self._engine)
+                subtrees = self._parent.subtrees
+                self._parent.subtrees = tuple(s for s in subtrees if s is not self._engine)
         if error is None or error is exc:
             return error is None
-        context = error.__context__
+        context = context_of(error)
         try:
             raise error
         finally:
-            error.__context__ = context  # not the exception that the block was left by
+            keep_context(error, context)  # not the exception that the block was left by
             del error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from .errors import ErrorText
+from .errors import ErrorText, leaves_of
 from .policies import Restart
 from .runs import EVENT_OF, Outcome, Overlap, Run, RunFailed, RunStarted, describe
 from .timetable import log_clock_failure
@@ -184,7 +184,7 @@ class Runner:
 
     def _mark_started(self, firing: Firing) -> None:
         firing.started_at = self._timetable.clock.now()
-        if self._embedding.is_wanted(RunStarted):
+        if self._embedding.is_enabled_for(RunStarted):
             run = Run(scheduled_at=firing.moment, started_at=firing.started_at)
             self._embedding.emit(RunStarted, firing.entry.name, run=run)
 
@@ -215,7 +215,7 @@ class Runner:
         if firing.on_done is not None:
             firing.on_done()
         kind = EVENT_OF[outcome]
-        if self._embedding.is_wanted(kind):
+        if self._embedding.is_enabled_for(kind):
             details = {"traceback": text} if kind is RunFailed else {}
             self._embedding.emit(kind, entry.name, run=run, **details)
         if self.on_recorded is not None:
@@ -227,8 +227,8 @@ class Runner:
         """Return the time for the record, which is made without one where the clock fails."""
         try:
             return self._timetable.clock.now()
-        except Exception:  # noqa: BLE001  (a clock of the user's)
-            log_clock_failure()
+        except Exception as error:  # noqa: BLE001  (a clock of the user's)
+            log_clock_failure(error)
             return None
 
     # The scheduler ends.
@@ -274,6 +274,4 @@ def _is_cancelled() -> bool:
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[1] is None
-    return isinstance(error, trio.Cancelled)
+    return all(issubclass(type(leaf), trio.Cancelled) for leaf in leaves_of(error))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final, final
 
-from .errors import LONGEST_MESSAGE, ErrorText, one_line
+from .errors import LONGEST_MESSAGE, ErrorText, is_group, leaves_of, one_line
 from .events import Event
 
 SPOKEN_FOR: Final = 3
@@ -94,31 +94,22 @@ def _key(run: Run) -> tuple[object, ...]:
 
 def describe(error: BaseException) -> str:
     """Return one line on what went wrong: of a group, what its members say."""
-    if not isinstance(error, BaseExceptionGroup):
+    if not is_group(error):
         return one_line(error)
-    members = _members(error)
+    members = list(leaves_of(error))
     # What was cancelled is not what went wrong, unless that is all there is.
-    failed = [member for member in members if isinstance(member, Exception)] or members
+    failed = [member for member in members if issubclass(type(member), Exception)] or members
     lines = list(dict.fromkeys(map(one_line, failed)))
     text = "; ".join(lines[:SPOKEN_FOR])
     if len(lines) > SPOKEN_FOR:
         text += f"; and {len(lines) - SPOKEN_FOR} more"
-    if error.message not in NO_NEWS:
-        text = f"{error.message}: {text}"
+    message = _MESSAGE.__get__(error)  # whatever the group's own class makes of it
+    if message not in NO_NEWS:
+        text = f"{message}: {text}"
     return text.partition("\n")[0][:LONGEST_MESSAGE]
 
 
-def _members(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    """Return the errors that are in a group and in the groups in it, in their order."""
-    found: list[BaseException] = []
-    todo: list[BaseException] = [group]
-    while todo:
-        error = todo.pop()
-        if isinstance(error, BaseExceptionGroup):
-            todo += reversed(error.exceptions)
-        else:
-            found.append(error)
-    return found
+_MESSAGE: Final[Any] = BaseExceptionGroup.__dict__["message"]
 
 
 # Events, handed out with those of the scheduler's supervisor; a path ends with the job's name.

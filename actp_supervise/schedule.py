@@ -249,8 +249,8 @@ class Schedule:
         assert self.moment is not None  # noqa: S101
         if self.spec.coalesce:
             goal = latest_until(self._anchored, moment_at(now, zone), after=self.moment)
-        elif self.spec.misfire_grace < math.inf:
-            oldest = moment_at(max(now - self.spec.misfire_grace, self.time), zone)
+        elif self.spec.grace < math.inf:
+            oldest = moment_at(max(now - self.spec.grace, self.time), zone)
             goal = self._anchored.next_after(oldest - timedelta.resolution)
         else:
             goal = None
@@ -264,7 +264,7 @@ class Schedule:
 
     def why_too_late(self, time: float, now: float) -> str | None:
         """Return why what was due at `time` is not to run at `now`; None if it is."""
-        grace = self.spec.misfire_grace
+        grace = self.spec.grace
         return f"more than {grace:g} s late" if now - time > grace else None
 
     def look_ahead(self, now: float, zone: tzinfo) -> float:

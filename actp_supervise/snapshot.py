@@ -25,6 +25,8 @@ class ChildSnapshot:
     """Trio's time at which it is started again, where it is backing off."""
     overdue: bool
     """Whether it was cancelled and is still there."""
+    pid: int | None
+    """The process id of a `process_child` that runs."""
     time: float
     """Trio's time of the snapshot."""
     children: tuple[SupervisorSnapshot, ...]
@@ -35,7 +37,8 @@ class ChildSnapshot:
         own = {name: getattr(self, name) for name in _CHILD_FIELDS}
         return {"kind": "child", **own, "children": [node.to_dict() for node in self.children]}
 
-    def _line(self) -> str:
+    def line(self) -> str:
+        """Return the child's line of the printed tree."""
         facts = [self.state]
         if self.overdue:
             facts.append("overdue")
@@ -43,6 +46,8 @@ class ChildSnapshot:
             facts.append(f"restarts in {max(0.0, self.restart_at - self.time):.1f} s")
         elif self.uptime:
             facts.append(f"up {self.uptime:.1f} s")
+        if self.pid is not None:
+            facts.append(f"pid {self.pid}")
         if self.restarts:
             facts.append(f"{self.restarts} restart{'s' if self.restarts > 1 else ''}")
         if self.last_error:
@@ -71,11 +76,12 @@ class SupervisorSnapshot:
             "children": [child.to_dict() for child in self.children],
         }
 
-    def _line(self) -> str:
+    def line(self) -> str:
+        """Return the supervisor's line of the printed tree."""
         return f"{self.name} [{self.strategy}, {self.state}]"
 
     def __str__(self) -> str:
-        return "\n".join([self._line(), *_branches(self.children)])
+        return "\n".join([self.line(), *_branches(self.children)])
 
 
 _CHILD_FIELDS = tuple(field.name for field in fields(ChildSnapshot) if field.name != "children")
@@ -85,6 +91,6 @@ def _branches(nodes: tuple[ChildSnapshot, ...] | tuple[SupervisorSnapshot, ...])
     lines: list[str] = []
     for node in nodes:
         last = node is nodes[-1]
-        lines.append(f"{'└── ' if last else '├── '}{node._line()}")
+        lines.append(f"{'└── ' if last else '├── '}{node.line()}")
         lines += [f"{'    ' if last else '│   '}{line}" for line in _branches(node.children)]
     return lines

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar, final
 import trio
 
 from .checks import as_utc, check_seconds, is_number, shown
-from .child import current_child
+from .child import current_child, record_of
 from .errors import SupervisionError
 from .events import Event, EventStream
 
@@ -62,7 +62,7 @@ async def wait_for_state(child: Child, *states: ChildState) -> ChildState:
     Raises:
         SupervisionError: If its supervisor stops before that.
     """
-    async with EventStream(child._engine.hub, max_buffer=1) as news:
+    async with EventStream(record_of(child).home.hub, max_buffer=1) as news:
         while child.state not in states:
             if await anext(news, None) is None:
                 raise SupervisionError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import math
 from datetime import datetime
 from itertools import count
@@ -12,7 +13,8 @@ import trio
 
 from .checks import shown
 from .clock import SteppedWallClock
-from .events import logger
+from .errors import ErrorText
+from .events import log
 from .schedule import moment_at
 
 if TYPE_CHECKING:
@@ -91,8 +93,8 @@ class Timetable:
         """Return the wall's time; None where the clock fails, for what must not be lost by that."""
         try:
             return self.now()
-        except Exception:  # noqa: BLE001  (a clock of the user's)
-            log_clock_failure()
+        except Exception as error:  # noqa: BLE001  (a clock of the user's)
+            log_clock_failure(error)
             return None
 
     def now_here(self) -> datetime:
@@ -245,6 +247,7 @@ class Timetable:
         self._on_broken(entry, error)
 
 
-def log_clock_failure() -> None:
-    """Log the error of a clock that something goes on without."""
-    logger.exception("the wall clock failed", extra={"action": "wall_clock_failed"})
+def log_clock_failure(error: Exception) -> None:
+    """Log the error of a clock, without which something goes on."""
+    text = ErrorText(error)
+    log(logging.ERROR, "the wall clock failed\n%s", text, action="wall_clock_failed")

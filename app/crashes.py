@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import random  # noqa: TC003  (a dataclass's fields and methods are read at run time)
-from dataclasses import dataclass, field
+from typing import Final
 
 import trio
-from typing_extensions import override
 
 from actp_supervise import Backoff
 
-HOUR = 3600.0
-DAY = 86_400.0
+HOUR: Final = 3600.0
+DAY: Final = 86_400.0
+
+AGENT_BACKOFF: Final = Backoff(initial=64.0, factor=2.0, maximum=300.0, free_restarts=5)
+"""R9: 2^crashes seconds, at most 300, once there were more than five in an hour."""
 
 
 class CrashHistory:
@@ -40,36 +41,12 @@ class CrashHistory:
         self._own = [time for time in self._own if time >= now - DAY]
         self._own.append(now)
 
-    def recorded(self, within: float) -> int:
-        """Return how many were in the last `within` seconds, but before this daemon began."""
-        return _count(self._recorded, within)
-
-    def own(self, within: float) -> int:
-        """Return how many were in the last `within` seconds, since this daemon began."""
-        return _count(self._own, within)
+    def ages(self, within: float) -> tuple[float, ...]:
+        """Return how many seconds ago each crash of the last `within` seconds was."""
+        now = trio.current_time()
+        times = (*self._recorded, *self._own)
+        return tuple(now - time for time in times if time >= now - within)
 
     def count(self, within: float) -> int:
         """Return how many were in the last `within` seconds."""
-        return self.recorded(within) + self.own(within)
-
-
-def _count(times: list[float], within: float) -> int:
-    since = trio.current_time() - within
-    return sum(time >= since for time in times)
-
-
-@dataclass(frozen=True, slots=True)
-class AgentBackoff(Backoff):
-    """R9: 2^crashes seconds, at most 300, once there were more than five in an hour.
-
-    Crashes from before the daemon began count as well.
-    """
-
-    initial: float = 64.0
-    free_restarts: int = 5
-    history: CrashHistory = field(default_factory=CrashHistory, compare=False)
-
-    @override
-    def delay(self, crashes: int, rng: random.Random | None = None) -> float:
-        # No super(): a dataclass with slots is another class than the one this was written in.
-        return Backoff.delay(self, crashes + self.history.recorded(self.window), rng)
+        return len(self.ages(within))

@@ -114,7 +114,7 @@ class HealthHeartbeat:
     def detect_stale(self, threshold: float = 90.0) -> dict[str, str]:
         """Return agent_id -> why, for agents without a sign of life for `threshold` seconds."""
         reasons = {
-            agent_id: watched.activity.stale(threshold)
+            agent_id: watched.activity.why_stale(threshold)
             for agent_id, watched in self._watched.items()
         }
         return {agent_id: reason for agent_id, reason in reasons.items() if reason is not None}

@@ -7,6 +7,7 @@ before the daemon's own restart counts, and an agent that hangs is made to crash
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 import uuid
 from collections.abc import Awaitable, Callable
@@ -29,14 +30,14 @@ from actp_supervise import (
 )
 from actp_supervise.clock import SystemWallClock, WallClock
 from app.agents.activity import PAUSED_BY_OPERATOR, Activity
-from app.crashes import DAY, HOUR, AgentBackoff, CrashHistory
+from app.crashes import AGENT_BACKOFF, DAY, HOUR, CrashHistory
 from app.logs import bind_log_context, cut, log_context
 from app.settings import AgentSettings, unknown_agent
 from app.single import SingleLease
 from app.store.protocol import RunOutcome, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
     from types import TracebackType
 
@@ -57,9 +58,6 @@ HISTORY_TIMEOUT: Final = 5.0
 STANDBY: Final = "standby"
 """The status of a *single* agent that another daemon runs, or may."""
 
-LATE: Final = 1.0
-"""Seconds by which a look for hung agents may be late; else the fault was not theirs."""
-
 
 class UnknownAgentError(LookupError):
     """There is no agent of that name; the message names the known ones."""
@@ -73,10 +71,6 @@ class AgentEndedError(RuntimeError):
     """An agent returned although nobody had asked it to stop; it counts as a crash."""
 
 
-class AgentStaleError(RuntimeError):
-    """An agent hung, and was ended for that; it counts as a crash."""
-
-
 @dataclass(slots=True, kw_only=True)
 class AgentRun:
     """One run of an agent, from start to end."""
@@ -86,12 +80,15 @@ class AgentRun:
     wait_for_work: Callable[[float], Awaitable[None]]
     """Returns after so many seconds, or sooner when a task was posted; for Trio."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    stale: str | None = None
-    """Why it counts as hung, and was ended."""
     cut: bool = False
     """Whether it was ended because the daemon is to stop at once."""
     lost: bool = False
     """Whether it was ended because another daemon runs the agent now."""
+
+    def end_watch(self) -> None:
+        """Take no more signs of life, and expect none: it is being ended."""
+        self.activity.vouch(math.inf)
+        self.activity.vouch = _nothing
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,7 +97,6 @@ class _Agent:
 
     config: AgentSettings
     history: CrashHistory
-    backoff: AgentBackoff
     lease: SingleLease
     """What a *single* agent needs to run."""
     posted: trio.Event
@@ -134,7 +130,7 @@ class AgentSupervisor:
         drain_timeout: Seconds that an agent asked to stop has for its work in flight.
         single_lease: Seconds after which another daemon takes over a *single* agent of one that
             died.
-        watch_interval: Seconds between two looks for restart requests and hung agents.
+        watch_interval: Seconds between two looks for restart requests.
         stale_threshold: Seconds after which an agent that gives no sign of life is hung.
         redact: Takes secrets out of what is recorded of an error.
         on_status: Called when the status of an agent may have changed.
@@ -174,11 +170,9 @@ class AgentSupervisor:
         self._stopping = False
         self._agents: dict[str, _Agent] = {}
         for config in agents_config:
-            history = CrashHistory()
             self._agents[config.agent_id] = _Agent(
                 config=config,
-                history=history,
-                backoff=AgentBackoff(history=history),
+                history=CrashHistory(),
                 posted=trio.Event(),
                 lease=SingleLease(store, config.agent_id, instance, single_lease),
             )
@@ -221,19 +215,17 @@ class AgentSupervisor:
                     agent,
                     name=agent_id,
                     restart=Restart.PERMANENT,
-                    backoff=agent.backoff,
+                    backoff=AGENT_BACKOFF,
+                    watchdog=self._stale_threshold,
+                    crash_ages=agent.history.ages(HOUR),
                 )
         self._begun.set()
 
     async def watch_loop(self) -> None:
-        """Take up restart requests and restart hung agents, for ever."""
+        """Take up restart requests, for ever; the tree itself restarts hung agents."""
         async with trio.open_nursery() as restarts:
             while True:
-                due = trio.current_time() + self.watch_interval
-                await trio.sleep_until(due)
-                # After a time in which nothing ran at all, agents first get to give their signs.
-                if trio.current_time() < due + LATE:
-                    self._end_stale(self._heartbeat.detect_stale(self._stale_threshold))
+                await trio.sleep(self.watch_interval)
                 for agent_id in await self._restart_requests():
                     restarts.start_soon(self._restart_as_asked, agent_id)
 
@@ -291,6 +283,7 @@ class AgentSupervisor:
         for agent in self._agents.values():
             if agent.run is not None:
                 agent.run.cut = True
+                agent.run.end_watch()
                 agent.run.scope.cancel(reason="the daemon is to stop at once")
         await self.stop_all()
 
@@ -366,7 +359,7 @@ class AgentSupervisor:
 
     def _backoff_delay(self, agent_id: str) -> float:
         agent = self._known(agent_id)
-        return agent.backoff.delay(agent.history.own(HOUR))
+        return AGENT_BACKOFF.delay(agent.history.count(HOUR))
 
     # A run.
 
@@ -379,8 +372,10 @@ class AgentSupervisor:
     async def _run_where_single(self, agent: _Agent) -> None:
         """Run an agent whenever no other daemon does."""
         lease = agent.lease
-        while not current_child().stopping:
-            with current_child().cancel_on_stop():
+        child = current_child()
+        while not child.stopping:
+            child.beat(within=math.inf)  # nothing of the agent's runs, so nothing of it can hang
+            with child.cancel_on_stop():
                 await self._stand_by(agent, lease)
             if agent.standby:  # asked to stop before it was our turn
                 agent.standby = False
@@ -418,16 +413,22 @@ class AgentSupervisor:
         logger.warning("Another daemon runs it now", extra={"action": "agent_lost"})
         if agent.run is not None:
             agent.run.lost = True
+            agent.run.end_watch()
             agent.run.scope.cancel(reason="another daemon has the lease")
 
     async def _run_once(self, agent: _Agent) -> None:
         agent_id = agent.config.agent_id
         run = AgentRun(
             run_id=uuid.uuid4().hex,
-            activity=Activity(trio.lowlevel.current_clock().current_time),
+            activity=Activity(
+                trio.lowlevel.current_clock().current_time,
+                threshold=self._stale_threshold,
+                vouch=current_child().beat,
+            ),
             wait_for_work=partial(_wait_for_work, agent),
         )
         run.activity.held = agent.held
+        current_child().beat()
         agent.run = run
         self._heartbeat.watch(agent_id, run.activity, partial(self._status, agent))
         self._records.put(
@@ -444,6 +445,9 @@ class AgentSupervisor:
                 outcome = RunOutcome.CRASHED
             raise
         finally:
+            if current_child().stalled and outcome is not RunOutcome.CRASHED:
+                outcome, error_text = RunOutcome.CRASHED, self._note_stall(agent, run.activity)
+            run.end_watch()  # what the run has left behind vouches for no other
             agent.run = None
             self._heartbeat.forget(agent_id)
             agent.last_run_at = run.activity.last_run_at or agent.last_run_at
@@ -460,28 +464,19 @@ class AgentSupervisor:
             agent.history.note()
         return agent.last_error
 
+    def _note_stall(self, agent: _Agent, activity: Activity) -> str:
+        """Note that the agent hung, which is a crash; return what it did, or did not do."""
+        agent.last_error = self._redact(f"the agent hung: {activity.what_is_missing()}")
+        agent.history.note()
+        return agent.last_error
+
     async def _carry_out(self, config: AgentSettings, run: AgentRun) -> None:
-        try:
-            with run.scope:
-                await self._launch(config, run)
-        except Exception as error:
-            if run.stale is None:
-                raise
-            raise AgentStaleError(run.stale) from error
-        if run.stale is not None:
-            raise AgentStaleError(run.stale)
+        with run.scope:
+            await self._launch(config, run)
         if run.cut:  # it is about to be asked as well, and is no crash
             await current_child().stopping.wait()
         if not run.lost and not current_child().stopping:
             raise AgentEndedError("run_as_daemon returned although nobody had asked it to stop")
-
-    def _end_stale(self, reasons: Mapping[str, str]) -> None:
-        """Make hung agents crash; the tree sees to the rest."""
-        for agent_id, why in reasons.items():
-            run = self._known(agent_id).run
-            if run is not None and not run.cut and not run.lost:
-                run.stale = why
-                run.scope.cancel(reason=f"agent {agent_id!r} is stale: {why}")
 
     # Watching.
 
@@ -627,3 +622,7 @@ async def _wait_for_work(agent: _Agent, seconds: float) -> None:
         await agent.posted.wait()
     if agent.posted.is_set():
         agent.posted = trio.Event()
+
+
+def _nothing(_within: float) -> None:
+    pass

@@ -32,7 +32,13 @@ from trio.testing import wait_all_tasks_blocked
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # runs from a checkout too
 
-from actp_supervise import Restart, RestartLimit, Supervisor, open_supervisor  # noqa: E402
+from actp_supervise import (  # noqa: E402
+    Restart,
+    RestartLimit,
+    Strategy,
+    Supervisor,
+    open_supervisor,
+)
 
 MICROSECONDS = 1e6
 OURS = "actp_supervise"
@@ -144,8 +150,8 @@ def start_and_finish(scale: Scale, otp: Otp) -> Figure:
         f"start and finish each of {count:,} children",
         "us",
         values,
-        "at most 2 x a bare nursery",
-        values[OURS] <= 2 * values["bare nursery"],
+        "at most 2.5 x a bare nursery",
+        values[OURS] <= 2.5 * values["bare nursery"],
         ["OTP: started one after the other, each awaited until it is spawned"],
     )
 
@@ -248,8 +254,8 @@ def restart(scale: Scale, otp: Otp) -> Figure:
         "crash and restart, sustained",
         "us",
         values,
-        "within 3 x OTP",
-        values[OURS] <= 3 * values[OTP] if OTP in values else None,
+        "at most 1.5 x a bare fresh task",
+        values[OURS] <= 1.5 * values["bare fresh task"],
     )
 
 
@@ -391,8 +397,19 @@ async def stop_bare(count: int) -> float:
         return (perf_counter() - start) / count
 
 
+async def stop_nursery(count: int) -> float:
+    """Cancel all at once, in no order: what a nursery does."""
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(trio.sleep_forever)
+        await wait_all_tasks_blocked()
+        start = perf_counter()
+        nursery.cancel_scope.cancel()
+    return (perf_counter() - start) / count
+
+
 async def stop_ours(count: int) -> float:
-    async with quick_supervisor() as supervisor:
+    async with open_supervisor() as supervisor:
         for _ in range(count):
             supervisor.start_soon(trio.sleep_forever)
         await wait_all_tasks_blocked()
@@ -402,26 +419,66 @@ async def stop_ours(count: int) -> float:
 
 
 def stop(scale: Scale, otp: Otp) -> Figure:
-    """Stop 1,000 and 10,000 children in reverse order, one by one."""
+    """Stop 1,000 and 10,000 plain children in reverse order, one by one."""
     values = by_turns(
         2 * scale.turns,
         {
-            "bare tasks, 1,000": partial(stop_bare, 1000),
-            "bare tasks, 10,000": partial(stop_bare, 10_000),
+            "a nursery cancelled, 10,000": partial(stop_nursery, 10_000),
+            "bare tasks one by one, 10,000": partial(stop_bare, 10_000),
             f"{OURS}, 1,000": partial(stop_ours, 1000),
             f"{OURS}, 10,000": partial(stop_ours, 10_000),
         },
         otp.named(f"{OTP}, 1,000", "stop", 1000) | otp.named(f"{OTP}, 10,000", "stop", 10_000),
     )
-    floor = values["bare tasks, 10,000"] / values["bare tasks, 1,000"]
-    growth = values[f"{OURS}, 10,000"] / values[f"{OURS}, 1,000"]
+    ours = values[f"{OURS}, 10,000"]
+    growth = ours / values[f"{OURS}, 1,000"]
     return Figure(
         "stop each of the children, in reverse order",
         "us",
         values,
-        "as linear as bare tasks (per child at most 1.2 x their growth from 1,000 to 10,000)",
-        growth <= 1.2 * floor,
-        [f"from 1,000 to 10,000: bare tasks {floor:.2f} x, {OURS} {growth:.2f} x"],
+        "at most 2 x what cancelling a nursery costs",
+        ours <= 2 * values["a nursery cancelled, 10,000"],
+        [f"per child {growth:.2f} x from 1,000 to 10,000"],
+    )
+
+
+# A group that fails at once.
+
+
+async def fail_at_once(count: int) -> float:
+    """The seconds until a group is up again, for each of its members, which all failed at once."""
+    go = trio.Event()
+
+    async def fails() -> None:
+        if not go.is_set():
+            await go.wait()
+            raise ConnectionError
+        await trio.sleep_forever()
+
+    async with open_supervisor(strategy=Strategy.ONE_FOR_ALL, limit=None) as supervisor:
+        for _ in range(count):
+            supervisor.start_soon(fails)
+        await wait_all_tasks_blocked()
+        start = perf_counter()
+        go.set()
+        await wait_all_tasks_blocked()
+        took = perf_counter() - start
+        await supervisor.shutdown()
+    return took / count
+
+
+def group(scale: Scale, otp: Otp) -> Figure:
+    """Groups of 250 and 2,000 children that all fail at once."""
+    del otp
+    runs = {f"{n:,} members": partial(fail_at_once, n) for n in (250, 2000)}
+    values = by_turns(scale.turns, runs, {})
+    few, many = values.values()
+    return Figure(
+        "restart a group whose members all fail at once, for each member",
+        "us",
+        values,
+        "linear (at most 1.5 x)",
+        many <= 1.5 * few,
     )
 
 
@@ -542,6 +599,7 @@ FIGURES = {
     "window": window,
     "latency": latency,
     "stop": stop,
+    "group": group,
     "memory": memory,
     "growth": growth,
 }

@@ -29,6 +29,7 @@ from actp_supervise import (
     open_supervisor,
 )
 from actp_supervise.events import Event
+from actp_supervise.process import process_child
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "actp_supervise"
@@ -129,6 +130,7 @@ def test_every_public_name_is_in_the_reference(words, room):
         RestartLimit,
         open_scheduler,
         Scheduler.add,
+        process_child,
     ],
 )
 def test_the_reference_says_what_is_so_by_default(made):
@@ -165,7 +167,14 @@ def test_every_public_attribute_is_in_the_reference(words, kind):
 
 @pytest.mark.parametrize(
     "function",
-    [open_supervisor, Supervisor.start_soon, Supervisor.start, open_scheduler, Scheduler.add],
+    [
+        open_supervisor,
+        Supervisor.start_soon,
+        Supervisor.start,
+        open_scheduler,
+        Scheduler.add,
+        process_child,
+    ],
 )
 def test_every_option_is_in_the_reference(words, function):
     parameters = inspect.signature(function).parameters.values()

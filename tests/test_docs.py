@@ -34,6 +34,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.MULT
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 RULE = re.compile(r"^- .*", re.MULTILINE)
 TEST = re.compile(r"`(test_\w+)`")
+KEEPER = re.compile(r"\[`([\w.]+)`\]")  # the function that keeps a rule, as module.name
 LINK = re.compile(r"\[[^]]*\]\(([^)#]*)(?:#([^)]*))?\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
@@ -117,6 +118,31 @@ def test_every_rule_of_the_reference_names_a_test_that_exists():
             untested += [rule for rule in RULE.findall(text) if not TEST.search(rule)]
     assert untested == []
     assert unknown == set()
+
+
+@pytest.mark.parametrize("page", ["supervision"])
+def test_every_rule_of_the_reference_names_the_function_that_keeps_it(page):
+    text = (ROOT / "docs/reference" / f"{page}.md").read_text()
+    rules = [rule for rule in RULE.findall(text) if TEST.search(rule)]
+    assert [rule for rule in rules if not KEEPER.search(rule)] == []
+    names = {name for rule in rules for name in KEEPER.findall(rule)}
+    assert {name for name in names if not is_in_the_library(name)} == set()
+
+
+def is_in_the_library(name):
+    """Return whether ``module.Class.function`` exists in `actp_supervise`."""
+    words = name.split(".")
+    for count in range(len(words) - 1, 0, -1):
+        try:
+            owner = importlib.import_module(".".join(["actp_supervise", *words[:count]]))
+        except ModuleNotFoundError:
+            continue
+        attributes = words[count:]
+        for attribute in attributes[:-1]:
+            owner = getattr(owner, attribute, None)
+        known = hasattr(owner, attributes[-1])
+        return known or attributes[-1] in getattr(owner, "__annotations__", {})
+    return False
 
 
 @pytest.mark.parametrize("page", in_order(PAGES))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import trio
 
-from actp_supervise.child import _current_child, name_of
+from actp_supervise.child import child_of_context
+from actp_supervise.spec import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -84,8 +85,8 @@ class _Call(asyncio.Future[T]):
     @trio.lowlevel.enable_ki_protection  # so that Ctrl-C is the program's and not some agent's
     async def _carry_out(self) -> None:
         current_run.set(None)
-        if self._run.child is not None:
-            _current_child.set(self._run.child)
+        if self._run.record is not None:
+            child_of_context.set(self._run.record.view)
         settle: Callable[[], object] = super().cancel
         try:
             with self._scope:

@@ -1,9 +1,10 @@
-"""What a loop in Trio's thread is yet to call, kept in a way that survives garbage collection.
+# ruff: noqa: SLF001
+"""What is reached into of trio-asyncio and asyncio, in this file alone.
 
-Garbage collection closes coroutines that nobody can reach, at whatever line and in whatever thread
-it happens to run, and their clean-up calls ``loop.call_soon``. trio-asyncio's own queue is a memory
-channel, which may not be sent to from another thread, nor at each line of its own ``receive``: the
-loop would never wake again.
+`Handles` is what a loop in Trio's thread is yet to call, kept so that it survives garbage
+collection. That closes unreachable coroutines at any line and in any thread, and their clean-up
+calls ``loop.call_soon``. trio-asyncio's own queue is a memory channel, which may not be sent to
+from another thread, nor at each line of its own ``receive``: the loop would never wake again.
 """
 
 from __future__ import annotations
@@ -76,3 +77,14 @@ class Handles:
             self._cancelled_timers = 0
             self._timers[:] = [timer for timer in self._timers if not timer.cancelled()]
             heapq.heapify(self._timers)
+
+
+def forget_generators(loop: Any) -> None:  # noqa: ANN401  (trio-asyncio has no types)
+    """Have ``open_loop`` not wait for async generators that can no longer be finalized."""
+    loop._asyncgens.clear()
+
+
+def forget_task(task: Any) -> None:  # noqa: ANN401
+    """Take a task that is ended by force out of asyncio's list, without a line in its log."""
+    asyncio._unregister_task(task)
+    task._log_destroy_pending = False

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from .handles import Handles
+from .handles import Handles, forget_generators, forget_task
+from .threads import DaemonThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +35,11 @@ async def host_in_thread(run: Run) -> None:
     def in_thread() -> None:
         # A factory, since trio-asyncio, where it is imported, replaces asyncio's own.
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            threads = DaemonThreads()
+            runner.get_loop().set_default_executor(threads)
             try:
                 runner.run(run.main(), context=context)
+                runner.run(threads.finish())
             except BaseException as error:  # noqa: BLE001, ASYNC103  (raised when the run has ended)
                 run.cancelled = True  # the runner does it now, and twice would cut clean-up short
                 run.fail(error)
@@ -139,11 +143,10 @@ def _kill(loop: Any, run: Run) -> None:  # noqa: ANN401
     if run.time_left.cancelled_caught:  # else the loop itself is broken
         run.ignored_cancellation("its coroutines were closed")
     run.killed = True
-    loop._asyncgens.clear()  # open_loop would wait for what can no longer be finalized
+    forget_generators(loop)
     while tasks:
         for task in tuple(tasks):
-            asyncio._unregister_task(task)
-            task._log_destroy_pending = False
+            forget_task(task)
             _close(task.get_coro())
         tasks = asyncio.all_tasks(loop)  # those that their clean-up has started
 

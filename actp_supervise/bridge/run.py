@@ -15,9 +15,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, cast
 
 import trio
 
-from actp_supervise.child import _current_child, check_async_fn, check_seconds, name_of
-from actp_supervise.errors import SupervisionError
+from actp_supervise.checks import check_async_fn, check_seconds
+from actp_supervise.child import (
+    child_of_context,
+    on_stop_requested,
+    record_of_context,
+)
+from actp_supervise.errors import SupervisionError, context_of, keep_context
 from actp_supervise.events import logger
+from actp_supervise.spec import name_of
 
 from .calls import current_run
 from .hosts import check_trio_asyncio, host_in_loop, host_in_thread
@@ -27,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from types import FrameType
 
-    from actp_supervise.child import Child
 
 P = ParamSpec("P")
 
@@ -107,7 +112,7 @@ class Run:
     calls: trio.Nursery  # what the code has running in Trio
 
     def __init__(self, cancel_timeout: float) -> None:
-        self.child = _current_child.get(None)
+        self.record = record_of_context()
         self.token = trio.lowlevel.current_trio_token()
         self.time_left = trio.CancelScope()  # a host holds it around the loop; `end` limits it
         self.over = False  # nothing is to be done in Trio for the code any more
@@ -115,8 +120,8 @@ class Run:
         self.killed = False  # its loop is to call nothing any more
         self._cancel_timeout = cancel_timeout
         self._view: AsyncioView | None = None
-        if self.child is not None:
-            self._view = AsyncioView(self.child.name, partial(self.soon, self.child.beat))
+        if self.record is not None and self.record.run is not None:
+            self._view = AsyncioView(self.record, self.record.run)
         self._errors: list[BaseException] = []
         self._ending = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -130,7 +135,9 @@ class Run:
         """Run the code to its end; its errors take the place of a cancellation."""
         await trio.lowlevel.checkpoint_if_cancelled()
         self._code = code
-        forget = self.child and self.child._on_stop_requested(self._stop_requested)
+        forget = None
+        if self.record is not None:
+            forget = on_stop_requested(self.record, self._stop_requested)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_when_cancelled)
@@ -151,11 +158,11 @@ class Run:
         errors, self._errors = [_as_exception(error) for error in self._errors], []
         if errors:
             error = errors[0] if len(errors) == 1 else ExceptionGroup("asyncio code", errors)
-            context = error.__context__
+            context = context_of(error)
             try:
                 raise error
             finally:
-                error.__context__ = context  # not the cancellation whose place it takes
+                keep_context(error, context)  # not the cancellation whose place it takes
                 del error, errors
 
     async def _end_when_cancelled(self) -> None:
@@ -176,13 +183,13 @@ class Run:
         context = copy_context()
         context.run(current_run.set, self)
         if self._view is not None:
-            context.run(_current_child.set, cast("Child", self._view))
+            context.run(child_of_context.set, self._view)
         return context
 
     def _stop_requested(self) -> None:
         if self._view is not None:
-            self._view.stopping.set()
-            self._to_asyncio(self._view.stopping.wake)
+            self._view.signal.set()
+            self._to_asyncio(self._view.signal.wake)
 
     def _to_asyncio(self, callback: Callable[[], object]) -> None:
         if self._loop is not None:
@@ -222,8 +229,8 @@ class Run:
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(self._on_unhandled)
-        if self._view is not None and self._view.stopping:
-            self._view.stopping.wake()
+        if self._view is not None and self._view.signal:
+            self._view.signal.wake()
         try:
             if not self._ending:
                 await self._code()
@@ -305,7 +312,7 @@ def _where(task: asyncio.Task[Any]) -> str:
     while inspect.iscoroutine(inner) and inner.cr_frame is not None:
         frames.append(inner.cr_frame)
         inner = inner.cr_await
-    for top in sys._current_frames().values():
+    for top in sys._current_frames().values():  # noqa: SLF001  (documented)
         stack = [frame for frame, _ in traceback.walk_stack(top)]
         if frames and frames[-1] in stack:
             frames += reversed(stack[: stack.index(frames[-1])])

@@ -5,27 +5,65 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, final
 
+from actp_supervise.checks import check_seconds
+from actp_supervise.child import give_sign_of_life
+from actp_supervise.policies import Intent
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from actp_supervise.record import ChildRecord, Run
 
 
 @final
 class AsyncioView:
-    """The child inside which asyncio code runs."""
+    """The child inside which asyncio code runs.
 
-    def __init__(self, name: str, beat: Callable[[], object]) -> None:
-        self._beat = beat
-        self.name = name
+    Args:
+        record: What its supervisor keeps of the child.
+        run: The run of the child in which the code runs.
+    """
+
+    def __init__(self, record: ChildRecord, run: Run) -> None:
+        self.record = record
+        self._run = run
+        self.name = record.name
         """The child's name."""
-        self.stopping = AsyncioStopSignal()
-        """Set when this run is asked to stop; it then has `shutdown_timeout` seconds."""
+        self.signal = AsyncioStopSignal()
+        """The stop signal, for those that set it; code inside reads `stopping`."""
 
-    def beat(self) -> None:
-        """Tell the watchdog that the child gets on; may be called from any thread."""
-        self._beat()
+    @property
+    def stopping(self) -> AsyncioStopSignal:
+        """Set when this run is asked to stop; it then has `shutdown_timeout` seconds.
+
+        A run that reads this *listens*: it is asked before it is cancelled.
+        """
+        self._run.listens = True
+        return self.signal
+
+    @property
+    def stalled(self) -> bool:
+        """Whether this run missed its watchdog time, and is being cancelled for that."""
+        return self._run.intent is Intent.STALLED
+
+    def beat(self, within: float | None = None) -> None:
+        """Tell the watchdog that the child gets on; may be called from any thread.
+
+        Args:
+            within: Promises the next sign of life within this many seconds, in place of the
+                child's `watchdog` once.
+
+        Raises:
+            TypeError: If `within` is no number.
+            ValueError: If `within` is not positive.
+        """
+        if within is not None:
+            check_seconds("within", within, positive=True)
+        give_sign_of_life(self.record, self._run, within)
 
     def cancel_on_stop(self) -> CancelOnStop:
-        """Cancel the block when this run is asked to stop: ``with`` or ``async with``."""
+        """Cancel the block when this run is asked to stop: ``with`` or ``async with``.
+
+        A run that calls this *listens*: it is asked before it is cancelled.
+        """
         return CancelOnStop(self.stopping)
 
 
@@ -35,8 +73,8 @@ class AsyncioStopSignal:
 
     def __init__(self) -> None:
         self._is_set = False
-        self._woken = asyncio.Event()
-        self._blocks: set[CancelOnStop] = set()
+        self.woken = asyncio.Event()
+        self.blocks: set[CancelOnStop] = set()
 
     def is_set(self) -> bool:
         """Return whether the run was asked to stop; true at once, also for code that blocks."""
@@ -46,7 +84,7 @@ class AsyncioStopSignal:
 
     async def wait(self) -> None:
         """Wait until the run is asked to stop."""
-        await self._woken.wait()
+        await self.woken.wait()
 
     def set(self) -> None:
         """Be set, in whatever thread; `wake` in the loop has to follow."""
@@ -54,8 +92,8 @@ class AsyncioStopSignal:
 
     def wake(self) -> None:
         """Wake all who wait for it."""
-        self._woken.set()
-        for block in tuple(self._blocks):
+        self.woken.set()
+        for block in tuple(self.blocks):
             block.cancel()
 
 
@@ -76,14 +114,14 @@ class CancelOnStop:
             raise RuntimeError("cancel_on_stop() works only in an asyncio task")
         self._task = task
         self._cancelling = task.cancelling()
-        self._signal._blocks.add(self)
-        if self._signal._woken.is_set():
+        self._signal.blocks.add(self)
+        if self._signal.woken.is_set():
             # Soon and not now: a block that never waits must not be cancelled after its end.
             self._handle = asyncio.get_running_loop().call_soon(self.cancel)
         return self
 
     def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> bool:
-        self._signal._blocks.discard(self)
+        self._signal.blocks.discard(self)
         if self._handle is not None:
             self._handle.cancel()
         if self._fired and self._task.uncancel() <= self._cancelling:

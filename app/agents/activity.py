@@ -3,10 +3,14 @@
 Two clocks are kept apart. *Alive*: the agent's own loop turned (`beat`). *Progress*: it took a step
 (a look at the queue, a turn, a tool call), or said until when it waits for something. An agent that
 waits for a model, or is throttled until a known time, is alive and gets on; it is not stale.
+
+Both are judged by one watchdog, that of the agent's child in the tree: each sign of life promises
+the next one for as long as neither clock has run out (`vouch`).
 """
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +24,12 @@ STARTING: Final = "starting"
 """What an agent does until it says something else; code that only runs never does."""
 
 PAUSED_BY_OPERATOR: Final = "paused by an operator"
+
+BEAT_INTERVAL: Final = 1.0
+"""Seconds between two signs of life of an agent's loop."""
+
+LATE: Final = 1.0
+"""Seconds by which a sign of life may be late; more than that and the loop itself stood still."""
 
 _TIMES: Final = (
     "beat_at",
@@ -49,10 +59,22 @@ class Activity:
 
     Args:
         clock: Trio's clock, as a function that any thread may call.
+        threshold: Seconds without a beat, or without the progress that was due, after which it
+            is hung.
+        vouch: Called with each sign of life, in whatever thread that is given: promises the next
+            one within so many seconds.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        threshold: float = math.inf,
+        vouch: Callable[[float], object] = lambda within: None,
+    ) -> None:
         self._clock = clock
+        self._threshold = threshold
+        self.vouch = vouch
         self.pid = os.getpid()
         """The process that it runs in."""
         self.beat_at = clock()
@@ -78,14 +100,20 @@ class Activity:
         self.tasks_failed = 0
         self.last_run_at: str | None = None
         """When its last task ended, ISO 8601 in UTC."""
-        self.found_stale: str | None = None
-        """Why it was found to be hung, if it was: what it was doing then counts as an attempt."""
 
     # In the agent's loop.
 
     def beat(self) -> None:
         """Vouch for the loop: it turns."""
-        self.beat_at = self._clock()
+        now = self._clock()
+        late = now - self.beat_at - BEAT_INTERVAL
+        if late > LATE:  # blocked, or suspended with all the daemon: it could make no progress
+            if self.progress_at is not None:
+                self.progress_at += late
+            if self.waiting_until is not None:
+                self.waiting_until += late
+        self.beat_at = now
+        self._promise(now)
 
     def progress(
         self, doing: str, *, task_id: str | None = None, step: int = 0, within: float | None = None
@@ -105,6 +133,7 @@ class Activity:
         self.waiting_until = None if within is None else now + within
         self.throttled_until = None
         self.progress_at = now
+        self._promise(now)
 
     def wait(self, doing: str, seconds: float) -> None:
         """Report that it waits so long; it stays at the same task and step.
@@ -117,6 +146,7 @@ class Activity:
         self.throttled_until = None
         if self.progress_at is not None:
             self.progress_at = now
+        self._promise(now)
 
     def throttle(self, seconds: float, why: str) -> None:
         """Report that the model makes it wait so long; it stays at the same task and step."""
@@ -136,6 +166,7 @@ class Activity:
         self.paused_until = until
         self.doing = "paused"
         self.task_id = None
+        self._promise(self._clock())
 
     def resume(self) -> None:
         """Report that it takes tasks again."""
@@ -160,29 +191,36 @@ class Activity:
             if name in _TIMES and value is not None:
                 value += offset
             setattr(self, name, value)
+        self._promise(self._clock())
 
-    # In Trio's thread.
+    # What follows from it.
 
-    def stale(self, threshold: float) -> str | None:
-        """Say why the agent counts as hung, or None where it does not.
+    def _promise(self, now: float) -> None:
+        within = self._due(self._threshold) - now
+        if within > 0:  # else it is hung already, though its loop turns
+            self.vouch(within)
+
+    def _due(self, threshold: float) -> float:
+        """Return when the next sign of life is due, a beat or progress."""
+        beat_due = self.beat_at + threshold
+        if self.progress_at is None or self.paused is not None:
+            return beat_due
+        return min(beat_due, max(self.progress_at, self.waiting_until or 0.0) + threshold)
+
+    def why_stale(self, threshold: float) -> str | None:
+        """Return why the agent counts as hung, or None where it does not.
 
         Args:
             threshold: Seconds without a beat, or without the progress that was due.
         """
-        self.found_stale = self._hung(threshold)
-        return self.found_stale
+        return None if self._clock() <= self._due(threshold) else self.what_is_missing()
 
-    def _hung(self, threshold: float) -> str | None:
+    def what_is_missing(self) -> str:
+        """Return of which sign of life there was none for how long: the one that was due first."""
         now = self._clock()
-        silent = now - self.beat_at
-        if silent > threshold:
-            return f"its loop has not turned for {silent:.0f} s"
-        if self.progress_at is None or self.paused is not None:
-            return None
-        due = max(self.progress_at, self.waiting_until or 0.0) + threshold
-        if now > due:
-            return f"no progress for {now - self.progress_at:.0f} s while {self.doing}"
-        return None
+        if self.progress_at is None or self.beat_at <= self._due(0.0):
+            return f"its loop has not turned for {now - self.beat_at:.0f} s"
+        return f"no progress for {now - self.progress_at:.0f} s while {self.doing}"
 
     def snapshot(self) -> dict[str, Any]:
         """Return it as JSON for the registry's `health`; ages and waits in seconds."""

@@ -6,6 +6,9 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from actp_supervise import current_child
+
+from .activity import BEAT_INTERVAL
 from .contract import make_agent
 from .handle import end
 
@@ -17,8 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-BEAT_INTERVAL: Final = 1.0
-"""Seconds between two signs of life."""
+LOOK_INTERVAL: Final = 0.1
+"""Seconds between two looks whether an agent that is to stop has come to its idle wait."""
 
 
 async def run_agent(cls: type[Agent], context: AgentContext, poll_interval: float) -> None:
@@ -30,7 +33,8 @@ async def run_agent(cls: type[Agent], context: AgentContext, poll_interval: floa
         poll_interval: Seconds between two looks for work.
     """
     agent = make_agent(cls, context)
-    await _alive(agent.run_as_daemon(poll_interval), context.activity)
+    work = agent.run_as_daemon(poll_interval)
+    await _alive(_until_idle_when_asked(work, poll_interval), context.activity)
 
 
 async def run_routine(cls: type[Agent], context: AgentContext, method: str) -> Any:  # noqa: ANN401  (the routine's)
@@ -46,6 +50,51 @@ async def run_routine(cls: type[Agent], context: AgentContext, method: str) -> A
     """
     agent = make_agent(cls, context)
     return await _alive(getattr(agent, method)(), context.activity)
+
+
+async def _until_idle_when_asked(work: Coroutine[Any, Any, None], poll_interval: float) -> None:
+    """Run an agent; once it is asked to stop, end it when it only waits for its next poll.
+
+    A class that knows nothing of us never looks whether it is asked, and would sleep on until its
+    time to drain is over. Work in flight is not touched: see `_waits_for_next_poll`.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  (a coroutine of asyncio runs in one)
+    ending = asyncio.ensure_future(_end_when_idle(task, work, poll_interval))
+    try:
+        await work
+    except asyncio.CancelledError:
+        was_idle = ending.done() and not ending.cancelled() and ending.result()
+        if not was_idle or task.uncancel() > 0:  # then it is cancelled by another, too
+            raise
+    finally:
+        await end(ending)
+
+
+async def _end_when_idle(
+    task: asyncio.Task[Any], work: Coroutine[Any, Any, None], poll_interval: float
+) -> bool:
+    try:
+        child = current_child()
+    except RuntimeError:  # in a bare nursery nobody asks
+        return False
+    await child.stopping.wait()
+    while not _waits_for_next_poll(work, poll_interval):  # noqa: ASYNC110  (no event tells)
+        await asyncio.sleep(LOOK_INTERVAL)
+    return task.cancel("asked to stop, between two polls")
+
+
+def _waits_for_next_poll(work: Coroutine[Any, Any, None], poll_interval: float) -> bool:
+    """Return whether an agent does nothing but sleep for its poll interval.
+
+    That is so where `run_as_daemon` itself, and none of the functions that it calls, stands in
+    ``await asyncio.sleep(poll_interval)``. What sleeps for another time, or further down (a pause
+    between two calls of an API), is at work.
+    """
+    sleep = work.cr_await  # type: ignore[attr-defined]
+    if not (inspect.iscoroutine(sleep) and sleep.cr_code is asyncio.sleep.__code__):
+        return False
+    return sleep.cr_frame is not None and sleep.cr_frame.f_locals.get("delay") == poll_interval
 
 
 async def _alive(work: Coroutine[Any, Any, T], activity: Activity) -> T:

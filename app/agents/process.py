@@ -95,8 +95,8 @@ async def run_in_process(
             why_back = "the agent crashed while it did this"
             raise
         finally:
-            if activity.found_stale is not None:
-                why_back = f"the agent hung: {activity.found_stale}"
+            if current_child().stalled:
+                why_back = f"the agent hung: {activity.what_is_missing()}"
             with trio.move_on_after(RELEASE_TIMEOUT, shield=True) as in_time:
                 await claims.hand_back(why_back)  # noqa: ASYNC102
             if in_time.cancelled_caught:

@@ -192,8 +192,8 @@ class Worker:
     async def _release_in_time(self, task: TaskRow, token: str) -> None:
         """Hand a task back although the agent is cancelled; what hung it may hang it again."""
         error = None
-        if self._activity.found_stale is not None:
-            error = f"the agent hung: {self._activity.found_stale}"
+        if current_child().stalled:
+            error = f"the agent hung: {self._activity.what_is_missing()}"
         elif not _is_cancelled():
             error = "the agent ended itself with CancelledError while it did this"
         try:

@@ -98,6 +98,7 @@ class Office:
         cls: type = QuickAgent,
         *,
         store: Store | None = None,
+        watchdog: float | None = None,
         task_status: trio.TaskStatus[Activity] = trio.TASK_STATUS_IGNORED,
         **changes: Any,
     ) -> None:
@@ -106,7 +107,13 @@ class Office:
         task_status.started(context.activity)
         async with open_supervisor(name="cancelled", limit=None, shutdown_timeout=0.0) as tree:
             tree.start_soon(
-                asyncio_child(run_agent, isolation=self.isolation), cls, context, 30.0, name="a"
+                asyncio_child(run_agent, isolation=self.isolation),
+                cls,
+                context,
+                30.0,
+                name="a",
+                restart=Restart.TEMPORARY,
+                watchdog=watchdog,
             )
 
     async def routine(self, cls: type, method: str, **changes: Any) -> Any:

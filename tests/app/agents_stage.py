@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -76,6 +77,7 @@ class Recorder:
             if error is not None:
                 raise error
         else:
+            run.activity.vouch(math.inf)
             await current_child().stopping.wait()
 
 

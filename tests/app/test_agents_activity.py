@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.agents.activity import Activity
+from app.agents.activity import BEAT_INTERVAL, Activity
 
 
 class Clock:
@@ -27,32 +27,34 @@ def activity(clock):
 
 def pass_time(clock, activity, seconds):
     """Let time pass while the agent's loop turns."""
-    clock.now += seconds
-    activity.beat()
+    until = clock.now + seconds
+    while clock.now < until:
+        clock.now = min(clock.now + BEAT_INTERVAL, until)
+        activity.beat()
 
 
 def test_a_loop_that_does_not_turn_is_hung_whatever_was_declared(clock, activity):
     activity.progress("reading", within=3_600.0)
 
     clock.now += 90.0
-    assert activity.stale(90.0) is None
+    assert activity.why_stale(90.0) is None
     clock.now += 0.5
-    assert "has not turned for 90 s" in activity.stale(90.0)
+    assert "has not turned for 90 s" in activity.why_stale(90.0)
 
 
 def test_code_that_never_reported_progress_need_not(clock, activity):
     pass_time(clock, activity, 10_000.0)
 
-    assert activity.stale(90.0) is None
+    assert activity.why_stale(90.0) is None
 
 
 def test_who_reports_progress_must_go_on_doing_so(clock, activity):
     activity.progress("task: x", task_id="t1", step=2)
 
     pass_time(clock, activity, 90.0)
-    assert activity.stale(90.0) is None
+    assert activity.why_stale(90.0) is None
     pass_time(clock, activity, 1.0)
-    assert activity.stale(90.0) == "no progress for 91 s while task: x"
+    assert activity.why_stale(90.0) == "no progress for 91 s while task: x"
 
 
 @pytest.mark.parametrize("report", ["progress", "wait", "throttle"])
@@ -67,16 +69,16 @@ def test_a_wait_that_was_declared_is_no_hang_until_it_is_over(clock, activity, r
         }[report]()
 
     pass_time(clock, activity, 600.0 + 90.0)
-    assert activity.stale(90.0) is None
+    assert activity.why_stale(90.0) is None
     pass_time(clock, activity, 1.0)
-    assert "while waiting" in activity.stale(90.0)
+    assert "while waiting" in activity.why_stale(90.0)
 
 
 def test_of_code_that_never_reported_progress_a_wait_for_the_store_asks_for_none(clock, activity):
     activity.wait("waiting for the store", 5.0)
 
     pass_time(clock, activity, 50_000.0)
-    assert activity.stale(90.0) is None
+    assert activity.why_stale(90.0) is None
 
 
 def test_a_paused_agent_is_not_hung(clock, activity):
@@ -84,24 +86,42 @@ def test_a_paused_agent_is_not_hung(clock, activity):
     activity.pause("the budget is spent")
 
     pass_time(clock, activity, 50_000.0)
-    assert activity.stale(90.0) is None
+    assert activity.why_stale(90.0) is None
     assert activity.snapshot()["paused"] == "the budget is spent"
 
     activity.resume()
     assert activity.snapshot()["paused"] is None
-    assert activity.stale(90.0) is None
+    assert activity.why_stale(90.0) is None
     assert activity.doing == "idle"
 
 
-def test_what_it_was_found_to_be_is_remembered_as_long_as_it_is_so(clock, activity):
-    clock.now += 100.0
-    why = activity.stale(90.0)
-    assert why is not None
-    assert activity.found_stale == why
-
+def test_a_time_in_which_the_loop_stood_still_counts_against_no_progress(clock, activity):
+    activity.progress("task: x")
+    pass_time(clock, activity, 60.0)
+    clock.now += 500.0  # suspended
     activity.beat()
-    activity.stale(90.0)
-    assert activity.found_stale is None
+    pass_time(clock, activity, 28.0)
+    assert activity.why_stale(90.0) is None
+    pass_time(clock, activity, 2.0)
+    assert activity.why_stale(90.0).startswith("no progress for ")
+
+
+def test_each_sign_of_life_promises_the_next_for_as_long_as_both_clocks_have_time(clock):
+    promises = []
+    activity = Activity(clock, threshold=90.0, vouch=promises.append)
+    activity.beat()
+    activity.progress("task: x")
+    pass_time(clock, activity, 89.0)
+    assert promises[:3] == [90.0, 90.0, 89.0]
+    assert promises[-1] == 1.0
+    pass_time(clock, activity, 3.0)
+    assert promises[-1] == 1.0, "its loop turns, but it does not get on"
+    activity.progress("task: y", within=600.0)
+    pass_time(clock, activity, 1.0)
+    assert promises[-2:] == [90.0, 90.0]
+    activity.pause("the budget is spent")
+    pass_time(clock, activity, 1000.0)
+    assert promises[-1] == 90.0
 
 
 def test_a_wait_stays_at_the_same_task_and_a_throttle_ends_with_the_next_word(clock, activity):

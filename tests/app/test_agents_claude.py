@@ -118,7 +118,7 @@ async def test_while_it_waits_the_agent_says_until_when_and_does_not_count_as_hu
     assert 50 < activity.snapshot()["throttled_for"] <= 60
     assert "429" in activity.doing
     assert "slow down" in activity.doing
-    assert activity.stale(0.5) is None
+    assert activity.why_stale(0.5) is None
 
 
 async def test_a_wait_ends_at_once_when_the_agent_is_asked_to_stop(at_work, store):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import contextlib
 import subprocess
 import sys
 import types
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import trio
 
+from actp_supervise import open_supervisor
 from actp_supervise.bridge import asyncio_child
 from app.agents.activity import Activity
 from app.agents.base import DomainAgent
@@ -221,11 +223,11 @@ async def test_a_heartbeat_vouches_for_the_agents_own_loop(autojump_clock):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(asyncio_child(run_agent), Working, living(activity), 30.0)
         await trio.sleep(500.5)
-        assert activity.stale(2.0) is None
+        assert activity.why_stale(2.0) is None
         nursery.cancel_scope.cancel()
 
     await trio.sleep(10.0)
-    assert "has not turned" in activity.stale(2.0), "nobody vouches for what has ended"
+    assert "has not turned" in activity.why_stale(2.0), "nobody vouches for what has ended"
 
 
 async def test_an_agent_that_blocks_its_loop_gives_no_sign_of_life():
@@ -242,7 +244,7 @@ async def test_an_agent_that_blocks_its_loop_gives_no_sign_of_life():
         child = asyncio_child(run_agent, isolation="thread")
         nursery.start_soon(child, Blocked, living(activity), 30.0)
         await trio.sleep(1.5)  # real, for a thread really blocks
-        assert "its loop has not turned" in activity.stale(1.0)
+        assert "its loop has not turned" in activity.why_stale(1.0)
         release.set()
 
 
@@ -274,3 +276,95 @@ async def test_a_routine_runs_on_an_instance_of_its_own(autojump_clock):
 
     await asyncio_child(code)()
     assert (results, instances) == (["checked"], [given])
+
+
+# How it is stopped, though it never looks whether it is asked. It has 30 s.
+
+
+async def seconds_to_stop(cls, after: float, poll_interval: float = 30.0) -> float:
+    activity = Activity(trio.lowlevel.current_clock().current_time)
+    async with open_supervisor(shutdown_timeout=30.0) as supervisor:
+        supervisor.start_soon(asyncio_child(run_agent), cls, living(activity), poll_interval)
+        await trio.sleep(after)
+        asked_at = trio.current_time()
+        await supervisor.shutdown()
+    return trio.current_time() - asked_at
+
+
+class Poller:
+    """As people write them: ten seconds of work, then a nap."""
+
+    finished = 0
+
+    async def run_as_daemon(self, poll_interval):
+        while True:
+            await self.work()
+            type(self).finished += 1
+            await asyncio.sleep(poll_interval)
+
+    async def work(self):
+        await asyncio.sleep(10)
+
+
+async def test_a_class_that_sleeps_between_polls_stops_at_once(autojump_clock):
+    assert await seconds_to_stop(Poller, after=25.0) < 1.0
+
+
+async def test_a_class_at_work_finishes_it_and_then_stops(autojump_clock):
+    Poller.finished = 0
+    assert 5.0 <= await seconds_to_stop(Poller, after=5.0) < 6.0
+    assert Poller.finished == 1
+
+
+async def test_a_pause_in_the_midst_of_work_is_not_taken_for_the_wait_for_the_next_poll(
+    autojump_clock,
+):
+    class Pauses:
+        async def run_as_daemon(self, poll_interval):
+            await asyncio.sleep(12)  # of its own: it is not the poll interval
+            await self.rest(poll_interval)
+
+        async def rest(self, seconds):
+            await asyncio.sleep(seconds)  # further down
+
+    assert await seconds_to_stop(Pauses, after=1.0) == 30.0
+
+
+async def test_what_such_a_class_does_at_its_end_is_waited_for(autojump_clock):
+    class Tidy:
+        async def run_as_daemon(self, poll_interval):
+            try:
+                await asyncio.sleep(poll_interval)
+            finally:
+                await asyncio.sleep(2)
+                done.append("tidied up")
+
+    done = []
+    assert 2.0 <= await seconds_to_stop(Tidy, after=1.0) < 3.0
+    assert done == ["tidied up"]
+
+
+async def test_an_error_at_such_an_end_is_not_lost(autojump_clock):
+    class Broken:
+        async def run_as_daemon(self, poll_interval):
+            try:
+                await asyncio.sleep(poll_interval)
+            finally:
+                raise KeyError("broken")
+
+    async with open_supervisor(shutdown_timeout=30.0) as supervisor:
+        activity = Activity(trio.lowlevel.current_clock().current_time)
+        child = supervisor.start_soon(asyncio_child(run_agent), Broken, living(activity), 30.0)
+        await trio.sleep(1)
+        await supervisor.shutdown()
+    assert "KeyError: 'broken'" in child.last_error
+
+
+async def test_one_that_is_cancelled_as_well_is_cancelled(autojump_clock):
+    class Stubborn:
+        async def run_as_daemon(self, poll_interval):
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(poll_interval)
+
+    assert await seconds_to_stop(Stubborn, after=1.0) >= 30.0

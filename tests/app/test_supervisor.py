@@ -84,7 +84,7 @@ async def test_crashes_that_the_store_has_of_this_daemon_too_count_once(clock):
     history.note()
     await trio.sleep(10)
     history.load([10.0, 500.0, 4000.0])
-    assert (history.own(HOUR), history.recorded(HOUR), history.count(DAY)) == (1, 1, 3)
+    assert (history.count(HOUR), history.count(DAY)) == (2, 3)
     await trio.sleep(3200)
     assert history.count(HOUR) == 1
 
@@ -241,11 +241,13 @@ async def test_a_hung_agent_is_restarted_and_that_is_a_crash(clock, store):
         stage.nursery.start_soon(stage.supervisor.watch_loop)
         await trio.sleep(89)
         assert stage.status()["restarts"] == 0
-        await trio.sleep(12)
+        await trio.sleep(2)
         assert (stage.status()["status"], stage.status()["restarts"]) == ("running", 1)
+        assert stage.status()["crashes"] == stage.status()["error_count"] == 1
+        await stage.settle()
         _, hung = await store.runs("social")
     assert hung.outcome is RunOutcome.CRASHED
-    assert "its loop has not turned for 100 s" in hung.error
+    assert hung.error == "the agent hung: its loop has not turned for 90 s"
 
 
 async def test_a_hung_agent_is_found_though_the_store_takes_long_to_answer(clock, store):
@@ -271,10 +273,10 @@ async def test_nobody_is_stale_for_a_time_in_which_the_whole_daemon_stood_still(
     agent_ids = ("social", "content", "acquisition", "revenue")
     async with staged(store, live_on, agent_ids=agent_ids) as stage:
         await stage.supervisor.start_all()
-        stage.nursery.start_soon(stage.supervisor.watch_loop)
         await trio.sleep(11)
-        clock.jump(500)
-        await trio.sleep(30)
+        for _ in range(3):
+            clock.jump(500)
+            await trio.sleep(30)
         assert [stage.status(agent_id)["crashes"] for agent_id in agent_ids] == [0] * 4
 
 

@@ -42,7 +42,7 @@ class Service:
             on_status=self.statuses.append,
             on_output=self.take,
             ready_timeout=PATIENCE,
-            env=place.environment(),
+            env={**dict.fromkeys(os.environ), **place.environment()},
             cwd=place.folder,
         )
 

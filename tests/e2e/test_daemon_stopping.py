@@ -232,3 +232,56 @@ class Crashing:
         agent = await daemon.until_agent("social", "backing_off")
         assert agent["error_count"] == 7
         assert 100 < agent["restart_in"] <= 128
+
+
+NAPPER = """
+import asyncio
+
+class Agent:
+    async def run_as_daemon(self, poll_interval):
+        while True:
+            print("looked for work", flush=True)
+            await asyncio.sleep(poll_interval)
+"""
+
+
+@pytest.mark.parametrize("isolation", ["loop", "thread", "process"])
+async def test_a_class_that_knows_nothing_of_us_stops_between_two_polls(place, isolation):
+    place.use_class(NAPPER, "Agent")
+    environ = {
+        "SOCIAL_MEDIA_AGENT_ISOLATION": isolation,
+        "SOCIAL_MEDIA_AGENT_POLL_INTERVAL": "3600",
+        "WORKER_DRAIN_TIMEOUT": "600",
+    }
+    async with place.daemon("--agents", "social", **environ) as daemon:
+        await until(lambda: "looked for work" in daemon.stdout + daemon.log.read_text())
+        daemon.signal(signal.SIGTERM)
+        assert await daemon.wait() == 0
+    (run,) = place.rows("select outcome, error from actp_agent_runs")
+    assert run == {"outcome": "stopped", "error": None}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("isolation", ["loop", "thread", "process"])
+async def test_a_daemon_that_was_suspended_accuses_no_agent(place, isolation):
+    environ = {
+        "SOCIAL_MEDIA_AGENT_ISOLATION": isolation,
+        "WORKER_STALE_THRESHOLD": "5",
+        "WORKER_HEARTBEAT_INTERVAL": "1",
+    }
+    async with place.daemon("--agents", "social", **environ) as daemon:
+        in_flight = await daemon.post("social", f"{LIKE} [simulate: slow 2]")
+        await begun(place, in_flight)
+        for _ in range(2):
+            daemon.signal(signal.SIGSTOP)
+            await trio.sleep(9)
+            daemon.signal(signal.SIGCONT)
+            await trio.sleep(1)
+        await done(place, in_flight)
+        assert (await daemon.get("/agents/social"))["error_count"] == 0
+        daemon.signal(signal.SIGTERM)
+        assert await daemon.wait() == 0
+    assert place.task(in_flight)["attempts"] == 1
+    assert {run["outcome"] for run in place.rows("select outcome from actp_agent_runs")} == {
+        "stopped"
+    }

@@ -75,7 +75,7 @@ async def test_one_that_blocks_for_ever_is_found_and_started_again_while_others_
             assert content["health"]["heartbeat_age"] < 3
 
         agent = await daemon.get("/agents/social")
-        assert "AgentStaleError: its loop has not turned for" in agent["last_error"]
+        assert "the agent hung: its loop has not turned for" in agent["last_error"]
         assert not is_alive(blocked)
         assert daemon.logged("loop_blocked") is None
         task = await done(place, task_id)

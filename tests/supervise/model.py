@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from script import Puppet
 
 OVERDUE_AFTER = 5.0
+LISTENER_TIMEOUT = 5.0
 
 
 class Ambiguous(Exception):
@@ -45,6 +46,7 @@ class Node:
     held: bool = False  # stopped by a caller
     dropped: bool = False  # to leave the list at its end
     starter: int | None = None  # the caller of start, until the child was ready once
+    awaits_next_run: bool = False  # what the callers wait for is not the run under way
     waiters: list[int] = field(default_factory=list)  # the callers of start and restart
     enders: list[int] = field(default_factory=list)  # the callers of stop and remove
 
@@ -52,6 +54,7 @@ class Node:
     ready: bool = False
     intent: str | None = None  # why it was asked to end: stop, restart, group, stalled
     asked: bool = False
+    heeds: bool = False  # has looked whether it is asked to stop
     cancel_at: float | None = None
     cancelled: bool = False
     cleaning_until: float | None = None
@@ -180,12 +183,17 @@ class Tree:
         else:
             node = Node(puppet, (*self.path, puppet.name))
             self.nodes.append(node)
+            node.crash_times = [self.world.now - age for age in puppet.crash_ages]
             if puppet.reports_ready:
                 node.starter = caller
                 node.waiters.append(caller)
             else:
                 self._outcome(caller, OK)
-            self._begin(node)
+            if puppet.autostart:
+                self._begin(node)
+            else:
+                node.state = "stopped"
+                node.held = True
 
     def stop(self, name, caller):
         self._stop_or_remove(name, caller)
@@ -213,6 +221,7 @@ class Tree:
         else:
             node.held = False
             node.waiters.append(caller)
+            node.awaits_next_run = node.live and node.state != "backing_off"
             if node in self.group:
                 node.intent = "group" if node.intent == "stop" else node.intent
                 self.group_at = min(self.group_at, self.world.now)
@@ -266,6 +275,7 @@ class Tree:
             self._stop(node, timeout=0.0)
         elif what == "shutdown":
             node.waits_for_shutdown = not node.asked
+            node.heeds = True
             self._begin_stop()
         elif what != "ready":
             self._end(node, what)
@@ -334,6 +344,9 @@ class Tree:
         else:
             self.group_starting = members[0]
             self.group.remove(members[0])
+            if members[0].puppet.subtree is not None and len(members) > 1:
+                # What its subtree starts and the next member begin at once, in any order.
+                self.world.unordered = True
             self._begin(members[0])
         return True
 
@@ -348,7 +361,7 @@ class Tree:
 
     def _begin(self, node, delay=0.0):
         node.live = True
-        node.ready = node.asked = node.cancelled = node.overdue = False
+        node.ready = node.asked = node.heeds = node.cancelled = node.overdue = False
         node.intent = node.cancel_at = node.cleaning_until = None
         node.overdue_after = OVERDUE_AFTER
         if delay:
@@ -362,6 +375,7 @@ class Tree:
             node.restarts += 1
         node.started_at = self.world.now
         node.restart_at = None
+        node.awaits_next_run = False
         node.runs += 1
         node.state = "starting"
         self.world.emit(node.path, "child_started", node.restarts)
@@ -372,6 +386,7 @@ class Tree:
                 self.world, (*node.path, "sub"), node.puppet.subtree.options, node, above=self
             )
             node.inner = self.world.nested = inner
+            node.heeds = True
             if node.puppet.subtree.puppet is not None:
                 inner.start(node.puppet.subtree.puppet, caller=None)
                 inner.leave()
@@ -381,6 +396,8 @@ class Tree:
             self.tell(node, "ready")
         if end:
             self._end(node, end)
+        else:
+            node.heeds = node.puppet.when_asked != "ignore"
 
     def _ready(self, node, value):
         node.ready = True
@@ -393,12 +410,12 @@ class Tree:
 
     def _runs_again(self, node):
         in_group = node in self.group and node.puppet.restart != "temporary"
-        return node.intent == "restart" or (in_group and node.intent != "stop")
+        return node.awaits_next_run or (in_group and node.intent != "stop")
 
     # A run ends.
 
     def _end(self, node, how):
-        error = ERRORS.get(how, how)
+        error = node.puppet.error if how == "crash" else ERRORS.get(how, how)
         was_ready, intent, enders = node.ready, node.intent, node.enders
         if self.group_stopping is node:
             self.group_stopping = None
@@ -414,7 +431,7 @@ class Tree:
             self._ended_as_asked(node, intent, error)
         elif intent == "stalled":
             self._ended_by_itself(node, "Stalled")
-        elif not was_ready and node.waiters:
+        elif not was_ready and node.waiters and not node.awaits_next_run:
             self._start_failed(node, error or "RuntimeError")
         else:
             self._ended_by_itself(node, error if was_ready else error or "RuntimeError")
@@ -434,6 +451,8 @@ class Tree:
 
     def _start_failed(self, node, error):
         """The caller who waits for it to get ready deals with the error."""
+        if error == "CancelledError":  # would look like the caller's own
+            error = "SupervisionError"
         node.state = "failed"
         node.last_error = error
         self._resolve(node, error)
@@ -451,7 +470,7 @@ class Tree:
             if error != "DoNotRestart":
                 node.crashes += 1
                 world.emit(node.path, "child_crashed", (error, node.crashes))
-        restarts = restart == "permanent" or (restart == "transient" and error is not None)
+        restarts = restart == "permanent" or (restart in ("transient", "own") and error is not None)
         if restarts and error != "DoNotRestart":
             self._schedule_restart(node)
             return
@@ -487,6 +506,8 @@ class Tree:
         now, backoff = self.world.now, node.puppet.backoff
         node.crash_times.append(now)
         recent = [time for time in node.crash_times if now - time <= backoff.window]
+        if node.puppet.restart == "own":
+            return node.puppet.own_delay
         paid = len(recent) - backoff.free_restarts
         return min(backoff.maximum, backoff.initial * 2.0 ** (paid - 1)) if paid > 0 else 0.0
 
@@ -528,10 +549,16 @@ class Tree:
         node.held = True
         if node.live:
             self._ask(node, "stop", timeout)
-            return
+        else:
+            self._stop_waiting(node)
+
+    def _stop_waiting(self, node):
+        """Stop a child that does not run, and perhaps waits to be started again."""
         enders, node.enders = node.enders, []
         if node.state == "backing_off":
             node.state = "stopped"
+            node.live = False
+            node.restart_at = None
             self.world.emit(node.path, "child_stopped", None)
         self._over(node)
         for caller in enders:
@@ -545,15 +572,14 @@ class Tree:
             if timeout == 0.0:
                 self._cancel(node)
             return
-        timeout = node.puppet.timeout if timeout is None else timeout
+        if node.state == "backing_off":
+            self._stop_waiting(node)
+            return
+        timeout = self._time_to_stop(node) if timeout is None else timeout
         self.world.emit(node.path, "stop_requested", timeout)
-        began = node.state != "backing_off"
         node.asked = True
         node.waits_for_shutdown = False
         node.state = "stopping"
-        if not began:
-            self._end(node, "cancelled")
-            return
         if not node.cancelled:
             node.cancel_at = self.world.now + timeout
         if node.inner is not None:
@@ -564,6 +590,11 @@ class Tree:
             self._cancel(node)
         elif node.puppet.when_asked != "ignore":
             self._end(node, "crash" if node.puppet.when_asked == "crash" else "return")
+
+    def _time_to_stop(self, node):
+        if node.puppet.timeout is not None:
+            return node.puppet.timeout
+        return LISTENER_TIMEOUT if node.heeds else 0.0
 
     def _cancel(self, node):
         if node.cancelled:
@@ -596,13 +627,7 @@ class Tree:
         self.body_left = True
         self.group = []
         for node in [node for node in self.nodes if node.state == "backing_off"]:
-            if node.live:
-                self.world.unordered = True
-                self._ask(node, "stop")
-            else:
-                node.state = "stopped"
-                self.world.emit(node.path, "child_stopped", None)
-                self._over(node)
+            self._stop_waiting(node)
 
     def _close(self):
         self.closed = True

@@ -61,9 +61,10 @@ class Puppet(Brief):
 
     name: str
     restart: str = "permanent"
+    """Or transient, temporary, or a policy of its own: after a crash, with a delay of its own."""
     reports_ready: bool = False
     backoff: Backoff = Backoff()
-    timeout: float = 4.0
+    timeout: float | None = 4.0
     watchdog: float | None = None
     significant: bool = False
     openings: tuple[str, ...] = ()
@@ -74,6 +75,12 @@ class Puppet(Brief):
     """Seconds until it ends once it is cancelled, shielded."""
     after_cleanup: str = "cancelled"
     """Or crash, or return (so that it swallows the cancellation)."""
+    own_delay: float = 1.5
+    error: str = "Crash"
+    """What it crashes with: an error that may be hostile."""
+    crash_ages: tuple[float, ...] = ()
+    autostart: bool = True
+    """Whether it is started when it is added; only one that does not report that it is ready."""
     subtree: Subtree | None = None
     """What it opens, in place of waiting to be told what to do."""
 
@@ -146,3 +153,5 @@ class Script(Brief):
 
     options: Options
     commands: tuple[object, ...] = ()
+    hostile: bool = False
+    """Whether each callback of an event, and each line of the log, raises."""

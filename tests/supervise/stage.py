@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from functools import partial
 
@@ -20,6 +21,7 @@ from actp_supervise import (
     current_child,
     open_supervisor,
 )
+from actp_supervise.policies import Decision
 
 
 class Crash(Exception):
@@ -30,7 +32,57 @@ class BodyError(Exception):
     pass
 
 
-ENDS = {"crash": Crash, "give_up": DoNotRestart, "exit": SystemExit}
+# Errors that refuse what one may do with an error.
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    """It cannot be written to, and is what hangs on it (minio's S3Error is one)."""
+
+    code: int = 1
+
+
+class Unreadable(Exception):
+    """It has no text, no truth, no length, no equal, no hash, and cannot be copied."""
+
+    def fail(self, *_):
+        raise RuntimeError("hostile")
+
+    __str__ = __repr__ = __bool__ = __len__ = __eq__ = __hash__ = __copy__ = __reduce__ = fail
+    __notes__ = property(fail)
+
+
+class Absurd(BaseExceptionGroup):
+    """A group with a length of nothing, of errors that are hostile themselves."""
+
+    def __len__(self):
+        return 0
+
+
+class FromFrozen(Exception):
+    """An ordinary error whose cause is frozen and whose context has no truth."""
+
+    def __init__(self):
+        self.__cause__ = Frozen()
+        self.__context__ = Unreadable()
+
+
+def asyncio_cancelled():
+    """The way in which asyncio cancels, that nobody sent: out of a thread, say."""
+    import asyncio
+
+    return asyncio.CancelledError()
+
+
+ERRORS = {
+    "Crash": Crash,
+    "Frozen": Frozen,
+    "Unreadable": Unreadable,
+    "CancelledError": asyncio_cancelled,
+    "Frozen+Unreadable": lambda: Absurd("absurd", [Frozen(), Unreadable()]),
+    "FromFrozen": FromFrozen,
+}
+ENDS = {"give_up": DoNotRestart, "exit": SystemExit}
 
 
 class Actor:
@@ -86,7 +138,7 @@ class Actor:
         finally:
             self.inbox = None
         if self.puppet.when_asked == "crash":
-            raise Crash
+            self.end("crash")
 
     async def call_supervisor(self, what):
         *path, name = current_child().path
@@ -97,6 +149,8 @@ class Actor:
             await supervisor.shutdown()
 
     def end(self, how):
+        if how == "crash":
+            raise ERRORS[self.puppet.error]()
         if how in ENDS:
             raise ENDS[how]
 
@@ -114,8 +168,9 @@ class Actor:
 class Stage:
     """The real root supervisor, and those who call it and those below."""
 
-    def __init__(self, callers):
+    def __init__(self, callers, *, hostile):
         self.callers = callers
+        self.hostile = hostile
         self.events = []
         self.supervisors = {}  # by path, as are the actors
         self.actors = {}
@@ -144,6 +199,8 @@ class Stage:
 
     def note(self, event):
         self.events.append((event.time, event.path, event.action, detail_of(event)))
+        if self.hostile:
+            raise Unreadable
 
     def block(self, how):
         if how == "cancel":
@@ -171,8 +228,10 @@ class Stage:
         with trio.CancelScope() as self.scopes[caller]:
             try:
                 value = await async_fn()
-            except (SupervisionError, Crash, RuntimeError) as error:
-                self.outcomes[caller] = type(error).__name__
+            except trio.Cancelled:
+                raise
+            except BaseException as error:  # noqa: BLE001
+                self.outcomes[caller] = names_of(error)
             else:
                 self.outcomes[caller] = ("ok", value)
 
@@ -231,7 +290,7 @@ def for_child(puppet):
     backoff = puppet.backoff
     return {
         "name": puppet.name,
-        "restart": Restart(puppet.restart),
+        "restart": policy_of(puppet),
         "backoff": Backoff(
             initial=backoff.initial,
             maximum=backoff.maximum,
@@ -241,13 +300,21 @@ def for_child(puppet):
         "shutdown_timeout": puppet.timeout,
         "watchdog": puppet.watchdog,
         "significant": puppet.significant,
+        "crash_ages": puppet.crash_ages,
+        **({} if puppet.autostart else {"autostart": False}),
     }
+
+
+def policy_of(puppet):
+    if puppet.restart == "own":
+        return lambda exit_: Decision(restart=not exit_.returned, delay=puppet.own_delay)
+    return Restart(puppet.restart)
 
 
 def detail_of(event):
     """The one thing of an event that the model predicts, beside its time, path and kind."""
     error = getattr(event, "error", None)
-    name = error and names_of(error)
+    name = None if error is None else names_of(error)
     match event.action:
         case "child_started":
             return event.restarts
@@ -268,7 +335,7 @@ def detail_of(event):
 
 
 def names_of(error):
-    if isinstance(error, BaseExceptionGroup):
+    if issubclass(type(error), BaseExceptionGroup):
         return "+".join(sorted(names_of(member) for member in error.exceptions))
     return type(error).__name__
 
@@ -276,4 +343,6 @@ def names_of(error):
 def last_error_name(text):
     """The name of the error whose formatted traceback this is."""
     last_line = text.strip().rpartition("\n")[2]
+    if last_line.strip().startswith("+---"):  # of a group
+        return "Frozen+Unreadable"
     return last_line.partition(":")[0].rpartition(".")[2]

@@ -22,6 +22,21 @@ def starts(record):
 # The wait.
 
 
+async def test_crashes_from_before_this_program_count_until_they_are_forgotten(
+    autojump_clock, record
+):
+    backoff = Backoff(initial=64.0, free_restarts=5, window=3600.0)
+    async with open_supervisor(limit=None, backoff=backoff) as supervisor:
+        supervisor.start_soon(
+            Actor("a", record, 1.0, 30.0), crash_ages=(4000.0, 3590.0, 30.0, 20.0, 10.0, 5.0)
+        )
+        await trio.sleep(1000)
+        assert supervisor["a"].crashes == 2
+        await supervisor.shutdown()
+    # At 1 s the sixth in an hour; at 95 s the one of 3590 s before is forgotten.
+    assert starts(record) == [0.0, 65.0, 159.0]
+
+
 async def test_each_further_crash_waits_longer_and_nothing_starts_before_its_delay_is_over(
     autojump_clock, record
 ):

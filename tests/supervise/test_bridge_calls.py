@@ -10,7 +10,13 @@ import pytest
 import trio
 
 from actp_supervise import ChildState, Restart, SupervisionError, current_child, open_supervisor
-from actp_supervise.bridge import AsyncioView, CancellationIgnored, asyncio_child, run_in_trio
+from actp_supervise.bridge import (
+    AsyncioStopSignal,
+    CancellationIgnored,
+    asyncio_child,
+    run_in_trio,
+)
+from actp_supervise.bridge.view import CancelOnStop
 
 variable = ContextVar("variable", default="unset")
 
@@ -455,13 +461,13 @@ async def test_code_asked_and_cancelled_at_once_is_cancelled(isolation, clock, a
     record = []
 
     async def code():
-        view = AsyncioView("view", print)
+        signal = AsyncioStopSignal()
         task = asyncio.current_task()
-        both = [view.stopping.wake, task.cancel]
+        both = [signal.wake, task.cancel]
         for callback in both if asked_first else reversed(both):
             asyncio.get_running_loop().call_soon(callback)
         with contextlib.suppress(asyncio.CancelledError):
-            with view.cancel_on_stop():
+            with CancelOnStop(signal):
                 await asyncio.sleep(1000)
             record.append("went on")
         record.append(task.cancelling())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -11,6 +13,7 @@ import trio
 
 from actp_supervise import ChildState, Restart, current_child, open_supervisor
 from actp_supervise.bridge import CancellationIgnored, asyncio_child, run_in_trio
+from actp_supervise.child import record_of
 from actp_supervise.events import ChildStarted
 
 
@@ -112,10 +115,10 @@ async def test_code_left_in_its_thread_reaches_neither_trio_nor_the_next_run(rel
             async for event in events:
                 if isinstance(event, ChildStarted) and event.restarts == 1:
                     break
-        beat = child._beat_at
+        beat_due = record_of(child).run.watch.beat_due
         released.set()
         await ended.wait()
-        assert child._beat_at == beat
+        assert record_of(child).run.watch.beat_due == beat_due
         await supervisor.shutdown()
 
     assert record == ["run_in_trio(): the run of this child is over"]
@@ -175,3 +178,70 @@ async def test_children_in_threads_use_up_no_threads_of_others():
         await trio.to_thread.run_sync(int)
 
     assert all(child.state is ChildState.FINISHED for child in supervisor.children)
+
+
+# Threads that the code starts itself, by `asyncio.to_thread`.
+
+
+async def test_calls_in_threads_work_and_are_waited_for_at_the_end():
+    done = []
+
+    async def code():
+        assert await asyncio.to_thread(lambda a, b: a + b, 1, b=2) == 3
+        with pytest.raises(KeyError):
+            await asyncio.to_thread({}.__getitem__, "nothing")
+        many = [asyncio.to_thread(done.append, n) for n in range(100)]
+        await asyncio.gather(*many)
+        asyncio.get_running_loop().run_in_executor(None, let_go_and_note)
+
+    def let_go_and_note():
+        threading.Event().wait(0.05)
+        done.append("at the end")
+
+    await asyncio_child(code, isolation="thread")()
+    assert sorted(done[:-1]) == list(range(100))
+    assert done[-1] == "at the end"
+
+
+async def test_a_call_that_is_cancelled_before_its_turn_is_never_made():
+    made = []
+    block = threading.Event()
+
+    async def code():
+        tasks = [asyncio.create_task(asyncio.to_thread(block.wait, 30)) for _ in range(32)]
+        await asyncio.sleep(0)
+        late = asyncio.create_task(asyncio.to_thread(made.append, "made"))
+        await asyncio.sleep(0)
+        late.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await late
+        block.set()
+        await asyncio.gather(*tasks)
+
+    await asyncio_child(code, isolation="thread")()
+    assert made == []
+
+
+def test_a_call_that_is_stuck_in_a_thread_does_not_keep_the_program_from_ending():
+    program = """
+import asyncio, sys, threading, trio
+from actp_supervise import open_supervisor
+from actp_supervise.bridge import asyncio_child
+
+async def code():
+    print("stuck", flush=True)
+    await asyncio.to_thread(threading.Event().wait)
+
+async def main():
+    async with open_supervisor() as supervisor:
+        supervisor.start_soon(asyncio_child(code, isolation="thread", cancel_timeout=0.1))
+        await trio.sleep(0.3)
+        await supervisor.shutdown()
+    print("left", flush=True)
+
+trio.run(main)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert ended.stdout == "stuck\nleft\n"

@@ -10,6 +10,7 @@ from actors import (
     Actor,
     Crash,
     Log,
+    crash_after,
     hold_out,
     live_on,
     never_ready,
@@ -28,6 +29,80 @@ from actp_supervise import (
     current_child,
     open_supervisor,
 )
+
+# Who is inside the child that it stops.
+
+
+async def test_a_task_that_a_child_has_put_outside_its_run_waits_for_the_childs_work(
+    autojump_clock, record
+):
+    """The task inherits the child's context, but it is not what the child waits for."""
+
+    async def stops_the_child():
+        await trio.sleep(1)
+        await supervisor.stop("c")
+        record.append(("stopped", trio.current_time()))
+        await supervisor.shutdown()
+
+    async def child_fn():
+        outer.start_soon(stops_the_child)
+        await current_child().stopping.wait()
+        await trio.sleep(1)
+        record.append(("work done", trio.current_time()))
+
+    async with trio.open_nursery() as outer, open_supervisor() as supervisor:
+        supervisor.start_soon(child_fn, name="c")
+    assert record == [("work done", 2.0), ("stopped", 2.0)]
+
+
+async def test_a_supervisor_opened_by_such_a_task_is_a_tree_of_its_own(autojump_clock):
+    async def opens_one():
+        async with open_supervisor(name="own") as own:
+            paths.append(own.path)
+
+    async def child_fn():
+        outer.start_soon(opens_one)
+        await trio.sleep_forever()
+
+    paths = []
+    async with trio.open_nursery() as outer, open_supervisor() as supervisor:
+        supervisor.start_soon(child_fn, name="c")
+        await trio.sleep(1)
+        await supervisor.shutdown()
+    assert paths == [("own",)]
+
+
+# A shutdown that does not wait.
+
+
+async def test_a_shutdown_may_be_requested_without_waiting_for_it(autojump_clock, record):
+    async with open_supervisor() as supervisor:
+        for name in "ab":
+            supervisor.start_soon(Actor(name, record))
+        await trio.sleep(1)
+        supervisor.request_shutdown()
+        record.append("requested")
+        await trio.sleep(1)  # the body goes on, since it asked itself
+    assert record[2:] == ["requested", ("-b", 1.0), ("-a", 1.0)]
+    assert trio.current_time() == 2.0
+
+
+async def test_a_callback_of_events_may_request_a_shutdown(autojump_clock):
+    def callback(event):
+        if event.action == "child_crashed":
+            supervisor.request_shutdown()
+
+    async with open_supervisor(on_event=callback) as supervisor:
+        child = supervisor.start_soon(crash_after, 1.0)
+        await trio.sleep(100)
+    assert (trio.current_time(), child.restarts) == (1.0, 0)
+
+
+async def test_a_shutdown_may_be_requested_of_a_supervisor_that_has_stopped(autojump_clock):
+    async with open_supervisor() as supervisor:
+        pass
+    supervisor.request_shutdown()
+
 
 # Stop and remove.
 
@@ -428,22 +503,25 @@ async def test_a_child_deep_in_a_subtree_may_end_the_subtree_that_it_is_in(
 ):
     async def subtree():
         async with open_supervisor(name="sub", shutdown_timeout=math.inf) as below:
+            subtrees.append(below)
             below.start_soon(ends_the_subtree)
 
     async def ends_the_subtree():
         if record:
-            await trio.sleep_forever()
+            await current_child().stopping.wait()
+            return
         await trio.sleep(1)
         await getattr(supervisor, call)("subtree")
         record.append(("asked", trio.current_time()))
 
+    subtrees = []
     async with open_supervisor(shutdown_timeout=math.inf, limit=RestartLimit(0)) as supervisor:
         child = supervisor.start_soon(subtree)
         await trio.sleep(5)
         assert record == [("asked", 1.0)]
         if call == "restart":
             assert (child.state, child.started_at) == ("running", 1.0)
-            supervisor["subtree"]._subtrees[0].ending.cancel_all()
+            await subtrees[-1].remove("ends_the_subtree")
             await supervisor.stop("subtree")
         assert child.state == "stopped"
 

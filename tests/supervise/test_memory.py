@@ -13,6 +13,7 @@ from actors import Crash, Log, crash_at_once, live_on, return_after
 from trio.testing import wait_all_tasks_blocked
 
 from actp_supervise import (
+    AutoShutdown,
     Backoff,
     DoNotRestart,
     Restart,
@@ -241,6 +242,44 @@ async def start_and_stop(count):
 
 def test_starting_and_stopping_many_children_costs_linear_time(silent):
     assert calls_of(start_and_stop, 2_000) < 20 * calls_of(start_and_stop, 200)
+
+
+async def fail_all_at_once(count, strategy):
+    go = trio.Event()
+
+    async def fails():
+        if not go.is_set():
+            await go.wait()
+            raise Crash
+        await trio.sleep_forever()
+
+    async with open_supervisor(strategy=strategy, limit=None) as supervisor:
+        for _ in range(count):
+            supervisor.start_soon(fails)
+        await wait_all_tasks_blocked()
+        go.set()
+        await wait_all_tasks_blocked()
+        assert {child.state for child in supervisor.children} == {"running"}
+        await supervisor.shutdown()
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+def test_a_group_of_many_that_fail_at_once_costs_linear_time(silent, strategy):
+    few = calls_of(fail_all_at_once, 100, strategy)
+    assert calls_of(fail_all_at_once, 1_000, strategy) < 20 * few
+
+
+async def end_all_at_once(count):
+    go = trio.Event()
+    async with open_supervisor(auto_shutdown=AutoShutdown.ALL_SIGNIFICANT) as supervisor:
+        for _ in range(count):
+            supervisor.start_soon(go.wait, restart=Restart.TEMPORARY, significant=True)
+        await wait_all_tasks_blocked()
+        go.set()
+
+
+def test_many_significant_children_that_end_at_once_cost_linear_time(silent):
+    assert calls_of(end_all_at_once, 1_000) < 20 * calls_of(end_all_at_once, 100)
 
 
 async def restart_often(count, limit):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actp_supervise import AutoShutdown, Backoff, Restart, RestartLimit, Strategy
-from actp_supervise.policies import affected, is_auto_shutdown, is_restarted
+from actp_supervise.policies import affected, decide_by_kind, is_auto_shutdown
 
 backoffs = st.builds(
     Backoff,
@@ -186,8 +186,8 @@ def test_a_bad_number_in_a_limit_is_refused_by_name(option, value):
 def test_the_restart_kind_says_after_which_end_a_child_is_restarted(
     restart, after_return, after_crash
 ):
-    assert is_restarted(restart, crashed=False) is after_return
-    assert is_restarted(restart, crashed=True) is after_crash
+    assert decide_by_kind(restart, returned=True).restart is after_return
+    assert decide_by_kind(restart, returned=False).restart is after_crash
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_the_restart_kind_says_after_which_end_a_child_is_restarted(
     ],
 )
 def test_a_group_is_in_start_order_never_in_the_order_of_names(strategy, group):
-    assert affected(strategy, ["c", "b", "a"], "b") == group
+    assert list(affected(strategy, ["c", "b", "a"], 1)) == group
 
 
 @pytest.mark.parametrize(
@@ -213,5 +213,5 @@ def test_a_group_is_in_start_order_never_in_the_order_of_names(strategy, group):
 def test_auto_shutdown_follows_the_first_or_the_last_significant_child(
     policy, with_others, as_the_last
 ):
-    assert is_auto_shutdown(policy, ["another"]) is with_others
-    assert is_auto_shutdown(policy, []) is as_the_last
+    assert is_auto_shutdown(policy, 1) is with_others
+    assert is_auto_shutdown(policy, 0) is as_the_last

@@ -68,7 +68,7 @@ async def test_a_transient_child_that_crashed_is_started_again(autojump_clock, r
         supervisor.start_soon(Actor("t", record, 1.0), restart=Restart.TRANSIENT)
         await trio.sleep(2)
         await supervisor.shutdown()
-    assert record == [("+t", 0.0), ("-t", 1.0), ("+t", 1.0), ("-t", 7.0)]
+    assert record == [("+t", 0.0), ("-t", 1.0), ("+t", 1.0), ("-t", 2.0)]
 
 
 @pytest.mark.parametrize("end", [return_after, crash_after])
@@ -138,10 +138,32 @@ async def test_the_crash_of_a_nursery_inside_a_child_is_one_crash(autojump_clock
         await supervisor.shutdown()
 
 
-async def test_what_is_no_async_function_crashes_like_any_other_child(autojump_clock):
+async def async_generator():
+    yield 1
+
+
+@pytest.mark.parametrize("fn", [lambda: None, async_generator, print, dict])
+async def test_what_is_no_async_function_is_refused_at_once(autojump_clock, fn):
+    async with open_supervisor() as supervisor:
+        with pytest.raises(TypeError, match="a child is an async function, but"):
+            supervisor.start_soon(fn)
+        with pytest.raises(TypeError, match=r"a child is an async function, but|task_status"):
+            await supervisor.start(fn)
+        assert supervisor.children == ()
+
+
+async def test_a_function_that_is_called_with_wrong_arguments_is_refused_at_once(autojump_clock):
+    async with open_supervisor() as supervisor:
+        with pytest.raises(TypeError, match="positional argument"):
+            supervisor.start_soon(crash_after, name="c")
+        assert "c" not in supervisor
+
+
+async def test_a_function_that_turns_out_to_be_none_at_a_restart_crashes(autojump_clock):
+    functions = iter([crash_after(1.0), None, None, None])
     with pytest.raises(RestartLimitExceeded) as caught:
         async with open_supervisor() as supervisor:
-            supervisor.start_soon(lambda: None)
+            supervisor.start_soon(lambda: next(functions))
     assert isinstance(caught.value.__cause__, TypeError)
 
 

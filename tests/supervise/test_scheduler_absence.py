@@ -10,8 +10,8 @@ import pytest
 import trio
 from desk import Desk, Journal, account, at, shown
 
+from actp_supervise.bookkeeper import MOST_UNTOLD
 from actp_supervise.cron import Cron, Every, Overlap
-from actp_supervise.keeper import MOST_UNTOLD
 from actp_supervise.turns import JOURNAL_BACKOFF
 
 HOUR = 3600.0

@@ -106,5 +106,5 @@ async def test_many_names_that_come_and_go_leave_no_trace(autojump_clock) -> Non
         scheduler.remove("last")
         assert len(scheduler._leaving) == 0
         assert len(scheduler._timetable) < 250
-        assert len(scheduler._keeper._open) == 0
+        assert len(scheduler._bookkeeper._open) == 0
     assert len(desk.ran) == 1000

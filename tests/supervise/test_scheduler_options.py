@@ -47,7 +47,7 @@ def wrong(*pairs):
         ("rerun_interrupted", ["false", 0, 1, None]),
         ("overlap", ["skip", "SKIP", None, 1, Overlap, Unprintable()]),
         ("trigger", ["0 6 * * *", 60, None, Cron, timedelta(hours=1), datetime(2026, 1, 1)]),  # noqa: DTZ001
-        ("name", [5, b"job", "", ["job"], ("job",), {"job": 1}, True, Unprintable()]),
+        ("name", [5, b"job", "", " ", "a\nb", ["job"], ("job",), {"job": 1}, True, Unprintable()]),
     ),
 )
 async def test_a_bad_option_of_add_is_an_error_that_names_it(option, value, autojump_clock) -> None:
@@ -56,6 +56,17 @@ async def test_a_bad_option_of_add_is_an_error_that_names_it(option, value, auto
         with pytest.raises((TypeError, ValueError), match=option):
             scheduler.add(desk.job, **{"trigger": Every(60.0), option: value})
         assert scheduler.jobs == ()
+
+
+async def test_an_option_that_does_not_exist_is_an_error_that_names_the_one_meant(
+    autojump_clock,
+) -> None:
+    desk = Desk()
+    async with desk.scheduler() as scheduler:
+        with pytest.raises(TypeError, match="'misfire_grace_time'; did you mean 'misfire_grace'"):
+            scheduler.add(desk.job, trigger=Every(60.0), misfire_grace_time=60)
+    with pytest.raises(TypeError, match="'time_zone'; did you mean 'timezone'"):
+        open_scheduler(time_zone="UTC")
 
 
 async def test_a_grace_that_no_real_clock_keeps_is_refused_with_advice(autojump_clock) -> None:
@@ -78,7 +89,7 @@ async def test_a_grace_that_no_real_clock_keeps_is_refused_with_advice(autojump_
         ("jitter", 1e300, 1e300),
         ("coalesce", False, False),
         ("overlap", Overlap.ALLOW, Overlap.ALLOW),
-        ("name", "any name: 'ünïcode', / and\nlines", "any name: 'ünïcode', / and\nlines"),
+        ("name", "any name: 'ünïcode', / and all", "any name: 'ünïcode', / and all"),
     ],
     ids=str,
 )
@@ -209,8 +220,8 @@ async def test_a_bad_change_of_a_job_is_an_error_and_changes_nothing(autojump_cl
         for zone, error in ((5, TypeError), ("Mars/Olympus", ValueError), (None, TypeError)):
             with pytest.raises(error, match="timezone"):
                 scheduler.set_timezone(zone)
-        for n, error in (("3", TypeError), (-1, ValueError), (True, TypeError)):
-            with pytest.raises(error, match="n must be a count from 0"):
+        for n in ("3", -1, True, 2.5):
+            with pytest.raises((TypeError, ValueError), match="n must be a count from 0"):
                 job.upcoming(n)
         for verb in (scheduler.pause, scheduler.resume, scheduler.remove, scheduler.__getitem__):
             with pytest.raises(errors.ChildNotFoundError, match="has no job 5"):

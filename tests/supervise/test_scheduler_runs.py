@@ -19,6 +19,7 @@ from actp_supervise.testing import TrioWallClock
 from actp_supervise.triggers import Trigger
 
 DAY = 86400.0
+MINUTE = Cron("* * * * *")
 
 
 # How runs end.
@@ -594,6 +595,24 @@ async def test_a_run_that_listens_has_five_seconds_where_no_time_is_given(autoju
         await scheduler.shutdown()
         assert trio.current_time() == 105.0
     assert [job.last_run.outcome for job in (quick, slow)] == ["succeeded", "cancelled"]
+
+
+async def test_a_run_that_does_not_listen_is_cancelled_at_once_where_no_time_is_given(
+    autojump_clock,
+) -> None:
+    desk = Desk("2026-03-01 05:59")
+    async with desk.scheduler(journal=Journal()) as scheduler:
+        replaced = scheduler.add(
+            desk.job, 90.0, trigger=MINUTE, overlap=Overlap.REPLACE, name="replaced"
+        )
+        job = scheduler.add(desk.job, 1000.0, trigger=Cron("0 6 * * *"), name="job")
+        await trio.sleep(130)
+        assert account(replaced) == [("01 06:00", "cancelled")]
+        assert replaced.running[0].started_at == at("2026-03-01 06:01")
+        await scheduler.shutdown()
+        assert trio.current_time() == 130.0
+    assert account(job) == [("01 06:00", "cancelled")]
+    assert account(replaced)[1:] == [("01 06:01", "cancelled")]
 
 
 async def test_a_job_may_shut_down_a_scheduler_with_a_journal_and_its_end_is_told(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -28,7 +30,9 @@ from actp_supervise import (
     DuplicateChildError,
     Restart,
     RestartLimit,
+    Strategy,
     SupervisionError,
+    Supervisor,
     SupervisorClosedError,
     current_child,
     open_supervisor,
@@ -400,6 +404,21 @@ async def test_children_are_found_by_name_and_listed_in_start_order(autojump_clo
         ({"watchdog": 0}, ValueError, "watchdog must be a positive number of seconds, not 0"),
         ({"watchdog": math.nan}, ValueError, "watchdog must be"),
         ({"watchdog": "1"}, TypeError, "watchdog must be"),
+        ({"watchdog": True}, TypeError, "watchdog must be a number of seconds, not True"),
+        ({"watchdog": timedelta(seconds=5)}, TypeError, "watchdog must be"),
+        ({"shutdown_timeout": False}, TypeError, "shutdown_timeout must be"),
+        ({"name": ""}, ValueError, "name must be printable text on one line, not ''"),
+        ({"name": "  "}, ValueError, "name must be printable"),
+        ({"name": "two\nlines"}, ValueError, "name must be printable"),
+        ({"name": "\x1b[2J"}, ValueError, "name must be printable"),
+        ({"restart": None}, TypeError, "restart must be of type Restart, or a function"),
+        ({"restart": crash_at_once}, TypeError, "restart is called at once"),
+        ({"significant": "yes"}, TypeError, "significant must be of type bool"),
+        ({"crash_ages": 5.0}, TypeError, "crash_ages must be a sequence of numbers"),
+        ({"crash_ages": ["5"]}, TypeError, "crash_ages must be"),
+        ({"crash_ages": [-1.0]}, ValueError, "crash_ages must be"),
+        ({"watchdgo": 5.0}, TypeError, "unexpected option 'watchdgo'; did you mean 'watchdog'"),
+        ({"colour": "red"}, TypeError, "unexpected option 'colour'"),
         (
             {"significant": True, "restart": Restart.PERMANENT},
             ValueError,
@@ -449,7 +468,10 @@ async def test_a_coroutine_in_place_of_its_function_is_refused():
     ("options", "error", "message"),
     [
         ({"name": 5}, TypeError, "name must be of type str"),
+        ({"name": "\t"}, ValueError, "name must be printable"),
         ({"strategy": "all"}, TypeError, "strategy must be of type Strategy"),
+        ({"shutdown_timeout": "5"}, TypeError, "shutdown_timeout must be"),
+        ({"limitt": None}, TypeError, r"open_supervisor\(\) .* 'limitt'; did you mean 'limit'"),
         ({"limit": 3}, TypeError, "limit must be of type RestartLimit"),
         ({"backoff": 1.0}, TypeError, "backoff must be of type Backoff"),
         ({"shutdown_timeout": -1}, ValueError, "shutdown_timeout must be"),
@@ -462,6 +484,50 @@ async def test_a_coroutine_in_place_of_its_function_is_refused():
 def test_a_bad_option_of_a_supervisor_is_an_error_at_the_call(options, error, message):
     with pytest.raises(error, match=message):
         open_supervisor(**options)
+
+
+@pytest.mark.parametrize(
+    ("function", "option"),
+    [
+        (open_supervisor, "limit"),
+        (Supervisor.start_soon, "watchdog"),
+        (Supervisor.start, "backoff"),
+    ],
+)
+def test_the_options_are_shown_by_help_and_to_tools(function, option):
+    parameters = inspect.signature(function).parameters
+    assert parameters[option].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+async def test_a_child_may_be_listed_without_being_started(autojump_clock, record):
+    async with open_supervisor(strategy=Strategy.ONE_FOR_ALL) as supervisor:
+        child = supervisor.start_soon(Actor("later", record), autostart=False)
+        supervisor.start_soon(Actor("now", record, 2.0))
+        await trio.sleep(3)  # its group was restarted meanwhile, and it was not
+        assert (child.state, child.restarts, child.is_live) == ("stopped", 0, False)
+        await supervisor.restart("later")
+        assert (child.state, child.restarts, child.started_at) == ("running", 0, 3.0)
+        await supervisor.shutdown()
+    assert [time for what, time in record if what == "+later"] == [3.0]
+
+
+async def test_a_child_that_was_never_started_holds_up_nobody(autojump_clock):
+    async with open_supervisor() as supervisor:
+        supervisor.start_soon(live_on, name="never", autostart=False)
+        await supervisor.stop("never")
+        supervisor.start_soon(live_on, name="removed", autostart=False)
+        await supervisor.remove("removed")
+        assert states(supervisor) == {"never": "stopped"}
+
+
+async def test_a_permanent_child_that_returns_again_is_warned_of_once(autojump_clock, caplog):
+    async with open_supervisor(limit=None) as supervisor:
+        supervisor.start_soon(return_after, 1.0, name="download")
+        await trio.sleep(10)
+        await supervisor.shutdown()
+    (warning,) = (r for r in caplog.records if r.action == "permanent_child_returns")
+    assert "supervisor/download returns and is started again and again" in warning.getMessage()
+    assert "restart=Restart.TRANSIENT" in warning.getMessage()
 
 
 async def test_a_supervisor_cannot_be_opened_a_second_time(autojump_clock):
@@ -478,6 +544,6 @@ async def test_the_defaults_are_those_that_the_reference_names(autojump_clock):
         child = supervisor.start_soon(live_on)
         assert (supervisor.name, supervisor.strategy) == ("supervisor", "one_for_one")
         assert (child.restart, child.backoff) == ("permanent", Backoff())
-        assert (child.shutdown_timeout, child.watchdog, child.significant) == (5.0, None, False)
+        assert (child.shutdown_timeout, child.watchdog, child.significant) == (None, None, False)
         await supervisor.shutdown()
     assert (RestartLimit().max_restarts, RestartLimit().within) == (3, 5.0)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -31,7 +32,7 @@ from script import (
     Subtree,
     Tell,
 )
-from stage import Stage
+from stage import ERRORS, Stage, Unreadable
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "500"))
@@ -74,13 +75,13 @@ supervisors = one_of_each(
 kinds = one_of_each(
     Puppet,
     name=[""],
-    restart=["permanent", "permanent", "transient", "temporary"],
+    restart=["permanent", "permanent", "transient", "temporary", "own"],
     reports_ready=[False, True],
     significant=[False, True],
 )
 manners = one_of_each(
     dict,
-    timeout=[4.0, 2.0, 0.0, math.inf],
+    timeout=[4.0, None, 2.0, 0.0, math.inf],
     watchdog=[None, None, None, 3.0],
     when_asked=["obey", "ignore", "ignore", "crash"],
     cleanup=[0.0, 0.0, 3.0, 12.0],
@@ -94,6 +95,9 @@ def puppets(subtrees):
         kinds,
         manners,
         backoff=backoffs,
+        error=st.sampled_from(["Crash", "Crash", *ERRORS]),
+        crash_ages=st.sampled_from([(), (), (1.0, 20.0), (0.5, 0.75, 3.0)]),
+        autostart=st.sampled_from([True, True, True, True, True, False]),
         openings=st.just(()) | openings,
         subtree=subtrees,
     )
@@ -145,6 +149,8 @@ def legal(puppet, options, name, number):
         cleanup=distinct(puppet.cleanup, 1),
         watchdog=distinct(puppet.watchdog, 2),
         backoff=replace(puppet.backoff, initial=distinct(puppet.backoff.initial, 3)),
+        own_delay=distinct(puppet.own_delay, 4),
+        autostart=puppet.autostart or puppet.reports_ready or number % 1 > 0,
         significant=puppet.significant and may_be_significant,
         reports_ready=puppet.reports_ready and subtree is None,
         subtree=subtree,
@@ -154,6 +160,7 @@ def legal(puppet, options, name, number):
 @st.composite
 def scripts(draw):
     root = draw(supervisors)
+    hostile = draw(st.booleans())
     first = draw(st.lists(starts, max_size=4))
     parts = draw(st.lists(st.lists(commands, max_size=10), max_size=10))
     end = draw(st.lists(finishes, max_size=1))
@@ -166,7 +173,7 @@ def scripts(draw):
             parent = Options(auto_shutdown="never") if command.nested else root
             command = replace(command, puppet=legal(command.puppet, parent, next(names), number))
         script.append(command)
-    return Script(root, tuple(script))
+    return Script(root, tuple(script), hostile=hostile)
 
 
 # One play.
@@ -185,7 +192,7 @@ class Play:
 
     async def run(self):
         async with trio.open_nursery() as callers:
-            self.stage = Stage(callers)
+            self.stage = Stage(callers, hostile=self.script.hostile)
             await callers.start(self.stage.run_block, self.script.options)
             try:
                 for command in self.script.commands:
@@ -296,9 +303,30 @@ def _no_log():
     logger.disabled = False
 
 
+@contextlib.contextmanager
+def hostile_log():
+    """Have each line of the log raise, as a filter on a full disk does."""
+
+    def refuse(record):
+        raise Unreadable
+
+    logger = logging.getLogger("actp_supervise")
+    level, raises = logger.level, logging.raiseExceptions
+    logger.disabled, logging.raiseExceptions = False, False
+    logger.setLevel(logging.DEBUG)
+    logger.addFilter(refuse)
+    try:
+        yield
+    finally:
+        logger.removeFilter(refuse)
+        logger.setLevel(level)
+        logger.disabled, logging.raiseExceptions = True, raises
+
+
 def play(script):
     play = Play(script)
-    trio.run(play.run, clock=MockClock(autojump_threshold=0))
+    with hostile_log() if script.hostile else contextlib.nullcontext():
+        trio.run(play.run, clock=MockClock(autojump_threshold=0))
     if play.difference is not None:
         if currently_in_test_context():
             note("\n".join(play.log))
@@ -431,6 +459,45 @@ FOUND = {
             Tell("crash", 0),
             Sleep(1.0),
             Call("restart", 0),
+        ),
+    ),
+    "an old run that gets ready answers nobody who waits for the next one": Script(
+        Options(max_restarts=100, within=100.0),
+        (
+            Start(Puppet("a", timeout=4.0009765625)),
+            Start(
+                Puppet(
+                    "b",
+                    reports_ready=True,
+                    timeout=4.001953125,
+                    openings=("wait",),
+                    when_asked="ignore",
+                )
+            ),
+            Call("restart", 1),
+            Block("fail"),
+            Tell("ready", 1),
+        ),
+    ),
+    "a member that fails in its first step fails before the next one is started": Script(
+        ALL,
+        (
+            Start(Puppet("a")),
+            Start(Puppet("b", openings=("ready", "ready+crash"))),
+            Start(Puppet("c")),
+            Tell("crash", 0),
+        ),
+    ),
+    "a member that joins late waits until the one before it is gone": Script(
+        ALL,
+        (
+            Start(Puppet("a", when_asked="ignore", timeout=2.0)),
+            Start(Puppet("b")),
+            Call("stop", 0),
+            Tell("crash", 1),
+            Start(Puppet("c")),
+            Start(Puppet("d")),
+            Tell("crash", 1),
         ),
     ),
     "a restart still waited for when the tree stops is answered when the old run returns": Script(

@@ -136,7 +136,7 @@ async def test_a_signal_taken_after_the_child_was_asked_is_set(autojump_clock, r
             await trio.sleep_forever()
         record.append(scope.cancelled_caught)
 
-    async with open_supervisor() as supervisor:
+    async with open_supervisor(shutdown_timeout=5.0) as supervisor:
         supervisor.start_soon(looks_late)
         await trio.sleep(1)
         await supervisor.stop("looks_late")

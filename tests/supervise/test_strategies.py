@@ -231,7 +231,7 @@ async def test_no_member_starts_while_one_that_somebody_stopped_is_still_on_its_
         trio.open_nursery() as nursery,
     ):
         child = supervisor.start_soon(Actor("a", [], 2.0))
-        supervisor.start_soon(live_on, name="b")
+        supervisor.start_soon(live_on, name="b", shutdown_timeout=5.0)
         await trio.sleep(1)
         nursery.start_soon(supervisor.stop, "b")
         await trio.sleep(8)

@@ -472,9 +472,9 @@ def test_a_trigger_of_the_wrong_type_is_an_error_that_names_the_option(
         kind(*arguments)
 
 
-@pytest.mark.parametrize(("n", "error"), [("3", TypeError), (True, TypeError), (-1, ValueError)])
-def test_how_many_moments_are_upcoming_is_a_count(n, error) -> None:
-    with pytest.raises(error, match="n must be a count from 0"):
+@pytest.mark.parametrize("n", ["3", True, -1, 2.5])
+def test_how_many_moments_are_upcoming_is_a_count(n) -> None:
+    with pytest.raises((TypeError, ValueError), match="n must be a count from 0"):
         Every(60.0).upcoming(n, after=datetime(2026, 1, 1, tzinfo=UTC))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import trio
 from actors import Actor, Crash, Log, hold_out, live_on, states
+from trio.testing import wait_all_tasks_blocked
 
 from actp_supervise import (
     Restart,
@@ -225,3 +228,140 @@ async def test_a_beat_from_a_task_or_a_function_below_counts(autojump_clock):
         await trio.sleep(100)
         assert child.crashes == 0
         await supervisor.shutdown()
+
+
+# A promise of a later sign of life.
+
+
+async def test_a_longer_promise_holds_once(autojump_clock):
+    async def long_call():
+        current_child().beat(within=600.0)
+        await trio.sleep(599)
+        current_child().beat()
+        await trio.sleep_forever()
+
+    log = Log()
+    async with open_supervisor(on_event=log) as supervisor:
+        supervisor.start_soon(long_call, name="c", watchdog=5.0, restart=Restart.TEMPORARY)
+    assert log.of("child_stalled") == [("c", "child_stalled", 604.0)]
+
+
+async def test_a_promise_that_is_not_kept_is_a_stall(autojump_clock):
+    async def long_call():
+        current_child().beat(within=60.0)
+        await trio.sleep_forever()
+
+    log = Log()
+    async with open_supervisor(on_event=log) as supervisor:
+        supervisor.start_soon(long_call, name="c", watchdog=5.0, restart=Restart.TEMPORARY)
+    assert log.of("child_stalled") == [("c", "child_stalled", 60.0)]
+
+
+@pytest.mark.parametrize("within", [2.0, 1_000.0, float("inf")])
+async def test_a_beat_takes_an_earlier_promise_back(autojump_clock, within):
+    async def child_fn():
+        current_child().beat(within=within)
+        await trio.sleep(1)
+        current_child().beat()
+        await trio.sleep_forever()
+
+    log = Log()
+    async with open_supervisor(on_event=log) as supervisor:
+        supervisor.start_soon(child_fn, name="c", watchdog=5.0, restart=Restart.TEMPORARY)
+    assert log.of("child_stalled") == [("c", "child_stalled", 6.0)]
+
+
+@pytest.mark.parametrize("within", [0, -1.0, float("nan"), "5", True])
+async def test_a_promise_that_is_no_duration_is_refused(autojump_clock, within):
+    async def child_fn():
+        with pytest.raises((TypeError, ValueError), match="within must be"):
+            current_child().beat(within=within)
+
+    async with open_supervisor() as supervisor:
+        supervisor.start_soon(child_fn, watchdog=5.0, restart=Restart.TRANSIENT)
+
+
+# From whatever thread. It sleeps really, for a short while: a thread has no virtual time.
+
+
+async def test_a_beat_counts_from_a_thread_of_the_child():
+    def works():
+        for _ in range(8):
+            threading.Event().wait(0.1)
+            child.beat()
+
+    async with open_supervisor() as supervisor:
+
+        async def child_fn():
+            await trio.to_thread.run_sync(works)
+
+        child = supervisor.start_soon(child_fn, watchdog=0.5, restart=Restart.TEMPORARY)
+    assert child.last_error is None
+
+
+# A judge that was late accuses nobody. `MockClock.jump` is what a blocked loop or SIGSTOP is to the
+# clock: time passes, and nothing runs.
+
+
+async def beats_each(seconds):
+    while True:
+        current_child().beat()
+        await trio.sleep(seconds)
+
+
+@pytest.mark.parametrize("late", [0.001, 3.0, 9.0, 86_400.0])
+async def test_nobody_is_accused_when_the_loop_itself_was_late(mock_clock, late):
+    log = Log()
+    async with open_supervisor(on_event=log) as supervisor:
+        for number in range(20):
+            supervisor.start_soon(beats_each, 1.0, name=str(number), watchdog=3.0)
+        for _ in range(20):
+            mock_clock.jump(3.0 + late)
+            await wait_all_tasks_blocked()
+        await supervisor.shutdown()
+    assert log.of("child_stalled") == []
+
+
+async def test_one_that_hangs_is_accused_though_the_loop_was_late(mock_clock):
+    log = Log()
+    async with open_supervisor(on_event=log) as supervisor:
+        supervisor.start_soon(live_on, name="hangs", watchdog=3.0, restart=Restart.TEMPORARY)
+        await wait_all_tasks_blocked()
+        mock_clock.jump(8.0)  # the judge wakes 5 s late, and grants as much
+        await wait_all_tasks_blocked()
+        assert log.of("child_stalled") == []
+        mock_clock.jump(5.0)
+        await wait_all_tasks_blocked()
+    assert log.of("child_stalled") == [("hangs", "child_stalled", 13.0)]
+
+
+async def test_a_beat_at_the_very_last_moment_is_in_time(autojump_clock):
+    log = Log()
+    async with open_supervisor(on_event=log) as supervisor:
+        for number in range(30):  # which of two tasks is first at one moment is Trio's to choose
+            supervisor.start_soon(beats_each, 3.0, name=str(number), watchdog=3.0)
+        await trio.sleep(100)
+        await supervisor.shutdown()
+    assert log.of("child_stalled") == []
+
+
+def test_no_sibling_of_one_that_blocks_the_loop_is_accused():
+    """Really blocked, for a second: what `MockClock` does not show is what the loop does first."""
+
+    async def blocks():
+        for _ in range(2):
+            await trio.sleep(0.1)
+            threading.Event().wait(0.6)
+        await trio.sleep_forever()
+
+    async def main():
+        async with open_supervisor(on_event=log) as supervisor:
+            for number in range(10):
+                supervisor.start_soon(beats_each, 0.05, name=str(number), watchdog=0.5)
+            supervisor.start_soon(blocks)
+            await trio.sleep(1.6)
+            await supervisor.shutdown()
+
+    log = Log()
+    trio.run(main)
+    assert log.of("child_stalled") == []

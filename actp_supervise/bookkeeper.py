@@ -9,6 +9,7 @@ job's schedule, so that a long wait costs no memory and ends like a sleep: `coal
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from datetime import UTC
 from typing import TYPE_CHECKING, Final
@@ -17,7 +18,7 @@ import trio
 
 from .child import current_child
 from .claims import Claims
-from .events import logger
+from .events import log
 from .journal import JOURNAL_TIMEOUT, JournalCalls, JournalUnavailable
 from .runner import NEVER_BEGAN
 from .runs import Outcome
@@ -48,7 +49,7 @@ A_MOMENT: Final = 1e-3
 """Seconds after the end of a grace at which what was due is surely past it."""
 
 
-class Keeper:
+class Bookkeeper:
     """Keeps the journal for a scheduler, as one child of its supervisor.
 
     Args:
@@ -301,7 +302,7 @@ class Keeper:
             first = claims.to_run[0].time
         elif schedule.waits:
             first = schedule.due
-        expiry = first + schedule.spec.misfire_grace + A_MOMENT
+        expiry = first + schedule.spec.grace + A_MOMENT
         self._timetable.put(claims.entry, min(again, expiry) if expiry > now else again)
 
     def _give_up(self, claims: Claims, now: float) -> None:
@@ -389,7 +390,7 @@ class Keeper:
 
 
 def _claims_of(entry: Entry) -> Claims:
-    assert entry.claims is not None  # noqa: S101  (`Keeper.add` sees to it)
+    assert entry.claims is not None  # noqa: S101  (`Bookkeeper.add` sees to it)
     return entry.claims
 
 
@@ -406,4 +407,4 @@ def _doubtful(firings: Iterable[Firing]) -> list[Firing]:
 
 
 def _log_lost(what: str) -> None:
-    logger.error("the journal could not be told %s", what, extra={"action": "journal_not_told"})
+    log(logging.ERROR, "the journal could not be told %s", what, action="journal_not_told")
