@@ -177,6 +177,7 @@ class World:
         last = max(self.journal.latest_asked, max(self.journal.fires))
         ahead = last > self.wall.now()
         self.forgiven |= {moment for moment in self.active if ahead or moment < last}
+        self.journal.failing_since = math.inf  # the new job may ask once, at once
         scheduler.remove("job")
         self.former.append(self.job)
         self.job = self._add(scheduler)
