@@ -55,10 +55,14 @@ class CronWalk(CronFields):
         """Return the first moment later than `start` (in UTC) at which the clocks show a match."""
         if self._asked == start and self._where is zone:
             return self._found
-        if _FIRST_SAFE_YEAR <= start.year <= _LAST_SAFE_YEAR:
-            found = _next(self, start, zone)
+        if not _FIRST_SAFE_YEAR <= start.year <= _LAST_SAFE_YEAR:
+            return _next_at_the_edge(self, start, zone)
+        if isinstance(zone, timezone):  # a fixed offset: its clocks are never set
+            found = self.next_after(start.astimezone(zone))
+        elif self.at_fixed_times:
+            found = _next_fixed(self, start, zone)
         else:
-            found = _next_at_the_edge(self, start, zone)
+            found = _next_literal(self, start, zone)
         self._asked, self._where, self._found = start, zone, found
         return found
 
@@ -69,15 +73,7 @@ def walk_of(expression: str) -> CronWalk:
     return CronWalk(expression)
 
 
-def _next(fields: CronFields, start: datetime, zone: tzinfo) -> datetime | None:
-    if isinstance(zone, timezone):  # a fixed offset: its clocks are never set
-        return fields.next_after(start.astimezone(zone))
-    if fields.at_fixed_times:
-        return _next_fixed(fields, start, zone)
-    return _next_literal(fields, start, zone)
-
-
-def _next_at_the_edge(fields: CronFields, start: datetime, zone: tzinfo) -> datetime | None:
+def _next_at_the_edge(walk: CronWalk, start: datetime, zone: tzinfo) -> datetime | None:
     """Return the next moment where the calendar begins or ends, by a walk 400 years away."""
     if start.year < _FIRST_SAFE_YEAR:
         shift = _CYCLE
@@ -87,7 +83,7 @@ def _next_at_the_edge(fields: CronFields, start: datetime, zone: tzinfo) -> date
     else:
         shift = -_CYCLE
         start += shift
-    found = _next(fields, start, zone)
+    found = walk.next_moment(start, zone)
     if found is None:
         return None
     try:
