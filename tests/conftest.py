@@ -1,4 +1,4 @@
-"""A Supabase project for the tests that ask for one; started once, and only then."""
+"""How hypothesis plays; and a Supabase project for the tests that ask for one, started once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,31 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
 from services import Postgres, Project, open_project, why_missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+# A slow machine fails nothing: there is no deadline, and no example that takes too long to make.
+settings.register_profile(
+    "same",  # the same examples each time, so that a failure is the fault of a change
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "explore",  # other examples each time, for explore.py
+    derandomize=False,
+    database=DirectoryBasedExampleDatabase(Path(__file__).parents[1] / ".hypothesis" / "examples"),
+    deadline=None,
+    phases=[phase for phase in Phase if phase is not Phase.explain],  # which takes minutes
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("same")
 
 # A shell starts its background jobs with SIGINT ignored, and what they start inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
