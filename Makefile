@@ -22,6 +22,9 @@ help:
 	@echo "make clean      remove .venv and all else that these have made"
 	@echo "With ARGS=... for pytest, as in: make test ARGS='-k backoff'; another Python: make clean; make PYTHON=python3.12 run"
 
+# Where this is set, all tests would be compiled anew each time, by each worker.
+unexport PYTHONDONTWRITEBYTECODE
+
 install: $(VENV)/app.done
 
 run: $(VENV)/app.done
@@ -43,6 +46,9 @@ lint: $(VENV)/dev.done
 	@$(BIN)/ruff check $(SOURCES) || { echo "repair what can be repaired with: make format"; exit 1; }
 	@$(BIN)/ruff format --check $(SOURCES) || { echo "repair with: make format"; exit 1; }
 	$(BIN)/mypy
+	@if command -v node >/dev/null; then $(BIN)/pyright; \
+	elif [ "$$REQUIRE_SERVICES" = 1 ]; then echo "pyright needs node"; exit 1; \
+	else echo "no node: pyright, which reads tests/typing as mypy does, is left out"; fi
 	$(BIN)/flake8-async --enable ASYNC101,ASYNC102,ASYNC103,ASYNC104,ASYNC119,ASYNC120 \
 		$$(git ls-files 'actp_supervise/*.py' 'app/*.py' ':!app/agents')
 	$(BIN)/flake8-async --asyncio --enable ASYNC103,ASYNC104,ASYNC119 $$(git ls-files 'app/agents/*.py')

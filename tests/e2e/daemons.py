@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 MAIN = (sys.executable, "-m", "app.main")
 
-PATIENCE = 25.0
+PATIENCE = 90.0
 """Seconds that anything may take on a machine that is busy."""
 
 HALF_A_DAY = 12 * 3600
