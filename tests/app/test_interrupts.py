@@ -36,7 +36,9 @@ def run(program):
 
 def test_the_signals_are_caught_before_anything_that_takes_time_is_imported():
     command = [sys.executable, "-X", "importtime", "-m", "app.main", "--version"]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stderr
+    told = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True, env={"HOME": str(ROOT)}
+    ).stderr
     imported = [line.rpartition("|")[2].strip() for line in told.splitlines()]
     before = set(imported[: imported.index("app.interrupts")])
     assert before.isdisjoint({"trio", "argparse", "json", "logging", "app.settings"})

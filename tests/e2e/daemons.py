@@ -114,6 +114,7 @@ class Place:
             "WORKER_HEALTH_PORT": "0",
             "WORKER_TIMEZONE": night_zone(),
             "SUPERVISOR_WATCH_INTERVAL": "0.3",
+            **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
             **{f"{agent}_AGENT_POLL_INTERVAL": "0.2" for agent in agents},
             **self.environ,
             **changes,
