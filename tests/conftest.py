@@ -49,7 +49,7 @@ def running_project() -> Iterator[Project]:
             pytest.fail("the services did not start; run: python tests/services.py", pytrace=False)
         yield Project(**json.loads(told))
         process.stdin.close()  # which ends it
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 @pytest.fixture

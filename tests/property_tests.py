@@ -1,4 +1,4 @@
-"""How hypothesis plays the property tests: the same examples in `make test`, others in `explore`."""
+"""How hypothesis plays property tests: the same examples in `make test`, others in `explore`."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_before_trio_runs_a_signal_ends_the_process_on_the_spot(number):
 @pytest.mark.parametrize("number", SIGNALS)
 async def test_a_signal_cancels_the_block_in_which_it_comes(interrupts, number):
     cleaned_up = False
-    with trio.fail_after(5), interrupts.cancelling() as scope:
+    with trio.fail_after(60), interrupts.cancelling() as scope:
         signal.raise_signal(number)
         try:
             await trio.sleep_forever()
@@ -83,7 +83,7 @@ async def test_a_signal_in_the_callback_of_a_weak_reference_is_not_lost(interrup
     class Thing:
         pass
 
-    with trio.fail_after(5), interrupts.cancelling() as scope:
+    with trio.fail_after(60), interrupts.cancelling() as scope:
         thing = Thing()
         reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))
         del thing
@@ -93,7 +93,7 @@ async def test_a_signal_in_the_callback_of_a_weak_reference_is_not_lost(interrup
 
 
 async def test_the_innermost_block_is_cancelled_and_the_outer_goes_on(interrupts):
-    with trio.fail_after(5), interrupts.cancelling() as outer:
+    with trio.fail_after(60), interrupts.cancelling() as outer:
         with interrupts.cancelling() as inner:
             signal.raise_signal(signal.SIGTERM)
             await trio.sleep_forever()

@@ -226,5 +226,5 @@ def test_a_process_that_was_suspended_has_blocked_nothing():
             wait(1.0)
             os.kill(process.pid, signal.SIGCONT)
             wait(0.12)
-        out, _ = process.communicate("\n", timeout=20)
+        out, _ = process.communicate("\n", timeout=200)
     assert out == "None\n"

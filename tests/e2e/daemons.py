@@ -162,7 +162,7 @@ class Place:
 
     def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
         """Ask the database itself."""
-        with closing(sqlite3.connect(self.database, timeout=10)) as db:
+        with closing(sqlite3.connect(self.database, timeout=PATIENCE)) as db:
             db.row_factory = sqlite3.Row
             return [dict(row) for row in db.execute(query, values)]
 
