@@ -22,7 +22,7 @@ from app.loop_watch import REMEMBERED, Beats, Block, LoopWatch
 
 # These tests really wait, for a thread and a loop that is blocked know no virtual time.
 SOON = 0.5
-INTERVAL = 0.02
+INTERVAL = 0.1
 
 
 def beats():
@@ -101,7 +101,7 @@ async def test_a_block_is_logged_with_agent_and_stack_and_told_when_it_is_over(c
     code = asyncio_child(in_asyncio) if as_asyncio else in_asyncio
     (block,), watch = await watched(code)
     assert (block.agent_id, block.where) == ("content", f"test_loop_watch.py:{BLOCKING_LINE}")
-    assert block.seconds >= 2 * SOON
+    assert block.seconds >= SOON
     assert watch.problem() == block.text
     begun, over = caplog.records
     assert (begun.action, begun.agent_id) == ("loop_blocked", "content")
