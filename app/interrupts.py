@@ -1,9 +1,9 @@
 """SIGTERM and SIGINT from the program's first line on, until a daemon takes them over.
 
-Their handler raises nothing, as Python's own does at Ctrl-C: a KeyboardInterrupt that was raised
-in the callback of a weak reference was ignored, and the daemon never ended. So before Trio runs
-the process ends on the spot, for there is nothing to clean up yet; after that, what runs is
-cancelled.
+Python's own handler of Ctrl-C raises a KeyboardInterrupt between any two lines. One that was raised
+in the callback of a weak reference was ignored, and the daemon never ended. So the handler here
+raises nothing: before Trio runs it ends the process on the spot, for there is nothing to clean up
+yet; after that, it cancels what runs.
 
 This module imports nothing that takes time, because it has to be there before all that does.
 """
