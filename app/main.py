@@ -75,7 +75,8 @@ def _open_missing_streams() -> None:
 
 
 async def _obey_until_interrupted(options: argparse.Namespace) -> None:
-    if await until_interrupted(partial(_obey, options)):
+    interrupted = await until_interrupted(partial(_obey, options))
+    if interrupted and not (options.watch or options.tail):  # which nothing else ends
         logger.info("Interrupted before it was up or done", extra={"action": "interrupted"})
         raise Interrupted
 
