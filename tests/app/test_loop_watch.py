@@ -196,7 +196,7 @@ from app.loop_watch import LoopWatch
 logging.basicConfig(stream=sys.stdout)
 
 async def main():
-    watch = LoopWatch(blocked_after=0.3, interval=0.05)
+    watch = LoopWatch(blocked_after=1.0, interval=0.05)
     async with trio.open_nursery() as nursery:
         await nursery.start(watch.run)
         print("watching", flush=True)
@@ -221,9 +221,9 @@ def test_a_process_that_was_suspended_has_blocked_nothing():
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "watching\n"
-        for _ in range(3):
+        for _ in range(2):
             os.kill(process.pid, signal.SIGSTOP)
-            wait(1.0)
+            wait(1.6)
             os.kill(process.pid, signal.SIGCONT)
             wait(0.12)
         out, _ = process.communicate("\n", timeout=200)

@@ -141,8 +141,8 @@ async def test_a_head_that_drips_in_is_cut_off(client, fast_clock):
         nursery.start_soon(
             drip, stream, b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * 99
         )
-        with trio.fail_after(IDLE_TIMEOUT * 2):
-            assert await stream.receive_some() == b""
+        with trio.fail_after(IDLE_TIMEOUT * 10), suppress(trio.BrokenResourceError):
+            assert await stream.receive_some() == b""  # or a reset, for the byte that came too late
         nursery.cancel_scope.cancel()
 
 
