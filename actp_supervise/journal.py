@@ -1,7 +1,7 @@
 """Where fires are remembered beyond the life of a scheduler: the protocol, and one in memory.
 
 A journal may be slow, or away for a while. `JournalCalls` asks it one question, for a bounded time;
-when it is asked again is in `claims`.
+when it is asked again is in `turns`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class MemoryJournal:
         self._schedules: dict[str, tuple[str, datetime]] = {}
 
     async def claim(self, job_name: str, scheduled_at: datetime) -> bool:
-        """Claim one moment of one job; only the first caller gets True."""
+        """Claim one moment of one job; only the first call gets True, as no answer is ever lost."""
         moment = as_utc(scheduled_at, "scheduled_at")
         fires = self._fires.setdefault(job_name, {})
         if moment in fires:

@@ -124,7 +124,7 @@ class Cron(Trigger):
         """Return the first moment strictly later than `moment`; None within 50 years."""
         start = as_utc(moment)
         zone = self.timezone or moment.tzinfo
-        assert zone is not None  # noqa: S101  (_as_utc refuses a naive moment)
+        assert zone is not None  # noqa: S101  (as_utc refuses a naive moment)
         return self._walk.next_moment(start, zone)
 
     def identity(self, zone: tzinfo) -> str | None:
