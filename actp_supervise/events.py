@@ -329,7 +329,7 @@ def _call_back(on_event: Callable[[Event], object], event: Event) -> BaseExcepti
     except Exception as error:  # noqa: BLE001  (of the user's callback)
         log(logging.ERROR, "on_event failed\n%s", ErrorText(error), action="on_event_failed")
     except BaseException as error:  # noqa: BLE001, ASYNC103  (passed on)
-        return error
+        return error  # noqa: ASYNC104
     return None
 
 

@@ -1,118 +1,82 @@
-"""A job: what it shows of itself, and which of its moments are due. No Trio, no clock, no effects.
-
-`dispatcher` keeps the jobs, tells them the time and does what they say. All times in here are
-seconds since 1970 by the wall clock, all moments aware datetimes.
-"""
+"""A job: what it shows to a user (`Job`), and the same as the scheduler works with it (`Entry`)."""
 
 from __future__ import annotations
 
-import math
-from datetime import datetime, timedelta, tzinfo
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
 
+from .checks import check_count
 from .runs import Overlap, Run
-from .triggers import At, Trigger, check_trigger, latest_until
 
 if TYPE_CHECKING:
-    import random
     from collections import deque
     from collections.abc import Awaitable, Callable
+    from datetime import datetime
 
-BACKLOG: Final = 1000
-"""How many moments of one job that are due at once are looked at one by one."""
-
-
-class Firing:
-    """One moment that has come, on its way to becoming a `Run`."""
-
-    __slots__ = (
-        "by_hand",
-        "child_name",
-        "claimed",
-        "done",
-        "job",
-        "missed",
-        "moment",
-        "run",
-        "started_at",
-        "time",
-    )
-
-    def __init__(self, job: Job, moment: datetime, time: float, *, by_hand: bool = False) -> None:
-        self.job = job
-        self.moment = moment
-        self.time = time  # when it was due, jitter included
-        self.by_hand = by_hand
-        self.missed: str | None = None  # why it is not to run
-        self.claimed = False  # the journal knows of it
-        self.child_name = ""
-        self.started_at: datetime | None = None
-        self.run: Run | None = None  # once it is settled
-        self.done: Callable[[], object] | None = None  # called then
+    from .claims import Claims
+    from .schedule import Firing, Schedule
+    from .spec import JobSpec
+    from .triggers import Trigger
 
 
-@final
 class Job:
     """A function and its schedule; made by `Scheduler.add`."""
 
-    __slots__ = (
-        "_args",
-        "_due",
-        "_entry",
-        "_fn",
-        "_handled",
-        "_history",
-        "_keep",
-        "_moment",
-        "_plan",
-        "_restoring",
-        "_running",
-        "_since",
-        "_time",
-        "_upto",
-        "_waiting",
-        "coalesce",
-        "jitter",
-        "misfire_grace",
-        "name",
-        "overlap",
-        "paused",
-        "rerun_interrupted",
-        "timeout",
-        "trigger",
-    )
+    __slots__ = ("_history", "_paused", "_running", "_schedule", "name")
 
     name: str
-    trigger: Trigger
-    """The schedule, as it was given; ``str(job.trigger)`` says it in words."""
-    misfire_grace: float
-    """Seconds by which a run may be late; ``inf`` for any."""
-    coalesce: bool
-    overlap: Overlap
-    jitter: float
-    timeout: float | None
-    rerun_interrupted: bool
-    paused: bool
+    """Unique among the scheduler's jobs; the journal knows the job by it."""
 
-    _fn: Callable[..., Awaitable[object]]
-    _args: tuple[object, ...]
-    _plan: Trigger  # the trigger, with its start fixed
-    _moment: datetime | None  # the next one
-    _time: float  # of the next moment
-    _due: float  # the same with jitter
-    # Every moment in (_since, _upto] and in the spans of _handled has been dealt with.
-    _since: float
-    _upto: float
-    _handled: tuple[tuple[float, float], ...]
-    _entry: tuple[float, int, Job] | None  # in the scheduler's heap
-    _restoring: bool  # the journal has not yet said when it last fired
+    _schedule: Schedule
+    _paused: bool
+    _history: list[Run] | None  # None until the first
     _running: tuple[Firing, ...]
-    _waiting: deque[Firing] | None  # accepted, until the one under way has ended
-    _history: list[Run] | None
-    _keep: int
 
     def __init__(self) -> None:
         raise TypeError("jobs are made by Scheduler.add")
+
+    # What it was added with.
+
+    @property
+    def trigger(self) -> Trigger:
+        """The schedule, as it was given; ``str(job.trigger)`` says it in words."""
+        return self._schedule.trigger
+
+    @property
+    def misfire_grace(self) -> float:
+        """Seconds by which a run may be late; ``inf`` for any."""
+        return self._schedule.spec.grace
+
+    @property
+    def coalesce(self) -> bool:
+        """Whether of several moments that are due at once the latest only runs."""
+        return self._schedule.spec.coalesce
+
+    @property
+    def overlap(self) -> Overlap:
+        """What happens when a run is due while the last still runs."""
+        return self._schedule.spec.overlap
+
+    @property
+    def jitter(self) -> float:
+        """Seconds by which the start of a run is spread at most."""
+        return self._schedule.spec.jitter
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds after which a run is cancelled."""
+        return self._schedule.spec.timeout
+
+    @property
+    def rerun_interrupted(self) -> bool:
+        """Whether a moment runs again that a daemon died in."""
+        return self._schedule.spec.rerun_interrupted
+
+    # What it is doing.
+
+    @property
+    def paused(self) -> bool:
+        """Whether its moments pass unnoticed."""
+        return self._paused
 
     @property
     def next_run_time(self) -> datetime | None:
@@ -120,7 +84,17 @@ class Job:
 
         In the trigger's zone, or else the scheduler's.
         """
-        return None if self.paused else self._moment
+        return None if self._paused else self._schedule.shown
+
+    def upcoming(self, n: int) -> tuple[datetime, ...]:
+        """Return its next `n` moments, as if it were not paused.
+
+        Raises:
+            TypeError: If `n` is no whole number.
+            ValueError: If it is negative.
+        """
+        check_count("n", n, minimum=0)
+        return self._schedule.upcoming(n)
 
     @property
     def history(self) -> tuple[Run, ...]:
@@ -134,187 +108,85 @@ class Job:
 
     @property
     def running(self) -> tuple[Run, ...]:
-        """The runs under way, oldest first."""
+        """The runs under way, oldest first; those of a removed job of the same name included."""
         return tuple(
             Run(scheduled_at=firing.moment, started_at=firing.started_at)
             for firing in self._running
         )
 
-    def upcoming(self, n: int) -> tuple[datetime, ...]:
-        """Return its next `n` moments, as if it were not paused."""
-        if self._moment is None:
-            return ()
-        return (self._moment, *self._plan.upcoming(n - 1, after=self._moment))[:n]
-
     def __repr__(self) -> str:
-        state = "paused" if self.paused else f"next {self._moment}"
+        state = "paused" if self._paused else f"next {self._schedule.shown}"
         return f"<Job {self.name!r}: {self.trigger}, {state}>"
 
-    @classmethod
-    def _make(
-        cls,
+
+@final
+class Entry(Job):
+    """A job as the scheduler works with it."""
+
+    __slots__ = ("args", "claims", "fn", "place", "removed", "schedule", "waiting")
+
+    def __init__(
+        self,
+        name: str,
         fn: Callable[..., Awaitable[object]],
         args: tuple[object, ...],
-        *,
-        name: str,
-        trigger: Trigger,
-        misfire_grace: float | None,
-        coalesce: bool,
-        overlap: Overlap,
-        jitter: float,
-        timeout: float | None,
-        rerun_interrupted: bool,
-        keep: int,
-        now: float,
-        zone: tzinfo,
-    ) -> Job:
-        check_trigger(trigger)
-        if misfire_grace is not None and not misfire_grace >= 0:  # so that NaN is refused too
-            raise ValueError(
-                f"misfire_grace must be a number of seconds from 0, or None, not {misfire_grace!r}"
-            )
-        if not isinstance(overlap, Overlap):
-            raise TypeError(f"overlap must be an Overlap, not {overlap!r}")
-        if not 0 <= jitter < math.inf:
-            raise ValueError(f"jitter must be a number of seconds from 0, not {jitter!r}")
-        if timeout is not None and not timeout > 0:
-            raise ValueError(
-                f"timeout must be a positive number of seconds, or None, not {timeout!r}"
-            )
-        job = object.__new__(cls)
-        job.name = name
-        job.trigger = trigger
-        job.misfire_grace = math.inf if misfire_grace is None else misfire_grace
-        job.coalesce = coalesce
-        job.overlap = overlap
-        job.jitter = jitter
-        job.timeout = timeout
-        job.rerun_interrupted = rerun_interrupted
-        job.paused = job._restoring = False
-        job._fn = fn
-        job._args = args
-        job._plan = trigger.anchored(datetime.fromtimestamp(now, zone))
-        job._since = job._upto = now
-        job._handled = ()
-        job._entry = job._history = job._waiting = None
-        job._running = ()
-        job._keep = keep
-        return job
+        schedule: Schedule,
+    ) -> None:
+        self.name = name
+        self.fn = fn
+        self.args = args
+        self.schedule = self._schedule = schedule
+        schedule.entry = self
+        self._paused = False
+        self._history = None
+        self._running = ()
+        self.removed = False
+        self.place: tuple[float, int, Entry] | None = None
+        """Where it stands in the timetable."""
+        self.waiting: deque[Firing] | None = None
+        """Runs that have been accepted and wait until the one under way has ended."""
+        self.claims: Claims | None = None
+        """What the journal is to be asked and told, where there is one."""
 
-    def _seek(self, zone: tzinfo, rng: random.Random) -> None:
-        """Find the first moment that has not been dealt with."""
-        self._moment = None
-        after = self._upto
-        while True:
-            # In the scheduler's zone, in which a trigger without one is read.
-            moment = self._plan.next_after(datetime.fromtimestamp(after, zone))
-            if moment is None:
-                return
-            if moment.tzinfo is None:
-                raise ValueError(f"trigger {self.trigger!r} answered with a naive moment")
-            time = moment.timestamp()
-            if not time > after:
-                raise ValueError(f"trigger {self.trigger!r} answered with no later moment")
-            if not self._handled:
-                break
-            spans = [high for low, high in self._handled if low < time <= high]
-            if not spans:
-                break
-            after = max(spans)
-        self._moment = moment
-        self._time = time
-        self._due = time + rng.uniform(0.0, self.jitter) if self.jitter else time
+    @property
+    def spec(self) -> JobSpec:
+        """How it is run."""
+        return self._schedule.spec
 
-    def _take_due(self, now: float, zone: tzinfo, rng: random.Random) -> list[Firing]:
-        """Take off the moments that are due by `now`, oldest first; say which are not to run.
+    @property
+    def under_way(self) -> tuple[Firing, ...]:
+        """The runs that its name has under way, oldest first."""
+        return self._running
 
-        Those beyond `BACKLOG` are left for the next call, or passed over where they cannot run:
-        then one firing stands for all of them.
+    def set_paused(self, paused: bool) -> None:  # noqa: FBT001  (it is what is set)
+        """Let moments pass unnoticed, or no more."""
+        self._paused = paused
+
+    def begin(self, firing: Firing) -> None:
+        """Add a run to those under way."""
+        firing.holder = self
+        self._running += (firing,)
+
+    def end(self, firing: Firing) -> None:
+        """Take a run from those under way."""
+        if self._running == (firing,):
+            self._running = ()
+        elif self._running:
+            self._running = tuple(other for other in self._running if other is not firing)
+
+    def adopt(self, former: Entry) -> None:
+        """Take over the runs that a removed job of the same name has under way.
+
+        `overlap` follows the name: a job that is removed and added again does not run twice.
         """
-        taken: list[Firing] = []
-        while self._moment is not None and self._due <= now and len(taken) < BACKLOG:
-            taken.append(self._take(zone, rng))
-        if self._moment is not None and self._due <= now:
-            taken += self._pass_over(now, zone, rng)
-        latest = taken[-1] if self.coalesce else None
-        for firing in taken:
-            if firing.missed is None:
-                firing.missed = self._why_missed(firing, now, latest)
-        return taken
+        for firing in former.under_way:
+            former.end(firing)
+            self.begin(firing)
 
-    def _take(self, zone: tzinfo, rng: random.Random) -> Firing:
-        assert self._moment is not None  # noqa: S101
-        firing = Firing(self, self._moment, self._due)
-        self._upto = self._time
-        self._seek(zone, rng)
-        return firing
-
-    def _pass_over(self, now: float, zone: tzinfo, rng: random.Random) -> list[Firing]:
-        """Go on, without a walk through all between, to the next moment that may have to run."""
-        assert self._moment is not None  # noqa: S101
-        if self.coalesce:
-            until = datetime.fromtimestamp(now - self.jitter, zone)
-            goal = latest_until(self._plan, until, after=self._moment)
-        elif self.misfire_grace < math.inf:
-            oldest = datetime.fromtimestamp(now - self.misfire_grace, zone)
-            goal = self._plan.next_after(oldest - timedelta.resolution)
-        else:
-            goal = None
-        if goal is None or goal.timestamp() <= self._time:
-            return []
-        passed = Firing(self, self._moment, self._due)
-        passed.missed = f"passed over, with all that were due before {goal}"
-        self._moment = goal
-        self._time = self._due = goal.timestamp()
-        return [passed, self._take(zone, rng)] if self.coalesce else [passed]
-
-    def _why_missed(self, firing: Firing, now: float, latest: Firing | None = None) -> str | None:
-        """Return why a firing is not to run at `now`; None if it is.
-
-        Args:
-            firing: What is due.
-            now: The time.
-            latest: The one into which older ones are coalesced, if they are.
-        """
-        if now - firing.time > self.misfire_grace:
-            return f"more than {self.misfire_grace:g} s late"
-        if latest is not None and firing is not latest:
-            return f"coalesced into the run of {latest.moment}"
-        return None
-
-    def _skip_to(self, now: float, zone: tzinfo, rng: random.Random) -> None:
-        """Let go of all moments until `now`, and of the one that was next."""
-        self._upto = max(self._upto, now)
-        self._seek(zone, rng)
-
-    def _clock_set_back(self, now: float, zone: tzinfo, rng: random.Random) -> bool:
-        """Say whether the next moment changed because the wall clock was set back to `now`.
-
-        Where the clock is still later than the job's first sight of it, nothing has to change: the
-        next moment comes after all that have been dealt with. Else there are moments before those.
-        """
-        if self._since <= now:
-            return False
-        older = tuple(span for span in self._handled if span[1] > self._upto)
-        self._handled = ((self._since, self._upto), *older)
-        self._since = self._upto = now
-        self._seek(zone, rng)
-        return True
-
-    def _restore(self, last: float, zone: tzinfo, rng: random.Random) -> None:
-        """Go on after the last moment that the journal knows of; ``inf`` if it knows of none."""
-        self._restoring = False
-        if last < math.inf:
-            self._plan = self.trigger.anchored(datetime.fromtimestamp(last, zone))
-            # A claim from when the clock was ahead must not hide the moments before it.
-            self._since = self._upto = min(last, self._since)
-        elif isinstance(self.trigger, At):
-            self._since = self._upto = min(self.trigger.moment.timestamp() - 1.0, self._since)
-        self._seek(zone, rng)
-
-    def _note(self, run: Run) -> None:
+    def remember(self, run: Run, keep: int) -> None:
+        """Add to the history, which holds `keep` runs."""
         if self._history is None:
             self._history = []
         self._history.append(run)
-        if len(self._history) > self._keep:
+        if len(self._history) > keep:
             del self._history[0]

@@ -1,32 +1,30 @@
-"""Where fires are remembered beyond the life of a scheduler, and how a journal is asked.
+"""Where fires are remembered beyond the life of a scheduler: the protocol, and one in memory.
 
-A journal may be slow, or away for a while. `PatientJournal` asks it again and again, as long as it
-makes sense; it is used inside children of a supervisor, which may be asked to stop meanwhile.
+A journal may be slow, or away for a while. `JournalCalls` asks it one question, for a bounded time;
+when it is asked again is in `turns`.
 """
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, final, runtime_checkable
 
 import trio
 
-from .child import current_child
-from .events import logger
-from .policies import Backoff
+from .checks import as_utc, check_count, shown
+from .events import log
+from .runs import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 JOURNAL_TIMEOUT: Final = 5.0
-"""Seconds that a journal has for an answer before it is asked again."""
-
-JOURNAL_BACKOFF: Final = Backoff(initial=1.0, maximum=60.0)
-"""How long to wait before a journal that failed is asked again."""
+"""Seconds that a journal has for an answer before it counts as away."""
 
 
 class Journal(Protocol):
@@ -47,7 +45,7 @@ class Journal(Protocol):
         """Record what became of a claimed moment."""
 
     async def last_fire(self, job_name: str) -> datetime | None:
-        """Return the latest moment of a job that was claimed by anybody; aware."""
+        """Return the latest moment of a job that was claimed by any daemon; aware."""
 
 
 @runtime_checkable
@@ -58,24 +56,46 @@ class RecoveringJournal(Journal, Protocol):
         """Hand over such moments of these jobs: each goes to one caller, as if just claimed."""
 
 
+@runtime_checkable
+class RememberingJournal(Journal, Protocol):
+    """A journal that also remembers since when each job has had its schedule.
+
+    With it, a deploy that changes a schedule is told from a daemon that was down.
+    """
+
+    async def scheduled_since(self, job_name: str, schedule: str, now: datetime) -> datetime | None:
+        """Return since when a job has had this schedule; aware.
+
+        Where the journal remembers another schedule of the job, it remembers this one from `now`
+        on, and answers `now`. Where it remembers none, it does the same and answers None.
+        """
+
+
 @final
 class MemoryJournal:
     """A journal that lives as long as the process: for tests, and across a scheduler's restarts.
 
     Args:
         keep: How many moments of each job are remembered, those claimed last.
+
+    Raises:
+        TypeError: If `keep` is no whole number.
+        ValueError: If it is below 1.
     """
 
     def __init__(self, keep: int = 1000) -> None:
+        check_count("keep", keep, minimum=1)
         self._keep = keep
         self._fires: dict[str, dict[datetime, tuple[str, str | None] | None]] = {}
+        self._schedules: dict[str, tuple[str, datetime]] = {}
 
     async def claim(self, job_name: str, scheduled_at: datetime) -> bool:
-        """Claim one moment of one job; only the first caller gets True."""
+        """Claim one moment of one job; only the first call gets True, as no answer is ever lost."""
+        moment = as_utc(scheduled_at, "scheduled_at")
         fires = self._fires.setdefault(job_name, {})
-        if scheduled_at in fires:
+        if moment in fires:
             return False
-        fires[scheduled_at] = None
+        fires[moment] = None
         if len(fires) > self._keep:
             del fires[next(iter(fires))]
         return True
@@ -84,12 +104,21 @@ class MemoryJournal:
         self, job_name: str, scheduled_at: datetime, outcome: str, error: str | None
     ) -> None:
         """Record what became of a claimed moment."""
-        if scheduled_at in self._fires.get(job_name, ()):
-            self._fires[job_name][scheduled_at] = (outcome, error)
+        moment = as_utc(scheduled_at, "scheduled_at")
+        if moment in self._fires.get(job_name, ()):
+            self._fires[job_name][moment] = (outcome, error)
 
     async def last_fire(self, job_name: str) -> datetime | None:
         """Return the latest moment of a job that was claimed."""
         return max(self._fires.get(job_name, ()), default=None)
+
+    async def scheduled_since(self, job_name: str, schedule: str, now: datetime) -> datetime | None:
+        """Return since when a job has had this schedule, or None if it had none before."""
+        known = self._schedules.get(job_name)
+        if known is None or known[0] != schedule:
+            self._schedules[job_name] = (schedule, now)
+            return None if known is None else now
+        return known[1]
 
     def fires(self, job_name: str) -> tuple[tuple[datetime, str | None, str | None], ...]:
         """Return moment, outcome and error of a job's fires, by moment; None while it runs."""
@@ -97,15 +126,16 @@ class MemoryJournal:
         return tuple((moment, *(result or (None, None))) for moment, result in fires)
 
 
-class NoAnswer(Exception):
-    """The journal did not answer while it was of use; the last error is the cause."""
+class JournalUnavailable(Exception):
+    """The journal gave no answer, or one that makes no sense; that is the cause."""
 
 
 @final
-class PatientJournal:
-    """Asks a journal until it answers, until that is of no use, or until its child is to stop.
+class JournalCalls:
+    """Asks a journal one question at a time, and each for a bounded time.
 
-    Each method raises `NoAnswer` in the last two cases. Moments go in and out in UTC.
+    What a method raises, and an answer that makes no sense, is logged and becomes a
+    `JournalUnavailable`. Moments go in and out in UTC.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -113,73 +143,94 @@ class PatientJournal:
 
     @property
     def can_recover(self) -> bool:
-        """Whether it knows of moments that a dead daemon left."""
+        """Whether the journal knows of moments that a dead daemon left."""
         return isinstance(self._journal, RecoveringJournal)
 
-    async def claim(
-        self, job_name: str, moment: datetime, *, is_too_late: Callable[[], bool]
-    ) -> bool:
+    async def claim(self, job_name: str, moment: datetime) -> bool:
         """Claim a moment."""
-        return await _ask(
-            partial(self._journal.claim, job_name, moment.astimezone(UTC)), is_useless=is_too_late
-        )
+        call = partial(self._journal.claim, job_name, moment.astimezone(UTC))
+        return await _ask("claim", call, _truth)
 
     async def finished(
         self, job_name: str, moment: datetime, outcome: str, error: str | None
     ) -> None:
-        """Record what became of a claimed moment; a cancellation waits for the try under way."""
-        await _ask(
-            partial(self._journal.finished, job_name, moment.astimezone(UTC), outcome, error),
-            shield=True,
-        )
-
-    async def try_finished(
-        self, job_name: str, moment: datetime, outcome: str, error: str | None
-    ) -> None:
-        """Record what became of a claimed moment, in one try and outside of any child."""
-        try:
-            await self._journal.finished(job_name, moment.astimezone(UTC), outcome, error)
-        except Exception as problem:  # noqa: BLE001
-            _log(problem)
+        """Record what became of a claimed moment."""
+        call = partial(self._journal.finished, job_name, moment.astimezone(UTC), outcome, error)
+        await _ask("finished", call, _nothing)
 
     async def last_fire(self, job_name: str) -> datetime | None:
         """Return the latest moment that was claimed, if any."""
+        call = partial(self._journal.last_fire, job_name)
+        return await _ask("last_fire", call, _moment_or_none)
 
-        async def checked() -> datetime | None:
-            last = await self._journal.last_fire(job_name)
-            if last is not None and last.tzinfo is None:
-                raise ValueError(f"last_fire answered with a naive moment, {last!r}")
-            return last
+    async def scheduled_since(
+        self, job_name: str, schedule: str | None, now: datetime
+    ) -> datetime | None:
+        """Return since when the job has had this schedule; None where the journal cannot tell."""
+        if schedule is None or not isinstance(self._journal, RememberingJournal):
+            return None
+        call = partial(self._journal.scheduled_since, job_name, schedule, now.astimezone(UTC))
+        return await _ask("scheduled_since", call, _moment_or_none)
 
-        return await _ask(checked)
-
-    async def take_interrupted(self, job_names: Collection[str]) -> Sequence[tuple[str, datetime]]:
+    async def take_interrupted(self, job_names: Collection[str]) -> list[tuple[str, datetime]]:
         """Take over the moments that a dead daemon left; none where the journal knows of none."""
         if not isinstance(self._journal, RecoveringJournal):
-            return ()
-        return await _ask(partial(self._journal.take_interrupted, job_names))
+            return []
+        call = partial(self._journal.take_interrupted, job_names)
+        return await _ask("take_interrupted", call, _moments_by_name)
 
 
-async def _ask(
-    call: Callable[[], Awaitable[T]],
-    *,
-    is_useless: Callable[[], bool] = lambda: False,
-    shield: bool = False,
-) -> T:
-    child = current_child()
-    for attempt in count(1):
+async def _ask(verb: str, call: Callable[[], Awaitable[S]], read: Callable[[str, S], T]) -> T:
+    problem: BaseException
+    with trio.CancelScope(deadline=trio.current_time() + JOURNAL_TIMEOUT) as limit:
         try:
-            with trio.fail_after(JOURNAL_TIMEOUT, shield=shield):
-                return await call()
+            return read(verb, await call())
         except Exception as error:  # noqa: BLE001  (whatever the user's journal raises)
             problem = error
-        _log(problem)
-        if child.stopping or is_useless():
-            raise NoAnswer(f"the journal did not answer: {problem!r}") from problem
-        with child.cancel_on_stop():
-            await trio.sleep(JOURNAL_BACKOFF.delay(attempt))
-    raise AssertionError  # count() has no end
+        except BaseException as error:  # noqa: ASYNC103  (raised where it is no failure)
+            if not _is_stray_cancellation(error):
+                raise
+            problem = error
+    if limit.cancelled_caught:
+        problem = trio.TooSlowError(f"no answer within {JOURNAL_TIMEOUT:g} s")
+    why = describe(problem)
+    log(logging.WARNING, "journal failed: %s: %s", verb, why, action="journal_failed")
+    raise JournalUnavailable(f"the journal did not answer: {why}") from problem
 
 
-def _log(problem: Exception) -> None:
-    logger.warning("journal failed: %r", problem, extra={"action": "journal_failed"})
+def _is_stray_cancellation(error: BaseException) -> bool:
+    """Whether an error is a cancellation that nobody sent, as code under asyncio may leave one."""
+    # asyncio's is known by its name: the library does not import asyncio for it.
+    is_cancellation = isinstance(error, trio.Cancelled) or type(error).__name__ == "CancelledError"
+    return is_cancellation and trio.current_effective_deadline() > trio.current_time()
+
+
+# What is made of an answer.
+
+
+def _nothing(verb: str, answer: object) -> None:
+    pass
+
+
+def _truth(verb: str, answer: object) -> bool:
+    if answer is None:  # of a method that forgot its return, and by which nothing would ever run
+        raise ValueError(f"{verb} answered with None")
+    return bool(answer)
+
+
+def _moment(verb: str, answer: object) -> datetime:
+    if isinstance(answer, datetime) and answer.utcoffset() is None:
+        raise ValueError(f"{verb} answered with a naive moment, {answer!r}")
+    if not isinstance(answer, datetime):
+        raise TypeError(f"{verb} answered with no moment, {shown(answer)}")
+    return as_utc(answer, f"the answer of {verb}")
+
+
+def _moment_or_none(verb: str, answer: datetime | None) -> datetime | None:
+    return None if answer is None else _moment(verb, answer)
+
+
+def _moments_by_name(
+    verb: str, answer: Iterable[tuple[str, datetime]]
+) -> list[tuple[str, datetime]]:
+    return [(name, _moment(verb, moment)) for name, moment in answer]

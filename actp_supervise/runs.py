@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final, final
 
-from .errors import ErrorText
+from .errors import LONGEST_MESSAGE, ErrorText, is_group, leaves_of, one_line
 from .events import Event
+
+SPOKEN_FOR: Final = 3
+"""How many members of a group of errors `describe` names; it counts the others."""
+
+NO_NEWS: Final = frozenset({"", "Exceptions from Trio nursery", "unhandled errors in a TaskGroup"})
+"""What groups say that a nursery made: which of its tasks failed, and how, they leave to their
+members."""
 
 
 class Overlap(StrEnum):
@@ -32,7 +39,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
     """It raised."""
     TIMED_OUT = "timed_out"
-    """It was cancelled after its job's `timeout`."""
+    """It was cancelled after its job's `timeout`, whatever it made of that."""
     CANCELLED = "cancelled"
     """It was stopped: by the scheduler's end, or replaced."""
     SKIPPED = "skipped"
@@ -43,9 +50,12 @@ class Outcome(StrEnum):
     """Its daemon died while it ran."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Run:
-    """What became of one moment of a job, or of one `Scheduler.run_now`."""
+    """What became of one moment of a job, or of one `Scheduler.run_now`.
+
+    Two are equal if all of it is; moments are compared as points in time.
+    """
 
     scheduled_at: datetime
     """The moment, by the schedule and without jitter."""
@@ -67,6 +77,39 @@ class Run:
             "outcome": self.outcome,
             "error": self.error,
         }
+
+    def __eq__(self, other: object) -> bool:
+        return _key(self) == _key(other) if isinstance(other, Run) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(_key(self))
+
+
+def _key(run: Run) -> tuple[object, ...]:
+    # In UTC, since the two passes of an hour that comes twice are equal in their zone.
+    moments = (run.scheduled_at, run.started_at, run.finished_at)
+    instants = [None if moment is None else moment.astimezone(UTC) for moment in moments]
+    return (*instants, run.outcome, run.error)
+
+
+def describe(error: BaseException) -> str:
+    """Return one line on what went wrong: of a group, what its members say."""
+    if not is_group(error):
+        return one_line(error)
+    members = list(leaves_of(error))
+    # What was cancelled is not what went wrong, unless that is all there is.
+    failed = [member for member in members if issubclass(type(member), Exception)] or members
+    lines = list(dict.fromkeys(map(one_line, failed)))
+    text = "; ".join(lines[:SPOKEN_FOR])
+    if len(lines) > SPOKEN_FOR:
+        text += f"; and {len(lines) - SPOKEN_FOR} more"
+    message = _MESSAGE.__get__(error)  # whatever the group's own class makes of it
+    if message not in NO_NEWS:
+        text = f"{message}: {text}"
+    return text.partition("\n")[0][:LONGEST_MESSAGE]
+
+
+_MESSAGE: Final[Any] = BaseExceptionGroup.__dict__["message"]
 
 
 # Events, handed out with those of the scheduler's supervisor; a path ends with the job's name.

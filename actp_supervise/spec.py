@@ -1,4 +1,4 @@
-"""What a supervisor and a child are started with: the options, each declared here once.
+"""What supervisors, children, schedulers and jobs are started with: options, each declared once.
 
 An option is a field of the frozen value, with its default, its meaning and its check, and a line in
 the `TypedDict` above it, which tells type checkers what ``start_soon(..., **options)`` takes.
@@ -8,14 +8,26 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from datetime import tzinfo
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, final
 
-from .checks import check_name, check_seconds, check_sync_fn, check_type
+from .checks import (
+    check_count,
+    check_name,
+    check_seconds,
+    check_sync_fn,
+    check_type,
+    is_async_fn,
+    shown,
+)
+from .clock import SystemWallClock, WallClock, local_timezone
 from .events import Event
+from .journal import Journal
 from .policies import (
     AutoShutdown,
     Backoff,
@@ -25,6 +37,8 @@ from .policies import (
     ShutdownOrder,
     Strategy,
 )
+from .runs import Overlap
+from .triggers import as_timezone
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -194,6 +208,178 @@ def _as_tuple(option: str, value: object) -> tuple[Any, ...]:
         raise TypeError(f"{option} must be a sequence of numbers, not {value!r}") from None
 
 
+class SchedulerOptions(TypedDict, total=False):
+    """The options of `open_scheduler`; see `SchedulerSpec`."""
+
+    name: str
+    timezone: str | tzinfo | None
+    wall_clock: WallClock | None
+    journal: Journal | None
+    on_event: Callable[[Event], object] | None
+    shutdown_timeout: float | None
+    history: int
+    rng: random.Random | None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerSpec:
+    """What a scheduler is opened with.
+
+    Raises:
+        TypeError: If an option is of the wrong type.
+        ValueError: If the zone is unknown, or a number out of its range.
+    """
+
+    name: str = "scheduler"
+    """What it is called in events, logs and the printed tree."""
+    timezone: str | tzinfo | None = None
+    """In which zone triggers that name none are read, an IANA name or a tzinfo; the machine's where
+    not given."""
+    wall_clock: WallClock | None = None
+    """What tells the time of day; the machine's clock where not given."""
+    journal: Journal | None = None
+    """Where fires are remembered. With it, moments that passed while no scheduler ran are made up
+    for, and of several daemons that share it one fires each moment."""
+    on_event: Callable[[Event], object] | None = None
+    """Called at once with each `Event` of the scheduler and of its supervisor; a plain function. An
+    exception in it is logged and harms nobody."""
+    shutdown_timeout: float | None = None
+    """Seconds that a run has to stop when asked, before it is cancelled. None gives 5 s to a run
+    that listens and cancels others at once."""
+    history: int = 20
+    """How many runs each `Job.history` keeps."""
+    rng: random.Random | None = None
+    """Where jitter comes from; a fresh one where not given."""
+    zone: tzinfo = field(init=False)
+    """The zone that `timezone` names."""
+    clock: WallClock = field(init=False)
+    """The clock that `wall_clock` names."""
+
+    def __post_init__(self) -> None:
+        check_name("name", self.name)
+        check_count("history", self.history, minimum=1)
+        if self.wall_clock is not None:
+            check_wall_clock(self.wall_clock)
+        if self.journal is not None:
+            check_journal(self.journal)
+        if self.on_event is not None:
+            check_sync_fn("on_event", self.on_event)
+        if self.shutdown_timeout is not None:
+            check_seconds("shutdown_timeout", self.shutdown_timeout)
+        if self.rng is not None:
+            check_type("rng", self.rng, random.Random)
+        zone = local_timezone() if self.timezone is None else as_timezone(self.timezone)
+        object.__setattr__(self, "zone", zone)
+        clock = SystemWallClock() if self.wall_clock is None else self.wall_clock
+        object.__setattr__(self, "clock", clock)
+
+
+def check_wall_clock(value: object) -> None:
+    """Refuse what does not tell the time."""
+    now = getattr(value, "now", None)
+    if not callable(now) or inspect.isclass(value) or is_async_fn(now):
+        raise TypeError(
+            "wall_clock must be an object with the method now(), which is not async, or None, not "
+            f"{shown(value)}"
+        )
+
+
+def check_journal(value: object) -> None:
+    """Refuse what does not have a journal's three methods."""
+    methods = ("claim", "finished", "last_fire")
+    missing = [name for name in methods if not callable(getattr(value, name, None))]
+    if missing or inspect.isclass(value):
+        raise TypeError(
+            f"journal must be an object with the async methods {', '.join(methods)}, or None, not "
+            f"{shown(value)}"
+        )
+
+
+class JobOptions(TypedDict, total=False):
+    """The options of `Scheduler.add`; see `JobSpec`."""
+
+    misfire_grace: float | None
+    coalesce: bool
+    overlap: Overlap
+    jitter: float
+    timeout: float | None
+    rerun_interrupted: bool
+
+
+SHORTEST_GRACE: Final = 1.0
+"""Seconds. By a real clock every run is some milliseconds late, and some hundred where thousands of
+jobs are due at once: with a shorter grace runs would be missed on a machine that is only busy."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """How a job is run, beside its name, function and trigger.
+
+    Raises:
+        TypeError: If an option is of the wrong type.
+        ValueError: If a number is out of its range.
+    """
+
+    misfire_grace: float | None = 3600.0
+    """Seconds by which a run may be late, because the machine slept, the daemon was down, or it was
+    busy; a later one is recorded as missed. At least 1; None for any."""
+    coalesce: bool = True
+    """Whether of several moments that are due at once the latest only runs; the others are recorded
+    as missed."""
+    overlap: Overlap = Overlap.SKIP
+    """What happens when a run is due while the last still runs in this scheduler."""
+    jitter: float = 0.0
+    """Seconds by which the start of each run is put off at most, at random; it is always before the
+    next moment."""
+    timeout: float | None = None
+    """Seconds after which a run is cancelled; None for no limit."""
+    rerun_interrupted: bool = False
+    """Whether a moment that a daemon died in runs again, while it is not too late."""
+    grace: float = field(init=False)
+    """The `misfire_grace`, ``inf`` for any."""
+
+    def __post_init__(self) -> None:
+        grace = math.inf
+        if self.misfire_grace is not None:
+            grace = check_seconds("misfire_grace", self.misfire_grace)
+        if grace < SHORTEST_GRACE:
+            raise ValueError(
+                f"misfire_grace must be at least {SHORTEST_GRACE:g} s, or None, not "
+                f"{shown(self.misfire_grace)}: by a real clock every run is a little late, and "
+                "would be missed; give None for any lateness"
+            )
+        check_type("coalesce", self.coalesce, bool)
+        if not isinstance(self.overlap, Overlap):
+            raise TypeError(f"overlap must be an Overlap, not {shown(self.overlap)}")
+        jitter = check_seconds("jitter", self.jitter, finite=True)
+        check_type("rerun_interrupted", self.rerun_interrupted, bool)
+        if self.timeout is not None:
+            timeout = check_seconds("timeout", self.timeout, positive=True)
+            object.__setattr__(self, "timeout", timeout)
+        object.__setattr__(self, "jitter", jitter)
+        object.__setattr__(self, "grace", grace)
+
+
+def job_spec(options: JobOptions) -> JobSpec:
+    """Return the options of a job as a value; equal ones are one value, which saves memory.
+
+    Raises:
+        TypeError, ValueError: As from `JobSpec`.
+    """
+    try:
+        return _shared_job_spec(**options)
+    except TypeError:  # what cannot be hashed, or is wrong
+        check_options("add", JobOptions, options)
+        return JobSpec(**options)
+
+
+@lru_cache(maxsize=256, typed=True)
+def _shared_job_spec(**options: Any) -> JobSpec:  # noqa: ANN401
+    return JobSpec(**options)
+
+
 def check_options(function: str, allowed: type, options: object) -> None:
     """Refuse an option that does not exist, and name the one that was perhaps meant."""
     assert isinstance(options, dict)  # noqa: S101  (for mypy)
@@ -219,7 +405,7 @@ def takes_options_of(spec: type) -> Callable[[FunctionT], FunctionT]:
                 annotation=each.type,
             )
             for each in fields(spec)
-            if each.name not in {"reports_ready", "temporary"}
+            if each.init and each.name != "reports_ready"
         ]
         shown = signature.replace(parameters=[*own, *options])
         function.__signature__ = shown  # type: ignore[attr-defined]

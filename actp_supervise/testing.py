@@ -6,11 +6,12 @@ follows Trio's. All are for virtual time: ``trio.run(..., clock=MockClock(autoju
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar, final
 
 import trio
 
+from .checks import as_utc, check_seconds, is_number, shown
 from .child import current_child, record_of
 from .errors import SupervisionError
 from .events import Event, EventStream
@@ -103,14 +104,13 @@ class TrioWallClock:
             aware.
 
     Raises:
-        ValueError: If `start` is naive.
+        TypeError: If `start` is no datetime.
+        ValueError: If it is naive.
     """
 
     def __init__(self, start: datetime) -> None:
-        if start.utcoffset() is None:
-            raise ValueError(f"start must be aware (give it a tzinfo), not {start!r}")
+        self._start = as_utc(start, "start")
         self._zone = start.tzinfo
-        self._start = start.astimezone(UTC)
         try:
             self._since: float | None = trio.current_time()
         except RuntimeError:
@@ -126,13 +126,31 @@ class TrioWallClock:
         return (self._start + elapsed).astimezone(self._zone)
 
     def step(self, seconds: float) -> None:
-        """Set it forward, or back by a negative number, as a user or a laptop's sleep does."""
-        self._start += timedelta(seconds=seconds)
+        """Set it forward, or back by a negative number, as a user or a laptop's sleep does.
+
+        Raises:
+            TypeError: If `seconds` is no number.
+            ValueError: If it is not finite, or leads out of the calendar.
+        """
+        check_seconds("seconds", abs(seconds) if is_number(seconds) else seconds, finite=True)
+        try:
+            start = self._start + timedelta(seconds=seconds)
+        except OverflowError:
+            raise ValueError(
+                f"seconds must not lead beyond the years 1 to 9999, not {seconds!r}"
+            ) from None
+        self._start = start
         for callback in tuple(self._callbacks.values()):
             callback()
 
     def on_step(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Have `callback` called after each step; return what ends that."""
+        """Have `callback` called after each step; return what ends that.
+
+        Raises:
+            TypeError: If it cannot be called.
+        """
+        if not callable(callback):
+            raise TypeError(f"callback must be callable, not {shown(callback)}")
         key = object()
         self._callbacks[key] = callback
 

@@ -1,39 +1,27 @@
 """When something is due: `Cron`, `Every`, `At`, `AnyOf`. Pure: a moment in, a moment out.
 
-All moments are aware datetimes, and they are compared as points in time, whatever their zones.
-``cronsim`` reads the expressions and says which days they mean; the walk from one moment to the
-next is done here, because it has to be right in every zone.
+All moments are aware datetimes, and they are compared as points in time, whatever their zones. How
+a cron expression is read is in `cronfields`, and how it is followed through clocks that are set in
+`cronwalk`.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from bisect import bisect_left, bisect_right
-from calendar import monthrange
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
-from functools import lru_cache
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Final, final
 from zoneinfo import ZoneInfo
 
-from cronsim import CronSim, CronSimError
-from cronsim.cronsim import Field
+from .checks import as_utc, check_count, check_seconds, shown
+from .cronfields import explain
+from .cronwalk import CronWalk, walk_of
 
-_SECOND: Final = timedelta(seconds=1)
-_DAY: Final = timedelta(days=1)
-_YEARS: Final = 50
-"""How far ahead a match is sought, as in cronsim: February has five Mondays once in 28 years."""
+SHORTEST_PERIOD: Final = 1e-6
+"""Seconds; a datetime knows nothing shorter."""
 
-_NICKNAMES: Final = {
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-    "@monthly": "0 0 1 * *",
-    "@weekly": "0 0 * * 0",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@hourly": "0 * * * *",
-}
+SAME_MOMENT: Final = timedelta(milliseconds=1)
+"""Within which a journal may have rounded a moment of a trigger."""
 
 
 class Trigger(ABC):
@@ -55,6 +43,7 @@ class Trigger(ABC):
 
     def upcoming(self, n: int, after: datetime) -> tuple[datetime, ...]:
         """Return the first `n` moments later than `after`; fewer where there are no more."""
+        check_count("n", n, minimum=0)
         moments: list[datetime] = []
         moment = self.next_after(after)
         while moment is not None and len(moments) < n:
@@ -63,8 +52,23 @@ class Trigger(ABC):
         return tuple(moments)
 
     def anchored(self, moment: datetime) -> Trigger:
-        """Return the same schedule with its start fixed, where it has none of its own."""
+        """Return the same schedule with its start fixed, where it has none of its own.
+
+        A trigger whose moments depend on the moment that is asked about overrides it. Else a
+        restarted scheduler does not find the last run among its moments, and takes the trigger for
+        a changed one.
+        """
         return self
+
+    def identity(self, zone: tzinfo) -> str | None:
+        """Return a text that tells this schedule from others, the same in every process.
+
+        None where there is none: by default the text is the ``repr``, if it has one of its own.
+
+        Args:
+            zone: In which the schedule is read where it names none.
+        """
+        return None if type(self).__repr__ is object.__repr__ else repr(self)
 
 
 @final
@@ -106,30 +110,38 @@ class Cron(Trigger):
     expression: str
     """The fields in capitals, spaced singly."""
     timezone: tzinfo | None
-    _fields: _Fields = field(repr=False, compare=False)
+    _walk: CronWalk = field(repr=False, compare=False)
 
     def __init__(self, expression: str, timezone: str | tzinfo | None = None) -> None:
         if not isinstance(expression, str):
-            raise TypeError(f"expression must be a str, not {expression!r}")
-        fields = _parse(expression)
-        object.__setattr__(self, "expression", fields.text)
+            raise TypeError(f"expression must be a str, not {shown(expression)}")
+        walk = walk_of(expression)
+        object.__setattr__(self, "expression", walk.text)
         object.__setattr__(self, "timezone", None if timezone is None else as_timezone(timezone))
-        object.__setattr__(self, "_fields", fields)
+        object.__setattr__(self, "_walk", walk)
 
     def next_after(self, moment: datetime) -> datetime | None:
         """Return the first moment strictly later than `moment`; None within 50 years."""
-        start = _as_utc(moment)
+        start = as_utc(moment)
         zone = self.timezone or moment.tzinfo
-        assert zone is not None  # noqa: S101  (_as_utc refuses a naive moment)
-        return self._fields.next_moment(start, zone)
+        assert zone is not None  # noqa: S101  (as_utc refuses a naive moment)
+        return self._walk.next_moment(start, zone)
+
+    def identity(self, zone: tzinfo) -> str | None:
+        """Return the expression and the zone in which it is read."""
+        where = _zone_text(self.timezone or zone)
+        return None if where is None else f"cron {self.expression} in {where}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Cron, (self.expression, self.timezone)
 
     def __str__(self) -> str:
-        words = CronSim(self.expression, datetime(2000, 1, 1, tzinfo=UTC)).explain()
+        words = explain(self.expression)
         return words if self.timezone is None else f"{words} ({self.timezone})"
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Every(Trigger):
     """Every so many seconds of elapsed time, whatever the wall clocks do in between.
 
@@ -138,6 +150,7 @@ class Every(Trigger):
     '2026-01-01T00:01:30+00:00'
 
     Raises:
+        TypeError: If `seconds` is no number, or `anchor` no datetime.
         ValueError: If `seconds` is not positive and finite, or `anchor` is naive.
     """
 
@@ -147,25 +160,46 @@ class Every(Trigger):
     the moment that is asked about, which for a job is when it was added."""
 
     def __post_init__(self) -> None:
-        if not 1e-6 <= self.seconds < math.inf or self.seconds > timedelta.max.total_seconds():
-            raise ValueError(f"seconds must be a positive number of seconds, not {self.seconds!r}")
+        seconds = check_seconds("seconds", self.seconds, positive=True, finite=True)
+        try:
+            timedelta(seconds=seconds)
+        except OverflowError:
+            seconds = 0.0
+        if seconds < SHORTEST_PERIOD:
+            raise ValueError(
+                f"seconds must be a positive number of seconds, from a millionth to "
+                f"{timedelta.max.days} days, not {shown(self.seconds)}"
+            )
+        object.__setattr__(self, "seconds", seconds)
         if self.anchor is not None:
-            _as_utc(self.anchor, "anchor")
+            as_utc(self.anchor, "anchor")
 
     def next_after(self, moment: datetime) -> datetime | None:
         """Return the first moment strictly later than `moment`."""
-        start = _as_utc(moment)
+        start = as_utc(moment)
         anchor = start if self.anchor is None else self.anchor.astimezone(UTC)
         period = timedelta(seconds=self.seconds)
         try:
             found = anchor + ((start - anchor) // period + 1) * period
             return found.astimezone(moment.tzinfo)
-        except OverflowError:  # the year 9999
+        except OverflowError:  # after the year 9999
             return None
 
     def anchored(self, moment: datetime) -> Every:
         """Return the same with `moment` as its anchor, where it has none of its own."""
         return self if self.anchor is not None else Every(self.seconds, moment)
+
+    def identity(self, zone: tzinfo) -> str | None:
+        """Return the seconds and the anchor; the zone does not matter."""
+        return f"every {self.seconds!r} s from {_instant(self.anchor)}"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Every):
+            return NotImplemented
+        return (self.seconds, _instant(self.anchor)) == (other.seconds, _instant(other.anchor))
+
+    def __hash__(self) -> int:
+        return hash((self.seconds, _instant(self.anchor)))
 
     def __str__(self) -> str:
         for unit, size in (("hour", 3600), ("minute", 60), ("second", 1)):
@@ -178,22 +212,35 @@ class Every(Trigger):
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class At(Trigger):
-    """Once, at a moment.
+    """Once, at a moment. Two are equal if they are the same point in time, in whatever zones.
 
     Raises:
+        TypeError: If the moment is no datetime.
         ValueError: If the moment is naive.
     """
 
     moment: datetime
 
     def __post_init__(self) -> None:
-        _as_utc(self.moment)
+        as_utc(self.moment)
 
     def next_after(self, moment: datetime) -> datetime | None:
         """Return its moment, if that is strictly later than `moment`."""
-        return self.moment if self.moment.astimezone(UTC) > _as_utc(moment) else None
+        return self.moment if self.moment.astimezone(UTC) > as_utc(moment) else None
+
+    def identity(self, zone: tzinfo) -> str | None:
+        """Return the moment in UTC; the zone does not matter."""
+        return f"at {_instant(self.moment)}"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, At):
+            return NotImplemented
+        return _instant(self.moment) == _instant(other.moment)
+
+    def __hash__(self) -> int:
+        return hash(_instant(self.moment))
 
     def __str__(self) -> str:
         return f"Once at {self.moment}"
@@ -223,11 +270,16 @@ class AnyOf(Trigger):
         candidates = [trigger.next_after(moment) for trigger in self.triggers]
         found = [candidate for candidate in candidates if candidate is not None]
         # By UTC: two moments in one zone would be compared by what the clocks show.
-        return min(found, key=_as_utc, default=None)
+        return min(found, key=as_utc, default=None)
 
     def anchored(self, moment: datetime) -> AnyOf:
         """Return the same with those anchored that have no start of their own."""
         return AnyOf(*(trigger.anchored(moment) for trigger in self.triggers))
+
+    def identity(self, zone: tzinfo) -> str | None:
+        """Return the texts of all its triggers; None if one of them has none."""
+        texts = [trigger.identity(zone) for trigger in self.triggers]
+        return None if None in texts else f"any of {texts!r}"
 
     def __repr__(self) -> str:
         return f"AnyOf({', '.join(map(repr, self.triggers))})"
@@ -241,35 +293,56 @@ def latest_until(trigger: Trigger, moment: datetime, *, after: datetime) -> date
 
     It halves the span instead of walking through it: a week has 604,800 seconds.
     """
-    low, high = _as_utc(after), _as_utc(moment)
+    low, high = as_utc(after), as_utc(moment)
     zone = moment.tzinfo
     latest = trigger.next_after(low.astimezone(zone))
-    if latest is None or _as_utc(latest) > high:
+    if latest is None or as_utc(latest) > high:
         return None
-    low = _as_utc(latest)
+    low = as_utc(latest)
     while low < high:
         middle = low + (high - low) // 2
         later = trigger.next_after(middle.astimezone(zone))
-        if later is None or _as_utc(later) > _as_utc(moment):
+        if later is None or as_utc(later) > as_utc(moment):
             high = middle
         else:
-            latest, low = later, _as_utc(later)
+            latest, low = later, as_utc(later)
     return latest
+
+
+def moment_near(trigger: Trigger, moment: datetime) -> datetime | None:
+    """Return the moment of an anchored trigger that was rounded to this one; None if there is none.
+
+    A database may keep a moment to the millisecond only.
+    """
+    try:
+        found = trigger.next_after(moment - SAME_MOMENT)
+    except OverflowError:  # `moment` is within the calendar's first millisecond
+        return None
+    if found is None or as_utc(found) - as_utc(moment) > SAME_MOMENT:
+        return None
+    return found
 
 
 def as_timezone(value: str | tzinfo) -> tzinfo:
     """Return a zone by its IANA name; a tzinfo is returned as it is.
 
     Raises:
-        ValueError: If there is no such zone, or it is one of pytz's, which answer wrongly.
+        ValueError: If there is no such zone, or it is one of pytz's, which answer wrongly, or it
+            does not tell its offset from UTC.
         TypeError: If it is neither a name nor a zone.
     """
     if isinstance(value, tzinfo):
         if hasattr(value, "localize"):
             raise ValueError(f"timezone {value!r} is pytz's: give its name, {str(value)!r}")
+        try:
+            offset = datetime(2000, 1, 1, tzinfo=value).utcoffset()
+        except NotImplementedError:  # of `tzinfo` itself, which is to be derived from
+            offset = None
+        if offset is None:
+            raise ValueError(f"timezone {shown(value)} does not tell its offset from UTC")
         return value
     if not isinstance(value, str):
-        raise TypeError(f"timezone must be an IANA name or a tzinfo, not {value!r}")
+        raise TypeError(f"timezone must be an IANA name or a tzinfo, not {shown(value)}")
     try:
         return ZoneInfo(value)
     except (KeyError, ValueError, OSError):  # unknown, malformed, a directory of names
@@ -281,238 +354,16 @@ def as_timezone(value: str | tzinfo) -> tzinfo:
 def check_trigger(value: object) -> None:
     """Raise a `TypeError` unless the value is a trigger."""
     if not isinstance(value, Trigger):
-        raise TypeError(f"a trigger is a Cron, Every, At or AnyOf, not {value!r}")
+        raise TypeError(f"a trigger is a Cron, Every, At or AnyOf, not {shown(value)}")
 
 
-# An expression, read. Its parts are shared by all expressions that have them.
-
-_kind_of_month = lru_cache(maxsize=None)(monthrange)
-
-
-class _Days:
-    """Which days three of the fields mean: day of month, month and day of week."""
-
-    __slots__ = ("_known", "_sim")
-
-    def __init__(self, sim: CronSim) -> None:
-        self._sim = sim
-        self._known: dict[tuple[int, int], tuple[int, ...]] = {}
-
-    def of(self, year: int, month: int) -> tuple[int, ...]:
-        """Return the days of a month that match; there are only 28 kinds of month."""
-        if month not in self._sim.months:
-            return ()
-        kind = _kind_of_month(year, month)
-        days = self._known.get(kind)
-        if days is None:
-            _, length = kind
-            dates = (date(year, month, day) for day in range(1, length + 1))
-            days = self._known[kind] = tuple(d.day for d in dates if self._sim.match_day(d))
-        return days
+def _instant(moment: datetime | None) -> str:
+    """Return a moment in UTC as text, which tells the two passes of an hour apart."""
+    return "its first sight" if moment is None else moment.astimezone(UTC).isoformat()
 
 
-class _Fields:
-    """What an expression means."""
-
-    __slots__ = ("_answer", "at_fixed_times", "days", "hours", "minutes", "seconds", "text")
-
-    def __init__(self, parts: list[str], days: _Days) -> None:
-        self.text = " ".join(parts)
-        second, minute, hour = parts[:-3] if len(parts) == 6 else ["0", *parts[:-3]]
-        self.seconds = _numbers(Field.SECOND, second)
-        self.minutes = _numbers(Field.MINUTE, minute)
-        self.hours = _numbers(Field.HOUR, hour)
-        self.days = days
-        self.at_fixed_times = not minute.startswith("*") and not hour.startswith("*")
-        self._answer: tuple[datetime, tzinfo, datetime | None] | None = None
-
-    def next_moment(self, start: datetime, zone: tzinfo) -> datetime | None:
-        """Return the first moment later than `start` (in UTC) at which the clocks show a match.
-
-        The last answer is kept: many jobs with one expression fall due together.
-        """
-        if self._answer is not None:
-            asked, where, found = self._answer
-            if asked == start and where is zone:
-                return found
-        try:
-            if isinstance(zone, timezone):
-                found = self.next_after(start.astimezone(zone))
-            elif self.at_fixed_times:
-                found = _next_fixed(self, start, zone)
-            else:
-                found = _next_literal(self, start, zone)
-        except OverflowError:  # the year 9999
-            found = None
-        self._answer = (start, zone, found)
-        return found
-
-    def next_after(self, moment: datetime) -> datetime | None:
-        """Return the first match on a clock that shows later than `moment`, in the same zone."""
-        start = moment + _SECOND
-        year, month, zone = start.year, start.month, start.tzinfo
-        days = self.days.of(year, month)
-        index = bisect_left(days, start.day)
-        if index < len(days) and days[index] == start.day:
-            time = self._time_from(start.hour, start.minute, start.second)
-            if time is not None:
-                return datetime(year, month, start.day, *time, tzinfo=zone)
-            index += 1
-        for _ in range(12 * _YEARS):
-            if index < len(days):
-                time = (self.hours[0], self.minutes[0], self.seconds[0])
-                return datetime(year, month, days[index], *time, tzinfo=zone)
-            year, month = (year, month + 1) if month < 12 else (year + 1, 1)
-            if year > date.max.year:
-                break
-            days = self.days.of(year, month)
-            index = 0
-        return None
-
-    def _time_from(self, hour: int, minute: int, second: int) -> tuple[int, int, int] | None:
-        """Return the first time of day that matches, not before the one given."""
-        at = bisect_left(self.hours, hour)
-        if at == len(self.hours):
-            return None
-        if self.hours[at] == hour:
-            rest = self._minute_from(minute, second)
-            if rest is not None:
-                return (hour, *rest)
-            at += 1
-        if at == len(self.hours):
-            return None
-        return self.hours[at], self.minutes[0], self.seconds[0]
-
-    def _minute_from(self, minute: int, second: int) -> tuple[int, int] | None:
-        at = bisect_left(self.minutes, minute)
-        if at < len(self.minutes) and self.minutes[at] == minute:
-            index = bisect_left(self.seconds, second)
-            if index < len(self.seconds):
-                return minute, self.seconds[index]
-            at = bisect_right(self.minutes, minute)
-        if at == len(self.minutes):
-            return None
-        return self.minutes[at], self.seconds[0]
-
-
-@lru_cache(maxsize=4096)
-def _parse(expression: str) -> _Fields:
-    nickname = expression.strip().lower()
-    if nickname.startswith("@") and nickname not in _NICKNAMES:
-        known = ", ".join(sorted(_NICKNAMES))
-        raise ValueError(f"bad nickname {expression!r} for a cron expression; there are {known}")
-    text = _NICKNAMES.get(nickname, expression)
-    parts = text.upper().split()
-    if len(parts) not in {5, 6}:
-        raise ValueError(
-            f"cron expression {expression!r} has {len(parts)} fields; it needs 5, or 6 with "
-            "seconds first"
-        )
-    for kind, part, typed in zip(tuple(Field)[-len(parts) :], parts, text.split(), strict=True):
-        try:
-            _checked(kind, part)
-        except (CronSimError, ValueError):  # the latter from a number of thousands of digits
-            name = kind.msg().removeprefix("Bad ")
-            raise ValueError(f"bad {name} {typed!r} in cron expression {expression!r}") from None
-    try:
-        days = _days(*parts[-3:])
-    except CronSimError:
-        raise ValueError(
-            f"bad day-of-month {text.split()[-3]!r} in cron expression {expression!r}: "
-            "its months have no such day"
-        ) from None
-    return _Fields(parts, days)
-
-
-@lru_cache(maxsize=4096)
-def _checked(kind: Field, part: str) -> str:
-    """Return a field as cronsim is to read it; `CronSimError` if it cannot."""
-    kind.parse(part)
-    return ",".join(_without_idle_step(kind, term) for term in part.split(","))
-
-
-@lru_cache(maxsize=4096)
-def _numbers(kind: Field, part: str) -> tuple[int, ...]:
-    return tuple(sorted(n for n in kind.parse(_checked(kind, part)) if isinstance(n, int)))
-
-
-@lru_cache(maxsize=1024)
-def _days(of_month: str, month: str, of_week: str) -> _Days:
-    parts = (_checked(Field.DAY, of_month), _checked(Field.MONTH, month))
-    text = f"0 0 {' '.join(parts)} {_checked(Field.DOW, of_week)}"
-    return _Days(CronSim(text, datetime(2000, 1, 1, tzinfo=UTC)))
-
-
-def _without_idle_step(kind: Field, term: str) -> str:
-    """Return ``5-5`` for ``5-5/2``, which cronsim would take for ``5/2``."""
-    span, _, step = term.partition("/")
-    return span if step and "-" in span and len(kind.parse(span)) == 1 else term
-
-
-# The walk through a zone whose clocks are set forward and back. Two datetimes in one zone are
-# compared and subtracted by what the clocks show; here that is what is wanted.
-
-
-def _next_fixed(fields: _Fields, start: datetime, zone: tzinfo) -> datetime | None:
-    """Return the next moment by Debian's rule for jobs at fixed times."""
-    found = fields.next_after(start.astimezone(zone))
-    while found is not None:
-        instant = found.astimezone(UTC)
-        shown = instant.astimezone(zone)
-        if shown != found:  # clocks skip it: once they have
-            before = found.replace(fold=1).astimezone(UTC)  # read by the offset after the gap
-            instant = _transition(zone, before, instant)
-            shown = instant.astimezone(zone)
-        if instant > start:
-            return shown
-        found = fields.next_after(found)  # this was the second pass of a time that comes twice
-    return None
-
-
-def _next_literal(fields: _Fields, start: datetime, zone: tzinfo) -> datetime | None:
-    """Return the next moment at which the clocks of a zone really show a match.
-
-    It goes on in steps within which the offset from UTC changes at most once. A long step is safe
-    where no match lies ahead, but for the day after `start`: clocks set back by less than a day may
-    show again what they showed before it.
-    """
-    shown = start.astimezone(zone)
-    offset = shown.utcoffset()
-    while (found := fields.next_after(shown)) is not None:
-        instant = start + (found - shown)  # if the clocks are not set until then
-        horizon = min(instant, start + _DAY)
-        ahead = horizon.astimezone(zone)
-        if ahead.utcoffset() != offset:
-            turn = _transition(zone, start, horizon)
-            shown = turn.astimezone(zone)
-            offset = shown.utcoffset()
-            start, shown = turn - _SECOND, shown - _SECOND  # the turn itself may match
-        elif horizon == instant:
-            return ahead
-        else:
-            start = max(horizon, instant - _DAY - _SECOND)  # a turn just there may match
-            shown = start.astimezone(zone)
-            offset = shown.utcoffset()
-    return None
-
-
-def _transition(zone: tzinfo, low: datetime, high: datetime) -> datetime:
-    """Return the first whole second after `low` at which the offset is that of `high`."""
-    low = low.replace(microsecond=0)
-    after = high.astimezone(zone).utcoffset()
-    below, above = 0, math.ceil((high - low) / _SECOND)
-    while above - below > 1:
-        middle = (below + above) // 2
-        if (low + middle * _SECOND).astimezone(zone).utcoffset() == after:
-            above = middle
-        else:
-            below = middle
-    return low + above * _SECOND
-
-
-def _as_utc(moment: datetime, name: str = "moment") -> datetime:
-    if not isinstance(moment, datetime):
-        raise TypeError(f"{name} must be a datetime, not {moment!r}")
-    if moment.utcoffset() is None:
-        raise ValueError(f"{name} must be aware (give it a tzinfo), not {moment!r}")
-    return moment.astimezone(UTC)
+def _zone_text(zone: tzinfo) -> str | None:
+    """Return a zone's name, or None where it has none that is the same in every process."""
+    if isinstance(zone, ZoneInfo):
+        return zone.key
+    return str(zone) if isinstance(zone, timezone) else None

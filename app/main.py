@@ -5,6 +5,11 @@ Only what a command needs is imported, so that looking at the agents is quick.
 
 from __future__ import annotations
 
+from app.interrupts import INTERRUPTED, INTERRUPTS, SIGNALS, Interrupted
+
+if __name__ == "__main__":
+    INTERRUPTS.catch()  # before the imports below, which take a while
+
 import json
 import logging
 import os
@@ -24,6 +29,7 @@ from app.settings import HAS_TRIO_ASYNCIO, Settings, SettingsError, load_setting
 from app.store.protocol import StoreError, TableMissing
 from app.store.schema import MIGRATION_COMMAND
 from app.terminal.errors import DaemonError
+from app.terminal.signals import until_interrupted
 
 if TYPE_CHECKING:
     import argparse
@@ -34,8 +40,6 @@ logger = logging.getLogger(__name__)
 FINE = 0
 """Also after a signal, and a second one: nothing is lost then."""
 FAILED = 1
-INTERRUPTED = 130
-"""By a signal, before there was a daemon that could have ended well."""
 
 LEAVE_TIMEOUT: Final = 2.0
 """Seconds that the end waits for threads that an agent has left behind."""
@@ -46,20 +50,17 @@ STDOUT, STDERR = 1, 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for, and return the exit code."""
+    INTERRUPTS.catch()
     _open_missing_streams()
     options = read_arguments(arguments)
-    # A shell starts its background jobs with SIGINT ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Until there is a daemon that ends well, SIGTERM is as good as Ctrl-C, which Trio handles.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        _run_trio(options)
+        trio.run(_obey_until_interrupted, options)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        return FINE if options.watch or options.tail else INTERRUPTED
+    except Interrupted:
+        return INTERRUPTED
     except BrokenPipeError:  # whoever read our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception as error:  # noqa: BLE001  (what can be expected becomes one line)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  (no signal raises the latter)
         return _report(error)
     return FINE
 
@@ -73,13 +74,11 @@ def _open_missing_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(STDERR, "w", closefd=False)
 
 
-def _run_trio(options: argparse.Namespace) -> None:
-    try:
-        trio.run(_obey, options)
-    except BaseExceptionGroup as group:
-        if group.split(KeyboardInterrupt)[1] is None:
-            raise KeyboardInterrupt from None  # as it would be without a nursery
-        raise
+async def _obey_until_interrupted(options: argparse.Namespace) -> None:
+    interrupted = await until_interrupted(partial(_obey, options))
+    if interrupted and not (options.watch or options.tail):  # which nothing else ends
+        logger.info("Interrupted before it was up or done", extra={"action": "interrupted"})
+        raise Interrupted
 
 
 async def _obey(options: argparse.Namespace) -> None:
@@ -234,6 +233,9 @@ def _report(error: BaseException) -> int:
 
 def _leave(code: int) -> NoReturn:
     """End the process, though threads that agents have left behind may go on."""
+    # It ends as it is. Python gives signals that are handled back to the system before its end.
+    for number in (*SIGNALS, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     over = threading.Timer(LEAVE_TIMEOUT, _leave_threads, (code,))
     over.daemon = True
     with suppress(RuntimeError):  # there may be no more threads

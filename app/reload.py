@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import signal
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from actp_supervise import SupervisionError
+from app.interrupts import tell_trio
 from app.settings import INTEGRATION_KEYS, Settings, SettingsError
 from app.store.protocol import AgentRegistration
 
@@ -102,11 +103,21 @@ def changes(old: Settings, new: Settings) -> list[Change]:
     return found
 
 
-@asynccontextmanager
-async def open_hangups() -> AsyncIterator[AsyncIterator[int]]:
-    """Catch SIGHUP, which does not end the daemon then, for a `Reloader` to follow."""
-    with trio.open_signal_receiver(signal.SIGHUP) as hangups:
-        yield hangups
+def catch_hangups() -> trio.MemoryReceiveChannel[int]:
+    """Catch SIGHUP from now on, for a `Reloader` to follow.
+
+    It is caught to the end of the process, or the terminal's hang-up would end a daemon that stops.
+    """
+    # Room for one, for whatever changed before it is followed is read then.
+    send, hangups = trio.open_memory_channel[int](1)
+    token = trio.lowlevel.current_trio_token()
+
+    def hang_up() -> None:
+        with suppress(trio.WouldBlock, trio.BrokenResourceError):
+            send.send_nowait(signal.SIGHUP)
+
+    signal.signal(signal.SIGHUP, lambda *_: tell_trio(token, hang_up))
+    return hangups
 
 
 class Reloader:

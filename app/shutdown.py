@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from app.interrupts import SIGNALS, tell_trio
 from app.logs import why
 from app.store.protocol import StoreError
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from app.record_keeper import RecordKeeper
     from app.registry import AgentRegistry
     from app.routine import DailyRoutineScheduler
     from app.supervisor import AgentSupervisor
 
 logger = logging.getLogger(__name__)
-
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 RECORD_TIMEOUT: Final = 5.0
 """Seconds that the end waits for the store to take what is not yet written, and the last word."""
@@ -46,31 +48,37 @@ class GracefulShutdown:
         self._routines = routines
         self._registry = registry
         self._records = records
+        self._trio = trio.lowlevel.current_trio_token()
         self._patience = trio.CancelScope()
         self.stop_event = trio.Event()
         """Set by the first signal."""
 
-    async def register(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Listen for SIGTERM and SIGINT until cancelled; `started` means that it does.
+    def register(self) -> None:
+        """Take SIGTERM and SIGINT over, each at one stroke and to the end of the process (R18)."""
+        for number in SIGNALS:
+            signal.signal(number, self.handler)
 
-        The first signal sets `stop_event`, the second ends the wait for work in flight.
+    def handler(self, number: int, _frame: FrameType | None) -> None:
+        """Begin the end: the first signal sets `stop_event`, a second ends the wait for work (R19).
+
+        It may come between any two lines of any task, so Trio's loop does it, a moment later.
         """
-        with trio.open_signal_receiver(*SIGNALS) as signals:
-            task_status.started()
-            async for number in signals:
-                name = signal.Signals(number).name
-                if not self.stop_event.is_set():
-                    extra = {"action": "stop_requested", "signal": name}
-                    logger.info(
-                        "%s: finishing what is in flight (again: at once)", name, extra=extra
-                    )
-                    self.stop_event.set()
-                else:
-                    extra = {"action": "stop_at_once", "signal": name}
-                    logger.warning("%s again: stopping at once", name, extra=extra)
-                    self._patience.cancel(reason="a second signal")
+        tell_trio(self._trio, self._obey, number)
+
+    def _obey(self, number: int) -> None:
+        name = signal.Signals(number).name
+        again = self.stop_event.is_set()
+        if again:
+            self._patience.cancel(reason="a second signal")
+        else:
+            self.stop_event.set()
+        with suppress(Exception):  # a filter of an agent's; here it would end Trio's loop
+            if again:
+                extra = {"action": "stop_at_once", "signal": name}
+                logger.warning("%s again: stopping at once", name, extra=extra)
+            else:
+                extra = {"action": "stop_requested", "signal": name}
+                logger.info("%s: finishing what is in flight (again: at once)", name, extra=extra)
 
     async def drain_wait(self, timeout: float = 30.0) -> bool:
         """Take no new work and wait for that in flight.

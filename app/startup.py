@@ -28,7 +28,7 @@ from app.metrics import Metrics
 from app.observed_store import observed
 from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
-from app.reload import Reloader, open_hangups
+from app.reload import Reloader, catch_hangups
 from app.retention import forget_old_turns
 from app.routine import DailyRoutineScheduler
 from app.service import ServiceManager
@@ -84,7 +84,8 @@ async def run_daemon(
     metrics = Metrics()
     events.listeners.append(metrics.count)
     records = RecordKeeper(partial(_tell_of_store, events))
-    async with open_hangups() as hangups, AsyncExitStack() as stack:
+    hangups = catch_hangups()
+    async with AsyncExitStack() as stack:
         async with open_waiting_room(settings, redact) as show:
             waiting = partial(_say_waiting, service, show)
             kept = await stack.enter_async_context(open_store_patiently(settings, waiting=waiting))
@@ -174,7 +175,7 @@ async def run_daemon(
                 services.start_soon(heartbeat.start, settings.heartbeat_interval, name="heartbeat")
                 services.start_soon(presence.start, name="presence")
                 await services.start(loop_watch.run, name="loop_watch")
-                await services.start(shutdown.register, name="signals")
+                shutdown.register()
                 banner.show(settings, where=store.where, page=page)
                 if announce is not None:
                     announce(page)

@@ -418,17 +418,18 @@ class AgentSupervisor:
 
     async def _run_once(self, agent: _Agent) -> None:
         agent_id = agent.config.agent_id
+        child = current_child()
         run = AgentRun(
             run_id=uuid.uuid4().hex,
             activity=Activity(
                 trio.lowlevel.current_clock().current_time,
                 threshold=self._stale_threshold,
-                vouch=current_child().beat,
+                vouch=lambda within: child.beat(within=within),
             ),
             wait_for_work=partial(_wait_for_work, agent),
         )
         run.activity.held = agent.held
-        current_child().beat()
+        child.beat()
         agent.run = run
         self._heartbeat.watch(agent_id, run.activity, partial(self._status, agent))
         self._records.put(

@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import property_tests  # noqa: F401  (sets hypothesis up)
 import psycopg
 import pytest
 from services import Postgres, Project, open_project, why_missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+# Each of httpx's clients reads the certificates anew, which takes longer than many a test.
+ssl.create_default_context = cache(ssl.create_default_context)
 
 # A shell starts its background jobs with SIGINT ignored, and what they start inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -43,7 +49,7 @@ def running_project() -> Iterator[Project]:
             pytest.fail("the services did not start; run: python tests/services.py", pytrace=False)
         yield Project(**json.loads(told))
         process.stdin.close()  # which ends it
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ PRIVILEGES = """
 """
 """What Supabase itself grants, so that the migrations have it to take away."""
 
-STARTED_WITHIN = 30.0
+STARTED_WITHIN = 120.0
 PAUSE = 0.05
 
 _CLOCK = r"""

@@ -9,6 +9,7 @@ import ast
 import importlib
 import inspect
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -67,6 +68,8 @@ def test_the_terminal_s_commands_load_neither_a_store_nor_a_server_nor_the_sdk()
         "import sys, app.terminal.tail, app.terminal.task, app.terminal.watch\n"
         "print([n for n in sys.argv[1:] if n in sys.modules])"
     )
+    # Coverage, where it is measured, has a database of its own.
+    environ = {n: value for n, value in os.environ.items() if not n.startswith("COVERAGE_")}
     heavy = ["app.store", "sqlite3", "supabase", "quart", "hypercorn", "anthropic", "asyncio"]
     done = subprocess.run(
         [sys.executable, "-c", program, "app.settings", *heavy],
@@ -74,6 +77,7 @@ def test_the_terminal_s_commands_load_neither_a_store_nor_a_server_nor_the_sdk()
         text=True,
         check=True,
         cwd=ROOT,
+        env=environ,
     )
     assert done.stdout == "['app.settings']\n"
 

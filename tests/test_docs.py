@@ -120,7 +120,7 @@ def test_every_rule_of_the_reference_names_a_test_that_exists():
     assert unknown == set()
 
 
-@pytest.mark.parametrize("page", ["supervision"])
+@pytest.mark.parametrize("page", ["supervision", "scheduler", "asyncio-and-processes"])
 def test_every_rule_of_the_reference_names_the_function_that_keeps_it(page):
     text = (ROOT / "docs/reference" / f"{page}.md").read_text()
     rules = [rule for rule in RULE.findall(text) if TEST.search(rule)]

@@ -44,7 +44,7 @@ class AsyncioView:
         """Whether this run missed its watchdog time, and is being cancelled for that."""
         return self._run.intent is Intent.STALLED
 
-    def beat(self, within: float | None = None) -> None:
+    def beat(self, *, within: float | None = None) -> None:
         """Tell the watchdog that the child gets on; may be called from any thread.
 
         Args:

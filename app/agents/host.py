@@ -63,7 +63,7 @@ async def _until_idle_when_asked(work: Coroutine[Any, Any, None], poll_interval:
     ending = asyncio.ensure_future(_end_when_idle(task, work, poll_interval))
     try:
         await work
-    except asyncio.CancelledError:
+    except asyncio.CancelledError:  # noqa: ASYNC103  (ours, which ends here)
         was_idle = ending.done() and not ending.cancelled() and ending.result()
         if not was_idle or task.uncancel() > 0:  # then it is cancelled by another, too
             raise

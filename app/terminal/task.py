@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 import trio
 
+from app.interrupts import Interrupted
 from app.settings import Settings, SettingsError
 from app.terminal.api import Api, open_api
 from app.terminal.errors import DaemonAwayError, DaemonError, RefusedError
@@ -60,7 +61,7 @@ async def post(
         SettingsError: If the task is not as it must be, or there is no such agent.
         DaemonError: If no daemon takes it.
         TaskNotDoneError: If it was waited for, and did not succeed.
-        KeyboardInterrupt: If it was no longer to be waited for.
+        Interrupted: If a signal ended the wait.
     """
     body = {"agent_type": agent_id, "goal": goal, "context": context, "priority": priority}
     async with open_api(settings) as api:
@@ -69,7 +70,7 @@ async def post(
             following = _Following(api, task, settings.timezone)
             if await until_interrupted(following.to_the_end):
                 _say(f"The task goes on without you: {api.address}/ui/tasks/{task['id']}")
-                raise KeyboardInterrupt
+                raise Interrupted
             task = following.task
     if as_json:
         print(json.dumps(task, indent=2))

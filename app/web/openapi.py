@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from quart import Response
@@ -90,9 +91,16 @@ class Description:
         self._daemon = daemon
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
         self._templates = Templates(daemon.redact)
-        agent_ids = list(daemon.supervisor.get_status())
-        self._document = document(agent_ids, secured=daemon.settings.api_token is not None)
-        self._written = json.dumps(self._document)
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        """Made when it is first asked for, because it takes long and the start need not."""
+        agent_ids = list(self._daemon.supervisor.get_status())
+        return document(agent_ids, secured=self._daemon.settings.api_token is not None)
+
+    @cached_property
+    def _written(self) -> str:
+        return json.dumps(self._document)
 
     def routes(self) -> tuple[tuple[str, str, View], ...]:
         """Return method, address and what answers there."""

@@ -139,7 +139,7 @@ class Office:
         return result["content"] if result.get("is_error") else json.loads(result["content"])
 
     async def when(
-        self, task_id: str, is_so: Callable[[TaskRow], bool], *, within: float = 15.0
+        self, task_id: str, is_so: Callable[[TaskRow], bool], *, within: float = 60.0
     ) -> TaskRow:
         """Wait until something is so of a task; in real time, for others work in it."""
         with trio.fail_after(within):
@@ -165,7 +165,7 @@ async def _look_soon(_seconds: float) -> None:
     await trio.sleep(0.02)
 
 
-async def until(is_so: Callable[[], Any], *, within: float = 15.0) -> None:
+async def until(is_so: Callable[[], Any], *, within: float = 60.0) -> None:
     """Wait until something is so, in real time."""
     with trio.fail_after(within):
         while not is_so():  # noqa: ASYNC110  (what others do sets no event)

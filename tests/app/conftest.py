@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from app.store.protocol import Store
@@ -77,9 +79,25 @@ async def at_work(store: Store) -> AsyncIterator[Office]:
 
 
 @pytest.fixture
-def clock() -> MockClock:
-    """Virtual time, but the store works in real threads, for which the clock has to wait."""
-    return MockClock(autojump_threshold=0.1)
+def clock(monkeypatch: pytest.MonkeyPatch) -> MockClock:
+    """Virtual time that stands still while a thread works for the store, however long it takes."""
+    clock = MockClock(autojump_threshold=0)
+    run_sync = trio.to_thread.run_sync
+    working = 0
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        nonlocal working
+        working += 1
+        clock.autojump_threshold = math.inf
+        try:
+            return await run_sync(*args, **options)
+        finally:
+            working -= 1
+            if not working:
+                clock.autojump_threshold = 0
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", counted)
+    return clock
 
 
 @pytest.fixture

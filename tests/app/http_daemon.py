@@ -176,6 +176,6 @@ async def served(daemon: Any, **options: Any) -> AsyncIterator[httpx.AsyncClient
     """Serve a daemon on a free port; gives a client of it."""
     async with trio.open_nursery() as nursery:
         address = await nursery.start(HealthServer(daemon, **options).start, 0)
-        async with httpx.AsyncClient(base_url=address, timeout=5) as client:
+        async with httpx.AsyncClient(base_url=address, timeout=60) as client:
             yield client
         nursery.cancel_scope.cancel()

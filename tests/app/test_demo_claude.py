@@ -217,7 +217,7 @@ async def test_what_is_no_request_ends_its_connection_and_nothing_else(claude, c
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         await stream.send_all(sent)
         await stream.send_eof()
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while True:
                 try:
                     if not await stream.receive_some():
@@ -330,7 +330,7 @@ async def test_it_is_a_process_of_its_own_that_says_where_it_is():
         process = await nursery.start(
             partial(trio.run_process, command, stdout=subprocess.PIPE, check=False)
         )
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             address = (await process.stdout.receive_some()).decode().strip()
             async with httpx.AsyncClient(base_url=address) as http:
                 answer = await http.get("/v1/models", headers={"x-api-key": "k"})

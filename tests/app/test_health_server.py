@@ -429,7 +429,7 @@ async def test_every_answer_carries_the_security_headers(client):
 
 
 async def test_asked_to_stop_by_its_supervisor_the_server_ends_by_itself(daemon):
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with open_supervisor(name="root") as supervisor:
             address = await supervisor.start(HealthServer(daemon).start, 0, name="web")
             async with httpx.AsyncClient(base_url=address) as client:

@@ -265,7 +265,7 @@ async def test_a_body_that_nobody_reads_does_not_hold_the_connection(app):
             await stream.send_all(
                 b"POST /unread HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n"
             )
-            with trio.fail_after(5):
+            with trio.fail_after(0.9 * serving.IDLE_TIMEOUT):
                 answer = await read_all(stream)
         assert answer.startswith(b"HTTP/1.1 200")
 
@@ -284,14 +284,14 @@ async def test_a_stalled_reader_does_not_hold_the_stop(app, fast_clock):
         await stream.send_all(get("/large"))
         await trio.sleep(1)
         server.stop.set()
-        with trio.fail_after(serving.STOP_GRACE * 1.5):
+        with trio.fail_after(0.9 * serving.SEND_TIMEOUT):
             await server.finished.wait()
 
 
 async def test_a_slow_head_is_cut_off(app, fast_clock):
     async with running(app) as server, await server.connect() as stream:
         await stream.send_all(b"GET / HTTP/1.1\r\nHost: ")
-        with trio.fail_after(serving.IDLE_TIMEOUT * 1.5):
+        with trio.fail_after(serving.IDLE_TIMEOUT * 100):
             assert await read_all(stream) == b""
 
 
@@ -305,7 +305,7 @@ async def test_more_connections_than_it_may_have_are_turned_away_and_told_of_onc
         for _ in range(3):
             assert (await server.ask(get("/")))[:12] == b"HTTP/1.1 503"
         await held.pop().aclose()
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while not await server.answers():  # noqa: ASYNC110
                 await trio.sleep(0.01)
         for stream in held:
@@ -326,10 +326,10 @@ async def test_asked_to_stop_it_finishes_answers_under_way_and_drops_idle_connec
             await busy.send_all(get("/slow", close=False) + get("/", close=False))
             await app.slow.wait()
             server.stop.set()
-            with trio.fail_after(0.5):
+            with trio.fail_after(0.9 * serving.STOP_GRACE):
                 await read_all(idle)
             assert (await read_all(busy)).endswith(b"late")
-            with trio.fail_after(0.5):
+            with trio.fail_after(0.9 * serving.STOP_GRACE):
                 await server.finished.wait()
         with pytest.raises(OSError, match="failed"):
             await trio.open_tcp_stream("127.0.0.1", server.port)
@@ -341,7 +341,7 @@ async def test_cancelled_it_closes_its_sockets(app):
         await stream.send_all(get("/slow", close=False))
         await app.slow.wait()
     async with stream:
-        with trio.fail_after(1):
+        with trio.fail_after(0.9 * serving.IDLE_TIMEOUT):
             assert await read_all(stream) == b""
 
 

@@ -22,7 +22,7 @@ from app.loop_watch import REMEMBERED, Beats, Block, LoopWatch
 
 # These tests really wait, for a thread and a loop that is blocked know no virtual time.
 SOON = 0.5
-INTERVAL = 0.02
+INTERVAL = 0.1
 
 
 def beats():
@@ -101,7 +101,7 @@ async def test_a_block_is_logged_with_agent_and_stack_and_told_when_it_is_over(c
     code = asyncio_child(in_asyncio) if as_asyncio else in_asyncio
     (block,), watch = await watched(code)
     assert (block.agent_id, block.where) == ("content", f"test_loop_watch.py:{BLOCKING_LINE}")
-    assert block.seconds >= 2 * SOON
+    assert block.seconds >= SOON
     assert watch.problem() == block.text
     begun, over = caplog.records
     assert (begun.action, begun.agent_id) == ("loop_blocked", "content")
@@ -196,7 +196,7 @@ from app.loop_watch import LoopWatch
 logging.basicConfig(stream=sys.stdout)
 
 async def main():
-    watch = LoopWatch(blocked_after=0.3, interval=0.05)
+    watch = LoopWatch(blocked_after=1.0, interval=0.05)
     async with trio.open_nursery() as nursery:
         await nursery.start(watch.run)
         print("watching", flush=True)
@@ -221,10 +221,10 @@ def test_a_process_that_was_suspended_has_blocked_nothing():
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "watching\n"
-        for _ in range(3):
+        for _ in range(2):
             os.kill(process.pid, signal.SIGSTOP)
-            wait(1.0)
+            wait(1.6)
             os.kill(process.pid, signal.SIGCONT)
             wait(0.12)
-        out, _ = process.communicate("\n", timeout=20)
+        out, _ = process.communicate("\n", timeout=200)
     assert out == "None\n"

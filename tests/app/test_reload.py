@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -219,3 +221,28 @@ async def test_an_agent_that_is_stopped_meanwhile_does_not_end_the_reloader(stag
             await trio.testing.wait_all_tasks_blocked()
         hang_up.close()
     assert [agent.model for agent in stage.daemon.supervisor.given] == ["one", "other"]
+
+
+HANGS_UP_AT_THE_END = """
+import signal, trio
+from app.reload import catch_hangups
+
+async def main():
+    hangups = catch_hangups()
+    signal.raise_signal(signal.SIGHUP)
+    signal.raise_signal(signal.SIGHUP)
+    print(await anext(hangups) == signal.SIGHUP)
+    signal.raise_signal(signal.SIGHUP)
+    await trio.lowlevel.checkpoint()
+
+trio.run(main)
+signal.raise_signal(signal.SIGHUP)
+print("ended well")
+"""
+
+
+def test_a_sighup_that_nobody_follows_any_more_does_not_end_the_process():
+    """It comes with the terminal that is closed while the daemon stops."""
+    command = [sys.executable, "-c", HANGS_UP_AT_THE_END]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout == "True\nended well\n"

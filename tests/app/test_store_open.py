@@ -56,7 +56,7 @@ async def test_a_start_waits_for_a_project_that_is_away_and_says_so(tmp_path, pr
 
     async with open_gateway(gateway) as address:
         settings = supabase(tmp_path, address, project.service_key)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             async with open_store_patiently(settings, waiting=waiting) as store:
                 assert await store.check_tables() == {}
     ((message, seconds),) = told

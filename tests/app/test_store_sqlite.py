@@ -309,7 +309,7 @@ async def test_what_is_locked_for_writing_can_be_read(patient_store, path):
     await add(patient_store)
     with outside(path) as db:
         db.execute("begin immediate")
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             assert await patient_store.task("t1") is not None
 
 

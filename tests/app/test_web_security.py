@@ -94,7 +94,7 @@ TWO_MEANINGS = {
 async def test_what_can_be_read_in_two_ways_is_refused_and_nothing_behind_it_is_done(
     daemon, client, request_
 ):
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         answer = await ask(client, request_)
     assert re.match(rb"HTTP/1\.1 (400|501) ", answer)
     assert answer.count(b"HTTP/1.1") == 1
@@ -121,7 +121,7 @@ async def test_a_request_in_the_body_of_another_is_a_body(daemon, client):
     ids=["a long field", "many fields", "a long target", "no end of a method"],
 )
 async def test_a_head_too_large_is_cut_off_before_its_end(client, head):
-    with trio.fail_after(5):
+    with trio.fail_after(0.9 * IDLE_TIMEOUT):
         answer = await ask(client, head)
     assert answer == b"" or re.match(rb"HTTP/1\.1 (400|431) ", answer)
     assert (await client.get("/livez")).status_code == 200
@@ -141,8 +141,8 @@ async def test_a_head_that_drips_in_is_cut_off(client, fast_clock):
         nursery.start_soon(
             drip, stream, b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * 99
         )
-        with trio.fail_after(IDLE_TIMEOUT * 2):
-            assert await stream.receive_some() == b""
+        with trio.fail_after(IDLE_TIMEOUT * 10), suppress(trio.BrokenResourceError):
+            assert await stream.receive_some() == b""  # or a reset, for the byte that came too late
         nursery.cancel_scope.cancel()
 
 
@@ -171,7 +171,7 @@ async def test_many_dripping_heads_do_not_keep_others_from_being_answered(client
         for _ in range(200):
             stream = await connect(client)
             nursery.start_soon(drip, stream, b"GET / HTTP/1.1\r\n" * 99)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             assert (await client.get("/livez")).status_code == 200
         nursery.cancel_scope.cancel()
 
@@ -359,10 +359,12 @@ async def test_no_text_ends_an_event_or_begins_another(daemon, client, store):
     events = daemon.events.recent()
     lines = []
     async with client.stream("GET", f"/events?recent={len(events)}") as answer:
-        with trio.move_on_after(0.5):
+        with trio.move_on_after(60) as patience:
             async for line in answer.aiter_lines():
-                lines.append(line)  # noqa: PERF401  (what came before the time is up)
-    fields = [line.partition(":")[0] for line in lines if line]
+                lines += [line] if line else []
+                if len(lines) > 3 * len(events):
+                    patience.cancel()
+    fields = [line.partition(":")[0] for line in lines]
     assert fields == ["retry", *["id", "event", "data"] * len(events)]
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 from daemons import MAIN, PATIENCE, Place
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,6 +58,7 @@ def find_chromium() -> str | None:
 @contextmanager
 def open_browser(chromium: str) -> Iterator[Browser]:
     """Run Chromium for the time of the block."""
+    expect.set_options(timeout=1000 * PATIENCE)
     # Playwright wants asyncio's own loop, and trio-asyncio would give it one of its.
     asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())
     try:
@@ -83,7 +84,7 @@ class Look:
         """Open a page as a new visitor."""
         viewport = {"width": width, "height": 900}
         context = self.browser.new_context(viewport=viewport, locale="en-GB", **options)
-        context.set_default_timeout(1000 * 10)
+        context.set_default_timeout(1000 * PATIENCE)
         self.contexts.append(context)
         page = context.new_page()
         page.on("console", self._note)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 AXE = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
 
+# Of the rules that are kept it is enough to know that they are; that is twice as quick.
+FIND_BARRIERS = "() => axe.run({ resultTypes: ['violations'], selectors: false })"
+
 POKES_OUT = """
     [...document.querySelectorAll(".health")].filter((each) => each.scrollWidth > each.clientWidth)
         .map((each) => each.innerText)
@@ -66,7 +69,7 @@ def test_no_page_has_a_serious_barrier(
         page.goto(daemon.address + path)
         page.evaluate(UNFOLD)
         page.evaluate(AXE)
-        found = page.evaluate("() => axe.run()")
+        found = page.evaluate(FIND_BARRIERS)
         barriers += [
             f"{path}: {rule['help']}: {place['html']}"
             for rule in found["violations"]
@@ -77,15 +80,16 @@ def test_no_page_has_a_serious_barrier(
     assert barriers == []
 
 
-@pytest.mark.parametrize("width", [320, 760, 1024, 1100])
-def test_no_page_scrolls_sideways(look: Look, daemon: Running, paths: list[str], width: int):
+def test_no_page_scrolls_sideways(look: Look, daemon: Running, paths: list[str]):
     look.expected = ("404",)
-    page = look.at(daemon.address, width=width)
+    page = look.at(daemon.address)
     for path in paths:
         page.goto(daemon.address + path)
         page.evaluate(UNFOLD)
-        assert page.evaluate("document.documentElement.scrollWidth") == width, path
-        assert page.evaluate(POKES_OUT) == [], path
+        for width in (320, 760, 1024, 1100):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") == width, path
+            assert page.evaluate(POKES_OUT) == [], path
 
 
 def test_without_javascript_the_page_can_be_read_and_reloads_itself(look: Look, daemon: Running):

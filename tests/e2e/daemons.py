@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 MAIN = (sys.executable, "-m", "app.main")
 
-PATIENCE = 25.0
+PATIENCE = 90.0
 """Seconds that anything may take on a machine that is busy."""
 
 HALF_A_DAY = 12 * 3600
@@ -114,6 +114,7 @@ class Place:
             "WORKER_HEALTH_PORT": "0",
             "WORKER_TIMEZONE": night_zone(),
             "SUPERVISOR_WATCH_INTERVAL": "0.3",
+            **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")},
             **{f"{agent}_AGENT_POLL_INTERVAL": "0.2" for agent in agents},
             **self.environ,
             **changes,
@@ -161,7 +162,7 @@ class Place:
 
     def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
         """Ask the database itself."""
-        with closing(sqlite3.connect(self.database, timeout=10)) as db:
+        with closing(sqlite3.connect(self.database, timeout=PATIENCE)) as db:
             db.row_factory = sqlite3.Row
             return [dict(row) for row in db.execute(query, values)]
 

@@ -182,28 +182,28 @@ async def test_help_names_every_flag(idle_place):
         assert flag in ended.out
 
 
-@pytest.mark.parametrize("argument", ["--help", "--version", "--list-agents"])
-async def test_looking_loads_nothing_heavy(idle_place, argument):
+async def test_looking_loads_nothing_heavy(idle_place):
+    program = (
+        "import sys\n"
+        "from app.main import main\n"
+        "try:\n"
+        "    main(sys.argv[1:])\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "heavy = {'anthropic', 'quart', 'hypercorn', 'trio_asyncio', 'asyncio', 'supabase'}\n"
+        "sys.exit(f'loaded: {sorted(heavy & set(sys.modules))}')\n"
+    )
     async with idle_place.daemon():
-        program = (
-            "import sys\n"
-            "from app.main import main\n"
-            "try:\n"
-            f"    main([{argument!r}])\n"
-            "except SystemExit:\n"
-            "    pass\n"
-            "heavy = {'anthropic', 'quart', 'hypercorn', 'trio_asyncio', 'asyncio', 'supabase'}\n"
-            "sys.exit(f'loaded: {sorted(heavy & set(sys.modules))}')\n"
-        )
-        ended = await trio.run_process(
-            [sys.executable, "-c", program],
-            env=idle_place.environment(),
-            cwd=idle_place.folder,
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-        )
-    assert ended.stderr.decode() == "loaded: []\n"
+        for argument in ("--help", "--version", "--list-agents"):
+            ended = await trio.run_process(
+                [sys.executable, "-c", program, argument],
+                env=idle_place.environment(),
+                cwd=idle_place.folder,
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+            assert ended.stderr.decode() == "loaded: []\n"
 
 
 async def test_dry_run_checks_and_starts_nothing(idle_place):

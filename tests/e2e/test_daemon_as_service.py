@@ -84,7 +84,7 @@ async def test_a_start_that_waits_for_the_store_says_so_and_lives_through_a_sigh
             daemon.signal(signal.SIGHUP)
             await trio.to_thread.run_sync(manager.recv, 4096)
             daemon.signal(signal.SIGTERM)
-            await daemon.wait()
+            assert await daemon.wait() == 130
     status, more_time = message.decode().splitlines()
     assert status == "STATUS=Waiting for the store"
     assert more_time.startswith("EXTEND_TIMEOUT_USEC=3")

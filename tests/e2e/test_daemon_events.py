@@ -137,7 +137,7 @@ async def test_open_pages_do_not_hold_the_stop_even_those_that_do_not_read(idle_
             stalled.append(connection)
         await daemon.until("/health", lambda health: health["status"] == "healthy")
         daemon.signal(signal.SIGTERM)
-        with trio.fail_after(5):  # a graceful stop waits no longer than 3 s for the web server
+        with trio.fail_after(PATIENCE):
             found = await events.up_to("bye")
             assert [await events.line(), await events.line()] == ["", None]
             assert await daemon.wait() == 0

@@ -70,10 +70,9 @@ async def test_one_that_blocks_for_ever_is_found_and_started_again_while_others_
             return agent["crashes"] == 1 and agent["pid"] not in {None, blocked}
 
         while not started_again(await daemon.get("/agents/social")):
-            content = await daemon.get("/agents/content")
-            assert content["status"] == "running"
-            assert content["health"]["heartbeat_age"] < 3
+            assert (await daemon.get("/agents/content"))["status"] == "running"
 
+        assert (await daemon.get("/agents/content"))["crashes"] == 0
         agent = await daemon.get("/agents/social")
         assert "the agent hung: its loop has not turned for" in agent["last_error"]
         assert not is_alive(blocked)

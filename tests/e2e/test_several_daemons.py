@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import trio
-from daemons import IDLER, until
+from daemons import IDLER, PATIENCE, until
 from services import Gateway, open_gateway
 
 from actp_supervise.clock import SystemWallClock
@@ -134,7 +134,7 @@ def live_workers(place):
 
 
 async def until_settled(place):
-    with trio.fail_after(45):
+    with trio.fail_after(2 * PATIENCE):
         # Others work on it.
         while place.rows(UNFINISHED):  # noqa: ASYNC110
             await trio.sleep(0.05)
@@ -252,8 +252,9 @@ async def test_a_single_agent_moves_when_its_daemon_is_killed_or_stopped(idle_he
         daemon.signal(signal.SIGTERM)
         assert await daemon.wait() == 0
         ((last, daemon),) = by_name.items()
-        with trio.fail_after(1):  # the lease was handed back
-            await daemon.until_agent("social", "running")
+        held = idle_here.rows(holder)
+        assert held in ([], [{"worker_id": last}])  # handed back, and not left to run out
+        await daemon.until_agent("social", "running")
         runs = social_runs(idle_here, killed_at)
         assert [run["worker_id"] for run in runs] == ["near", second, last]
         assert never_two_at_once(runs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -54,6 +54,58 @@ class Desk:
     def actions(self) -> list[str]:
         """Return the words for what happened to runs."""
         return [e.action for e in self.events if e.action.startswith(("run_", "clock_"))]
+
+
+class Journal:
+    """A journal in memory that can be away, slow, or know of interrupted fires."""
+
+    def __init__(self) -> None:
+        self.memory = cron.MemoryJournal(keep=100_000)
+        self.away = False
+        self.delay = 0.0
+        self.away_for: set[str] = set()
+        self.delays: dict[str, float] = {}
+        self.interrupted: list[tuple[str, datetime]] = []
+        self.calls: list[str] = []
+        self.asked: list[tuple[float, str]] = []
+        """Trio's time and the job of each question."""
+        self.at_once = self.peak = 0
+
+    async def _arrive(self, verb: str, job_name: str) -> None:
+        self.calls.append(verb)
+        self.asked.append((trio.current_time(), job_name))
+        self.at_once += 1
+        self.peak = max(self.peak, self.at_once)
+        try:
+            await trio.sleep(self.delays.get(job_name, self.delay))
+        finally:
+            self.at_once -= 1
+        if self.away or job_name in self.away_for:
+            raise OSError("connection refused")
+
+    async def claim(self, job_name: str, scheduled_at: datetime) -> bool:
+        assert scheduled_at.tzinfo is UTC
+        await self._arrive("claim", job_name)
+        return await self.memory.claim(job_name, scheduled_at)
+
+    async def finished(
+        self, job_name: str, scheduled_at: datetime, outcome: str, error: str | None
+    ) -> None:
+        await self._arrive("finished", job_name)
+        await self.memory.finished(job_name, scheduled_at, outcome, error)
+
+    async def last_fire(self, job_name: str) -> datetime | None:
+        await self._arrive("last_fire", job_name)
+        return await self.memory.last_fire(job_name)
+
+    async def take_interrupted(self, job_names) -> list[tuple[str, datetime]]:
+        await self._arrive("take_interrupted", "")
+        taken, self.interrupted = self.interrupted, []
+        return taken
+
+    def rows(self, job_name: str = "job") -> list[tuple[str, str | None]]:
+        """Return the moment and the outcome of each claim."""
+        return [(shown(moment), outcome) for moment, outcome, _ in self.memory.fires(job_name)]
 
 
 def shown(moment: datetime) -> str:

@@ -80,7 +80,16 @@ def command_of(pid: int) -> str:
         return ""
 
 
+OTHERS: set[int] = set()
+"""Processes that this one had started before the test: servers of other tests, browsers."""
+
+
+def children() -> list[int]:
+    """Return the ids of the processes that this one has started in the test."""
+    return [pid for pid in children_of(os.getpid()) if pid not in OTHERS]
+
+
 def keeper() -> int:
     """Return the id of the one process that this one has started: the keeper."""
-    (pid,) = children_of(os.getpid())
+    (pid,) = children()
     return pid

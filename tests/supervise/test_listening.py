@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from contextlib import asynccontextmanager
@@ -18,7 +17,6 @@ from actp_supervise import (
     open_scheduler,
     open_supervisor,
 )
-from actp_supervise.bridge import asyncio_child, run_in_trio
 
 
 async def listens_by_reading():
@@ -209,57 +207,6 @@ async def test_those_who_listen_are_waited_for_among_those_who_do_not(autojump_c
         await trio.sleep(1)
         await supervisor.shutdown()
     assert trio.current_time() == (2.0 if order is ShutdownOrder.TOGETHER else 4.0)
-
-
-# In asyncio code.
-
-
-async def asyncio_reads():
-    assert not current_child().stopping
-
-
-async def asyncio_enters_a_block():
-    with current_child().cancel_on_stop():
-        await asyncio.sleep(0)
-
-
-async def asyncio_looks_in_trio():
-    async def look():
-        assert not current_child().stopping
-
-    await run_in_trio(look)
-
-
-async def asyncio_does_not_look():
-    await asyncio.sleep(0)
-
-
-@pytest.mark.parametrize(
-    ("look", "timeout"),
-    [
-        (asyncio_reads, 5.0),
-        (asyncio_enters_a_block, 5.0),
-        (asyncio_looks_in_trio, 5.0),
-        (asyncio_does_not_look, 0.0),
-    ],
-)
-async def test_the_same_holds_in_asyncio_code(isolation, clock, look, timeout):
-    async def code():
-        await look()
-        await run_in_trio(looked_and_released)
-
-    async def looked_and_released():
-        looked.set()
-        await released.wait()
-
-    log = Log()
-    looked, released = trio.Event(), trio.Event()
-    async with open_supervisor(on_event=log) as supervisor:
-        supervisor.start_soon(asyncio_child(code, isolation=isolation), name="c")
-        await looked.wait()
-        supervisor.request_shutdown()
-        released.set()
-    assert log.last("stop_requested").timeout == timeout
 
 
 # What is said meanwhile.

@@ -15,7 +15,9 @@ import pytest
 import trio
 from processes import is_alive
 from programs import (
+    OTHERS,
     Lines,
+    children,
     children_of,
     command_of,
     descendants_of,
@@ -32,6 +34,14 @@ from actp_supervise.process import process_child
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="elsewhere only the process group is ended"
 )
+
+
+@pytest.fixture(autouse=True)
+def others_first():
+    """Leave alone what other tests of this process have started: servers, a browser."""
+    OTHERS.clear()
+    OTHERS.update(children_of(os.getpid()))
+
 
 LEAVES_THE_GROUP = "setsid sleep 1000 & echo $!"
 DAEMONIZES = """
@@ -113,7 +123,7 @@ async def test_what_helpers_leave_behind_while_it_runs_is_reaped():
 async def test_a_run_leaves_no_process_behind_not_even_its_keeper():
     for _ in range(3):
         await sh("sleep 1000 & exit 0")()
-        assert children_of(os.getpid()) == []
+        assert children() == []
 
 
 async def test_many_restarts_leave_neither_files_nor_processes():
@@ -130,7 +140,7 @@ async def test_many_restarts_leave_neither_files_nor_processes():
         assert len(os.listdir("/dev/fd")) == files  # noqa: PTH208
         assert len(children_of(keeper())) == 1
         await supervisor.shutdown()
-    assert children_of(os.getpid()) == []
+    assert children() == []
 
 
 async def test_fifty_processes_may_be_started_and_stopped_at_once():
@@ -156,7 +166,7 @@ async def test_a_cancellation_at_any_moment_leaves_nothing_behind(tmp_path):
     for _ in range(40):
         with trio.move_on_after(chance.uniform(0.0, 0.06)):
             await sh(f"echo $$ >> {pids}; {LEAVES_THE_GROUP} >> {pids}; sleep 0.02")()
-        assert children_of(os.getpid()) == []
+        assert children() == []
     started = pids.read_text().split()
     assert started
     assert not any(is_there(int(pid)) for pid in started)
@@ -247,7 +257,7 @@ async def test_a_keeper_that_is_killed_takes_the_program_and_its_helpers_with_it
         await supervisor.shutdown()
 
     assert not any(is_there(int(line)) for line in lines)
-    assert children_of(os.getpid()) == []
+    assert children() == []
 
 
 async def test_whatever_is_killed_by_chance_nothing_is_left(silent):
@@ -261,9 +271,9 @@ async def test_whatever_is_killed_by_chance_nothing_is_left(silent):
             supervisor.start_soon(run, name=str(n))
         for _ in range(100):
             await trio.sleep(chance.uniform(0.0, 0.04))
-            keepers = children_of(os.getpid())
+            below = [pid for child in children() for pid in (child, *descendants_of(child))]
+            keepers = children()
             keepers += [pid for keeper in keepers for pid in children_of(keeper)]
-            below = descendants_of(os.getpid())
             seen |= {*below}
             pid = chance.choice(below or [0])
             if pid in keepers:
@@ -275,7 +285,7 @@ async def test_whatever_is_killed_by_chance_nothing_is_left(silent):
                     os.kill(pid, chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP]))
         await supervisor.shutdown()
 
-    assert children_of(os.getpid()) == []
+    assert children() == []
     assert not [pid for pid in seen if "sleep 1000" in command_of(pid)]
 
 

@@ -119,7 +119,7 @@ async def test_one_task_serves_all_jobs_however_many(autojump_clock) -> None:
         for n in range(10_000):
             scheduler.add(desk.job, trigger=Cron(f"{n % 60} 6 * * *"), name=str(n))
         await trio.testing.wait_all_tasks_blocked()
-        children = scheduler._dispatcher.supervisor.children
+        children = scheduler._supervisor.children
         assert [child.name for child in children] == ["(dispatch)"]
 
 
@@ -500,7 +500,7 @@ async def test_a_job_changed_ten_thousand_times_leaves_no_trace_in_the_heap(
             scheduler.reschedule(str(50 + n % 2), Cron("0 6 * * *"))
             scheduler.pause("20")
             scheduler.resume("20")
-        assert len(scheduler._dispatcher._heap) < 350
+        assert len(scheduler._timetable) < 350
         await trio.sleep(2 * 3600)
     assert desk.ran == ["01 06:00"] * 100
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import trio
-from desk import NEW_YORK, Desk, account, at, shown
+from desk import NEW_YORK, Desk, Journal, account, at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
@@ -17,46 +17,6 @@ from actp_supervise.testing import TrioWallClock
 
 HOUR = 3600.0
 DAY = 86400.0
-
-
-class Journal:
-    """A journal in memory that can be away, slow, or know of interrupted fires."""
-
-    def __init__(self) -> None:
-        self.memory = MemoryJournal()
-        self.away = False
-        self.delay = 0.0
-        self.interrupted: list[tuple[str, datetime]] = []
-        self.calls: list[str] = []
-
-    async def _arrive(self, verb: str) -> None:
-        self.calls.append(verb)
-        await trio.sleep(self.delay)
-        if self.away:
-            raise OSError("connection refused")
-
-    async def claim(self, job_name: str, scheduled_at: datetime) -> bool:
-        assert scheduled_at.tzinfo is UTC
-        await self._arrive("claim")
-        return await self.memory.claim(job_name, scheduled_at)
-
-    async def finished(
-        self, job_name: str, scheduled_at: datetime, outcome: str, error: str | None
-    ) -> None:
-        await self._arrive("finished")
-        await self.memory.finished(job_name, scheduled_at, outcome, error)
-
-    async def last_fire(self, job_name: str) -> datetime | None:
-        await self._arrive("last_fire")
-        return await self.memory.last_fire(job_name)
-
-    async def take_interrupted(self, job_names) -> list[tuple[str, datetime]]:
-        await self._arrive("take_interrupted")
-        taken, self.interrupted = self.interrupted, []
-        return taken
-
-    def rows(self, job_name: str = "job") -> list[tuple[str, str | None]]:
-        return [(shown(moment), outcome) for moment, outcome, _ in self.memory.fires(job_name)]
 
 
 # What is written.
@@ -485,6 +445,21 @@ async def test_a_job_removed_or_paused_while_the_journal_is_asked_does_not_run(
         assert account(scheduler["paused"]) == []
         scheduler.resume("paused")
         assert scheduler["paused"].next_run_time == at("2026-03-02 06:00")
+
+
+async def test_a_job_paused_while_its_claim_is_under_way_is_skipped(autojump_clock) -> None:
+    desk, journal = Desk("2026-03-01 05:59"), Journal()
+    async with desk.scheduler(journal=journal) as scheduler:
+        job = scheduler.add(desk.job, trigger=Cron("0 6 * * *"), name="job")
+        await trio.sleep(1)
+        journal.delay = 4.0
+        await trio.sleep(60)
+        scheduler.pause("job")
+        assert account(job) == [("01 06:00", "skipped")]
+        await trio.sleep(60)
+        assert journal.rows() == [("01 06:00", "skipped")]
+        assert len(job.history) == 1
+    assert desk.ran == []
 
 
 async def test_the_moments_of_a_removed_job_are_left_to_other_daemons(autojump_clock) -> None:

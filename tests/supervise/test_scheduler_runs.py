@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from datetime import UTC, timedelta
 
 import pytest
 import trio
-from desk import NEW_YORK, Desk, account, at
+from desk import NEW_YORK, Desk, Journal, account, at
 
 from actp_supervise import errors
 from actp_supervise.child import current_child
-from actp_supervise.cron import AnyOf, Cron, Every, Overlap, open_scheduler
-from actp_supervise.jobs import Firing
+from actp_supervise.cron import AnyOf, At, Cron, Every, Overlap, open_scheduler
 from actp_supervise.nursery import open_supervisor
+from actp_supervise.schedule import Firing
 from actp_supervise.testing import TrioWallClock
 from actp_supervise.triggers import Trigger
 
 DAY = 86400.0
+MINUTE = Cron("* * * * *")
 
 
 # How runs end.
@@ -66,6 +68,53 @@ async def test_of_an_error_one_line_of_bounded_length_is_kept(autojump_clock) ->
         ]
 
 
+async def fails_with(error: Exception) -> None:
+    raise error
+
+
+async def uses_a_nursery(*errors: Exception) -> None:
+    async with trio.open_nursery() as nursery:
+        for error in errors:
+            nursery.start_soon(fails_with, error)
+
+
+REFUSED = ConnectionError("database refused")
+
+
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [
+        ([REFUSED], "ConnectionError: database refused"),
+        ([REFUSED, ConnectionError("database refused")], "ConnectionError: database refused"),
+        (
+            [ExceptionGroup("", [ExceptionGroup("", [REFUSED])])],
+            "ConnectionError: database refused",
+        ),
+        ([ValueError("a\nb")], "ValueError: a"),
+        ([ValueError("x" * 5000)], f"ValueError: {'x' * (1000 - len('ValueError: '))}"),
+    ],
+    ids=["one", "the same twice", "nested", "of many lines", "long"],
+)
+async def test_the_history_names_the_error_of_a_job_that_uses_a_nursery(
+    errors, said, autojump_clock
+) -> None:
+    async with Desk().scheduler() as scheduler:
+        scheduler.add(uses_a_nursery, *errors, name="job", trigger=Every(60.0))
+        assert (await scheduler.run_now("job")).error == said
+
+
+async def test_of_a_group_of_errors_the_history_names_the_first_and_counts_the_others(
+    autojump_clock,
+) -> None:
+    errors = [ValueError(str(n)) for n in range(5)]
+    async with Desk().scheduler() as scheduler:
+        for group in (ExceptionGroup("3 of 50 failed", errors), BaseExceptionGroup("", errors)):
+            scheduler.add(fails_with, group, trigger=Every(60.0))
+        runs = [await scheduler.run_now(job.name) for job in scheduler.jobs]
+    listed = "ValueError: 0; ValueError: 1; ValueError: 2; and 2 more"
+    assert [run.error for run in runs] == [f"3 of 50 failed: {listed}", listed]
+
+
 async def test_a_run_that_takes_longer_than_its_timeout_is_cancelled(autojump_clock) -> None:
     desk = Desk("2026-03-01 05:59")
     async with desk.scheduler() as scheduler:
@@ -74,6 +123,80 @@ async def test_a_run_that_takes_longer_than_its_timeout_is_cancelled(autojump_cl
         (run,) = job.history
     assert (run.outcome, run.error) == ("timed_out", "cancelled after 90 s")
     assert run.finished_at == at("2026-03-01 06:01:30")
+
+
+class Stubborn(Exception):
+    """What a job makes of its cancellation."""
+
+
+async def swallows() -> None:
+    with contextlib.suppress(trio.Cancelled):
+        await trio.sleep(600)
+
+
+async def turns_it_into_an_error() -> None:
+    try:
+        await trio.sleep(600)
+    except trio.Cancelled:
+        raise Stubborn("gave up") from None
+
+
+async def fails_in_a_nursery_as_it_ends() -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(turns_it_into_an_error)
+        await trio.sleep(600)
+
+
+async def returns_too_late() -> None:
+    with trio.CancelScope(shield=True):
+        await trio.sleep(100)
+
+
+@pytest.mark.parametrize(
+    ("job", "error"),
+    [
+        (swallows, "cancelled after 90 s"),
+        (turns_it_into_an_error, "cancelled after 90 s: Stubborn: gave up"),
+        (fails_in_a_nursery_as_it_ends, "cancelled after 90 s: Stubborn: gave up"),
+        (returns_too_late, "cancelled after 90 s"),
+    ],
+)
+async def test_whatever_a_run_makes_of_the_end_of_its_time_it_is_timed_out(
+    job, error, autojump_clock
+) -> None:
+    desk = Desk("2026-03-01 05:59")
+    async with desk.scheduler() as scheduler:
+        scheduler.add(job, name="job", trigger=Cron("0 6 * * *"), timeout=90.0)
+        run = await scheduler.run_now("job")
+        assert (run.outcome, run.error) == ("timed_out", error)
+    failed = [event for event in desk.events if event.action == "run_failed"]
+    assert (failed[0].traceback is not None) is ("Stubborn" in error)
+
+
+@pytest.mark.parametrize(
+    ("job", "outcome", "error"),
+    [
+        (swallows, "cancelled", "it swallowed its cancellation"),
+        (turns_it_into_an_error, "failed", "Stubborn: gave up"),
+        (fails_in_a_nursery_as_it_ends, "failed", "Stubborn: gave up"),
+    ],
+)
+async def test_what_a_run_makes_of_being_stopped_is_recorded(
+    job, outcome, error, autojump_clock
+) -> None:
+    desk = Desk("2026-03-01 05:59")
+    async with desk.scheduler(shutdown_timeout=1.0) as scheduler:
+        entry = scheduler.add(job, trigger=Cron("0 6 * * *"))
+        await trio.sleep(90)
+    assert [(run.outcome, run.error) for run in entry.history] == [(outcome, error)]
+
+
+async def test_a_replaced_run_that_swallows_its_cancellation_is_cancelled(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+    async with desk.scheduler(shutdown_timeout=1.0) as scheduler:
+        job = scheduler.add(swallows, trigger=Cron("1,2 5 * * *"), overlap=Overlap.REPLACE)
+        await trio.sleep(240)
+        assert account(job) == [("01 05:01", "cancelled")]
 
 
 async def test_a_run_within_its_timeout_succeeds(autojump_clock) -> None:
@@ -173,7 +296,7 @@ async def test_an_error_in_on_event_harms_nobody(autojump_clock) -> None:
 async def overlapping(overlap: Overlap, duration: float, **options) -> tuple[Desk, list]:
     """Run a job each minute from 05:01 to 05:05, and leave it time to end."""
     desk = Desk("2026-03-01 05:00")
-    async with desk.scheduler() as scheduler:
+    async with desk.scheduler(shutdown_timeout=5.0) as scheduler:
         job = scheduler.add(
             desk.job, duration, trigger=Cron("1-5 5 * * *"), overlap=overlap, **options
         )
@@ -360,6 +483,56 @@ async def test_jitter_does_not_count_as_lateness(autojump_clock) -> None:
         assert [run.outcome for run in job.history] == ["succeeded"] * 5
 
 
+@pytest.mark.parametrize("jitter", [59.0, 60.0, 300.0, 1e300])
+async def test_jitter_is_less_than_the_time_until_the_next_moment(jitter, autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+    async with desk.scheduler(rng=random.Random(1), history=1000) as scheduler:
+        job = scheduler.add(desk.job, trigger=Every(60.0), jitter=jitter)
+        await trio.sleep(100 * 60 + 30)
+        assert {run.outcome for run in job.history} == {"succeeded"}
+        assert len(job.history) in (99, 100)
+        starts = [run.started_at for run in job.history]
+        assert starts == sorted(starts)
+        delays = [(run.started_at - run.scheduled_at).total_seconds() for run in job.history]
+        assert max(delays) < 60.0
+        assert max(delays) > 50.0
+
+
+async def test_jitter_after_the_last_moment_is_as_it_was_given(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+    async with desk.scheduler(rng=random.Random(3)) as scheduler:
+        job = scheduler.add(desk.job, trigger=At(at("2026-03-01 06:00")), jitter=7200.0)
+        await trio.sleep(DAY)
+        delay = (job.last_run.started_at - job.last_run.scheduled_at).total_seconds()
+        assert delay == pytest.approx(random.Random(3).uniform(0.0, 7200.0), abs=1e-3)
+
+
+async def test_a_week_of_seconds_is_passed_over_without_a_walk_whatever_the_jitter(
+    autojump_clock,
+) -> None:
+    desk = Desk("2026-03-01 05:00")
+    async with desk.scheduler(history=10_000) as scheduler:
+        job = scheduler.add(desk.job, trigger=Cron("* * * * * *"), jitter=1e300)
+        await trio.sleep(0.5)
+        desk.wall.step(7 * DAY)
+        await trio.sleep(5)
+        missed = [run for run in job.history if run.outcome == "missed"]
+        assert len(missed) < 1100
+        assert job.last_run.outcome == "succeeded"
+
+
+async def test_jitter_does_not_change_what_a_sleep_leaves_to_run(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:00")
+    async with desk.scheduler(rng=random.Random(1), history=1000) as scheduler:
+        job = scheduler.add(desk.job, trigger=Cron("* * * * *"), jitter=300.0)
+        await trio.sleep(1)
+        desk.wall.step(7200.0)
+        await trio.sleep(120)
+        ran = [run for run in job.history if run.outcome == "succeeded"]
+        assert len(ran) in (2, 3)
+        assert len(job.history) - len(ran) in (118, 119)
+
+
 # Stopping.
 
 
@@ -393,7 +566,7 @@ async def test_shutdown_asks_all_runs_at_once_and_cancels_the_late_ones(autojump
         finally:
             ended.append(("stubborn", trio.current_time()))
 
-    async with desk.scheduler() as scheduler:
+    async with desk.scheduler(shutdown_timeout=5.0) as scheduler:
         first = scheduler.add(polite, "first", trigger=Cron("0 6 * * *"), name="first")
         second = scheduler.add(polite, "second", trigger=Cron("0 6 * * *"), name="second")
         third = scheduler.add(stubborn, trigger=Cron("0 6 * * *"))
@@ -408,10 +581,62 @@ async def test_shutdown_asks_all_runs_at_once_and_cancels_the_late_ones(autojump
     ]
 
 
+async def test_a_run_that_listens_has_five_seconds_where_no_time_is_given(autojump_clock) -> None:
+    desk = Desk("2026-03-01 05:59")
+
+    async def listens(seconds: float) -> None:
+        await current_child().stopping.wait()
+        await trio.sleep(seconds)
+
+    async with desk.scheduler() as scheduler:
+        quick = scheduler.add(listens, 4.0, trigger=Cron("0 6 * * *"), name="quick")
+        slow = scheduler.add(listens, 6.0, trigger=Cron("0 6 * * *"), name="slow")
+        await trio.sleep(100)
+        await scheduler.shutdown()
+        assert trio.current_time() == 105.0
+    assert [job.last_run.outcome for job in (quick, slow)] == ["succeeded", "cancelled"]
+
+
+async def test_a_run_that_does_not_listen_is_cancelled_at_once_where_no_time_is_given(
+    autojump_clock,
+) -> None:
+    desk = Desk("2026-03-01 05:59")
+    async with desk.scheduler(journal=Journal()) as scheduler:
+        replaced = scheduler.add(
+            desk.job, 90.0, trigger=MINUTE, overlap=Overlap.REPLACE, name="replaced"
+        )
+        job = scheduler.add(desk.job, 1000.0, trigger=Cron("0 6 * * *"), name="job")
+        await trio.sleep(130)
+        assert account(replaced) == [("01 06:00", "cancelled")]
+        assert replaced.running[0].started_at == at("2026-03-01 06:01")
+        await scheduler.shutdown()
+        assert trio.current_time() == 130.0
+    assert account(job) == [("01 06:00", "cancelled")]
+    assert account(replaced)[1:] == [("01 06:01", "cancelled")]
+
+
+async def test_a_job_may_shut_down_a_scheduler_with_a_journal_and_its_end_is_told(
+    autojump_clock,
+) -> None:
+    desk, journal = Desk("2026-03-01 05:59"), Journal()
+    journal.delay = 1.0
+    async with open_scheduler(
+        timezone=NEW_YORK, wall_clock=desk.wall, journal=journal
+    ) as scheduler:
+
+        async def last() -> None:
+            await scheduler.shutdown()
+
+        scheduler.add(last, trigger=Cron("0 6 * * *"), name="job")
+    assert journal.rows() == [("01 06:00", "succeeded")]
+
+
 async def test_cancelling_the_block_stops_the_runs_as_shutdown_does(autojump_clock) -> None:
     desk = Desk("2026-03-01 05:59")
     with trio.move_on_after(100) as scope:
-        async with open_scheduler(timezone=NEW_YORK, wall_clock=desk.wall) as scheduler:
+        async with open_scheduler(
+            timezone=NEW_YORK, wall_clock=desk.wall, shutdown_timeout=5.0
+        ) as scheduler:
             job = scheduler.add(desk.job, 62.0 - 20.0, trigger=Cron("0 6 * * *"))
             late = scheduler.add(desk.job, 1000.0, trigger=Cron("0 6 * * *"), name="late")
             await trio.sleep_forever()
@@ -449,9 +674,9 @@ async def test_a_run_stopped_before_its_first_step_is_recorded_as_cancelled(auto
         job = scheduler.add(desk.job, trigger=Cron("0 6 * * *"))
         await trio.testing.wait_all_tasks_blocked()
         done = trio.Event()
-        firing = Firing(job, at("2026-03-01 05:00"), 0.0, by_hand=True)
-        firing.done = done.set
-        scheduler._dispatcher._admit(firing)
+        firing = Firing(job, at("2026-03-01 05:00"), 0.0, manual=True)
+        firing.on_done = done.set
+        scheduler._runner.admit(firing)
         await scheduler.shutdown()
         await done.wait()
     assert account(job) == [("01 05:00", "cancelled")]
@@ -486,7 +711,9 @@ async def test_a_scheduler_stops_with_the_supervisor_above_it(autojump_clock) ->
     jobs = []
 
     async def child() -> None:
-        async with open_scheduler(timezone=NEW_YORK, wall_clock=desk.wall) as scheduler:
+        async with open_scheduler(
+            timezone=NEW_YORK, wall_clock=desk.wall, shutdown_timeout=5.0
+        ) as scheduler:
             jobs.append(scheduler.add(desk.job, 43.0, trigger=Cron("0 6 * * *")))
 
     async with open_supervisor(shutdown_timeout=10.0) as supervisor:

@@ -9,7 +9,16 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from actp_supervise.triggers import AnyOf, At, Cron, Every, Trigger, as_timezone, latest_until
+from actp_supervise.triggers import (
+    AnyOf,
+    At,
+    Cron,
+    Every,
+    Trigger,
+    as_timezone,
+    latest_until,
+    moment_near,
+)
 
 NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001  (to be refused)
 
@@ -295,6 +304,45 @@ def test_february_with_five_mondays_is_found_a_generation_ahead() -> None:
     assert upcoming("0 0 * 2 MON#5", "UTC", "2026-01-01T00:00", 1) == ["2044-02-29T00:00:00+00:00"]
 
 
+EDGES = [
+    ("UTC", "0001-01-01T00:00+00:00", ["0001-01-01T06:00:00+00:00", "0001-01-02T06:00:00+00:00"]),
+    # UTC's year 1 begins in what the clocks of New York show as the year 0.
+    ("America/New_York", "0001-01-01T00:00+00:00", ["0001-01-01T06:00:00-04:56:02"]),
+    ("Asia/Tokyo", "0001-01-01T00:00+00:00", ["0001-01-02T06:00:00+09:18:59"]),
+    ("America/New_York", "9999-12-30T11:00+00:00", ["9999-12-31T06:00:00-05:00"]),
+    ("Asia/Tokyo", "9999-12-29T23:00+00:00", ["9999-12-31T06:00:00+09:00"]),
+]
+
+
+@pytest.mark.parametrize(("zone", "after", "expected"), EDGES)
+def test_the_first_and_the_last_year_have_moments_in_any_zone(zone, after, expected) -> None:
+    assert upcoming("0 6 * * *", zone, after, len(expected)) == expected
+    every_minute = Cron("* * * * *", zone).next_after(datetime.fromisoformat(after))
+    assert every_minute.second == 0
+
+
+def test_a_clock_that_is_set_in_the_last_year_is_followed() -> None:
+    # New York's clocks go back on the first Sunday of November, in 9999 the 7th.
+    assert upcoming("0 * * * *", "America/New_York", "9999-11-07T00:30-04:00", 3) == [
+        "9999-11-07T01:00:00-04:00",
+        "9999-11-07T01:00:00-05:00",
+        "9999-11-07T02:00:00-05:00",
+    ]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=12))),
+        datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))),
+    ],
+)
+def test_a_moment_beyond_the_calendar_is_refused(moment) -> None:
+    for call in (At, lambda m: Every(60.0, m), Cron("* * * * *").next_after, Every(1).next_after):
+        with pytest.raises(ValueError, match="must be within the years 1 to 9999 in UTC too"):
+            call(moment)
+
+
 def test_the_end_of_the_calendar_has_no_next_moment() -> None:
     last = datetime(9999, 12, 31, 23, 59, 30, tzinfo=UTC)
     assert Cron("0 6 * * *").next_after(last) is None
@@ -364,6 +412,8 @@ def test_an_unknown_zone_is_an_error_that_names_it() -> None:
         as_timezone(5)
     with pytest.raises(ValueError, match="pytz's: give its name, 'Europe/Berlin'"):
         as_timezone(_Pytz())
+    with pytest.raises(ValueError, match=r"timezone .* does not tell its offset"):
+        Cron("0 6 * * *", tzinfo())
 
 
 # Every, At, AnyOf.
@@ -386,10 +436,52 @@ def test_every_is_elapsed_time_across_a_change_of_clocks() -> None:
     assert Every(86400.0).next_after(before).isoformat() == "2026-03-08T13:00:00-04:00"
 
 
-@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 1e-9, 1e300])
+@pytest.mark.parametrize(
+    "seconds",
+    [0, -1, float("nan"), float("inf"), 1e-9, 1e300, 10**400, timedelta.max.total_seconds()],
+)
 def test_every_needs_a_positive_number_of_seconds(seconds) -> None:
     with pytest.raises(ValueError, match="seconds must be a positive number"):
         Every(seconds)
+
+
+@pytest.mark.parametrize(
+    ("option", "kind", "arguments"),
+    [
+        ("seconds", Every, ["60"]),
+        ("seconds", Every, [True]),
+        ("seconds", Every, [None]),
+        ("seconds", Every, [timedelta(minutes=1)]),
+        ("anchor", Every, [60.0, "noon"]),
+        ("anchor", Every, [60.0, 0]),
+        ("moment", At, ["2026-01-01"]),
+        ("moment", At, [1767225600]),
+        ("expression", Cron, [b"0 6 * * *"]),
+        ("expression", Cron, [None]),
+        ("timezone", Cron, ["0 6 * * *", 5]),
+        ("timezone", Cron, ["0 6 * * *", ZoneInfo]),
+        ("trigger", AnyOf, [[Every(60.0)]]),
+        ("trigger", AnyOf, [Every(60.0), Cron]),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_trigger_of_the_wrong_type_is_an_error_that_names_the_option(
+    option, kind, arguments
+) -> None:
+    with pytest.raises(TypeError, match=option):
+        kind(*arguments)
+
+
+@pytest.mark.parametrize("n", ["3", True, -1, 2.5])
+def test_how_many_moments_are_upcoming_is_a_count(n) -> None:
+    with pytest.raises((TypeError, ValueError), match="n must be a count from 0"):
+        Every(60.0).upcoming(n, after=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def test_the_longest_and_the_shortest_period_have_a_next_moment() -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    assert Every(1e-6).next_after(start) == start + timedelta.resolution
+    assert Every(86_400 * 999_999_999).next_after(start) is None
 
 
 def test_any_of_merges_and_counts_a_shared_moment_once() -> None:
@@ -464,6 +556,34 @@ def test_the_latest_moment_of_a_week_of_seconds_is_found_without_a_walk() -> Non
         ("*/0 * * * *", "bad minute '*/0' in cron expression '*/0 * * * *'"),
         ("1,,2 * * * *", "bad minute '1,,2' in cron expression '1,,2 * * * *'"),
         ("* * * * 1#6", "bad day-of-week '1#6' in cron expression '* * * * 1#6'"),
+        (
+            "*/61 * * * *",
+            "bad minute '*/61' in cron expression '*/61 * * * *': its step is above 59",
+        ),
+        (
+            "0-59/60 * * * *",
+            "bad minute '0-59/60' in cron expression '0-59/60 * * * *': its step is above 59",
+        ),
+        (
+            "0 1,*/24 * * *",
+            "bad hour '1,*/24' in cron expression '0 1,*/24 * * *': its step is above 23",
+        ),
+        (
+            "0 0 1/32 * *",
+            "bad day-of-month '1/32' in cron expression '0 0 1/32 * *': its step is above 31",
+        ),
+        (
+            "0 0 1 */13 *",
+            "bad month '*/13' in cron expression '0 0 1 */13 *': its step is above 12",
+        ),
+        (
+            "0 0 * * */8",
+            "bad day-of-week '*/8' in cron expression '0 0 * * */8': its step is above 7",
+        ),
+        (
+            "*/60 * * * * *",
+            "bad second '*/60' in cron expression '*/60 * * * * *': its step is above 59",
+        ),
         ("٣ * * * *", "bad minute '٣' in cron expression '٣ * * * *'"),
         (
             "0 0 31 4,6 *",
@@ -521,6 +641,58 @@ def test_equality_is_by_text_and_zone() -> None:
     assert Cron("0 6 * * *") != Cron("0 7 * * *")
     assert Every(60.0) == Every(60) != Every(61.0)
     assert AnyOf(Every(60.0)) == AnyOf(Every(60.0)) != Every(60.0)
+
+
+def test_once_triggers_are_equal_as_points_in_time_and_differ_in_the_two_passes_of_an_hour() -> (
+    None
+):
+    berlin = ZoneInfo("Europe/Berlin")
+    first = datetime(2026, 10, 25, 2, 30, tzinfo=berlin, fold=0)
+    second = first.replace(fold=1)
+    for kind in (At, lambda anchor: Every(60.0, anchor), lambda moment: AnyOf(At(moment))):
+        assert kind(first) != kind(second)
+        assert hash(kind(first)) != hash(kind(second))
+        assert repr(kind(first)) != repr(kind(second))
+        assert kind(first) == kind(first.astimezone(UTC))
+        assert kind(second) == kind(second.astimezone(UTC))
+        assert hash(kind(second)) == hash(kind(second.astimezone(UTC)))
+        assert kind(first) != 5
+
+
+def test_an_identity_tells_schedules_apart_and_is_the_same_in_every_process() -> None:
+    berlin, new_york = ZoneInfo("Europe/Berlin"), ZoneInfo("America/New_York")
+    six = Cron("0 6 * * *")
+    assert six.identity(berlin) == Cron("0 6 * * *", "Europe/Berlin").identity(new_york)
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    triggers = [six, Cron("30 6 * * *"), Every(60.0), Every(90.0), Every(60.0, noon), At(noon)]
+    texts = [trigger.identity(zone) for trigger in triggers for zone in (berlin, new_york)]
+    assert len(set(texts)) == 8  # of the two crons there are two, for the zones
+    assert AnyOf(six, At(noon)).identity(berlin) != AnyOf(At(noon)).identity(berlin)
+
+
+def test_a_schedule_of_ones_own_has_the_identity_of_its_repr_if_it_has_one() -> None:
+    class Daily(Trigger):
+        def next_after(self, moment: datetime) -> datetime:
+            return moment + timedelta(days=1)
+
+    class Named(Daily):
+        def __repr__(self) -> str:
+            return "Named()"
+
+    assert Daily().identity(UTC) is None
+    assert AnyOf(Daily(), Every(60.0)).identity(UTC) is None
+    assert Named().identity(UTC) == "Named()"
+
+
+def test_a_moment_that_a_journal_rounded_is_found_again() -> None:
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    hourly = Cron("0 * * * *")
+    assert moment_near(hourly, noon) == noon
+    assert moment_near(hourly, noon - timedelta(milliseconds=0.4)) == noon
+    assert moment_near(hourly, noon + timedelta(milliseconds=0.4)) == noon
+    assert moment_near(hourly, noon + timedelta(minutes=30)) is None
+    assert moment_near(hourly, datetime.min.replace(tzinfo=UTC)) is None
+    assert moment_near(At(noon), noon + timedelta(seconds=1)) is None
 
 
 def test_a_trigger_prints_as_what_makes_it() -> None:
