@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import trio
 
 from actp_supervise.clock import SystemWallClock, WallClock
-from app.logs import clean_json
+from actp_supervise.service import clean_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from actp_supervise.bridge import asyncio_child
+from actp_supervise.service import fields_of, log_context
 from app.agents.activity import Activity
 from app.agents.contract import Agent, AgentClassError, has_routine, load_agent_class
 from app.agents.host import run_agent, run_routine
@@ -20,7 +21,6 @@ from app.agents.process import run_in_process
 from app.agents.setup import AgentSetup, make_context
 from app.agents.spec import SHARED_TABLES
 from app.agents.wire import Work
-from app.logs import fields_of, log_context
 from app.routine import RoutineJob
 from app.settings import AgentSettings, Settings, SettingsError
 

@@ -24,7 +24,7 @@ import pydantic
 from anthropic.lib.tools import BetaAsyncFunctionTool, ToolError
 from typing_extensions import override
 
-from app.logs import clean_json
+from actp_supervise.service import clean_json
 from app.store.protocol import JSON, StoreError, ToolCall
 
 from .handle import finish_anyway

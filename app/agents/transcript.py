@@ -6,7 +6,7 @@ import logging
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from app.logs import clean_json
+from actp_supervise.service import clean_json
 from app.store.protocol import StoreError, Turn
 
 if TYPE_CHECKING:

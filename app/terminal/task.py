@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 import trio
 
-from app.interrupts import Interrupted
+from actp_supervise.service.signals import Interrupted
 from app.settings import Settings, SettingsError
 from app.terminal.api import Api, open_api
 from app.terminal.errors import DaemonAwayError, DaemonError, RefusedError

@@ -14,11 +14,10 @@ import trio
 from agents_at_work import QuickAgent, office
 from pydantic import Field
 
+from actp_supervise.service import make_redactor
 from app.agents.tools import MOST_LOGGED, MOST_SHOWN, AgentTool, ToolError, tool
 from app.demo.claude import Garbage, Reply
-from app.logs import make_redactor
-from app.store.protocol import DomainTable, Query
-from app.store.protocol import StoreError, TaskStatus
+from app.store.protocol import DomainTable, Query, StoreError, TaskStatus
 
 
 class Toolbox(QuickAgent):

@@ -119,7 +119,7 @@ async def test_while_the_store_is_away_only_the_queue_is_left_out(daemon):
             return fail
 
     daemon.store = Away()
-    daemon.records.store_error = "gone"
+    daemon.records.away_because = "gone"
     async with served(daemon) as client:
         samples = await scraped(client)
     assert samples["actp_store_up",] == 0

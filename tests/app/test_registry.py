@@ -10,11 +10,11 @@ import trio
 import trio.testing
 from agents_stage import Flaky, live_on, staged
 
-from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
 from app.routine import DailyRoutineScheduler
 from app.settings import load_settings
 from app.shutdown import GracefulShutdown
+from app.store.outbox import store_outbox
 from app.store.protocol import AgentRegistration, StoreError, StoreUnavailable
 
 
@@ -141,7 +141,7 @@ async def test_what_a_daemon_that_has_ended_said_does_not_stand(store, registry)
 
 
 async def test_records_are_written_in_order_and_replaced_under_their_key():
-    records = RecordKeeper()
+    records = store_outbox()
     written = []
 
     def put(what, key=None):
@@ -165,7 +165,7 @@ async def test_records_are_written_in_order_and_replaced_under_their_key():
 
 
 async def test_what_comes_while_its_forerunner_is_being_written_is_written_too():
-    records = RecordKeeper()
+    records = store_outbox()
     written = []
 
     async def write(what):
@@ -184,7 +184,7 @@ async def test_what_comes_while_its_forerunner_is_being_written_is_written_too()
 
 
 async def test_a_record_that_cannot_be_written_does_not_hold_up_the_others(caplog):
-    records = RecordKeeper()
+    records = store_outbox()
     written = []
 
     async def refused():
@@ -204,7 +204,7 @@ async def test_a_record_that_cannot_be_written_does_not_hold_up_the_others(caplo
 
 
 async def test_what_the_store_refuses_is_told_until_it_takes_one_of_the_kind():
-    records = RecordKeeper()
+    records = store_outbox()
 
     async def refused():
         raise StoreError("database disk image is malformed")
@@ -223,7 +223,7 @@ async def test_what_the_store_refuses_is_told_until_it_takes_one_of_the_kind():
 
 async def test_records_that_nobody_can_write_do_not_fill_the_memory(monkeypatch, caplog):
     monkeypatch.setattr("app.record_keeper.MOST_WAITING", 3)
-    records = RecordKeeper()
+    records = store_outbox()
     for number in range(5):
         records.put(f"record {number}", trio.lowlevel.checkpoint)
     assert records.waiting == 3

@@ -9,7 +9,7 @@ import pytest
 import trio
 from agents_stage import hang, staged
 
-from app.interrupts import SIGNALS
+from actp_supervise.service.signals import SIGNALS
 from app.routine import DailyRoutineScheduler
 from app.settings import load_settings
 from app.shutdown import GracefulShutdown

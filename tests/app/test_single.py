@@ -6,7 +6,7 @@ import pytest
 import trio
 from agents_stage import INSTANCE, Flaky, Recorder, hang, live_on, staged
 
-from app.single import SingleLease
+from app.store.outbox import store_lease
 from app.store.protocol import RunOutcome, StoreError
 
 SINGLE = {"SOCIAL_MEDIA_AGENT_SINGLE": "yes"}
@@ -122,7 +122,7 @@ async def test_a_lease_that_takes_too_long_to_hand_back_is_told_in_words(autojum
         async def drop_lease(self, name, instance):
             await trio.sleep_forever()
 
-    await SingleLease(Silent(), "social", INSTANCE, 60.0).release()
+    await store_lease(Silent(), "social", INSTANCE, 60.0).release()
     assert caplog.messages == ["The lease of social will run out: it took too long"]
 
 
@@ -234,9 +234,9 @@ async def test_while_the_store_is_away_nobody_gets_a_lease(clock, store):
 
 async def test_losing_the_lease_is_told_once(clock, store):
     lost = []
-    lease = SingleLease(store, "thing", INSTANCE, 3.0)
-    await lease.take(lambda _: None)
-    async with lease.kept(lambda: lost.append(trio.current_time())):
+    lease = store_lease(store, "thing", INSTANCE, 3.0)
+    await lease.acquire(lambda _: None)
+    async with lease.renewing(lambda: lost.append(trio.current_time())):
         await store.drop_lease("thing", INSTANCE)
         await store.hold_lease("thing", OTHER, lease=1000)
         await trio.sleep(10)
@@ -254,9 +254,9 @@ async def test_a_store_that_refuses_to_renew_a_lease_is_asked_again(clock, store
             return await self._store.hold_lease(name, instance, lease=lease)
 
     refusing, lost = Refusing(store), []
-    lease = SingleLease(refusing, "thing", INSTANCE, 3.0)
-    await lease.take(lambda _: None)
-    async with lease.kept(lambda: lost.append(trio.current_time())):
+    lease = store_lease(refusing, "thing", INSTANCE, 3.0)
+    await lease.acquire(lambda _: None)
+    async with lease.renewing(lambda: lost.append(trio.current_time())):
         refusing.refuses = True
         await trio.sleep(1.5)
         assert "out of memory" in caplog.text
@@ -267,7 +267,7 @@ async def test_a_store_that_refuses_to_renew_a_lease_is_asked_again(clock, store
 
 
 async def test_an_error_leaves_the_block_in_which_a_lease_is_kept_bare(clock, store):
-    lease = SingleLease(store, "thing", INSTANCE, 3.0)
+    lease = store_lease(store, "thing", INSTANCE, 3.0)
     with pytest.raises(ValueError, match="as it is"):
-        async with lease.kept(lambda: None):
+        async with lease.renewing(lambda: None):
             raise ValueError("as it is")

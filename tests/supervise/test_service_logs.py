@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from app.logs import (
-    LogFile,
+from actp_supervise.service import (
     configure_logging,
     log_context,
     log_what_nobody_catches,
     make_redactor,
 )
+from actp_supervise.service.log_file import LogFile
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def lines():
     logging.raiseExceptions = raises
 
 
-logger = logging.getLogger("app.test")
+logger = logging.getLogger("service.test")
 
 
 def test_a_machine_gets_one_json_object_a_line(lines):
@@ -53,7 +53,7 @@ def test_a_machine_gets_one_json_object_a_line(lines):
     assert entry.pop("time").endswith("Z")
     assert entry == {
         "level": "info",
-        "logger": "app.test",
+        "logger": "service.test",
         "message": "Two\nlines, ärger",
         "action": "tested",
         "count": 3,
