@@ -435,6 +435,7 @@ class AgentSupervisor:
         self._records.put(
             f"start of run {run.run_id}",
             partial(self._store.start_run, run.run_id, agent_id, self._instance),
+            kind="start of run",
         )
         bind_log_context(run=run.run_id)
         outcome, error_text = RunOutcome.STOPPED, None
@@ -456,6 +457,7 @@ class AgentSupervisor:
             self._records.put(
                 f"end of run {run.run_id}",
                 partial(self._store.finish_run, run.run_id, outcome, error=error_text),
+                kind="end of run",
             )
 
     def _note_crash(self, agent: _Agent, error: Exception) -> str:
