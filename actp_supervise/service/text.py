@@ -21,7 +21,7 @@ direction of writing (Trojan Source, CVE-2021-42574), and halves of characters, 
 
 
 def shorten(text: str, most: int = LONGEST_TEXT, *, ends: bool = False) -> str:
-    r"""Return a text on one line, cut where it is too long; or as it is, with its middle left out.
+    r"""Return a text on one line that is `visible`, cut where it is too long; or its two ends.
 
     >>> shorten(" a\n b ", 9), shorten("abcdef", 4)
     ('a b', 'abc…')
@@ -44,7 +44,7 @@ def shorten(text: str, most: int = LONGEST_TEXT, *, ends: bool = False) -> str:
             + (text[len(text) - behind :])
         )
     # Of a whole book, the first pages are enough to fill one line.
-    line = " ".join(text[: 10 * most + 1000].split())
+    line = visible(" ".join(text[: 10 * most + 1000].split()))
     return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
