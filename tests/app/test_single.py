@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from agents_stage import INSTANCE, Flaky, Recorder, hang, live_on, staged
 
-from app.store.protocol import RunOutcome, StoreError
+from app.store.protocol import Before, RunOutcome, StoreError
 
 SINGLE = {"SOCIAL_MEDIA_AGENT_SINGLE": "yes"}
 OTHER = "instance-of-another"
@@ -43,13 +43,11 @@ async def test_while_another_daemon_has_the_lease_an_agent_stands_by(clock, stor
 
 
 async def test_a_lease_that_cannot_be_taken_is_a_crash_that_counts(clock, store):
-    class Corrupt:
-        def __getattr__(self, name):
-            if name == "hold_lease":
-                raise StoreError("database disk image is malformed")
-            return getattr(store, name)
+    class Corrupt(Before):
+        async def hold_lease(self, *_args, **_options):
+            raise StoreError("database disk image is malformed")
 
-    async with staged(Corrupt(), Recorder(), environ=SINGLE) as stage:
+    async with staged(Corrupt(store), Recorder(), environ=SINGLE) as stage:
         await stage.supervisor.start_all()
         await trio.sleep(1)
         assert "database disk image is malformed" in stage.status()["last_error"]
@@ -111,8 +109,8 @@ class Greedy(Flaky):
     """A store in which another daemon takes each lease as soon as it is handed back."""
 
     async def drop_lease(self, name, instance):
-        await self._store.drop_lease(name, instance)
-        await of_another(self._store)
+        await self.store.drop_lease(name, instance)
+        await of_another(self.store)
 
 
 async def test_a_restart_keeps_the_lease(clock, store):
