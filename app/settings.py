@@ -277,6 +277,9 @@ def _supabase(given: _Environment) -> tuple[str | None, str | None]:
             f"{missing} is not set: Supabase needs both SUPABASE_URL and "
             "SUPABASE_SERVICE_ROLE_KEY; without either, SQLite is used"
         )
+    if url is not None:
+        # Supabase's page shows the address of the REST API as well.
+        url = url.rstrip("/").removesuffix("/rest/v1").rstrip("/")
     return url, key
 
 
