@@ -46,11 +46,11 @@ class Strategy(StrEnum):
     """
 
     ONE_FOR_ONE = "one_for_one"
-    """That child alone."""
+    """The child that failed, alone."""
     ONE_FOR_ALL = "one_for_all"
-    """All children: stopped in reverse start order, started in start order."""
+    """All children. They are stopped in reverse start order and started in start order."""
     REST_FOR_ONE = "rest_for_one"
-    """That child and those started after it, in the same orders."""
+    """The child that failed and those that were started after it, in the same two orders."""
 
 
 class Restart(StrEnum):
