@@ -25,7 +25,7 @@ from app.launcher import AgentLauncher, without_tables
 from app.logs import configure_logging, make_redactor
 from app.loop_watch import Block, LoopWatch
 from app.metrics import Metrics
-from app.observed_store import observed
+from app.observed_store import ObservedStore
 from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
 from app.reload import Reloader, catch_hangups
@@ -90,13 +90,13 @@ async def run_daemon(
             waiting = partial(_say_waiting, service, show)
             kept = await stack.enter_async_context(open_store_patiently(settings, waiting=waiting))
             report = await patiently(partial(check_required_tables, kept), waiting)
-            store = observed(steady(kept, report), events)
+            store = ObservedStore(steady(kept, report), events)
             if prepare is not None:
                 await prepare(store)
         settings = without_tables(settings, report)
 
         instance = uuid.uuid4().hex
-        launcher = AgentLauncher(settings, store, instance, redact=redact)
+        launcher = AgentLauncher(settings, store, instance)
         registry = AgentRegistry(store, settings.worker_id)
         heartbeat = HealthHeartbeat(registry, records, redact=redact)
         presence = Presence(settings, store, records, instance)
