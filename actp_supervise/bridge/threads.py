@@ -1,4 +1,4 @@
-"""An executor for a loop in a thread of its own, which keeps no program from ending.
+"""An executor for a loop in a thread of its own; a stuck call does not keep the program alive.
 
 The threads of `concurrent.futures` are joined when the interpreter ends: a call that is stuck in
 one (``asyncio.to_thread(blocks_for_ever)``) would hold a program that has long left its supervisor.
