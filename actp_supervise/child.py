@@ -156,7 +156,7 @@ class Child:
 
     @property
     def crashes(self) -> int:
-        """How many of its runs ended by an error that nobody asked for; a stall is one."""
+        """How many of its runs ended by an error unasked, or stalled."""
         return self._record.crashes
 
     @property

@@ -123,7 +123,7 @@ class Ending:
 
     @property
     def error(self) -> BaseException | None:
-        """What will leave the block, if it is a failure: the first that there is."""
+        """The error that will leave the block, the first one if there are several; None if none."""
         for error in (self._fatal, self._failure, self._body_error):
             if error is not None:
                 return error
@@ -134,7 +134,7 @@ class Ending:
         return self._failure is not None and cause_of(self._failure) is error
 
     def leave(self, error: BaseException | None) -> BaseException | None:
-        """Return what is to be raised, given what the body raised last."""
+        """Return the error that the block is to raise; `error` is what its body raised last."""
         failures = [e for e in (self._fatal, self._failure) if e is not None]
         if error is not None and not self._is_told_already(error):
             failures.append(error)

@@ -91,12 +91,12 @@ class Engine:
         self._roster: tuple[ChildRecord, ...] | None = ()  # cached until the list changes
         self._version = 0  # counts the children that were added or begun
         self._runs = 0
-        self._wanted: set[ChildRecord] = set()  # they run, or wait to: what the block waits for
+        self._wanted: set[ChildRecord] = set()  # they run or wait to; the block waits for them
         self._significant_wanted: set[ChildRecord] = set()
         self._idle: trio.Event | None = None
         self._told_end = False
         self._reacting = False
-        self._news: deque[tuple[type[ev.Event], tuple[str, ...], dict[str, Any]]] = deque()
+        self._pending: deque[tuple[type[ev.Event], tuple[str, ...], dict[str, Any]]] = deque()
         self._errors_told: list[BaseException] = []  # frames are dropped when these are sent
 
     def open(self, nursery: trio.Nursery) -> None:
@@ -105,7 +105,7 @@ class Engine:
         self.deadlines: Deadlines[ChildRecord | None] = Deadlines(nursery, self._on_due)
         self._keeper = RunKeeper(self._tell, self.deadlines, self._now)
 
-    # What there is.
+    # The children.
 
     @property
     def children(self) -> tuple[ChildRecord, ...]:
@@ -196,7 +196,7 @@ class Engine:
             self._run_is_ready(child, run, value=None)
         if self.group.members:
             self._react()
-        elif self._news:
+        elif self._pending:
             self._hand_out()
         awaitable, run.awaitable = run.awaitable, None
         return _unprotected(call(self, child, run) if awaitable is None else awaitable)
@@ -391,7 +391,7 @@ class Engine:
         else:
             self.begin_run(child)
 
-    # What a group's restart has done.
+    # What a group's restart asks for.
 
     def wait_with_group(self, child: ChildRecord) -> None:
         """Show a member that does not run as waiting for the others."""
@@ -399,7 +399,7 @@ class Engine:
         self._want(child)
 
     def wake_at(self, moment: float) -> None:
-        """Go on with the group's restart at a moment."""
+        """Schedule the next step of the group's restart."""
         self.deadlines.set(None, moment)
 
     # It is stopped.
@@ -565,8 +565,8 @@ class Engine:
             self._told_end = True
             error = self.ending.error
             if self.hub.is_enabled_for(ev.SupervisorStopped):
-                self._news.append((ev.SupervisorStopped, self.path, {"error": error}))
-        if self._news:
+                self._pending.append((ev.SupervisorStopped, self.path, {"error": error}))
+        if self._pending:
             self._hand_out()
         if self._errors_told:
             self._let_errors_go()
@@ -582,11 +582,11 @@ class Engine:
     def _tell(self, kind: type[ev.Event], child: ChildRecord, **details: Any) -> None:  # noqa: ANN401
         """Send an event about a child when the present reaction is over."""
         if self.hub.is_enabled_for(kind, details.get("error")):
-            self._news.append((kind, child.path, details))
+            self._pending.append((kind, child.path, details))
 
     def _hand_out(self) -> None:
-        while self._news:
-            kind, path, details = self._news.popleft()
+        while self._pending:
+            kind, path, details = self._pending.popleft()
             self.hub.emit(kind, path, details)
 
     def _let_errors_go(self) -> None:

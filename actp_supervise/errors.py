@@ -138,7 +138,7 @@ def members_of(group: BaseException) -> tuple[BaseException, ...]:
 
 
 def leaves_of(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors that are no groups, out of whatever groups they are in."""
+    """Yield the errors that are no groups, from any depth of groups."""
     todo = [error]
     while todo:
         part = todo.pop()
@@ -156,7 +156,7 @@ def unwrap_single(error: BaseException) -> BaseException:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's type and the first line of its message, whatever that is like."""
+    """Return an error's type and the first line of its message, shortened if that is long."""
     kind = type(error).__name__
     try:
         message = str(error).partition("\n")[0][:LONGEST_MESSAGE]
@@ -166,7 +166,7 @@ def one_line(error: BaseException) -> str:
 
 
 def keep_context(error: BaseException, context: BaseException | None) -> None:
-    """Give an error that is raised once more the context that it had."""
+    """Restore the ``__context__`` of an error, which raising it again has changed."""
     _CONTEXT.__set__(error, context)
 
 

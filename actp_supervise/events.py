@@ -108,7 +108,7 @@ class ChildReady(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildCrashed(Event):
-    """A run of a child ended by an error that nobody had asked for."""
+    """A run of a child ended by an error, without having been asked to end."""
 
     action: ClassVar[str] = "child_crashed"
     level: ClassVar[int] = logging.ERROR
@@ -217,7 +217,7 @@ class EventStream:
         check_count("max_buffer", max_buffer, minimum=1)
         self._hub = hub
         self._buffer: deque[Event] = deque(maxlen=min(max_buffer, sys.maxsize))
-        self._news = trio.Event()
+        self._wakeup = trio.Event()
         self.dropped = 0
         """How many events the reader was too slow for."""
 
@@ -226,11 +226,11 @@ class EventStream:
         if len(self._buffer) == self._buffer.maxlen:
             self.dropped += 1
         self._buffer.append(event)
-        self._news.set()
+        self._wakeup.set()
 
     def wake(self) -> None:
         """Wake a waiting reader, which then sees that the hub was closed."""
-        self._news.set()
+        self._wakeup.set()
 
     async def __aenter__(self) -> Self:
         self._hub.streams[self] = None
@@ -252,8 +252,8 @@ class EventStream:
         while not self._buffer:
             if self._hub.closed:
                 raise StopAsyncIteration
-            self._news = trio.Event()
-            await self._news.wait()
+            self._wakeup = trio.Event()
+            await self._wakeup.wait()
         return self._buffer.popleft()
 
 

@@ -199,7 +199,7 @@ async def _ask(verb: str, call: Callable[[], Awaitable[S]], read: Callable[[str,
 
 
 def _is_stray_cancellation(error: BaseException) -> bool:
-    """Whether an error is a cancellation that nobody sent, as code under asyncio may leave one."""
+    """Return whether an error is a stray cancellation, as code under asyncio may raise one."""
     # asyncio's is known by its name: the library does not import asyncio for it.
     is_cancellation = isinstance(error, trio.Cancelled) or type(error).__name__ == "CancelledError"
     return is_cancellation and trio.current_effective_deadline() > trio.current_time()

@@ -199,7 +199,7 @@ class Supervisor:
         try:
             return await attempt.wait()
         finally:
-            if not attempt.resolved:  # the caller was cancelled, and nobody else knows the child
+            if not attempt.resolved:  # the caller was cancelled, and no other has the child
                 child.dropped = True
                 self._engine.begin_stop(child, timeout=0.0)
 
@@ -255,7 +255,7 @@ class Supervisor:
             child.attempt = Attempt(keep=True)
         attempt = child.attempt
         attempt.awaits_next_run = child.run is not None
-        with _until_asked_inside(child):
+        with _reentrant_wait(child):
             self._engine.begin_restart(child)
             return await attempt.wait()
 
@@ -276,7 +276,7 @@ class Supervisor:
         it returns as soon as that child is itself asked to stop. May be called again.
         """
         around = next((r for r in enclosing_records() if r.home is self._engine), None)
-        with _until_asked_inside(around):
+        with _reentrant_wait(around):
             self._engine.begin_shutdown()
             await self._engine.ending.closed.wait()
 
@@ -388,7 +388,7 @@ class Supervisor:
         return self._listed(name)
 
     async def _stop(self, child: ChildRecord) -> None:
-        with _until_asked_inside(child):
+        with _reentrant_wait(child):
             self._engine.begin_stop(child)
             if child.run is None:
                 await trio.lowlevel.checkpoint()
@@ -403,7 +403,7 @@ def engine_of(supervisor: Supervisor) -> Engine:
     return supervisor._engine  # noqa: SLF001  (of this module)
 
 
-def _until_asked_inside(
+def _reentrant_wait(
     child: ChildRecord | None,
 ) -> contextlib.AbstractContextManager[object]:
     """Return a scope for a wait until a child ends, which ends it if the caller is in that child.

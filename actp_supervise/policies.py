@@ -161,7 +161,7 @@ class Backoff:
     The default waits not at all, as OTP does. A permanent child's return counts as a crash here.
 
     Raises:
-        TypeError: If a number is none; the message names it.
+        TypeError: If a field is no number; the message names it.
         ValueError: If a number is out of its range; the message names it.
     """
 
@@ -225,7 +225,7 @@ class RestartLimit:
     """How many restarts a supervisor makes before it gives up and escalates.
 
     Raises:
-        TypeError: If a number is none; the message names it.
+        TypeError: If a field is no number; the message names it.
         ValueError: If a number is out of its range; the message names it.
 
     Source: OTP's ``intensity`` and ``period``; the defaults are Elixir's.
@@ -264,7 +264,7 @@ class RestartLimit:
 
 
 class Intent(Enum):
-    """Why a run was asked to end: what follows when it has."""
+    """Why a run was asked to end, which decides what follows its end."""
 
     STOP = auto()
     RESTART = auto()

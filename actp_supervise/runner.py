@@ -87,7 +87,7 @@ class Runner:
         firing.entry.begin(firing)
 
     def _enqueue(self, firing: Firing) -> None:
-        """Let a run wait for its turn; if its job coalesces, it replaces one that waits."""
+        """Queue a run; if its job coalesces, it replaces the run that waits already."""
         entry = firing.entry
         if entry.spec.coalesce and not firing.manual:
             reason = f"coalesced into the run of {firing.moment}"

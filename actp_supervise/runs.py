@@ -168,7 +168,7 @@ class RunMissed(_RunEvent):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockJumped(Event):
-    """The wall clock went another way than Trio's: it was set, or the machine slept."""
+    """The wall clock and Trio's went apart: the wall clock was set, or the machine slept."""
 
     action: ClassVar[str] = "clock_jumped"
     level: ClassVar[int] = logging.WARNING

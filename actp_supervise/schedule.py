@@ -53,8 +53,8 @@ class Firing:
     entry: Entry
     """Whose moment it is."""
     holder: Entry
-    """Which job counts it among its runs under way: the same, unless that was removed and added
-    again meanwhile."""
+    """The job that counts it among its runs under way: `entry`, or the job that was added under its
+    name after `entry` was removed."""
     moment: datetime
     time: float
     """When it was due, jitter included."""
@@ -126,11 +126,12 @@ class Schedule:
     time: float
     """The head's time; ``inf`` at the schedule's end."""
     due: float
-    """The same with jitter."""
+    """`time` with the head's jitter."""
     shown: datetime | None
-    """The first moment that the clock has not reached, which is the head unless that waits."""
+    """The first moment that the clock has not reached: the head, unless the head waits for the
+    journal."""
 
-    # Every moment in (_since, _watermark], in the spans of _processed, and until _disregarded has
+    # All moments in (_since, _watermark], in the spans of _processed, and up to _disregarded have
     # been dealt with.
     _since: float
     _watermark: float
@@ -148,12 +149,12 @@ class Schedule:
 
     @property
     def watermark(self) -> float:
-        """The time until which all has been dealt with."""
+        """The time until which all moments have been dealt with."""
         return self._watermark
 
     def seek(self, zone: tzinfo, rng: random.Random) -> None:
         """Find the head: the first moment that has not been dealt with."""
-        self.moment = self.shown = None  # as it stays where the trigger fails
+        self.moment = self.shown = None  # what remains if the trigger raises
         self.time = self.due = math.inf
         moment, time = self._first_after(self._watermark, zone)
         self.moment = self.shown = moment
@@ -272,7 +273,7 @@ class Schedule:
         if not self._is_due(now):
             self.shown = self.moment
             return self.due
-        self.shown = None  # as it stays where the trigger fails
+        self.shown = None  # what remains if the trigger raises
         self.shown, time = self._first_after(now, zone)
         return time
 

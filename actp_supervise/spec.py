@@ -89,7 +89,7 @@ class SupervisorSpec:
     """Whether it stops when significant children have ended."""
     on_event: Callable[[Event], object] | None = None
     """Called at once with each `Event` of this supervisor and those below; a plain function. An
-    exception in it is logged and harms nobody."""
+    exception in it is logged and stops no child."""
     rng: random.Random | None = None
     """Where the backoff's jitter comes from; a fresh one where not given."""
 
@@ -243,7 +243,7 @@ class SchedulerSpec:
     for, and of several daemons that share it one fires each moment."""
     on_event: Callable[[Event], object] | None = None
     """Called at once with each `Event` of the scheduler and of its supervisor; a plain function. An
-    exception in it is logged and harms nobody."""
+    exception in it is logged and stops no child."""
     shutdown_timeout: float | None = None
     """Seconds that a run has to stop when asked, before it is cancelled. None gives 5 s to a run
     that listens and cancels others at once."""

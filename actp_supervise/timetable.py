@@ -42,7 +42,7 @@ class Look(NamedTuple):
 
     now: float
     jump: float
-    """Seconds by which the wall clock went another way than Trio's since the last look."""
+    """Seconds by which the wall clock and Trio's went apart since the last look."""
     went_back: bool
 
 
@@ -248,6 +248,6 @@ class Timetable:
 
 
 def log_clock_failure(error: Exception) -> None:
-    """Log the error of a wall clock without whose time the scheduler goes on."""
+    """Log that the wall clock failed, where the scheduler can go on without its time."""
     text = ErrorText(error)
     log(logging.ERROR, "the wall clock failed\n%s", text, action="wall_clock_failed")

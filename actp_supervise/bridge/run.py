@@ -119,7 +119,7 @@ class Run:
     def __init__(self, cancel_timeout: float) -> None:
         self.record = record_of_context()
         self.token = trio.lowlevel.current_trio_token()
-        self.time_left = trio.CancelScope()  # a host holds it around the loop; `end` limits it
+        self.time_left = trio.CancelScope()  # around the loop; `end` sets its deadline
         self.over = False  # the host has returned: Trio does nothing more for the code
         self.cancelled = False  # whether we have cancelled the code
         self.killed = False  # its loop must call nothing any more

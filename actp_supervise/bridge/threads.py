@@ -37,7 +37,7 @@ class DaemonThreads(ThreadPoolExecutor):
         self._pending: set[Future[Any]] = set()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have a function called in a thread."""
+        """Call a function in one of the threads; return the future of its result."""
         future: Future[T] = Future()
         with self._lock:
             self._pending.add(future)

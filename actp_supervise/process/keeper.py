@@ -56,7 +56,7 @@ may not be killed), the ids of processes that may not be killed, and whether the
 DIRECTORY = -1
 """The target of the descriptor of our program's working directory; other targets are numbers."""
 MOST_DESCRIPTORS = 240
-"""How many fit into a message; Linux takes 253."""
+"""How many descriptors fit into a message; Linux takes 253."""
 
 _LOOK_AGAIN = 50  # milliseconds, while processes are being killed
 _LOOK_FOR_OWNER = 1000  # milliseconds, where no descriptor tells that our program has died
@@ -108,13 +108,14 @@ class Order:
         self.programs = programs
         """Where to look for the program, in order."""
         self.targets = targets
-        """The numbers that the descriptors that come with this are to have."""
+        """The numbers that the program is to see for the descriptors that are sent with the
+        order."""
         self.umask = umask
         self.user = user
         self.working_directory = working_directory
 
     def to_bytes(self) -> bytes:
-        """Return what is sent."""
+        """Return the order as the bytes that are sent."""
         return packed(tuple(getattr(self, name) for name in self.__slots__))
 
 
@@ -423,7 +424,7 @@ class Keeper:
         """By the process id of its keeper, the socket of each run. Our program takes the run to be
         over when this last copy is closed."""
         self._broken: list[int] = []
-        """Of runs whose keeper was killed: what they ran is being ended."""
+        """The sockets of runs whose run keeper was killed; what it ran is being ended."""
         self._is_ending = False
         self._owner_descriptor = _descriptor_of(owner)
 
@@ -436,7 +437,7 @@ class Keeper:
         if os.getppid() != self._owner:  # it died before the descriptor was opened
             self._end()
         while not self._is_ending or self._runs or self._broken:
-            ready = {descriptor for descriptor, _ in poll.poll(self._patience())}
+            ready = {descriptor for descriptor, _ in poll.poll(self._poll_timeout())}
             if self._wakeup in ready:
                 os.read(self._wakeup, 4096)
             self._reap()
@@ -448,7 +449,7 @@ class Keeper:
                 for descriptor in ready - {self._wakeup}:
                     poll.unregister(descriptor)
 
-    def _patience(self) -> int | None:
+    def _poll_timeout(self) -> int | None:
         if self._broken:
             return _LOOK_AGAIN
         return _LOOK_FOR_OWNER if self._owner_descriptor is None else None

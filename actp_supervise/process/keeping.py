@@ -125,7 +125,7 @@ class Keeping:
         return self._process.poll() is not None
 
     async def release(self) -> None:
-        """Give up a hold; the last one ends the keeper."""
+        """Release one hold of the keeper; with the last one released, the keeper is ended."""
         self._holders -= 1
         if self._holders > 0:
             return
