@@ -282,7 +282,7 @@ class Scheduler:
         self._plan_anew(entry)
 
     def set_timezone(self, timezone: str | tzinfo) -> None:
-        """Read the triggers that name no zone in another one, from now on.
+        """Change the zone of the triggers that name none, from now on.
 
         A moment is a point in time: none that has run runs again, and those that the old zone would
         have had from now on are gone.
@@ -339,7 +339,7 @@ class Scheduler:
 
     @property
     def timezone(self) -> tzinfo:
-        """In which zone triggers that name none are read."""
+        """The zone of triggers that name none."""
         return self._timetable.zone
 
     @property

@@ -38,7 +38,7 @@ _kind_of_month = lru_cache(maxsize=None)(monthrange)
 
 
 class CronFields:
-    """What an expression means."""
+    """The fields of a cron expression, as the sets of values that match."""
 
     __slots__ = ("at_fixed_times", "days", "hours", "minutes", "seconds", "text")
 

@@ -61,7 +61,8 @@ class Ending:
         self._actions = actions
         self.closed = trio.Event()  # set when all children are gone
         self._to_stop: list[ChildRecord] = []  # in start order; stopped from the end
-        # What leaves the block: that it gave up, what no supervisor handles, what the body raised.
+        # The errors that may leave the block: the limit was exceeded, an error that no supervisor
+        # handles, an error of the body.
         self._failure: RestartLimitExceeded | None = None
         self._fatal: BaseException | None = None
         self._body_error: BaseException | None = None

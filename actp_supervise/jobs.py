@@ -48,7 +48,7 @@ class Job:
 
     @property
     def coalesce(self) -> bool:
-        """Whether of several moments that are due at once the latest only runs."""
+        """Whether only the latest of several moments that are due at once runs."""
         return self._schedule.spec.coalesce
 
     @property

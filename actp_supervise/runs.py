@@ -25,11 +25,11 @@ class Overlap(StrEnum):
     """What happens when a run is due while the last one of its job is still under way."""
 
     SKIP = "skip"
-    """It is left out, and recorded as skipped."""
+    """The new run is left out, and recorded as skipped."""
     QUEUE = "queue"
-    """It waits for its turn. `misfire_grace` and `coalesce` apply to runs that wait."""
+    """The new run waits for its turn. `misfire_grace` and `coalesce` apply to runs that wait."""
     REPLACE = "replace"
-    """The one under way is stopped, as a child is; then the new one begins."""
+    """The run under way is stopped, as a child is stopped; then the new run begins."""
     ALLOW = "allow"
     """Both run."""
 
@@ -105,7 +105,7 @@ def describe(error: BaseException) -> str:
     text = "; ".join(lines[:MEMBERS_NAMED])
     if len(lines) > MEMBERS_NAMED:
         text += f"; and {len(lines) - MEMBERS_NAMED} more"
-    message = _MESSAGE.__get__(error)  # the attribute, which the group's class may override
+    message = _MESSAGE.__get__(error)  # read past an override in the group's class
     if message not in UNINFORMATIVE:
         text = f"{message}: {text}"
     return text.partition("\n")[0][:LONGEST_MESSAGE]

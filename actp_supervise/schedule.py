@@ -165,7 +165,7 @@ class Schedule:
     def _first_after(self, after: float, zone: tzinfo) -> tuple[datetime | None, float]:
         """Return the first moment later than `after` that has not been dealt with, and its time."""
         while True:
-            # In the scheduler's zone, in which a trigger without one is read.
+            # A trigger without a zone is read in the scheduler's.
             moment = self._anchored.next_after(datetime.fromtimestamp(after, zone))
             if moment is None:
                 return None, math.inf
@@ -323,7 +323,7 @@ class Schedule:
             start = since.timestamp()
             self._anchored = trigger.anchored(since.astimezone(zone))
         else:
-            last = last.astimezone(zone)  # in which a trigger without one is read
+            last = last.astimezone(zone)  # the zone of a trigger without one
             anchored = trigger.anchored(last)
             found = last if since is not None else moment_near(anchored, last)
             if found is not None:

@@ -51,7 +51,7 @@ class Timetable:
 
     Args:
         clock: What tells the time of day.
-        zone: In which triggers that name none are read.
+        zone: The zone of triggers that name none.
         rng: Where jitter comes from.
         on_broken: Called with a job whose trigger failed, and the error.
     """

@@ -67,8 +67,7 @@ class NotifySocket:
 
 
 def _make_directory(*, others: bool) -> str:
-    """Make a directory with a short path, if `others` is set in a place that all users can
-    enter."""
+    """Make a directory with a short path; with `others`, where all users can enter."""
     ours = tempfile.gettempdir()
     places: tuple[str, ...] = (ours,)
     if others:
