@@ -660,7 +660,8 @@ async def _unprotected(awaitable: Awaitable[object]) -> None:
 
 
 def _meaning_of(error: BaseException | None, child: ChildRecord, run: Run) -> BaseException | None:
-    """Return the error that a run ended by, which is not always the one that it raised."""
+    """Return the error of a run: the raised one, `Stalled`, or that it returned before it was
+    ready."""
     if run.intent is Intent.STALLED:
         if error is not None and _is_interrupt(error):
             return error

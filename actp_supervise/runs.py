@@ -49,7 +49,7 @@ class Outcome(StrEnum):
     MISSED = "missed"
     """It never began: too late by `misfire_grace`, or coalesced into a later one."""
     INTERRUPTED = "interrupted"
-    """Its daemon died while it ran."""
+    """The daemon that ran it died before it ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

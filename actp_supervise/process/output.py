@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAX_LINE: Final = 65_536
 """Characters after which a line is handed on in pieces, so that none fills the memory."""
 LAST_LINES: Final = 10
-"""How many of the last lines of output a `ProcessExited` shows; 200 characters of each."""
+"""How many of the last lines of output a `ProcessExited` shows, with 200 characters of each."""
 STACK_LINES: Final = 50
 """How many lines a `ProcessExited` shows of the stack that a stalled program writes."""
 
