@@ -660,8 +660,7 @@ async def _unprotected(awaitable: Awaitable[object]) -> None:
 
 
 def _meaning_of(error: BaseException | None, child: ChildRecord, run: Run) -> BaseException | None:
-    """Return the error of a run: the raised one, `Stalled`, or that it returned before it was
-    ready."""
+    """Return the error of a run: what it raised, `Stalled`, or that it returned unready."""
     if run.intent is Intent.STALLED:
         if error is not None and _is_interrupt(error):
             return error

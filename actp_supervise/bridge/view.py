@@ -77,8 +77,7 @@ class AsyncioStopSignal:
         self.blocks: set[CancelOnStop] = set()
 
     def is_set(self) -> bool:
-        """Return whether the run was asked to stop; it turns true even while the loop is
-        blocked."""
+        """Return whether the run was asked to stop; it turns true even if the loop is blocked."""
         return self._is_set
 
     __bool__ = is_set
