@@ -376,7 +376,7 @@ def _set_user(user: int | None) -> None:
 
 def _change_directory(ours: int, directory: bytes | None) -> None:
     # Our directory is entered only if it is needed: the program's user may have no right to enter.
-    if directory is None or not os.path.isabs(directory):  # noqa: PTH117  (of bytes)
+    if directory is None or not directory.startswith(b"/"):
         os.fchdir(ours)
     if directory is not None:
         os.chdir(directory)
