@@ -11,10 +11,11 @@ from typing import Any
 import trio
 
 from actp_supervise import current_child
+from actp_supervise.service import Outbox
 from app.heartbeat import HealthHeartbeat
-from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
 from app.settings import AgentSettings, load_settings
+from app.store.outbox import store_outbox
 from app.store.protocol import AgentRegistration, Before, Store, StoreUnavailable
 from app.supervisor import AgentRun, AgentSupervisor
 
@@ -42,7 +43,7 @@ class Stage:
     supervisor: AgentSupervisor
     registry: AgentRegistry
     heartbeat: HealthHeartbeat
-    records: RecordKeeper
+    records: Outbox
     nursery: trio.Nursery
     store: Any
 
@@ -105,7 +106,7 @@ async def staged(
 ) -> AsyncIterator[Stage]:
     """Set up a supervisor whose agents are still to be started."""
     configs = agents(*agent_ids, **(environ or {}))
-    records = RecordKeeper()
+    records = store_outbox()
     registry = AgentRegistry(store, WORKER)
     heartbeat = HealthHeartbeat(registry, records)
     await store.touch_worker(WORKER, INSTANCE, {}, silent_after=1000.0)

@@ -15,10 +15,10 @@ import pytest
 import trio
 from agents_at_work import QuickAgent, office, until
 
+from actp_supervise.service import make_redactor
 from app.agents.outcomes import HandBack, Outcome
 from app.agents.work import Worker
 from app.demo.claude import Reply
-from app.logs import make_redactor
 from app.store.protocol import Before, DomainTable, Query, TaskStatus
 from app.store.sqlite import open_sqlite_store
 

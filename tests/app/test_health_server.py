@@ -96,7 +96,7 @@ async def test_readyz_is_503_without_the_store(daemon, client):
 
 
 async def test_readyz_is_503_while_the_store_can_only_be_read(daemon, client):
-    daemon.records.store_error = "database is locked"
+    daemon.records.away_because = "database is locked"
     answer = await client.get("/readyz")
     assert answer.status_code == 503
     assert "store (cannot be written to)" in answer.json()["detail"]

@@ -116,7 +116,7 @@ async def test_while_the_store_is_away_only_the_queue_is_left_out(daemon):
             raise StoreUnavailable("gone")
 
     daemon.store = Away()
-    daemon.records.store_error = "gone"
+    daemon.records.away_because = "gone"
     async with served(daemon) as client:
         samples = await scraped(client)
     assert samples["actp_store_up",] == 0
