@@ -17,6 +17,7 @@ from sphinx.util.inventory import InventoryFile
 from test_architecture import ROOMS, public_names
 
 ROOT = Path(__file__).parents[1]
+OTHER_ROOMS = [f"actp_supervise.{name}" for name in ("cron", "service", "snapshot")]
 COMMAND = re.search(r"-m sphinx (.*) docs build/site$", (ROOT / "Makefile").read_text(), re.M)
 
 
@@ -80,7 +81,7 @@ def test_every_page_of_the_documentation_is_in_the_site(pages, site):
     assert {source.with_suffix(".html") for source in sources} - built == set()
 
 
-@pytest.mark.parametrize("room", [*ROOMS, "actp_supervise.cron", "actp_supervise.snapshot"])
+@pytest.mark.parametrize("room", [*ROOMS, *OTHER_ROOMS])
 def test_every_public_name_is_in_the_site_with_its_docstring(site, room):
     inventory = InventoryFile.loads((site / "objects.inv").read_bytes(), uri="")
     known = {name for kind in inventory.data.values() for name in kind}
