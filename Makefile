@@ -90,7 +90,7 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 
 $(VENV)/app.done: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[asyncio]' --group app
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[asyncio,http]' --group app
 	@touch $@
 
 $(VENV)/dev.done: $(VENV)/app.done
