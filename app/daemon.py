@@ -80,6 +80,12 @@ class Daemon:
             "reasons": reasons,
         }
 
+    def status_line(self) -> str:
+        """Return its health in one line, for a service manager."""
+        health = self.health()
+        agents = f"{health['agents']} agent{'s' if health['agents'] != 1 else ''}"
+        return self.redact("; ".join([f"{health['status']}, {agents}", *health["reasons"]]))
+
 
 async def hold_services(
     name: str, *, task_status: trio.TaskStatus[Supervisor] = trio.TASK_STATUS_IGNORED
