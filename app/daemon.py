@@ -63,12 +63,6 @@ class Daemon:
         tree: dict[str, Any] = clean_json(known, lambda text: shorten(self.redact(text), ends=True))
         return tree
 
-    def status_line(self) -> str:
-        """Return how it is, in one line, for a service manager."""
-        health = self.health()
-        agents = f"{health['agents']} agent{'s' if health['agents'] != 1 else ''}"
-        return self.redact("; ".join([f"{health['status']}, {agents}", *health["reasons"]]))
-
     def health(self) -> dict[str, Any]:
         """Return `GET /health` (R27), with the reasons for anything but healthy."""
         statuses = self.supervisor.get_status()

@@ -1,6 +1,6 @@
 """The daemon's settings: environment and `.env` in, one frozen `Settings` out.
 
-Nothing else reads the environment, but for what a service manager puts there (`ServiceManager`). Every
+Nothing else reads the environment, but for what a service manager puts there. Every
 variable is documented in `.env.example` and in `docs/reference/environment.md`, and a test holds
 the three together.
 """
