@@ -181,7 +181,7 @@ async def livez(scope: Any, _receive: Any, send: Any) -> None:  # noqa: ANN401  
 
 
 def most_connections(files: int) -> int:
-    """Return how many connections there may be in a process that may have so many files open.
+    """Return how many connections a process may have that may have that many files open.
 
     >>> most_connections(256), most_connections(2**20), most_connections(resource.RLIM_INFINITY)
     (128, 1000, 1000)

@@ -110,7 +110,7 @@ def _check_owner(status: os.stat_result, what: str) -> None:
 
 
 class LogFile(WatchedFileHandler):
-    """A file that is begun anew when it was moved away, and whose failure harms nobody.
+    """A file that is begun anew when it was moved away, and whose failure stops nothing.
 
     It is opened as `open_private` does, each time.
 
@@ -149,7 +149,7 @@ class LogFile(WatchedFileHandler):
             self._instead.handle(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's)
-        """Note that a record could not be written."""
+        """Remember that a record could not be written."""
         error = sys.exception()
         if isinstance(error, OSError):
             self._error = error

@@ -44,7 +44,7 @@ class Told(Protocol):
 class ServiceManager:
     """The service manager that started this process, if one did.
 
-    It is only told; what is wrong with its socket harms nobody.
+    It is only told; what is wrong with its socket stops nothing.
 
     Args:
         environ: The environment, with what a service manager has put into it.
@@ -108,6 +108,7 @@ class ServiceManager:
                 sender.settimeout(0)
                 sender.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
+            self._status = ""  # to be told again
             logger.debug("The service manager could not be told: %s", error)
 
 
