@@ -14,7 +14,6 @@ from app.agents.spec import AGENT_SPECS
 from app.settings import Settings, SettingsError, unknown_agent
 from app.store.open import open_store
 from app.store.protocol import AgentRow, StoreError, WorkerRow
-from app.terminal.output import MOST_ON_LINE
 from app.web.words import error_line
 from app.worker import Life, life_of, silent_after
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 _OF_ONE: Final = frozenset({"paused", "waiting", "backing_off", "crashed"})
 """Where the reason is the agent's own, and not one of its daemon."""
 
+MOST_OF_REASON: Final = 200
 MOST_OF_NAME: Final = 18
 """Characters of a daemon's name in the table."""
 
@@ -61,7 +61,7 @@ class ListedAgent:
         if self.why is None:
             return None
         whose = f"{self.row.agent_id} is " if self.status in _OF_ONE else ""
-        return shorten(f"{whose}{self.status.replace('_', ' ')}: {self.why}", MOST_ON_LINE)
+        return shorten(f"{whose}{self.status.replace('_', ' ')}: {self.why}", MOST_OF_REASON)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as values that JSON can hold."""

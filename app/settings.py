@@ -1,6 +1,6 @@
 """The daemon's settings: environment and `.env` in, one frozen `Settings` out.
 
-Nothing else reads the environment, but for what a service manager puts there (`app.service`). Every
+Nothing else reads the environment, but for what a service manager puts there. Every
 variable is documented in `.env.example` and in `docs/reference/environment.md`, and a test holds
 the three together.
 """
@@ -16,7 +16,6 @@ import re
 import socket
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -27,6 +26,7 @@ from dotenv import dotenv_values
 from dotenv.parser import Binding, parse_stream
 
 from actp_supervise.clock import local_timezone
+from actp_supervise.service import is_loopback
 from app.agents.spec import AGENT_SPECS, AgentSpec
 
 if TYPE_CHECKING:
@@ -167,14 +167,6 @@ class Settings:
 def unknown_agent(agent_id: str, known: Iterable[str]) -> str:
     """Say that there is no such agent, and which there are."""
     return f"there is no agent {agent_id!r}; known are {', '.join(known)}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine alone."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def load_settings(

@@ -23,7 +23,8 @@ from trio.testing import MockClock
 ROOT = Path(__file__).parents[1]
 LONG_DESCRIPTION = ROOT / "actp_supervise/README.md"  # what an index shows of the wheel
 PAGES = sorted([*ROOT.glob("*.md"), LONG_DESCRIPTION, *ROOT.glob("docs/**/*.md")])
-EXAMPLES = sorted(ROOT.glob("examples/*.py"))
+EXAMPLES = sorted({*ROOT.glob("examples/*.py")} - {ROOT / "examples" / "service.py"})
+# The service runs until it is stopped: test_service_example.py tries it as a process.
 DOCTESTED = sorted(
     path
     for folder in ("actp_supervise", "app")
@@ -50,6 +51,18 @@ def in_order(pages):
 
 def with_code(page):
     return BLOCK.search(page.read_text()) is not None
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before():
+    """Undo what a page about logs configures."""
+    root = logging.getLogger()
+    handlers, level, raises = root.handlers[:], root.level, logging.raiseExceptions
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+    logging.raiseExceptions = raises
 
 
 @pytest.fixture
@@ -125,7 +138,7 @@ def test_every_rule_of_the_reference_names_a_test_that_exists():
     assert unknown == set()
 
 
-@pytest.mark.parametrize("page", ["supervision", "scheduler", "asyncio-and-processes"])
+@pytest.mark.parametrize("page", ["supervision", "scheduler", "asyncio-and-processes", "service"])
 def test_every_rule_of_the_reference_names_the_function_that_keeps_it(page):
     text = (ROOT / "docs/reference" / f"{page}.md").read_text()
     rules = [rule for rule in RULE.findall(text) if TEST.search(rule)]

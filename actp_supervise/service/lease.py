@@ -44,7 +44,12 @@ class LeasePlace(Protocol):
     """Where leases are kept, for all who share them."""
 
     async def hold_lease(self, name: str, instance: str, *, lease: float) -> Holder:
-        """Take a lease that is free, or prolong our own, for so many seconds.
+        """Take a lease that is free, or prolong our own.
+
+        Args:
+            name: Of the lease.
+            instance: Who asks.
+            lease: Seconds for which it is then held.
 
         Returns:
             Who has it then.

@@ -149,7 +149,7 @@ class LogFile(WatchedFileHandler):
             self._instead.handle(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's)
-        """Note that a record could not be written."""
+        """Remember that a record could not be written."""
         error = sys.exception()
         if isinstance(error, OSError):
             self._error = error

@@ -197,15 +197,15 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as one line, in which nothing steers a terminal that shows it."""
-        fields = {
+        own = {
             "time": _moment(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **_extra(record),
         }
         if error := _traceback(self, record):
-            fields["error"] = error
+            own["error"] = error
+        fields = own | _extra(record) | own  # in this order, and no other passes for one of ours
         fields = clean_json(fields, lambda text: shorten(self._redact(text), ends=True))
         text = json.dumps(fields, ensure_ascii=False)
         # Escaped as JSON does it, so that who reads the JSON gets the text as it was.

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -221,7 +222,8 @@ def _path_of(task: trio.lowlevel.Task) -> str | None:
     if child is None:
         return None
     record = record_of(child) if isinstance(child, Child) else child.record
-    return "/".join(record.path)
+    # The supervisor that a child opens mostly has the child's name, which need not be told twice.
+    return "/".join(name for name, _ in groupby(record.path))
 
 
 def _stack(frame: FrameType | None) -> traceback.StackSummary:

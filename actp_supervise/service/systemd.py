@@ -108,6 +108,7 @@ class ServiceManager:
                 sender.settimeout(0)
                 sender.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
+            self._status = ""  # to be told again
             logger.debug("The service manager could not be told: %s", error)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from actp_supervise.service import is_loopback
 from app import settings
 from app.agents.spec import AGENT_SPECS
-from app.settings import SettingsError, is_loopback, load_settings
+from app.settings import SettingsError, load_settings
 
 ROOT = Path(__file__).parents[2]
 
