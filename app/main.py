@@ -156,11 +156,12 @@ async def _demo(options: argparse.Namespace) -> None:
 
 
 async def _list_agents(settings: Settings, *, as_json: bool) -> None:
+    from app.facts import to_json
     from app.listing import listed_agents, table
 
     agents = await listed_agents(settings)
     if as_json:
-        print(json.dumps([agent.to_dict() for agent in agents], indent=2))
+        print(json.dumps(to_json(agents), indent=2))
     else:
         print(table(agents, settings))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from actp_supervise import SupervisionError
+from app.event_kinds import EventKind
 from app.interrupts import tell_trio
 from app.settings import INTEGRATION_KEYS, Settings, SettingsError
 from app.store.protocol import AgentRegistration
@@ -218,5 +219,5 @@ class Reloader:
         extra = {"action": "settings_reloaded", "applied": applied, "needs_restart": waiting}
         logger.info(text, extra=extra)
         self._daemon.events.publish(
-            "settings_reloaded", text, applied=applied, needs_restart=waiting
+            EventKind.SETTINGS_RELOADED, text, applied=applied, needs_restart=waiting
         )

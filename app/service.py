@@ -15,7 +15,8 @@ import trio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+
+    from app.status import Health
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,8 @@ class Told(Protocol):
     def stopping(self) -> bool:
         """Whether it was asked to stop."""
 
-    def health(self) -> dict[str, Any]:
-        """Return status, number of agents, and the reasons for anything but healthy."""
+    def health(self) -> Health:
+        """Return how it is, and why."""
 
 
 class ServiceManager:
@@ -104,9 +105,9 @@ class ServiceManager:
             logger.debug("The service manager could not be told: %s", error)
 
 
-def _status(health: Mapping[str, Any]) -> str:
-    agents = f"{health['agents']} agent{'s' if health['agents'] != 1 else ''}"
-    return _one_line("; ".join([f"{health['status']}, {agents}", *health["reasons"]]))
+def _status(health: Health) -> str:
+    agents = f"{health.agents} agent{'s' if health.agents != 1 else ''}"
+    return _one_line("; ".join([f"{health.status}, {agents}", *health.reasons]))
 
 
 def _address(text: str) -> str | None:

@@ -17,6 +17,7 @@ from actp_supervise.clock import SystemWallClock
 from app import banner
 from app.crashes import DAY
 from app.daemon import SERVICE_BACKOFF, Daemon, hold_agents, hold_services
+from app.event_kinds import EventKind
 from app.event_log import EventLog
 from app.happenings import tell_of_changes, tell_of_tree
 from app.health_server import HealthServer
@@ -34,11 +35,12 @@ from app.routine import DailyRoutineScheduler
 from app.service import ServiceManager
 from app.settings import SettingsError
 from app.shutdown import GracefulShutdown
+from app.status import AgentState
 from app.store.open import open_store, open_store_patiently, patiently
 from app.store.protocol import AgentRegistration
 from app.store.schema import TableReport, check_required_tables
 from app.store.steady import steady
-from app.supervisor import STANDBY, AgentSupervisor
+from app.supervisor import AgentSupervisor
 from app.web.waiting_room import open_waiting_room
 from app.worker import Presence, open_worker
 
@@ -194,7 +196,9 @@ async def run_daemon(
 
                 await shutdown.stop_event.wait()
                 service.stopping()
-                events.publish("daemon_stopping", "the daemon stops, work in flight finishes")
+                events.publish(
+                    EventKind.DAEMON_STOPPING, "the daemon stops, work in flight finishes"
+                )
                 finished = await shutdown.drain_wait(settings.drain_timeout)
             finally:
                 with trio.CancelScope(shield=True):  # bounded
@@ -238,10 +242,10 @@ async def _register(registry: AgentRegistry, settings: Settings, records: Record
         await records.flush()
 
 
-def _first_status(agent: AgentSettings) -> str:
+def _first_status(agent: AgentSettings) -> AgentState:
     if not agent.enabled:
-        return "disabled"
-    return STANDBY if agent.single else "starting"
+        return AgentState.DISABLED
+    return AgentState.STANDBY if agent.single else AgentState.STARTING
 
 
 def _how_it_ended(records: RecordKeeper, *, finished: bool) -> str:
@@ -254,15 +258,19 @@ def _how_it_ended(records: RecordKeeper, *, finished: bool) -> str:
 
 def _tell_of_store(events: EventLog, error: str | None) -> None:
     if error is None:
-        events.publish("store_back", "the store is back")
+        events.publish(EventKind.STORE_BACK, "the store is back")
     else:
-        events.publish("store_away", f"the store is away: {error}")
+        events.publish(EventKind.STORE_AWAY, f"the store is away: {error}")
 
 
 def _tell_of_block(events: EventLog, block: Block) -> None:
     seconds = round(block.seconds, 1)
     events.publish(
-        "loop_blocked", block.text, agent_id=block.agent_id, seconds=seconds, where=block.where
+        EventKind.LOOP_BLOCKED,
+        block.text,
+        agent_id=block.agent_id,
+        seconds=seconds,
+        where=block.where,
     )
 
 

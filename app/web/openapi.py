@@ -11,10 +11,15 @@ from quart import Response
 
 import actp_supervise
 from actp_supervise.clock import SystemWallClock, WallClock
+from app.web.api import Api
 from app.web.inputs import OBJECT_SCHEMA, VALUE_SCHEMA, TaskRequest
-from app.web.operations import HEADERS, HTML, OPERATIONS, PATH_PARAMETERS, TAGS, Operation
+from app.web.live import Live
 from app.web.page import Templates
-from app.web.shapes import REFERENCE, answers, plain_schema
+from app.web.pages import Pages
+from app.web.routes import HEADERS, HTML, PATH_PARAMETERS, TAGS, Route, get, page, routes_of
+from app.web.schemas import REFERENCE, Schema, plain_schema, schemas_of
+from app.web.scrape import Scrape
+from app.web.shapes import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +27,11 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from app.daemon import Daemon
-    from app.web.api import View
 
 PROBLEM: Final = "application/problem+json"
+
+Named = dict[Any, Schema]
+"""Type that is answered -> its schema."""
 
 PROBLEMS: Final = {
     400: "The body is not JSON, or a header is malformed.",
@@ -102,15 +109,17 @@ class Description:
     def _written(self) -> str:
         return json.dumps(self._document)
 
-    def routes(self) -> tuple[tuple[str, str, View], ...]:
-        """Return method, address and what answers there."""
-        return (("GET", "/openapi.json", self._openapi), ("GET", "/api", self._page))
-
+    @get(
+        "/openapi.json",
+        "This description, for programs (OpenAPI 3.1)",
+        answers={200: "application/json"},
+    )
     async def _openapi(self) -> Response:
         return Response(self._written, content_type="application/json")
 
-    async def _page(self) -> Response:
-        page = self._templates.render(
+    @page("/api", "This description, for people")
+    async def _api_page(self) -> Response:
+        shown = self._templates.render(
             "api.html",
             now=self._wall_clock.now(),
             timezone=self._daemon.settings.timezone,
@@ -119,7 +128,14 @@ class Description:
             secured=self._daemon.settings.api_token is not None,
             by_tag=by_tag(self._document),
         )
-        return page.response()
+        return shown.response()
+
+
+PARTS: Final = (Api, Live, Scrape, Description, Pages)
+"""What answers, in the order in which it is described."""
+
+ROUTES: Final = tuple(route for part in PARTS for route, _ in routes_of(part) if route.summary)
+"""All that is described."""
 
 
 def document(agent_ids: Sequence[str], *, secured: bool) -> dict[str, Any]:
@@ -129,15 +145,17 @@ def document(agent_ids: Sequence[str], *, secured: bool) -> dict[str, Any]:
         agent_ids: Who can be given a task.
         secured: Whether what changes something needs the token.
     """
-    named, schemas = answers()
+    answered = [kind for route in ROUTES for kind in route.answers.values()]
+    named, schemas = schemas_of(
+        [Problem, *(kind for kind in answered if not isinstance(kind, str))]
+    )
     schemas["Value"] = VALUE_SCHEMA
     paths: dict[str, dict[str, Any]] = {}
-    for route, operation in OPERATIONS.items():
-        method, rule = route.split(" ")
-        described = _operation(route, operation, named, secured=secured)
-        paths.setdefault(address(rule), {})[method.lower()] = described
-        if operation.body is not None:
-            schemas[operation.body.__name__] = _body_schema(operation.body)
+    for route in ROUTES:
+        described = _operation(route, named, secured=secured)
+        paths.setdefault(address(route.rule), {})[route.method.lower()] = described
+        if route.body is not None:
+            schemas[route.body.__name__] = _body_schema(route.body)
     # One that only another daemon has is taken too, but when this is written nobody knows it.
     schemas[TaskRequest.__name__]["properties"]["agent_type"]["enum"] = list(agent_ids)
     return {
@@ -184,28 +202,25 @@ def by_tag(api: dict[str, Any]) -> dict[str, list[tuple[str, str, dict[str, Any]
     }
 
 
-def _operation(
-    route: str, operation: Operation, named: dict[str, Any], *, secured: bool
-) -> dict[str, Any]:
-    method, rule = route.split(" ")
+def _operation(route: Route, named: Named, *, secured: bool) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "operationId": operation.id,
-        "tags": [operation.tag],
-        "summary": operation.summary,
+        "operationId": route.id,
+        "tags": [route.tag],
+        "summary": route.summary,
     }
-    if operation.details:
-        described["description"] = operation.details
-    parameters = [*_path(rule), *_query(operation), *_headers(operation)]
+    if route.details:
+        described["description"] = route.details
+    parameters = [*_path(route.rule), *_query(route), *_headers(route)]
     if parameters:
         described["parameters"] = parameters
-    if operation.body is not None:
-        schema = {"$ref": REFERENCE.format(model=operation.body.__name__)}
+    if route.body is not None:
+        schema = {"$ref": REFERENCE.format(model=route.body.__name__)}
         described["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": schema}},
         }
-    described["responses"] = _responses(method, operation, named, secured=secured)
-    if operation.changes and secured:
+    described["responses"] = _responses(route, named, secured=secured)
+    if route.changes and secured:
         described["security"] = [{"bearer": []}]
     return described
 
@@ -225,59 +240,56 @@ def _path(rule: str) -> list[dict[str, Any]]:
     ]
 
 
-def _query(operation: Operation) -> list[dict[str, Any]]:
+def _query(route: Route) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "query", "description": text, "schema": _TEXT}
-        for name, text in operation.flags
+        for name, text in route.flags
     ]
-    fields = {} if operation.query is None else _input_schema(operation.query)["properties"]
+    fields = {} if route.query is None else _input_schema(route.query)["properties"]
     for name, field in fields.items():
         parameter = {"name": name, "in": "query", "description": field.pop("description")}
         parameters.append({**parameter, "schema": _without_null(field)})
     return parameters
 
 
-def _headers(operation: Operation) -> list[dict[str, Any]]:
+def _headers(route: Route) -> list[dict[str, Any]]:
     return [
         {"name": name, "in": "header", "description": text, "schema": schema}
-        for name in operation.headers
+        for name in route.headers
         for text, schema in [HEADERS[name]]
     ]
 
 
-def _responses(
-    method: str, operation: Operation, named: dict[str, Any], *, secured: bool
-) -> dict[str, Any]:
+def _responses(route: Route, named: Named, *, secured: bool) -> dict[str, Any]:
     responses = {
-        status: _answer(status, shape, named, operation)
-        for status, shape in operation.answers.items()
+        status: _answer(status, shape, named, route) for status, shape in route.answers.items()
     }
     every = [421, 500]
-    if operation.changes:
+    if route.changes:
         every += [403, 401] if secured else [403]
-    if method == "POST":
+    if route.method == "POST":
         every += [408, 413, 415]
-    for status in (*every, *operation.problems):
-        if operation.pages and status in operation.problems:
+    for status in (*every, *route.problems):
+        if route.pages and status in route.problems:
             content = {HTML: {"schema": _TEXT}}
         else:
-            content = {PROBLEM: {"schema": named["problem"]}}
+            content = {PROBLEM: {"schema": named[Problem]}}
         responses[status] = {"description": PROBLEMS[status], "content": content}
         if status in _PROBLEM_HEADERS:
             responses[status]["headers"] = _PROBLEM_HEADERS[status]
     return {str(status): responses[status] for status in sorted(responses)}
 
 
-def _answer(status: int, shape: str, named: dict[str, Any], operation: Operation) -> dict[str, Any]:
+def _answer(status: int, shape: Any, named: Named, route: Route) -> dict[str, Any]:  # noqa: ANN401
     answer: dict[str, Any] = {"description": _MEANINGS[status]}
-    if shape in named:
+    if not isinstance(shape, str):
         answer["content"] = {"application/json": {"schema": named[shape]}}
     elif shape:
         schema = {"type": "object"} if shape == "application/json" else _TEXT
         answer["content"] = {shape: {"schema": schema}}
-    if operation.changes and status in {201, 202}:
+    if route.changes and status in {201, 202}:
         answer["headers"] = _LOCATION
-    if operation.body is not None:
+    if route.body is not None:
         answer["links"] = _LINKS
     return answer
 

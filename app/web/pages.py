@@ -19,9 +19,10 @@ from actp_supervise.clock import SystemWallClock, WallClock
 from app.agents.budget import start_of_day
 from app.store.protocol import StoreError, TaskStatus
 from app.web.inputs import TaskFilter, is_id, parse_query
-from app.web.overview import agent_line, agent_lines, node, routine_actions, summary, task_actions
+from app.web.overview import AgentLine, agent_lines, node, routine_actions, summary, task_actions
 from app.web.page import Kept, Rendered, Templates
 from app.web.problems import NOTHING_HERE, SOMETHING_WRONG, Problem, answer_http_error
+from app.web.routes import get, page, routes_of
 from app.web.spend import DAYS, bars, spend_by_day
 from app.web.transcript import transcript
 from app.web.views import STORE_TIMEOUT
@@ -65,16 +66,6 @@ class Pages:
         self._templates = Templates(daemon.redact)
         self._kept = Kept()
 
-    def routes(self) -> tuple[tuple[str, str, Callable[..., Awaitable[Response]]], ...]:
-        """Return method, address and what answers there."""
-        return (
-            ("GET", "/", self._index),
-            ("GET", "/ui/agents/<agent_id>", self._agent),
-            ("GET", "/ui/tasks", self._tasks),
-            ("GET", "/ui/tasks/<task_id>", self._task),
-            ("GET", "/static/<name>", self._asset),
-        )
-
     async def nowhere(self, error: NotFound) -> Response:
         """Answer where there is nothing: a browser with a page, a program with a problem."""
         accepted = request.accept_mimetypes.best_match(["application/problem+json", "text/html"])
@@ -85,15 +76,27 @@ class Pages:
     async def broken(self, error: InternalServerError) -> Response:
         """Answer for a page that failed, as is logged by now: with a page if one can be made."""
         rule = request.url_rule
-        if rule is not None and rule.rule in {page for _, page, _ in self.routes()}:
+        if rule is not None and rule.rule in {route.rule for route, _ in routes_of(Pages)}:
             # What every page shows may be what failed.
             with suppress(Exception):
                 return self._render("error.html", 500, detail=SOMETHING_WRONG).response()
         return await answer_http_error(error)
 
+    @get(
+        "/static/<name>",
+        "A file of the pages",
+        answers={200: "*/*", 304: ""},
+        problems=(404,),
+    )
     async def _asset(self, name: str) -> Response:
         return await self._templates.asset(name, request)
 
+    @page(
+        "/",
+        "The overview",
+        id="overview_page",
+        flags=(("agent", "Limits the events to those of one agent."),),
+    )
     async def _index(self) -> Response:
         agent_id = request.args.get("agent")
         if agent_id not in self._daemon.supervisor.get_status():
@@ -103,17 +106,20 @@ class Pages:
             f"/?agent={agent_id}&{steps=}", partial(self._render_index, agent_id, steps)
         )
 
+    @page("/ui/agents/<agent_id>", "The page of an agent", 404, 503, id="agent_page")
     async def _agent(self, agent_id: str) -> Response:
         steps = "steps" in request.args
         return await self._page(
             f"agent {agent_id} {steps=}", partial(self._render_agent, agent_id, steps)
         )
 
+    @page("/ui/tasks", "The tasks", 422, 503, id="tasks_page", query=TaskFilter)
     async def _tasks(self) -> Response:
         return await self._page(
             f"tasks {request.query_string!r}", partial(self._render_tasks, request.args)
         )
 
+    @page("/ui/tasks/<task_id>", "The page of a task", 404, 503, id="task_page")
     async def _task(self, task_id: str) -> Response:
         return await self._page(f"task {task_id}", partial(self._render_task, task_id))
 
@@ -159,9 +165,11 @@ class Pages:
             spent[cost.agent_id] += cost.cost_usd
         statuses = daemon.supervisor.get_status()
         budgets = {agent.agent_id: agent.daily_budget_usd for agent in daemon.settings.agents}
-        agents = agent_lines(statuses, now, spent=None if costs is None else spent, budgets=budgets)
+        agents = agent_lines(
+            statuses.values(), now, spent=None if costs is None else spent, budgets=budgets
+        )
         oldest = (known and known["oldest"]) or {}
-        limits = [agent.budget for agent in agents if agent.enabled]
+        limits = [agent.budget for agent in agents if agent.status.enabled]
         return self._render(
             "index.html",
             agents=agents,
@@ -203,7 +211,7 @@ class Pages:
         costs = known["spent"] if known else None
         spent = None if costs is None else sum(cost.cost_usd for cost in costs)
         (agent,) = agent_lines(
-            {agent_id: statuses[agent_id]},
+            [statuses[agent_id]],
             now,
             spent=None if spent is None else {agent_id: spent},
             budgets=budgets,
@@ -212,11 +220,10 @@ class Pages:
         return self._render(
             "agent.html",
             agent=agent,
-            class_path=statuses[agent_id].get("class"),
             jobs=[
                 (job, routine_actions(job))
                 for job in daemon.routines.jobs()
-                if job["agent_id"] == agent_id
+                if job.agent_id == agent_id
             ],
             known=known,
             days=days,
@@ -254,8 +261,8 @@ class Pages:
             task=task,
             steps=steps,
             known=turns is not None,
-            doing=status["doing"] if status and status["task_id"] == task_id else None,
-            agent=status and agent_line(task.agent_type, status, self._wall_clock.now()),
+            doing=status.health.doing if status and status.health.task_id == task_id else None,
+            agent=status and AgentLine(status=status, now=self._wall_clock.now()),
             final=task.status not in {TaskStatus.QUEUED, TaskStatus.RUNNING},
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 import trio
 
 from actp_supervise import current_child
+from app.facts import to_json
 from app.heartbeat import HealthHeartbeat
 from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
@@ -59,7 +60,9 @@ class Stage:
         await self.records.flush()
 
     def status(self, agent_id: str = "social") -> dict[str, Any]:
-        return self.supervisor.get_status()[agent_id]
+        """How an agent is, with the facts of its health among the others."""
+        known = to_json(self.supervisor.get_status()[agent_id])
+        return {**known.pop("health"), **known}
 
 
 @dataclass

@@ -19,8 +19,7 @@ from app.agents.outcomes import HandBack, Outcome
 from app.agents.work import Worker
 from app.demo.claude import Reply
 from app.logs import make_redactor
-from app.store.protocol import DomainTable, Query
-from app.store.protocol import TaskStatus
+from app.store.protocol import DomainTable, Query, TaskStatus
 from app.store.sqlite import open_sqlite_store
 
 QUEUE_A_LIKE = ("queue_engagement_action", {"platform": "x", "action": "like", "target": "@ada"})

@@ -17,8 +17,7 @@ from pydantic import Field
 from app.agents.tools import MOST_LOGGED, MOST_SHOWN, AgentTool, ToolError, tool
 from app.demo.claude import Garbage, Reply
 from app.logs import make_redactor
-from app.store.protocol import DomainTable, Query
-from app.store.protocol import StoreError, TaskStatus
+from app.store.protocol import DomainTable, Query, StoreError, TaskStatus
 
 
 class Toolbox(QuickAgent):

@@ -9,8 +9,7 @@ from app.agents.base import _block
 from app.agents.content import ContentCreationDomainAgent
 from app.agents.transcript import MOST_TEXT, shortened
 from app.demo.claude import Reply
-from app.store.protocol import DomainTable
-from app.store.protocol import StoreError, StoreUnavailable, TaskStatus
+from app.store.protocol import DomainTable, StoreError, StoreUnavailable, TaskStatus
 
 LIKE = ("queue_engagement_action", {"platform": "x", "action": "like", "target": "@ada"})
 

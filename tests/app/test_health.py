@@ -5,13 +5,13 @@ from __future__ import annotations
 import traceback
 
 import pytest
+from http_daemon import status
 
 from app.health import overall
 
 
-def agent(status="running", **changes):
-    known = {"enabled": True, "paused": None, "restart_in": None, "doing": "idle"}
-    return {"status": status, **known, **changes}
+def agent(state="running", **changes):
+    return status(status=state, **changes)
 
 
 BACKING_OFF = agent(

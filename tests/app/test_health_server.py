@@ -304,7 +304,7 @@ async def test_a_job_that_runs_is_not_run_once_more(daemon, client):
 
 
 async def test_an_agent_that_paused_itself_is_not_resumed_by_word_alone(daemon, client):
-    daemon.supervisor.statuses["content"]["paused"] = "the key is wrong"
+    daemon.supervisor.statuses["content"] = status("content", paused="the key is wrong")
     answer = await client.post("/agents/content/resume")
     assert answer.status_code == 409
     assert "the key is wrong. Restarted, it tries again" in answer.json()["detail"]

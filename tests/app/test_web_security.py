@@ -14,6 +14,7 @@ import trio
 from http_daemon import TOKEN, addresses, make_daemon, served, status
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.event_kinds import EventKind
 from app.store.protocol import CostEntry, RunOutcome, ToolCall, Turn
 from app.web.application import BODY_TIMEOUT
 from app.web.guard import SECURITY_HEADERS
@@ -271,7 +272,7 @@ async def everything_evil(daemon, store, text: str) -> None:
     daemon.supervisor.statuses["content"] = status(**told, task_id="t1", why_disabled=text)
     daemon.supervisor.statuses[text] = status(**told, enabled=False, why_disabled=text)
     daemon.routines.job |= {"name": text, "method": text, "disabled": text}
-    daemon.events.publish("agent_status", text, agent_id="content", task_id="t1", said=text)
+    daemon.events.publish(EventKind.AGENT_STATUS, text, agent_id="content", task_id="t1", said=text)
     await store.touch_worker(text, "instance", {text: text}, silent_after=1000.0)
     await store.start_run("run-1", "content", "instance")
     await store.finish_run("run-1", RunOutcome.CRASHED, error=text)
