@@ -52,10 +52,11 @@ class ListedAgent:
     """Why it is not believed, is disabled, does not work, or crashed."""
     last_status: str
     """What it says itself."""
-    last_seen: datetime | None
+    last_seen: str | None
+    """ISO 8601 in UTC."""
     seen_age: float | None
     """Seconds since it was last seen."""
-    last_heartbeat: datetime | None
+    last_heartbeat: str | None
     heartbeat_age: float | None
     needs_restart: bool
     worker_id: str | None
@@ -230,9 +231,9 @@ def _judge(
         status=status,
         why=why,
         last_status=row.status,
-        last_seen=row.last_seen,
+        last_seen=_iso(row.last_seen),
         seen_age=None if row.last_seen is None else max(0.0, (now - row.last_seen).total_seconds()),
-        last_heartbeat=row.last_heartbeat,
+        last_heartbeat=_iso(row.last_heartbeat),
         heartbeat_age=row.heartbeat_age,
         needs_restart=row.needs_restart,
         worker_id=row.worker_id,
@@ -290,3 +291,7 @@ def age(seconds: float | None) -> str:
         if seconds >= size:
             return f"{seconds // size:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

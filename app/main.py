@@ -25,7 +25,7 @@ import trio
 
 from app.command_line import WRONG, read_arguments
 from app.logs import log_what_nobody_catches
-from app.settings import HAS_TRIO_ASYNCIO, Settings, SettingsError, load_settings
+from app.settings import HAS_TRIO_ASYNCIO, Settings, SettingsError, load_settings, validate_env
 from app.store.protocol import StoreError, TableMissing
 from app.store.schema import MIGRATION_COMMAND
 from app.terminal.errors import DaemonError
@@ -99,7 +99,7 @@ async def _obey(options: argparse.Namespace) -> None:
     elif options.task is not None:
         await _task(settings, options)
     else:
-        settings.check_runnable()
+        validate_env(os.environ, env_file=ENV_FILE)
         settings = _settings_of_daemon(options)
         if options.dry_run:
             await _dry_run(settings)

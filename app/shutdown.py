@@ -58,15 +58,15 @@ class GracefulShutdown:
         for number in SIGNALS:
             signal.signal(number, self.handler)
 
-    def handler(self, number: int, _frame: FrameType | None) -> None:
+    def handler(self, sig: int, frame: FrameType | None) -> None:
         """Begin the end: the first signal sets `stop_event`, a second ends the wait for work (R19).
 
         It may come between any two lines of any task, so Trio's loop does it, a moment later.
         """
-        tell_trio(self._trio, self._obey, number)
+        tell_trio(self._trio, self._obey, sig)
 
-    def _obey(self, number: int) -> None:
-        name = signal.Signals(number).name
+    def _obey(self, sig: int) -> None:
+        name = signal.Signals(sig).name
         again = self.stop_event.is_set()
         if again:
             self._patience.cancel(reason="a second signal")

@@ -107,18 +107,20 @@ class Agents:
 class Routines:
     """Stands in for DailyRoutineScheduler."""
 
-    job: JobStatus = JobStatus(
-        name="content-daily-pipeline",
-        agent_id="content",
-        method="run_daily_pipeline",
-        schedule="at 06:00",
-        cron="0 6 * * *",
-        timezone="UTC",
-        next_run_time=datetime(2026, 11, 24, 6, 0, tzinfo=UTC),
-        last_run=None,
-        running=False,
-        paused=False,
-        disabled=None,
+    job: JobStatus = field(
+        default_factory=lambda: JobStatus(
+            name="content-daily-pipeline",
+            agent_id="content",
+            method="run_daily_pipeline",
+            schedule="at 06:00",
+            cron="0 6 * * *",
+            timezone="UTC",
+            next_run_time=datetime(2026, 11, 24, 6, 0, tzinfo=UTC),
+            last_run=None,
+            running=False,
+            paused=False,
+            disabled=None,
+        )
     )
     asked: list[str] = field(default_factory=list)
 

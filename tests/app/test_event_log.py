@@ -78,7 +78,7 @@ async def test_the_newest_events_are_kept(log, autojump_clock):
 
 async def test_a_night_of_steps_leaves_the_other_events_there(log, autojump_clock):
     log.publish(EventKind.CHILD_CRASHED, "in the evening")
-    for kind in ("turn", "model_called", "tool_called") * 3:
+    for kind in (EventKind.TURN, EventKind.MODEL_CALLED, EventKind.TOOL_CALLED) * 3:
         log.publish(kind, "")
     log.publish(EventKind.TASK_FINISHED, "in the morning")
     assert [event.id for event in log.recent()] == [7, 8, 9, 10, 11]
@@ -141,4 +141,4 @@ async def test_listeners_get_each_event_at_once(log, autojump_clock):
     log.listeners.append(lambda event: got.append(event.kind))
     log.publish(EventKind.STORE_AWAY, "")
     log.publish(EventKind.STORE_BACK, "")
-    assert got == ["a", "b"]
+    assert got == ["store_away", "store_back"]

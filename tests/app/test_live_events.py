@@ -104,7 +104,7 @@ async def test_only_what_is_wanted_is_told(daemon):
         await until_read_by(daemon, 1)
         daemon.events.publish(EventKind.STORE_AWAY, "", agent_id="social")
         daemon.events.publish(EventKind.STORE_BACK, "", agent_id="content")
-        assert (await anext(events))[0] == "b"
+        assert (await anext(events))[0] == "store_back"
 
 
 async def test_a_reader_goes_on_where_it_left_off(daemon):

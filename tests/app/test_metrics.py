@@ -156,13 +156,13 @@ async def queued(view):
 
 async def test_a_slow_store_is_not_waited_for(daemon, autojump_clock):
     daemon.store = Queue(60)
-    ((_, _, view),) = Scrape(daemon).routes()
+    view = Scrape(daemon)._metrics
     assert await queued(view) == (None, STORE_TIMEOUT)
 
 
 async def test_what_a_store_said_that_is_slow_now_is_not_said_again(daemon, autojump_clock):
     daemon.store = Queue(0)
-    ((_, _, view),) = Scrape(daemon).routes()
+    view = Scrape(daemon)._metrics
     assert await queued(view) == (1, 0)
     daemon.store.seconds = 60
     await trio.sleep(5)
@@ -171,7 +171,7 @@ async def test_what_a_store_said_that_is_slow_now_is_not_said_again(daemon, auto
 
 async def test_however_often_one_asks_the_store_is_asked_every_5_s(daemon, autojump_clock):
     daemon.store = Queue(0)
-    ((_, _, view),) = Scrape(daemon).routes()
+    view = Scrape(daemon)._metrics
     got = []
     for _ in range(8):
         got.append((await queued(view))[0])
@@ -193,14 +193,14 @@ async def test_made_up_tools_of_an_agent_share_a_series(counted):
 
 async def test_two_daemons_in_one_process_count_apart(counted):
     events, metrics = counted
-    events.publish(EventKind.X, "")
-    assert 'actp_events_total{kind="x"} 1.0' in metrics.text().decode()
+    events.publish(EventKind.STORE_BACK, "")
+    assert 'actp_events_total{kind="store_back"} 1.0' in metrics.text().decode()
     assert 'kind="x"' not in Metrics().text().decode()
 
 
 async def test_when_a_series_was_made_is_left_out(counted):
     events, metrics = counted
-    events.publish(EventKind.X, "")
+    events.publish(EventKind.STORE_BACK, "")
     assert "_created" not in metrics.text().decode()
 
 

@@ -103,7 +103,7 @@ async def test_daily_routine_jobs_registered(clock, start):
     }
     assert {job.timezone for job in scheduler.jobs()} == {"America/New_York"}
     weekly = next(job for job in scheduler.jobs() if job.method == "run_weekly_report")
-    assert (weekly["schedule"], weekly["cron"]) == ("At 20:00 on Sunday", "0 20 * * 0")
+    assert (weekly.schedule, weekly.cron) == ("At 20:00 on Sunday", "0 20 * * 0")
 
 
 async def test_routines_run_at_their_times_in_the_workers_zone(clock, start, ran):
@@ -140,9 +140,9 @@ async def test_a_routine_that_fails_is_recorded_and_the_others_go_on(clock, stor
     scheduler = await start(all_routines(), run=run)
     await trio.sleep(8.5 * 3600)
     outcomes = {job.name: job.last_run for job in scheduler.jobs() if job.last_run}
-    assert outcomes["content.run_daily_pipeline"]["outcome"] == "failed"
-    assert "no templates" in outcomes["content.run_daily_pipeline"]["error"]
-    assert outcomes["revenue.run_daily_check"]["outcome"] == "succeeded"
+    assert outcomes["content.run_daily_pipeline"].outcome == "failed"
+    assert "no templates" in outcomes["content.run_daily_pipeline"].error
+    assert outcomes["revenue.run_daily_check"].outcome == "succeeded"
     (fire,) = await store.fires("content.run_daily_pipeline")
     assert fire.scheduled_at == datetime(2026, 11, 22, 11, 0, tzinfo=UTC)
     assert fire.outcome == "failed"
@@ -154,7 +154,7 @@ async def test_how_it_went_is_known_after_a_restart_of_the_daemon(clock, start):
     await first.shutdown()
     second = await start(all_routines(), instance="instance-2")
     last_run = {job.name: job.last_run for job in second.jobs()}
-    assert last_run["content.run_daily_pipeline"]["outcome"] == "succeeded"
+    assert last_run["content.run_daily_pipeline"].outcome == "succeeded"
 
 
 async def test_a_moment_that_passed_while_no_daemon_ran_is_made_up_for(clock, start, ran):

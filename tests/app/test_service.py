@@ -14,15 +14,14 @@ import trio
 
 from app.logs import make_redactor
 from app.service import GRACE, STATUS_INTERVAL, ServiceManager
+from app.status import Health, HealthState
 
 
 @dataclass
 class Daemon:
     """Stands in for the daemon: what is said of it."""
 
-    state: dict[str, Any] = field(
-        default_factory=lambda: {"status": "healthy", "agents": 4, "reasons": []}
-    )
+    state: Health = Health(status=HealthState.HEALTHY, agents=4, uptime=1.0, reasons=())  # noqa: RUF009
     stopping: bool = False
     redact: Any = field(default_factory=lambda: make_redactor(["hunter2"]))
 
@@ -69,7 +68,9 @@ async def test_it_hears_that_the_daemon_is_up_and_how_it_is(manager, nursery, au
     assert manager.heard() == [UP]
     await trio.sleep(2.5 * STATUS_INTERVAL)
     assert manager.heard() == []
-    daemon.state = {"status": "degraded", "agents": 1, "reasons": ["a is away:\nhunter2", "b"]}
+    daemon.state = Health(
+        status=HealthState.DEGRADED, agents=1, uptime=1.0, reasons=("a is away:\nhunter2", "b")
+    )
     await trio.sleep(STATUS_INTERVAL)
     assert manager.heard() == ["STATUS=degraded, 1 agent; a is away: [redacted]; b"]
 
