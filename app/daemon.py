@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from actp_supervise import Backoff, Supervisor, current_child, open_supervisor
+from actp_supervise.service import LoopWatch, Outbox, shorten
 from app.event_log import EventLog
 from app.health import overall
-from app.logs import cut
-from app.loop_watch import LoopWatch
 from app.metrics import Metrics
-from app.record_keeper import RecordKeeper
 from app.routine import DailyRoutineScheduler
 from app.settings import Settings
 from app.shutdown import GracefulShutdown
@@ -40,7 +38,7 @@ class Daemon:
     store: Store
     supervisor: AgentSupervisor
     routines: DailyRoutineScheduler
-    records: RecordKeeper
+    records: Outbox
     shutdown: GracefulShutdown
     events: EventLog
     metrics: Metrics
@@ -66,14 +64,20 @@ class Daemon:
 
     def tree(self) -> SupervisorSnapshot:
         """Return everything that runs, without secrets."""
-        return _redacted(self.root.tree(), lambda text: cut(self.redact(text)))
+        return _redacted(self.root.tree(), lambda text: shorten(self.redact(text), ends=True))
+
+    def status_line(self) -> str:
+        """Return how it is, for a service manager."""
+        health = self.health()
+        agents = f"{health.agents} agent{'s' if health.agents != 1 else ''}"
+        return "; ".join([f"{health.status}, {agents}", *health.reasons])
 
     def health(self) -> Health:
         """Return `GET /health` (R27), with the reasons for anything but healthy."""
         statuses = self.supervisor.get_status()
         status, reasons = overall(
             statuses,
-            store_error=self.records.store_error,
+            store_error=self.records.away_because,
             stopping=self.stopping,
             blocked=self.loop_watch.problem(),
             notes=(*self.notes, *self.records.given_up),

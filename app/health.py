@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from actp_supervise.service import shorten
 from app.agents.activity import WAITING_FOR_STORE
 from app.status import HealthState
 from app.web.words import error_line
@@ -92,5 +93,6 @@ def _trouble(status: AgentStatus) -> str | None:
         return f"has waited long for Claude: {health.throttled_why}"
     if status.restart_in is not None:
         # Not when: that changes by the second, and stands beside this wherever it is shown.
-        return f"crashed and waits for its restart: {error_line(status.last_error or '')[:200]}"
+        error = shorten(error_line(status.last_error or ""), 200)
+        return f"crashed and waits for its restart: {error}"
     return f"is {status.status.words}"

@@ -8,15 +8,16 @@ import trio
 from werkzeug.exceptions import InternalServerError, NotFound
 
 from actp_supervise import current_child
+from actp_supervise.service import StopRequest, format_address, serve
 from app.settings import is_loopback
 from app.web.api import Api
 from app.web.application import make_app
 from app.web.commands import Commands, open_commands
+from app.web.listening import listen
 from app.web.live import Live
 from app.web.openapi import Description
 from app.web.pages import Pages
 from app.web.scrape import Scrape
-from app.web.serving import StopRequest, format_address, open_listeners, serve
 
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
@@ -52,7 +53,7 @@ class HealthServer:
         host = settings.health_host
         if not is_loopback(host) and settings.api_token is None:
             raise ValueError(f"WORKER_HEALTH_HOST={host} needs WORKER_API_TOKEN to be set")
-        listeners = await open_listeners(host, port)
+        listeners = await listen(host, port)
         bound_port = listeners[0].socket.getsockname()[1]
         async with open_commands() as commands:
             app = self.make_app(commands)

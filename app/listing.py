@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from actp_supervise.service import shorten
 from app.agents.spec import AGENT_SPECS
 from app.facts import JSON, from_json
 from app.settings import Settings, SettingsError, unknown_agent
 from app.status import AgentHealth, AgentState
 from app.store.open import open_store
 from app.store.protocol import AgentRow, StoreError, WorkerRow
-from app.terminal.output import on_one_line
+from app.terminal.output import MOST_ON_LINE
 from app.web.words import error_line
 from app.worker import Life, life_of, silent_after
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from app.store.protocol import Store
 
@@ -29,6 +30,9 @@ _OF_ONE: Final = frozenset(
     {AgentState.PAUSED, AgentState.WAITING, AgentState.BACKING_OFF, AgentState.CRASHED}
 )
 """Where the reason is the agent's own, and not one of its daemon."""
+
+MOST_OF_NAME: Final = 18
+"""Characters of a daemon's name in the table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +83,7 @@ class ListedAgent:
         if self.why is None:
             return None
         whose = f"{self.agent_id} is " if self.status in _OF_ONE else ""
-        return on_one_line(f"{whose}{self.status.words}: {self.why}")
+        return shorten(f"{whose}{self.status.words}: {self.why}", MOST_ON_LINE)
 
 
 async def listed_agents(settings: Settings) -> list[ListedAgent]:
@@ -119,7 +123,7 @@ def table(agents: list[ListedAgent], settings: Settings) -> str:
             (
                 agent.agent_id,
                 agent.status.words,
-                _cut(agent.worker_id or "-"),
+                shorten(agent.worker_id or "-", MOST_OF_NAME),
                 age(agent.seen_age),
                 age(agent.heartbeat_age),
                 "requested" if agent.needs_restart else "-",
@@ -129,7 +133,7 @@ def table(agents: list[ListedAgent], settings: Settings) -> str:
             (
                 agent.agent_id,
                 place.status.words,
-                _cut(place.worker_id),
+                shorten(place.worker_id, MOST_OF_NAME),
                 age(place.seen_age),
                 "-",
                 "-",
@@ -272,11 +276,6 @@ def _read_health(health: JSON) -> AgentHealth:
         return from_json(AgentHealth, health or {})
     except ValueError:
         return AgentHealth()
-
-
-def _cut(worker_id: str) -> str:
-    longest = 18
-    return worker_id if len(worker_id) <= longest else f"{worker_id[: longest - 3]}..."
 
 
 def age(seconds: float | None) -> str:

@@ -5,15 +5,15 @@ Only what a command needs is imported, so that looking at the agents is quick.
 
 from __future__ import annotations
 
-from app.interrupts import INTERRUPTED, INTERRUPTS, SIGNALS, Interrupted
+import os
+import signal
 
-if __name__ == "__main__":
-    INTERRUPTS.catch()  # before the imports below, which take a while
+if __name__ == "__main__":  # before the imports below, which take a while
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(130))
 
 import json
 import logging
-import os
-import signal
 import sys
 import threading
 from contextlib import suppress
@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
 
+from actp_supervise.service import Interrupted, log_what_nobody_catches, shorten
+from actp_supervise.service.signals import INTERRUPTED, SIGNALS
 from app.command_line import WRONG, read_arguments
-from app.logs import log_what_nobody_catches
 from app.settings import HAS_TRIO_ASYNCIO, Settings, SettingsError, load_settings, validate_env
 from app.store.protocol import StoreError, TableMissing
 from app.store.schema import MIGRATION_COMMAND
 from app.terminal.errors import DaemonError
-from app.terminal.signals import until_interrupted
+from app.terminal.signals import INTERRUPTS, until_interrupted
 
 if TYPE_CHECKING:
     import argparse
@@ -226,7 +227,7 @@ def _report(error: BaseException) -> int:
         handler.flush()
     if isinstance(error, SettingsError | StoreError | OSError | DaemonError):
         hint = f". To make it, run: {MIGRATION_COMMAND}" if isinstance(error, TableMissing) else ""
-        print(f"error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
+        print(f"error: {shorten(str(error))}{hint}", file=sys.stderr)
         return WRONG if isinstance(error, SettingsError) else FAILED
     logger.critical("The daemon failed", exc_info=error)
     return FAILED

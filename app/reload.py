@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from actp_supervise import SupervisionError
+from actp_supervise.service.signals import tell_trio
 from app.event_kinds import EventKind
-from app.interrupts import tell_trio
 from app.settings import AgentSettings, Settings, SettingsError, settings_of
 from app.store.protocol import AgentRegistration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from actp_supervise.service import ServiceManager
     from app.daemon import Daemon
     from app.launcher import AgentLauncher
-    from app.service import ServiceManager
 
 logger = logging.getLogger(__name__)
 

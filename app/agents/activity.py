@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
+from actp_supervise.service import shorten
 from app.facts import to_json
-from app.logs import cut
 from app.status import PAUSED_BY_OPERATOR, AgentHealth
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class Activity:
         values: dict[str, Any] = {name: getattr(self, name) for name in _SET_BY_AGENT}
         for name, value in values.items():
             if isinstance(value, str):
-                values[name] = cut(value, _MOST_TEXT)
+                values[name] = shorten(value, _MOST_TEXT, ends=True)
         return ActivityState(**values)
 
     def take_over(self, state: ActivityState, offset: float) -> None:

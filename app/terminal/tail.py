@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from actp_supervise.service import shorten
 from app.event_kinds import tone_of_event
 from app.facts import from_json
 from app.settings import Settings, SettingsError, unknown_agent
 from app.status import AgentStatus
 from app.terminal.api import Api, open_api
 from app.terminal.errors import DaemonAwayError
-from app.terminal.output import COLOURS, GREY, on_one_line, painted, wants_colours
+from app.terminal.output import (
+    COLOURS,
+    GREY,
+    MOST_ON_LINE,
+    painted,
+    wants_colours,
+)
 from app.terminal.signals import until_interrupted
 
 if TYPE_CHECKING:
@@ -126,7 +133,7 @@ class _Tail:
 
     def _note(self, text: str) -> None:
         # Not among the events, which a program may read.
-        line = f"-- {on_one_line(text)}"
+        line = f"-- {shorten(text, MOST_ON_LINE)}"
         print(painted(line, GREY) if wants_colours(sys.stderr) else line, file=sys.stderr)
 
 
@@ -135,7 +142,7 @@ def line(event: ToldEvent, zone: ZoneInfo) -> str:
     agent_id, text = event.agent_id, event.text
     if agent_id is not None and not text.startswith(agent_id):
         text = f"{agent_id}: {text}"
-    return f"{event.time.astimezone(zone):%Y-%m-%d %H:%M:%S}  {on_one_line(text, 500)}"
+    return f"{event.time.astimezone(zone):%Y-%m-%d %H:%M:%S}  {shorten(text, 500)}"
 
 
 def colour_of(event: ToldEvent) -> str | None:

@@ -13,10 +13,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from actp_supervise.service import shorten
 from app.status import AgentState, AgentStatus, Health
 from app.terminal.api import open_api
 from app.terminal.errors import DaemonAwayError
-from app.terminal.output import on_one_line
+from app.terminal.output import MOST_ON_LINE
 from app.terminal.signals import until_interrupted
 from app.tones import Tone
 from app.web.words import countdown, duration
@@ -196,7 +197,7 @@ async def _of_daemon(api: Api) -> View:
         tone=health.status.tone,
         headline=f"{health.status}, up {duration(health.uptime)}, {api.address}",
         rows=[row_of(agent) for agent in agents],
-        notes=[on_one_line(reason) for reason in health.reasons],
+        notes=[shorten(reason, MOST_ON_LINE) for reason in health.reasons],
     )
 
 
@@ -219,11 +220,11 @@ async def _of_store(settings: Settings, why: str) -> View:
     from app.listing import listed_agents  # the store, which is not needed beside a daemon
     from app.store.protocol import StoreError
 
-    headline = f"{on_one_line(why)}. Meanwhile the store says:"
+    headline = f"{shorten(why, MOST_ON_LINE)}. Meanwhile the store says:"
     try:
         agents = await listed_agents(settings)
     except StoreError as error:
-        notes = [f"the store cannot be read: {on_one_line(str(error))}"]
+        notes = [f"the store cannot be read: {shorten(str(error), MOST_ON_LINE)}"]
         return View(tone=Tone.WARN, headline=headline, rows=[], notes=notes, away=True)
     rows = [
         Row(
@@ -241,4 +242,4 @@ async def _of_store(settings: Settings, why: str) -> View:
 
 
 def _doing(doing: str | None) -> str:
-    return "-" if not doing else on_one_line(doing)
+    return "-" if not doing else shorten(doing, MOST_ON_LINE)

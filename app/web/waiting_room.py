@@ -11,12 +11,13 @@ from quart import Response, request
 
 from actp_supervise import Restart, current_child, open_supervisor
 from actp_supervise.clock import SystemWallClock
+from actp_supervise.service import AddressUnavailableError, serve
 from app.status import Health, HealthState
 from app.web.application import make_app
+from app.web.listening import listen
 from app.web.page import Templates
 from app.web.problems import RETRY_AFTER, Problem
 from app.web.routes import get, post
-from app.web.serving import AddressUnavailableError, open_listeners, serve
 from app.web.shapes import Alive
 from app.web.views import answer
 
@@ -77,7 +78,7 @@ class WaitingRoom:
         """Serve until asked to stop; where the address cannot be had, only say so."""
         host, port = self.settings.health_host, self.settings.health_port
         try:
-            listeners = await open_listeners(host, port)
+            listeners = await listen(host, port)
         except AddressUnavailableError as error:
             extra = {"action": "waiting_unseen"}
             logger.warning("Nothing is served while it waits: %s", error, extra=extra)

@@ -10,10 +10,10 @@ import pytest
 import trio
 import trio.testing
 
+from actp_supervise.service import make_redactor
 from actp_supervise.testing import TrioWallClock
 from app.event_kinds import EventKind
 from app.event_log import EventLog
-from app.logs import make_redactor
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import httpx
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
+from actp_supervise.service import open_listeners
 from app.settings import load_settings
 from app.store.protocol import StoreError, StoreUnavailable
-from app.web.serving import open_listeners
 from app.web.waiting_room import open_waiting_room
 
 AWAY = StoreUnavailable("the project is paused, said secret-token")
