@@ -46,12 +46,24 @@ def described(cls: type[T]) -> type[T]:
     return cls
 
 
+class _LeftOut:
+    """Marks a field, in its annotation, that JSON leaves out where it is None."""
+
+
+LEFT_OUT: Final = _LeftOut()
+
+
 @dataclass(frozen=True, slots=True)
 class About:
     """A field of a value, and what stands in its annotation."""
 
     name: str
     metadata: tuple[object, ...]
+
+    @property
+    def left_out(self) -> bool:
+        """Whether JSON leaves it out where it is None."""
+        return LEFT_OUT in self.metadata
 
 
 @cache
@@ -76,9 +88,11 @@ def to_json(value: object) -> JSON:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        known = ((field, getattr(value, field.name)) for field in fields_of(type(value)))
         return {
-            json_name(field.name): to_json(getattr(value, field.name))
-            for field in dataclasses.fields(value)
+            json_name(field.name): to_json(fact)
+            for field, fact in known
+            if fact is not None or not field.left_out
         }
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import trio
 
 from actp_supervise import events as ev
 from actp_supervise.cron import ClockJumped, Run, RunFailed, RunFinished, RunMissed, RunStarted
 from app.event_kinds import EventKind
+from app.facts import LEFT_OUT, to_json
 from app.routine import TREE_NAME
 from app.status import AgentState
 
@@ -75,19 +77,34 @@ def _in_words(event: ev.Event) -> str:
             return event.action.removeprefix("child_").replace("_", " ")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutineFacts:
+    """What is known of a routine that began, ended or was left out."""
+
+    job: str
+    scheduled_at: str
+    """ISO 8601 in UTC."""
+    late: Annotated[float | None, LEFT_OUT]
+    """Seconds after it was due, where it began."""
+    outcome: Annotated[str | None, LEFT_OUT]
+    seconds: Annotated[float | None, LEFT_OUT]
+    """That it took."""
+
+
 def _tell_of_routine(events: EventLog, job: str, run: Run) -> None:
-    due = run.scheduled_at.astimezone(UTC)
-    facts: dict[str, Any] = {"job": job, "scheduled_at": due.isoformat()}
+    began, ended = run.started_at, run.finished_at
+    facts = RoutineFacts(
+        job=job,
+        scheduled_at=run.scheduled_at.astimezone(UTC).isoformat(),
+        late=None if began is None else (began - run.scheduled_at).total_seconds(),
+        outcome=None if run.outcome is None else str(run.outcome),
+        seconds=(ended - began).total_seconds() if run.outcome and began and ended else None,
+    )
     kind, text = EventKind.ROUTINE_STARTED, "started"
-    if run.started_at is not None:
-        facts["late"] = (run.started_at - run.scheduled_at).total_seconds()
-    if run.outcome is not None:
-        kind = EventKind.ROUTINE_FINISHED
-        facts["outcome"] = str(run.outcome)
-        text = facts["outcome"].replace("_", " ") + ("" if run.error is None else f": {run.error}")
-        if run.started_at is not None and run.finished_at is not None:
-            facts["seconds"] = (run.finished_at - run.started_at).total_seconds()
-    events.publish(kind, f"{job} {text}", agent_id=job.partition(".")[0], **facts)
+    if facts.outcome is not None:
+        kind, text = EventKind.ROUTINE_FINISHED, facts.outcome.replace("_", " ")
+        text += "" if run.error is None else f": {run.error}"
+    events.publish(kind, f"{job} {text}", agent_id=job.partition(".")[0], **to_json(facts))
 
 
 async def tell_of_changes(

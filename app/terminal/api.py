@@ -13,6 +13,7 @@ from httpx_sse import EventSource
 from app.facts import JSON, from_json
 from app.settings import Settings, SettingsError
 from app.terminal.errors import DaemonAwayError, DaemonError, RefusedError
+from app.web.problem_details import ProblemDetails
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -90,10 +91,10 @@ class Api:
 
     def _refuse(self, response: httpx.Response) -> None:
         try:
-            problem = response.json()
-            detail, errors = str(problem["detail"]), problem.get("errors", [])
-        except (ValueError, KeyError, TypeError, AttributeError):
+            problem = from_json(ProblemDetails, response.json())
+        except ValueError:
             raise self._stranger() from None
+        detail, errors = problem.detail, problem.errors or ()
         if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
             raise DaemonAwayError(f"the daemon at {self.address} cannot just now: {detail}")
         raise RefusedError(detail, status=response.status_code, errors=errors)

@@ -19,7 +19,8 @@ from app.status import AgentState, AgentStatus, Health, HealthState, JobStatus
 from app.store.protocol import StoreError, TaskRow, TaskStatus, Turn, WorkerRow
 from app.web import guard
 from app.web.inputs import TaskFilter, TaskRequest, TurnFilter, is_id, parse_body, parse_query
-from app.web.problems import FieldError, Problem, unprocessable
+from app.web.problem_details import FieldError
+from app.web.problems import Problem, unprocessable
 from app.web.routes import ViewT, get, post
 from app.web.shapes import (
     Action,
@@ -111,9 +112,9 @@ class Api:
         wrong = [name for name, fault in checks.items() if fault is not None]
         if wrong:
             raise Problem(503, "Not ready: " + ", ".join(f"{n} ({checks[n]})" for n in wrong) + ".")
-        if "verbose" in request.args:
-            return answer(Ready(checks=dict.fromkeys(checks, "ok")))
-        return answer({"status": "ready"})
+        return answer(
+            Ready(checks=dict.fromkeys(checks, "ok") if "verbose" in request.args else None)
+        )
 
     async def _readiness(self) -> dict[str, str | None]:
         """Return each check with what is wrong, None where nothing is."""

@@ -16,10 +16,10 @@ from app.web.inputs import OBJECT_SCHEMA, VALUE_SCHEMA, TaskRequest
 from app.web.live import Live
 from app.web.page import Templates
 from app.web.pages import Pages
+from app.web.problem_details import ProblemDetails
 from app.web.routes import HEADERS, HTML, PATH_PARAMETERS, TAGS, Route, get, page, routes_of
-from app.web.schemas import REFERENCE, Schema, plain_schema, schemas_of
+from app.web.schemas import REFERENCE, Schema, plain_schema, schemas_of, without_null
 from app.web.scrape import Scrape
-from app.web.shapes import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +100,7 @@ class Description:
         self._templates = Templates(daemon.redact)
 
     @cached_property
-    def _document(self) -> dict[str, Any]:
+    def _document(self) -> Schema:
         """Made when it is first asked for, because it takes long and the start need not."""
         agent_ids = list(self._daemon.supervisor.get_status())
         return document(agent_ids, secured=self._daemon.settings.api_token is not None)
@@ -138,7 +138,7 @@ ROUTES: Final = tuple(route for part in PARTS for route, _ in routes_of(part) if
 """All that is described."""
 
 
-def document(agent_ids: Sequence[str], *, secured: bool) -> dict[str, Any]:
+def document(agent_ids: Sequence[str], *, secured: bool) -> Schema:
     """Return the description as OpenAPI 3.1 has it.
 
     Args:
@@ -147,10 +147,10 @@ def document(agent_ids: Sequence[str], *, secured: bool) -> dict[str, Any]:
     """
     answered = [kind for route in ROUTES for kind in route.answers.values()]
     named, schemas = schemas_of(
-        [Problem, *(kind for kind in answered if not isinstance(kind, str))]
+        [ProblemDetails, *(kind for kind in answered if not isinstance(kind, str))]
     )
     schemas["Value"] = VALUE_SCHEMA
-    paths: dict[str, dict[str, Any]] = {}
+    paths: dict[str, Schema] = {}
     for route in ROUTES:
         described = _operation(route, named, secured=secured)
         paths.setdefault(address(route.rule), {})[route.method.lower()] = described
@@ -189,7 +189,7 @@ def address(rule: str) -> str:
     return re.sub(r"<(\w+)>", r"{\1}", rule)
 
 
-def by_tag(api: dict[str, Any]) -> dict[str, list[tuple[str, str, dict[str, Any]]]]:
+def by_tag(api: Schema) -> dict[str, list[tuple[str, str, Schema]]]:
     """Return tag -> method, address and description of all that has it."""
     operations = [
         (method.upper(), path, operation)
@@ -202,8 +202,8 @@ def by_tag(api: dict[str, Any]) -> dict[str, list[tuple[str, str, dict[str, Any]
     }
 
 
-def _operation(route: Route, named: Named, *, secured: bool) -> dict[str, Any]:
-    described: dict[str, Any] = {
+def _operation(route: Route, named: Named, *, secured: bool) -> Schema:
+    described: Schema = {
         "operationId": route.id,
         "tags": [route.tag],
         "summary": route.summary,
@@ -225,7 +225,7 @@ def _operation(route: Route, named: Named, *, secured: bool) -> dict[str, Any]:
     return described
 
 
-def _path(rule: str) -> list[dict[str, Any]]:
+def _path(rule: str) -> list[Schema]:
     return [
         {
             "name": name,
@@ -240,19 +240,19 @@ def _path(rule: str) -> list[dict[str, Any]]:
     ]
 
 
-def _query(route: Route) -> list[dict[str, Any]]:
-    parameters: list[dict[str, Any]] = [
+def _query(route: Route) -> list[Schema]:
+    parameters: list[Schema] = [
         {"name": name, "in": "query", "description": text, "schema": _TEXT}
         for name, text in route.flags
     ]
     fields = {} if route.query is None else _input_schema(route.query)["properties"]
     for name, field in fields.items():
         parameter = {"name": name, "in": "query", "description": field.pop("description")}
-        parameters.append({**parameter, "schema": _without_null(field)})
+        parameters.append({**parameter, "schema": without_null(field)})
     return parameters
 
 
-def _headers(route: Route) -> list[dict[str, Any]]:
+def _headers(route: Route) -> list[Schema]:
     return [
         {"name": name, "in": "header", "description": text, "schema": schema}
         for name in route.headers
@@ -260,7 +260,7 @@ def _headers(route: Route) -> list[dict[str, Any]]:
     ]
 
 
-def _responses(route: Route, named: Named, *, secured: bool) -> dict[str, Any]:
+def _responses(route: Route, named: Named, *, secured: bool) -> Schema:
     responses = {
         status: _answer(status, shape, named, route) for status, shape in route.answers.items()
     }
@@ -273,15 +273,15 @@ def _responses(route: Route, named: Named, *, secured: bool) -> dict[str, Any]:
         if route.pages and status in route.problems:
             content = {HTML: {"schema": _TEXT}}
         else:
-            content = {PROBLEM: {"schema": named[Problem]}}
+            content = {PROBLEM: {"schema": named[ProblemDetails]}}
         responses[status] = {"description": PROBLEMS[status], "content": content}
         if status in _PROBLEM_HEADERS:
             responses[status]["headers"] = _PROBLEM_HEADERS[status]
     return {str(status): responses[status] for status in sorted(responses)}
 
 
-def _answer(status: int, shape: Any, named: Named, route: Route) -> dict[str, Any]:  # noqa: ANN401
-    answer: dict[str, Any] = {"description": _MEANINGS[status]}
+def _answer(status: int, shape: Any, named: Named, route: Route) -> Schema:  # noqa: ANN401
+    answer: Schema = {"description": _MEANINGS[status]}
     if not isinstance(shape, str):
         answer["content"] = {"application/json": {"schema": named[shape]}}
     elif shape:
@@ -294,25 +294,16 @@ def _answer(status: int, shape: Any, named: Named, route: Route) -> dict[str, An
     return answer
 
 
-def _input_schema(model: type[BaseModel]) -> dict[str, Any]:
+def _input_schema(model: type[BaseModel]) -> Schema:
     """Return the schema of what is sent; what it refers to is among the answers' schemas."""
     schema = plain_schema(model.model_json_schema(ref_template=REFERENCE))
     schema.pop("$defs", None)
     return schema
 
 
-def _body_schema(model: type[BaseModel]) -> dict[str, Any]:
+def _body_schema(model: type[BaseModel]) -> Schema:
     schema = _input_schema(model)
     for field in schema["properties"].values():
         if field.get("additionalProperties") is True:
             field |= OBJECT_SCHEMA  # pydantic cannot refer to what is not its own
     return schema
-
-
-def _without_null(field: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a parameter, which is left out and never null."""
-    schema = {name: each for name, each in field.items() if name != "anyOf"}
-    if schema.get("default", ...) is None:
-        del schema["default"]
-    kinds = [each for each in field.get("anyOf", []) if each != {"type": "null"}]
-    return {**schema, **kinds[0]} if kinds else schema

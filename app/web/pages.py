@@ -6,7 +6,9 @@ What the daemon itself knows is shown whether the store is there or not.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -17,7 +19,18 @@ from quart import request
 
 from actp_supervise.clock import SystemWallClock, WallClock
 from app.agents.budget import start_of_day
-from app.store.protocol import StoreError, TaskStatus
+from app.store.protocol import (
+    CostSum,
+    MemoryRow,
+    RunRow,
+    StoreError,
+    TaskRow,
+    TaskStatus,
+    ToolCall,
+    ToolStats,
+    Turn,
+    WorkerRow,
+)
 from app.web.inputs import TaskFilter, is_id, parse_query
 from app.web.overview import AgentLine, agent_lines, node, routine_actions, summary, task_actions
 from app.web.page import Kept, Rendered, Templates
@@ -50,6 +63,37 @@ LONGEST_TRANSCRIPT: Final = 500
 
 BAR_WIDTH: Final = 20.0
 """Units of the plot that a day takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownOfAll:
+    """What the store knows that the overview shows; None for what it refused."""
+
+    counts: Mapping[str, Mapping[TaskStatus, int]] | None
+    oldest: Mapping[str, float] | None
+    costs: Sequence[CostSum] | None
+    latest: Sequence[TaskRow] | None
+    workers: Sequence[WorkerRow] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownOfAgent:
+    """What the store knows of an agent; None for what it refused."""
+
+    runs: Sequence[RunRow] | None
+    tools: Sequence[ToolStats] | None
+    costs: Sequence[CostSum] | None
+    spent: Sequence[CostSum] | None
+    memories: Sequence[MemoryRow] | None
+    latest: Sequence[TaskRow] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownOfTask:
+    """What the store knows of the conversation about a task; None for what it refused."""
+
+    turns: Sequence[Turn] | None
+    calls: Sequence[ToolCall] | None
 
 
 class Pages:
@@ -153,6 +197,7 @@ class Pages:
         daemon, store, now = self._daemon, self._daemon.store, self._wall_clock.now()
         today = start_of_day(now, daemon.settings.timezone)
         known = await self._ask(
+            KnownOfAll,
             counts=store.count_tasks,
             oldest=store.oldest_queued,
             costs=partial(store.costs, since=today),
@@ -160,7 +205,7 @@ class Pages:
             workers=store.live_workers,
         )
         spent: dict[str, float] = defaultdict(float)
-        costs = known["costs"] if known else None
+        costs = known.costs if known else None
         for cost in costs or ():
             spent[cost.agent_id] += cost.cost_usd
         statuses = daemon.supervisor.get_status()
@@ -168,7 +213,7 @@ class Pages:
         agents = agent_lines(
             statuses.values(), now, spent=None if costs is None else spent, budgets=budgets
         )
-        oldest = (known and known["oldest"]) or {}
+        oldest = (known and known.oldest) or {}
         limits = [agent.budget for agent in agents if agent.status.enabled]
         return self._render(
             "index.html",
@@ -196,6 +241,7 @@ class Pages:
         today = now.astimezone(UTC).date()
         since = start_of_day(now, UTC) - timedelta(days=DAYS - 1)
         known = await self._ask(
+            KnownOfAgent,
             runs=partial(store.runs, agent_id),
             tools=partial(store.tool_stats, agent_id),
             costs=partial(store.costs, since=since, agent_id=agent_id),
@@ -208,7 +254,7 @@ class Pages:
             latest=partial(store.tasks, agent_type=agent_id, limit=LATEST_TASKS),
         )
         budgets = {agent.agent_id: agent.daily_budget_usd for agent in daemon.settings.agents}
-        costs = known["spent"] if known else None
+        costs = known.spent if known else None
         spent = None if costs is None else sum(cost.cost_usd for cost in costs)
         (agent,) = agent_lines(
             [statuses[agent_id]],
@@ -216,7 +262,7 @@ class Pages:
             spent=None if spent is None else {agent_id: spent},
             budgets=budgets,
         )
-        days = spend_by_day((known and known["costs"]) or (), today)
+        days = spend_by_day((known and known.costs) or (), today)
         return self._render(
             "agent.html",
             agent=agent,
@@ -250,10 +296,11 @@ class Pages:
         if task is None:
             raise Problem(404, "There is no such task.")
         known = await self._ask(
+            KnownOfTask,
             turns=partial(store.turns, task_id, limit=LONGEST_TRANSCRIPT),
             calls=partial(store.tool_calls, task_id=task_id, limit=LONGEST_TRANSCRIPT),
         )
-        turns, calls = (known["turns"], known["calls"]) if known else (None, None)
+        turns, calls = (known.turns, known.calls) if known else (None, None)
         steps = transcript(turns or [], reversed(calls or []))
         status = self._daemon.supervisor.get_status().get(task.agent_type)
         return self._render(
@@ -275,16 +322,20 @@ class Pages:
         ]
         return events[: -EVENTS_SHOWN - 1 : -1]
 
-    async def _ask(self, **questions: Callable[[], Awaitable[Any]]) -> dict[str, Any] | None:
+    async def _ask(self, kind: type[T], **questions: Callable[[], Awaitable[object]]) -> T | None:
         """Ask the store several things at once.
 
-        Returns:
-            The answers, with None for what it refused, as where a table is missing; None where it
-            answers nothing in time.
-        """
-        answers: dict[str, Any] = dict.fromkeys(questions)
+        Args:
+            kind: What the answers make; a field is None for what the store refused, as where a
+                table is missing.
+            questions: What to ask, by the fields of `kind`.
 
-        async def ask(name: str, question: Callable[[], Awaitable[Any]]) -> None:
+        Returns:
+            The answers; None where the store answers nothing in time.
+        """
+        answers: dict[str, object] = dict.fromkeys(questions)
+
+        async def ask(name: str, question: Callable[[], Awaitable[object]]) -> None:
             with suppress(StoreError):
                 answers[name] = await question()
 
@@ -292,7 +343,7 @@ class Pages:
             async with trio.open_nursery() as nursery:
                 for name, question in questions.items():
                     nursery.start_soon(ask, name, question)
-        return None if all(answer is None for answer in answers.values()) else answers
+        return None if all(answer is None for answer in answers.values()) else kind(**answers)
 
     async def _in_time(self, question: Callable[[], Awaitable[T]]) -> T:
         """Ask the store one thing without which there is nothing to show."""

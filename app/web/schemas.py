@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
 
 from pydantic import TypeAdapter
 
-from app.facts import JSON, json_name
+from app.facts import JSON, fields_of, json_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,6 +35,9 @@ def schemas_of(types: Iterable[Any]) -> tuple[dict[Any, Schema], dict[str, Schem
         properties = components[kind.__name__]["properties"]
         for field, text in descriptions(kind).items():
             properties[field]["description"] = text
+        for name in (json_name(field.name) for field in fields_of(kind) if field.left_out):
+            properties[name] = without_null(properties[name])
+            components[kind.__name__]["required"].remove(name)
     return named, components
 
 
@@ -69,7 +72,7 @@ def _dataclasses(types: Iterable[Any]) -> Iterator[type]:
 
 
 def plain_schema(schema: dict[str, Any]) -> Schema:
-    """Return pydantic's schema without its titles, and with what is optional said to be."""
+    """Return pydantic's schema without its titles."""
     plain: Schema = deepcopy(schema)
     _simplify(plain)
     return plain
@@ -82,8 +85,14 @@ def _simplify(schema: JSON) -> None:
     elif isinstance(schema, dict):
         if isinstance(schema.get("title"), str):
             del schema["title"]
-        for name, each in schema.get("properties", {}).items():
-            if each.pop("optional", False):
-                schema["required"].remove(name)
         for item in schema.values():
             _simplify(item)
+
+
+def without_null(field: Schema) -> Schema:
+    """Return the schema of what is left out and never null."""
+    schema = {name: each for name, each in field.items() if name != "anyOf"}
+    if schema.get("default", ...) is None:
+        del schema["default"]
+    kinds = [each for each in field.get("anyOf", []) if each != {"type": "null"}]
+    return {**schema, **kinds[0]} if kinds else schema

@@ -5,19 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from actp_supervise.snapshot import ChildSnapshot, SupervisorSnapshot
-from app.facts import described
+from app.facts import LEFT_OUT, described
 from app.status import AgentState, AgentStatus
 from app.store.protocol import RunRow, ToolStats
 from app.web.spend import DaySpend
 
 Action = Literal["restart", "stop", "start", "pause", "resume"]
 """A command to an agent."""
-
-OPTIONAL = Field(json_schema_extra={"optional": True})
-"""What may be left out of an answer."""
 
 
 @described
@@ -34,7 +29,7 @@ class Ready:
     """Tasks can be taken."""
 
     status: Literal["ready"] = "ready"
-    checks: Annotated[dict[str, Literal["ok"]], OPTIONAL]
+    checks: Annotated[dict[str, Literal["ok"]] | None, LEFT_OUT] = None
     """Each check that was made, where `?verbose` asks for them."""
 
 
@@ -89,28 +84,3 @@ class SupervisorNode(SupervisorSnapshot):
     kind: Literal["supervisor"]
     children: list[ChildNode]  # type: ignore[assignment]  # as JSON has it
     """In the order in which they are started."""
-
-
-@described
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """What is wrong with one field of a request."""
-
-    field: str
-    """Its name; nested ones as `context.items.0`. Empty for the whole body."""
-    detail: str
-
-
-@described
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """Why a request was not done (RFC 9457)."""
-
-    type: Literal["about:blank"]
-    title: str
-    """What the status means."""
-    status: int
-    detail: str
-    """One sentence for people."""
-    errors: Annotated[list[Fault], OPTIONAL]
-    """What is wrong with which field; with 422 only."""
