@@ -2,7 +2,7 @@
 
 Nothing else reads the environment, but for what a service manager puts there (`app.service`). The
 fields of `Settings` and `AgentSettings` are the table of all variables: reading them, redaction,
-SIGHUP and `.env.example` (`app.env_example`) are made of it; the reference is tested against it.
+SIGHUP and `.env.example` (`tests/env_example.py`) are made of it, the reference is tested by it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from ipaddress import ip_address
 from operator import attrgetter
 from pathlib import Path
@@ -100,6 +100,14 @@ def setting(
     return field(repr=not made.secret, metadata={"setting": made})
 
 
+_claude = partial(setting, Section.CLAUDE)
+_kept = partial(setting, Section.KEPT)
+_web = partial(setting, Section.WEB)
+_daemon = partial(setting, Section.DAEMON)
+_agents = partial(setting, Section.AGENTS)
+_services = partial(setting, Section.SERVICES)
+
+
 @cache
 def settings_of(kind: type[Settings | AgentSettings]) -> dict[str, Setting]:
     """Return field -> setting."""
@@ -113,37 +121,26 @@ class AgentSettings:
 
     spec: AgentSpec
     why_disabled: str | None
-    enabled: bool = setting(
-        Section.AGENTS, "ENABLE", values.flag, default=True, meaning="whether it runs"
+    enabled: bool = _agents("ENABLE", values.flag, default=True, meaning="whether it runs")
+    class_path: str = _agents(
+        "CLASS", values.class_path, attrgetter("class_path"), "the class, as package.module:Class"
     )
-    class_path: str = setting(
-        Section.AGENTS,
-        "CLASS",
-        values.class_path,
-        attrgetter("class_path"),
-        "the class, as package.module:Class",
-    )
-    model: str = setting(
-        Section.AGENTS, "MODEL", values.model, attrgetter("model"), "the model", reloads=True
-    )
-    poll_interval: float = setting(
-        Section.AGENTS,
+    model: str = _agents("MODEL", values.model, attrgetter("model"), "the model", reloads=True)
+    poll_interval: float = _agents(
         "POLL_INTERVAL",
         values.interval,
         attrgetter("poll_interval"),
         "how often it looks at an empty queue",
         reloads=True,
     )
-    daily_budget_usd: float | None = setting(
-        Section.AGENTS,
+    daily_budget_usd: float | None = _agents(
         "DAILY_BUDGET_USD",
         values.dollars,
         None,
         "what it may spend a day, in US dollars (default: no limit)",
         reloads=True,
     )
-    isolation: Isolation = setting(
-        Section.AGENTS,
+    isolation: Isolation = _agents(
         "ISOLATION",
         values.isolation,
         DEFAULT_ISOLATION,
@@ -151,8 +148,7 @@ class AgentSettings:
         reloads=True,
         example="loop",
     )
-    single: bool = setting(
-        Section.AGENTS,
+    single: bool = _agents(
         "SINGLE",
         values.flag,
         attrgetter("single"),
@@ -169,67 +165,59 @@ class AgentSettings:
 class Settings:
     """All that is configured; durations in seconds."""
 
-    anthropic_api_key: str | None = setting(
-        Section.CLAUDE,
+    anthropic_api_key: str | None = _claude(
         "ANTHROPIC_API_KEY",
         values.secret,
         None,
         "The API key. Required; without one there is only the demo (python -m app.main --demo).",
         secret=True,
     )
-    anthropic_base_url: str | None = setting(
-        Section.CLAUDE,
+    anthropic_base_url: str | None = _claude(
         "ANTHROPIC_BASE_URL",
         values.web_address,
         None,
         "Another address to reach the API at, such as a gateway's. Default: Anthropic's own.",
         example="https://api.anthropic.com",
     )
-    prices_path: Path | None = setting(
-        Section.CLAUDE,
+    prices_path: Path | None = _claude(
         "WORKER_PRICES",
         values.existing_file,
         None,
         "A price table in place of app/agents/prices.toml, in the same form. "
         "Default: the one that ships.",
     )
-    db_path: Path = setting(
-        Section.KEPT,
+    db_path: Path = _kept(
         "WORKER_DB_PATH",
         values.path,
         lambda _environ: _data_dir() / "worker.db",
         "The SQLite file. Default: worker.db in actp-worker under the user's data directory.",
     )
-    supabase_url: str | None = setting(
-        Section.KEPT,
+    supabase_url: str | None = _kept(
         "SUPABASE_URL",
         values.web_address,
         None,
         "Supabase in place of SQLite: both or neither. See docs/how-to/set-up-supabase.md.",
     )
-    supabase_service_role_key: str | None = setting(
-        Section.KEPT, "SUPABASE_SERVICE_ROLE_KEY", values.secret, None, "", secret=True
+    supabase_service_role_key: str | None = _kept(
+        "SUPABASE_SERVICE_ROLE_KEY", values.secret, None, "", secret=True
     )
-    supabase_db_url: str | None = setting(
-        Section.KEPT,
+    supabase_db_url: str | None = _kept(
         "SUPABASE_DB_URL",
         values.secret,
         None,
         "The Postgres behind it, for making the tables: python -m app.main --migrate",
         secret=True,
     )
-    health_port: int = setting(
-        Section.WEB, "WORKER_HEALTH_PORT", values.port, 8090, "The port; 0 takes one that is free."
+    health_port: int = _web(
+        "WORKER_HEALTH_PORT", values.port, 8090, "The port; 0 takes one that is free."
     )
-    health_host: str = setting(
-        Section.WEB,
+    health_host: str = _web(
         "WORKER_HEALTH_HOST",
         values.host,
         "127.0.0.1",
         "The address to listen on. Anything but loopback needs WORKER_API_TOKEN.",
     )
-    api_token: str | None = setting(
-        Section.WEB,
+    api_token: str | None = _web(
         "WORKER_API_TOKEN",
         values.secret,
         None,
@@ -237,46 +225,40 @@ class Settings:
         "Default: none.",
         secret=True,
     )
-    worker_id: str = setting(
-        Section.DAEMON,
+    worker_id: str = _daemon(
         "WORKER_ID",
         values.worker_id,
         lambda _environ: f"{socket.gethostname()}-{os.getpid()}",
         "Its name in the registry. Default: the machine's name and the process id.",
     )
-    timezone: ZoneInfo = setting(
-        Section.DAEMON,
+    timezone: ZoneInfo = _daemon(
         "WORKER_TIMEZONE",
         values.timezone,
         lambda environ: _local_timezone(environ),
         "The time zone of the daily routines, such as Europe/Berlin. Default: the machine's.",
     )
-    drain_timeout: float = setting(
-        Section.DAEMON,
+    drain_timeout: float = _daemon(
         "WORKER_DRAIN_TIMEOUT",
         values.seconds,
         30.0,
         "How long work in flight has to finish when the daemon or an agent is asked to stop. Give "
         "a service manager 15 seconds more (systemd: TimeoutStopSec).",
     )
-    task_lease: float = setting(
-        Section.DAEMON,
+    task_lease: float = _daemon(
         "WORKER_TASK_LEASE",
         values.lease,
         60.0,
         "How long a task stays claimed without a renewal (1 to 86400); it is renewed three times "
         "as often.",
     )
-    watch_interval: float = setting(
-        Section.DAEMON,
+    watch_interval: float = _daemon(
         "SUPERVISOR_WATCH_INTERVAL",
         values.interval,
         10.0,
         "How often restart requests are taken up and hung agents restarted.",
         reloads=True,
     )
-    heartbeat_interval: float = setting(
-        Section.DAEMON,
+    heartbeat_interval: float = _daemon(
         "WORKER_HEARTBEAT_INTERVAL",
         values.interval,
         30.0,
@@ -284,18 +266,14 @@ class Settings:
         "a sign an agent counts as hung and is restarted, or a daemon on another machine as dead. "
         "At least twice the interval.",
     )
-    stale_threshold: float = setting(
-        Section.DAEMON, "WORKER_STALE_THRESHOLD", values.interval, 90.0, ""
-    )
-    transcript_days: float = setting(
-        Section.DAEMON,
+    stale_threshold: float = _daemon("WORKER_STALE_THRESHOLD", values.interval, 90.0, "")
+    transcript_days: float = _daemon(
         "WORKER_TRANSCRIPT_DAYS",
         values.days,
         30.0,
         "How many days the conversations about tasks are kept; 0 for ever.",
     )
-    log_file: Path | None = setting(
-        Section.DAEMON,
+    log_file: Path | None = _daemon(
         "WORKER_LOG_FILE",
         values.path,
         None,
@@ -303,8 +281,7 @@ class Settings:
         "begun.",
     )
     agents: tuple[AgentSettings, ...]
-    stripe_secret_key: str | None = setting(
-        Section.SERVICES,
+    stripe_secret_key: str | None = _services(
         "STRIPE_SECRET_KEY",
         values.secret,
         None,
@@ -313,8 +290,7 @@ class Settings:
         secret=True,
         without="no agent can use Stripe",
     )
-    telegram_bot_token: str | None = setting(
-        Section.SERVICES,
+    telegram_bot_token: str | None = _services(
         "TELEGRAM_BOT_TOKEN",
         values.secret,
         None,
@@ -322,8 +298,7 @@ class Settings:
         secret=True,
         without="no agent can use Telegram",
     )
-    apple_key_id: str | None = setting(
-        Section.SERVICES,
+    apple_key_id: str | None = _services(
         "APPLE_KEY_ID",
         values.secret,
         None,

@@ -1,4 +1,4 @@
-"""`.env.example`, made of the table of settings: ``python -m app.env_example > .env.example``."""
+"""`.env.example`, made of the table of settings: ``python tests/env_example.py > .env.example``."""
 
 from __future__ import annotations
 
