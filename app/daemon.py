@@ -67,10 +67,10 @@ class Daemon:
         return _redacted(self.root.tree(), lambda text: shorten(self.redact(text), ends=True))
 
     def status_line(self) -> str:
-        """Return how it is, for a service manager."""
+        """Return its health in one line, for a service manager."""
         health = self.health()
         agents = f"{health.agents} agent{'s' if health.agents != 1 else ''}"
-        return "; ".join([f"{health.status}, {agents}", *health.reasons])
+        return self.redact("; ".join([f"{health.status}, {agents}", *health.reasons]))
 
     def health(self) -> Health:
         """Return `GET /health` (R27), with the reasons for anything but healthy."""

@@ -16,7 +16,7 @@ import json
 import logging
 import sys
 import threading
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -34,7 +34,9 @@ from app.terminal.signals import INTERRUPTS, until_interrupted
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from app.web.listening import Address
 
 logger = logging.getLogger(__name__)
 
@@ -119,14 +121,45 @@ def _settings_of_daemon(
 
 
 async def _run(options: argparse.Namespace, settings: Settings) -> None:
-    _import_trio_asyncio()
-    from app.startup import run_daemon
-
     log_what_nobody_catches()
     # Were the file gone later, so would be the limits in it.
     has_file = await trio.Path(ENV_FILE).exists()
     reread = partial(_settings_of_daemon, options, required=has_file)
-    await run_daemon(settings, reread=reread)
+    async with _loaded(settings) as address:
+        from app.startup import run_daemon
+
+        await run_daemon(settings, address, reread=reread)
+
+
+@asynccontextmanager
+async def _loaded(settings: Settings) -> AsyncIterator[Address]:
+    """Have the daemon's code loaded in the block, and its address.
+
+    From the first moment on something answers there, which says that the daemon starts.
+
+    Raises:
+        AddressUnavailableError: If the address cannot be had.
+    """
+    from app.web.listening import Address
+    from app.web.porch import open_porch
+
+    _import_trio_asyncio()
+    with await Address.open(settings.health_host, settings.health_port) as address:
+        async with open_porch(address, settings):
+            await trio.to_thread.run_sync(_load, settings, abandon_on_cancel=True)
+        yield address
+
+
+def _load(settings: Settings) -> None:
+    import anthropic  # noqa: F401  (the agents need it)
+
+    import app.startup  # noqa: F401
+    from app.agents.contract import load_agent_class
+
+    for agent in settings.agents:
+        if agent.enabled and agent.isolation != "process":
+            with suppress(Exception):  # told when the agents are made
+                load_agent_class(agent.class_path)
 
 
 async def _dry_run(settings: Settings) -> None:
@@ -141,9 +174,7 @@ async def _dry_run(settings: Settings) -> None:
 
 
 async def _demo(options: argparse.Namespace) -> None:
-    _import_trio_asyncio()
     from app.demo.show import open_demo
-    from app.startup import run_daemon
 
     log_what_nobody_catches()
     async with open_demo(os.environ) as demo:
@@ -153,7 +184,12 @@ async def _demo(options: argparse.Namespace) -> None:
         def introduce(page: str) -> None:
             print(demo.introduction(settings, page), flush=True)
 
-        await run_daemon(settings, reread=reread, prepare=demo.queue_tasks, announce=introduce)
+        async with _loaded(settings) as address:
+            from app.startup import run_daemon
+
+            await run_daemon(
+                settings, address, reread=reread, prepare=demo.queue_tasks, announce=introduce
+            )
 
 
 async def _list_agents(settings: Settings, *, as_json: bool) -> None:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from actp_supervise.service import Outbox
     from app.settings import AgentSettings, Settings
     from app.store.protocol import Store, StoreUnavailable
+    from app.web.listening import Address
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ WEB_STOP_TIMEOUT = 5.0
 
 async def run_daemon(
     settings: Settings,
+    address: Address,
     *,
     reread: Callable[[], Settings],
     prepare: Callable[[Store], Awaitable[object]] | None = None,
@@ -71,12 +73,12 @@ async def run_daemon(
 
     Args:
         settings: What is configured.
+        address: Where its page is to be.
         reread: Reads it anew, on SIGHUP.
         prepare: Does something to the store before anything else does.
         announce: Gets the address of the page, once it is there.
 
     Raises:
-        AddressUnavailableError: If the port cannot be had.
         SettingsError: If an agent's class, the price table or the log's file cannot be used.
         StoreError: If the store cannot be opened.
     """
@@ -89,7 +91,7 @@ async def run_daemon(
     records = store_outbox(partial(_tell_of_store, events))
     hangups = catch_hangups()
     async with AsyncExitStack() as stack:
-        async with open_waiting_room(settings, redact) as show:
+        async with open_waiting_room(settings, address, redact) as show:
             waiting = partial(_say_waiting, service, show)
             kept = await stack.enter_async_context(open_store_patiently(settings, waiting=waiting))
             report = await patiently(partial(check_required_tables, kept), waiting)
@@ -170,8 +172,7 @@ async def run_daemon(
                 )
                 web = await _subtree(root, "web")
                 page = await web.start(
-                    HealthServer(daemon).start,
-                    settings.health_port,
+                    HealthServer(daemon, address=address).start,
                     name="http",
                     shutdown_timeout=WEB_STOP_TIMEOUT,
                 )
