@@ -60,7 +60,11 @@ class Section(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One variable; `.env.example`, reading, redaction and SIGHUP follow from it."""
+    """One variable; reading it, redaction, SIGHUP and `.env.example` follow from it.
+
+    The docstring below its field is the comment in `.env.example`, where one that has none follows
+    at once.
+    """
 
     name: str
     """Of an agent's, what stands behind its prefix; `ENABLE` is its flag."""
@@ -68,8 +72,6 @@ class Setting:
     default: Any
     """What holds where it is not set, or a function that makes it of the environment; of an
     agent's setting, of its `AgentSpec`."""
-    meaning: str
-    """The comment in `.env.example`; empty where that of the setting before is about both."""
     section: Section
     secret: bool = False
     """Whether its value must not reach a log, an event or an answer."""
@@ -92,11 +94,10 @@ def setting(
     name: str,
     read: Callable[[str], Any],
     default: Any,  # noqa: ANN401  (what `read` returns, or a function)
-    meaning: str,
     **facts: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401  (as `dataclasses.field`)
     """Declare a field that is read from the environment; `facts` are further ones of `Setting`."""
-    made = Setting(name=name, read=read, default=default, meaning=meaning, section=section, **facts)
+    made = Setting(name=name, read=read, default=default, section=section, **facts)
     return field(repr=not made.secret, metadata={"setting": made})
 
 
@@ -121,39 +122,24 @@ class AgentSettings:
 
     spec: AgentSpec
     why_disabled: str | None
-    enabled: bool = _agents("ENABLE", values.flag, default=True, meaning="whether it runs")
-    class_path: str = _agents(
-        "CLASS", values.class_path, attrgetter("class_path"), "the class, as package.module:Class"
-    )
-    model: str = _agents("MODEL", values.model, attrgetter("model"), "the model", reloads=True)
+    enabled: bool = _agents("ENABLE", values.flag, default=True)
+    """Whether it runs."""
+    class_path: str = _agents("CLASS", values.class_path, attrgetter("class_path"))
+    """The class, as package.module:Class."""
+    model: str = _agents("MODEL", values.model, attrgetter("model"), reloads=True)
+    """The model."""
     poll_interval: float = _agents(
-        "POLL_INTERVAL",
-        values.interval,
-        attrgetter("poll_interval"),
-        "how often it looks at an empty queue",
-        reloads=True,
+        "POLL_INTERVAL", values.interval, attrgetter("poll_interval"), reloads=True
     )
-    daily_budget_usd: float | None = _agents(
-        "DAILY_BUDGET_USD",
-        values.dollars,
-        None,
-        "what it may spend a day, in US dollars (default: no limit)",
-        reloads=True,
-    )
+    """How often it looks at an empty queue."""
+    daily_budget_usd: float | None = _agents("DAILY_BUDGET_USD", values.dollars, None, reloads=True)
+    """What it may spend a day, in US dollars (default: no limit)."""
     isolation: Isolation = _agents(
-        "ISOLATION",
-        values.isolation,
-        DEFAULT_ISOLATION,
-        "whether it shares the daemon's thread (loop), or has a thread or a process of its own",
-        reloads=True,
-        example="loop",
+        "ISOLATION", values.isolation, DEFAULT_ISOLATION, reloads=True, example="loop"
     )
-    single: bool = _agents(
-        "SINGLE",
-        values.flag,
-        attrgetter("single"),
-        "whether, of several daemons that share Supabase, one at a time runs it",
-    )
+    """Whether it shares the daemon's thread (loop), or has a thread or a process of its own."""
+    single: bool = _agents("SINGLE", values.flag, attrgetter("single"))
+    """Whether, of several daemons that share Supabase, one at a time runs it."""
 
     @property
     def agent_id(self) -> str:
@@ -165,146 +151,77 @@ class AgentSettings:
 class Settings:
     """All that is configured; durations in seconds."""
 
-    anthropic_api_key: str | None = _claude(
-        "ANTHROPIC_API_KEY",
-        values.secret,
-        None,
-        "The API key. Required; without one there is only the demo (python -m app.main --demo).",
-        secret=True,
-    )
+    anthropic_api_key: str | None = _claude("ANTHROPIC_API_KEY", values.secret, None, secret=True)
+    """The API key. Required; without one there is only the demo (python -m app.main --demo)."""
     anthropic_base_url: str | None = _claude(
-        "ANTHROPIC_BASE_URL",
-        values.web_address,
-        None,
-        "Another address to reach the API at, such as a gateway's. Default: Anthropic's own.",
-        example="https://api.anthropic.com",
+        "ANTHROPIC_BASE_URL", values.web_address, None, example="https://api.anthropic.com"
     )
-    prices_path: Path | None = _claude(
-        "WORKER_PRICES",
-        values.existing_file,
-        None,
-        "A price table in place of app/agents/prices.toml, in the same form. "
-        "Default: the one that ships.",
-    )
-    db_path: Path = _kept(
-        "WORKER_DB_PATH",
-        values.path,
-        lambda _environ: _data_dir() / "worker.db",
-        "The SQLite file. Default: worker.db in actp-worker under the user's data directory.",
-    )
-    supabase_url: str | None = _kept(
-        "SUPABASE_URL",
-        values.web_address,
-        None,
-        "Supabase in place of SQLite: both or neither. See docs/how-to/set-up-supabase.md.",
-    )
+    """Another address to reach the API at, such as a gateway's. Default: Anthropic's own."""
+    prices_path: Path | None = _claude("WORKER_PRICES", values.existing_file, None)
+    """A price table in place of app/agents/prices.toml, in the same form. Default: the one that
+    ships.
+    """
+    db_path: Path = _kept("WORKER_DB_PATH", values.path, lambda _environ: _data_dir() / "worker.db")
+    """The SQLite file. Default: worker.db in actp-worker under the user's data directory."""
+    supabase_url: str | None = _kept("SUPABASE_URL", values.web_address, None)
+    """Supabase in place of SQLite: both or neither. See docs/how-to/set-up-supabase.md."""
     supabase_service_role_key: str | None = _kept(
-        "SUPABASE_SERVICE_ROLE_KEY", values.secret, None, "", secret=True
+        "SUPABASE_SERVICE_ROLE_KEY", values.secret, None, secret=True
     )
-    supabase_db_url: str | None = _kept(
-        "SUPABASE_DB_URL",
-        values.secret,
-        None,
-        "The Postgres behind it, for making the tables: python -m app.main --migrate",
-        secret=True,
-    )
-    health_port: int = _web(
-        "WORKER_HEALTH_PORT", values.port, 8090, "The port; 0 takes one that is free."
-    )
-    health_host: str = _web(
-        "WORKER_HEALTH_HOST",
-        values.host,
-        "127.0.0.1",
-        "The address to listen on. Anything but loopback needs WORKER_API_TOKEN.",
-    )
-    api_token: str | None = _web(
-        "WORKER_API_TOKEN",
-        values.secret,
-        None,
-        "What every request that changes something must carry (Authorization: Bearer ...). "
-        "Default: none.",
-        secret=True,
-    )
+    supabase_db_url: str | None = _kept("SUPABASE_DB_URL", values.secret, None, secret=True)
+    """The Postgres behind it, for making the tables: python -m app.main --migrate"""
+    health_port: int = _web("WORKER_HEALTH_PORT", values.port, 8090)
+    """The port; 0 takes one that is free."""
+    health_host: str = _web("WORKER_HEALTH_HOST", values.host, "127.0.0.1")
+    """The address to listen on. Anything but loopback needs WORKER_API_TOKEN."""
+    api_token: str | None = _web("WORKER_API_TOKEN", values.secret, None, secret=True)
+    """What every request that changes something must carry (Authorization: Bearer ...). Default:
+    none.
+    """
     worker_id: str = _daemon(
-        "WORKER_ID",
-        values.worker_id,
-        lambda _environ: f"{socket.gethostname()}-{os.getpid()}",
-        "Its name in the registry. Default: the machine's name and the process id.",
+        "WORKER_ID", values.worker_id, lambda _environ: f"{socket.gethostname()}-{os.getpid()}"
     )
+    """Its name in the registry. Default: the machine's name and the process id."""
     timezone: ZoneInfo = _daemon(
-        "WORKER_TIMEZONE",
-        values.timezone,
-        lambda environ: _local_timezone(environ),
-        "The time zone of the daily routines, such as Europe/Berlin. Default: the machine's.",
+        "WORKER_TIMEZONE", values.timezone, lambda environ: _local_timezone(environ)
     )
-    drain_timeout: float = _daemon(
-        "WORKER_DRAIN_TIMEOUT",
-        values.seconds,
-        30.0,
-        "How long work in flight has to finish when the daemon or an agent is asked to stop. Give "
-        "a service manager 15 seconds more (systemd: TimeoutStopSec).",
-    )
-    task_lease: float = _daemon(
-        "WORKER_TASK_LEASE",
-        values.lease,
-        60.0,
-        "How long a task stays claimed without a renewal (1 to 86400); it is renewed three times "
-        "as often.",
-    )
+    """The time zone of the daily routines, such as Europe/Berlin. Default: the machine's."""
+    drain_timeout: float = _daemon("WORKER_DRAIN_TIMEOUT", values.seconds, 30.0)
+    """How long work in flight has to finish when the daemon or an agent is asked to stop. Give a
+    service manager 15 seconds more (systemd: TimeoutStopSec).
+    """
+    task_lease: float = _daemon("WORKER_TASK_LEASE", values.lease, 60.0)
+    """How long a task stays claimed without a renewal (1 to 86400); it is renewed three times as
+    often.
+    """
     watch_interval: float = _daemon(
-        "SUPERVISOR_WATCH_INTERVAL",
-        values.interval,
-        10.0,
-        "How often restart requests are taken up and hung agents restarted.",
-        reloads=True,
+        "SUPERVISOR_WATCH_INTERVAL", values.interval, 10.0, reloads=True
     )
-    heartbeat_interval: float = _daemon(
-        "WORKER_HEARTBEAT_INTERVAL",
-        values.interval,
-        30.0,
-        "How often agents and daemons show in the store that they live, and after how long without "
-        "a sign an agent counts as hung and is restarted, or a daemon on another machine as dead. "
-        "At least twice the interval.",
-    )
-    stale_threshold: float = _daemon("WORKER_STALE_THRESHOLD", values.interval, 90.0, "")
-    transcript_days: float = _daemon(
-        "WORKER_TRANSCRIPT_DAYS",
-        values.days,
-        30.0,
-        "How many days the conversations about tasks are kept; 0 for ever.",
-    )
-    log_file: Path | None = _daemon(
-        "WORKER_LOG_FILE",
-        values.path,
-        None,
-        "A file for the log, in place of stderr. It may be moved away at any time: a new one is "
-        "begun.",
-    )
+    """How often restart requests are taken up and hung agents restarted."""
+    heartbeat_interval: float = _daemon("WORKER_HEARTBEAT_INTERVAL", values.interval, 30.0)
+    """How often agents and daemons show in the store that they live, and after how long without a
+    sign an agent counts as hung and is restarted, or a daemon on another machine as dead. At
+    least twice the interval.
+    """
+    stale_threshold: float = _daemon("WORKER_STALE_THRESHOLD", values.interval, 90.0)
+    transcript_days: float = _daemon("WORKER_TRANSCRIPT_DAYS", values.days, 30.0)
+    """How many days the conversations about tasks are kept; 0 for ever."""
+    log_file: Path | None = _daemon("WORKER_LOG_FILE", values.path, None)
+    """A file for the log, in place of stderr. It may be moved away at any time: a new one is
+    begun.
+    """
     agents: tuple[AgentSettings, ...]
     stripe_secret_key: str | None = _services(
-        "STRIPE_SECRET_KEY",
-        values.secret,
-        None,
-        "The agents that ship use none of these; a warning at start says which are missing. A "
-        "class of your own finds them in its environment, if they are set there and not only here.",
-        secret=True,
-        without="no agent can use Stripe",
+        "STRIPE_SECRET_KEY", values.secret, None, secret=True, without="no agent can use Stripe"
     )
+    """The agents that ship use none of these; a warning at start says which are missing. A class
+    of your own finds them in its environment, if they are set there and not only here.
+    """
     telegram_bot_token: str | None = _services(
-        "TELEGRAM_BOT_TOKEN",
-        values.secret,
-        None,
-        "",
-        secret=True,
-        without="no agent can use Telegram",
+        "TELEGRAM_BOT_TOKEN", values.secret, None, secret=True, without="no agent can use Telegram"
     )
     apple_key_id: str | None = _services(
-        "APPLE_KEY_ID",
-        values.secret,
-        None,
-        "",
-        secret=True,
-        without="no agent can use the App Store",
+        "APPLE_KEY_ID", values.secret, None, secret=True, without="no agent can use the App Store"
     )
     data_dir: Path
     warnings: tuple[str, ...]
