@@ -11,7 +11,7 @@ import pytest
 from services import open_project
 from store_calls import add, claim
 
-from app.settings import SettingsError, load_settings
+from app.settings import load_settings
 from app.store.errors import WrongVersion
 from app.store.export import export
 from app.store.functions import (
@@ -187,7 +187,7 @@ async def test_a_database_of_a_newer_release_is_told_in_one_line_and_left_alone(
         migrate(new_database)
     async with open_project(postgres, new_database, short_folder) as project:
         environ = {"SUPABASE_URL": project.url, "SUPABASE_SERVICE_ROLE_KEY": project.service_key}
-        with pytest.raises(SettingsError, match="newer than .* update the program"):
+        with pytest.raises(WrongVersion, match="newer than .* update the program"):
             async with open_store(load_settings(environ, env_file=None)):
                 pytest.fail("opened")
 

@@ -14,7 +14,7 @@ from services import SECRET_KEY, key_of
 from store_calls import EPOCH, LONG, SHORT, add, claim, lapse, live, register
 
 import app.store
-from app.settings import SettingsError
+from app.store.errors import WrongSettings
 from app.store.migrate import migrate
 from app.store.protocol import (
     DomainTable,
@@ -398,9 +398,9 @@ async def test_migrations_at_the_same_time_do_not_disturb_each_other(new_databas
     ("db_url", "error"),
     [
         ("postgresql://postgres:geheim@127.0.0.1:1/postgres", StoreUnavailable),
-        ("postgresql://postgres:geheim@[no/postgres", SettingsError),
+        ("postgresql://postgres:geheim@[no/postgres", WrongSettings),
         ("host=127.0.0.1 password=geheim port=1", StoreUnavailable),
-        ("password geheim", SettingsError),
+        ("password geheim", WrongSettings),
         ("", StoreError),
     ],
 )
