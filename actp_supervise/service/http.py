@@ -62,7 +62,7 @@ class AddressUnavailableError(OSError):
 
 
 class StopRequest(Protocol):
-    """What tells a server to stop: a child's `stopping`, or a `trio.Event`."""
+    """A request to stop that can be waited for: a child's `stopping`, or a `trio.Event`."""
 
     async def wait(self) -> None:
         """Return when it is time to stop."""
@@ -171,7 +171,7 @@ async def serve_app(
 
 
 async def livez(scope: Any, _receive: Any, send: Any) -> None:  # noqa: ANN401  (ASGI has no better)
-    """Answer at ``/livez`` that the loop turns, and nowhere else: an ASGI application."""
+    """Answer 200 at ``/livez``, and 404 elsewhere: an ASGI application."""
     found = scope["path"] == "/livez"
     body = b"alive\n" if found else b"not found\n"
     headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
@@ -229,7 +229,8 @@ class _ConnectionLimiter:
             try:
                 with trio.move_on_after(REFUSAL_TIMEOUT):
                     await stream.send_all(_TURNED_AWAY)
-                    # Unread, it would be reset by closing, and the answer be lost.
+                    # Closing with unread data would reset the connection, and the answer would be
+                    # lost.
                     await stream.receive_some()
             finally:
                 self._at_the_door.release_on_behalf_of(stream)

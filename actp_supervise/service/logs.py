@@ -135,7 +135,7 @@ def configure_logging(
 
 
 def log_what_nobody_catches() -> None:
-    """Log errors in threads and in `__del__` like all others, in place of printing them."""
+    """Log the errors that nothing catches, in threads and `__del__`, which Python would print."""
     sys.unraisablehook = _on_unraisable
     threading.excepthook = _on_thread_error
 
@@ -172,7 +172,7 @@ class RateLimit(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a minute is over since the last record that passed."""
-        # Not more seldom either, where the clock was set back.
+        # A record passes too if the clock was set back.
         if 0 <= record.created - self._passed_at < self.EVERY:
             return False
         self._passed_at = record.created
@@ -213,7 +213,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """For people: the time of day, how bad it is, the labels, the message.
+    """Lines for people: the time of day, the level, the labels, the message.
 
     The further lines of a record are indented, so that a text with a newline in it cannot pass for
     another record, which begins at the margin.
