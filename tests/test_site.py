@@ -17,7 +17,7 @@ from sphinx.util.inventory import InventoryFile
 from test_architecture import ROOMS, public_names
 
 ROOT = Path(__file__).parents[1]
-OTHER_ROOMS = [f"actp_supervise.{name}" for name in ("cron", "service", "snapshot")]
+OTHER_ROOMS = [f"actp_supervise.{name}" for name in ("cron", "snapshot")]
 COMMAND = re.search(r"-m sphinx (.*) docs build/site$", (ROOT / "Makefile").read_text(), re.M)
 
 
