@@ -1,6 +1,6 @@
 """The daemon's settings: environment and `.env` in, one frozen `Settings` out.
 
-Nothing else reads the environment, but for what a service manager puts there (`app.service`). The
+Nothing else reads the environment, but for what a service manager puts there. The
 fields of `Settings` and `AgentSettings` are the table of all variables: reading them, redaction,
 SIGHUP and `.env.example` (`tests/env_example.py`) are made of it, the reference is tested by it.
 """
@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache, partial
-from ipaddress import ip_address
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +27,7 @@ from dotenv import dotenv_values
 from dotenv.parser import Binding, parse_stream
 
 from actp_supervise.clock import local_timezone
+from actp_supervise.service import is_loopback
 from app import setting_values as values
 from app.agents.spec import AGENT_SPECS, AgentSpec
 from app.status import Isolation
@@ -268,14 +268,6 @@ class Settings:
 def unknown_agent(agent_id: str, known: Iterable[str]) -> str:
     """Say that there is no such agent, and which there are."""
     return f"there is no agent {agent_id!r}; known are {', '.join(known)}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine alone."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def load_settings(

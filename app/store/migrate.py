@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from actp_supervise.service import shorten
-from app.settings import SettingsError
-from app.store.protocol import StoreError, StoreUnavailable
+from app.store.errors import StoreError, StoreUnavailable, WrongSettings
 
 if TYPE_CHECKING:
     import psycopg
@@ -41,7 +40,7 @@ def migrate(db_url: str, *, tries: int = TRIES) -> list[str]:
         What to tell the operator, a line each: the files, and warnings of the database.
 
     Raises:
-        SettingsError: If `db_url` is no connection string. Each error is one line.
+        WrongSettings: If `db_url` is no connection string. Each error is one line.
         StoreUnavailable: If the database cannot be reached.
         StoreError: If it refuses; then nothing of that file was done.
     """
@@ -54,7 +53,7 @@ def migrate(db_url: str, *, tries: int = TRIES) -> list[str]:
         psycopg.conninfo.conninfo_to_dict(db_url)
     except psycopg.ProgrammingError:
         # Its message quotes the string, and with it the password.
-        raise SettingsError(
+        raise WrongSettings(
             "SUPABASE_DB_URL is no connection string; one looks like "
             "postgresql://user:password@host:5432/postgres"
         ) from None

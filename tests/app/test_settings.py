@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from env_example import example
 
+from actp_supervise.service import is_loopback
 from app import setting_values
 from app.agents.spec import AGENT_SPECS
 from app.settings import (
@@ -16,7 +17,6 @@ from app.settings import (
     Section,
     Settings,
     SettingsError,
-    is_loopback,
     load_settings,
     settings_of,
     validate_env,
