@@ -98,7 +98,7 @@ async def missing_in(
     """
     try:
         found = await _schema(db)
-    except FunctionMissing:  # nothing was migrated: what is of an earlier version is told at the start
+    except FunctionMissing:  # nothing was migrated, or this one was dropped
         probed = {
             table: lacking
             for table, columns in columns_in_use().items()
