@@ -15,6 +15,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import time
 from enum import StrEnum
 from functools import cache, partial
 from operator import attrgetter
@@ -54,6 +55,7 @@ class Section(StrEnum):
     KEPT = "What is kept"
     WEB = "The page and the API"
     DAEMON = "The daemon"
+    ALERTS = "Who is told"
     AGENTS = "The agents"
     SERVICES = "Services that agents may use"
 
@@ -105,6 +107,7 @@ _claude = partial(setting, Section.CLAUDE)
 _kept = partial(setting, Section.KEPT)
 _web = partial(setting, Section.WEB)
 _daemon = partial(setting, Section.DAEMON)
+_alerts = partial(setting, Section.ALERTS)
 _agents = partial(setting, Section.AGENTS)
 _services = partial(setting, Section.SERVICES)
 
@@ -204,11 +207,33 @@ class Settings:
     least twice the interval.
     """
     stale_threshold: float = _daemon("WORKER_STALE_THRESHOLD", values.interval, 90.0)
+    longest_wait: float = _daemon("WORKER_LONGEST_WAIT", values.interval, 1800.0, reloads=True)
+    """How many seconds a task may wait in the queue before that is a reason for /health and an
+    alert.
+    """
     transcript_days: float = _daemon("WORKER_TRANSCRIPT_DAYS", values.days, 30.0)
     """How many days the conversations about tasks are kept; 0 for ever."""
     log_file: Path | None = _daemon("WORKER_LOG_FILE", values.path, None)
     """A file for the log, in place of stderr. It may be moved away at any time: a new one is
     begun.
+    """
+    alert_urls: tuple[str, ...] = _alerts("WORKER_ALERT_URLS", values.alert_urls, (), secret=True)
+    """Where alerts go, as addresses of apprise with spaces between them: Slack, mail, webhooks. It
+    needs pip install --group alerts. See docs/how-to/be-told-on-your-phone.md.
+    """
+    alert_quiet: tuple[time, time] | None = _alerts(
+        "WORKER_ALERT_QUIET", values.hours, None, example="22:00-07:00"
+    )
+    """Hours of the worker's zone in which nothing is told; what is still so is told after them."""
+    daily_summary: time | None = _alerts(
+        "WORKER_DAILY_SUMMARY", values.time_of_day, None, example="08:00"
+    )
+    """When each day what was done, what it cost and what waits is told. Default: never."""
+    heartbeat_url: str | None = _alerts(
+        "WORKER_HEARTBEAT_URL", values.web_address, None, secret=True
+    )
+    """An address that is asked each minute for as long as the daemon lives, of a service that tells
+    you when that stops (a dead man's switch).
     """
     agents: tuple[AgentSettings, ...]
     stripe_secret_key: str | None = _services(
@@ -220,6 +245,12 @@ class Settings:
     telegram_bot_token: str | None = _services(
         "TELEGRAM_BOT_TOKEN", values.secret, None, secret=True, without="no agent can use Telegram"
     )
+    """A bot of Telegram and the chat that it writes to: alerts go there where both are set."""
+    telegram_chat_id: str | None = _services("TELEGRAM_CHAT_ID", values.chat_id, None)
+    telegram_api_url: str | None = _services(
+        "TELEGRAM_API_URL", values.web_address, None, example="https://api.telegram.org"
+    )
+    """Another address of the Bot API, such as that of a server of your own."""
     apple_key_id: str | None = _services(
         "APPLE_KEY_ID", values.secret, None, secret=True, without="no agent can use the App Store"
     )
@@ -231,7 +262,8 @@ class Settings:
     def secrets(self) -> tuple[str, ...]:
         """All values that must not reach a log, an event or an answer."""
         given = (getattr(self, name) for name, each in settings_of(Settings).items() if each.secret)
-        return tuple(filter(None, given))
+        each_alone = (one if isinstance(one, tuple) else (one,) for one in given if one)
+        return tuple(found for values in each_alone for one in values for found in _with_parts(one))
 
     def with_agents(self, agent_ids: Iterable[str]) -> Settings:
         """Return the settings with these agents enabled and the others not.
@@ -263,6 +295,13 @@ class Settings:
                 "ANTHROPIC_API_KEY is not set: put it into the environment or into .env, "
                 "or try the demo, which needs none: python -m app.main --demo"
             )
+
+
+def _with_parts(secret: str) -> Iterable[str]:
+    """Return a secret; of an address also the keys in it, which an error may name alone."""
+    yield secret
+    if "://" in secret:
+        yield from (part for part in re.split("[/:@?&=]+", secret) if len(part) >= GOOD_TOKEN)
 
 
 def unknown_agent(agent_id: str, known: Iterable[str]) -> str:
@@ -358,6 +397,8 @@ def _check_together(settings: Settings) -> None:
             f"{missing} is not set: Supabase needs both SUPABASE_URL and "
             "SUPABASE_SERVICE_ROLE_KEY; without either, SQLite is used"
         )
+    if settings.telegram_chat_id is not None and settings.telegram_bot_token is None:
+        raise SettingsError("TELEGRAM_BOT_TOKEN is not set: TELEGRAM_CHAT_ID needs a bot to write")
     host = settings.health_host
     if settings.api_token is None and not is_loopback(host):
         raise SettingsError(

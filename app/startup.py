@@ -25,9 +25,11 @@ from app.happenings import tell_of_changes, tell_of_tree
 from app.health_server import HealthServer
 from app.heartbeat import HealthHeartbeat
 from app.launcher import AgentLauncher, without_tables
+from app.logged_errors import ErrorsOfAgents
 from app.logs import configure_logs
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
+from app.reasons import Reason, ReasonKind, reason
 from app.registry import AgentRegistry
 from app.reload import Reloader, catch_hangups
 from app.retention import forget_old_turns
@@ -43,6 +45,7 @@ from app.store.steady import steady
 from app.supervisor import AgentSupervisor
 from app.unreadable import UnreadableTasks
 from app.web.waiting_room import open_waiting_room
+from app.work_watch import WorkWatch
 from app.worker import Presence, open_worker
 
 if TYPE_CHECKING:
@@ -104,6 +107,9 @@ async def run_daemon(
         instance = uuid.uuid4().hex
         launcher = AgentLauncher(settings, store, instance)
         unreadable = UnreadableTasks(store)
+        errors = ErrorsOfAgents(redact)
+        stack.enter_context(errors.listening())
+        work = WorkWatch(store, events, errors, instance=instance)
         registry = AgentRegistry(store, settings.worker_id)
         heartbeat = HealthHeartbeat(registry, records, redact=redact)
         presence = Presence(settings, store, records, instance)
@@ -156,6 +162,7 @@ async def run_daemon(
                 loop_watch=loop_watch,
                 root=root,
                 unreadable=unreadable,
+                work=work,
                 notes=_notes(report),
                 redact=redact,
                 started_at=SystemWallClock().now(),
@@ -187,6 +194,7 @@ async def run_daemon(
                 banner.show(settings, where=store.where, page=page)
                 if announce is not None:
                     announce(page)
+                services.start_soon(work.watch, lambda: daemon.settings, name="work")
                 await root.start(hold_agents, agents, name="agents", shutdown_timeout=math.inf)
                 services.start_soon(agents.watch_loop, name="watch")
                 services.start_soon(reloader.run, hangups, name="reload")
@@ -320,9 +328,9 @@ async def _subtree(root: Supervisor, name: str) -> Supervisor:
     return subtree
 
 
-def _notes(report: TableReport) -> tuple[str, ...]:
+def _notes(report: TableReport) -> tuple[Reason, ...]:
     """Return, and warn of, what is missing in the store (R40)."""
     if report.warning is None:
         return ()
     logger.warning(report.warning, extra={"action": "tables_missing"})
-    return (report.warning,)
+    return (reason(ReasonKind.TABLES_MISSING, report.warning),)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from app.facts import JSON, fact
 from app.figures import Gauge, StateGauge
+from app.reasons import Reason
 from app.tones import Tone
 
 if TYPE_CHECKING:
@@ -242,6 +243,8 @@ class Health:
     """Seconds since it started."""
     reasons: tuple[str, ...]
     """Why it is not healthy."""
+    problems: tuple[Reason, ...] = ()
+    """The same as values: what, of whom, since when, and what to do."""
 
 
 @fact

@@ -15,6 +15,7 @@ from quart import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from app.agents.budget import start_of_day
+from app.health import served_by, why_unserved
 from app.status import AgentState, AgentStatus, Alive, Health, HealthState, JobStatus
 from app.store.protocol import StoreError, TaskRow, TaskStatus, Turn, WorkerRow
 from app.web import guard
@@ -27,6 +28,7 @@ from app.web.shapes import (
     AgentCommand,
     AgentDetail,
     JobCommand,
+    PostedTask,
     Ready,
     SupervisorNode,
 )
@@ -240,8 +242,8 @@ class Api:
         "/agents/task",
         "Post a task",
         tag="Tasks",
-        details="Its agent begins at once if it is idle.",
-        answers={201: TaskRow},
+        details="Its agent begins at once if it is idle. `warning` says why no daemon will do it.",
+        answers={201: PostedTask},
         problems=(400, 409, 422, 503),
         headers=("Idempotency-Key",),
         body=TaskRequest,
@@ -265,7 +267,26 @@ class Api:
         if any(getattr(task, name) != value for name, value in wanted):
             raise Problem(409, "That Idempotency-Key came with another task before.")
         self._wake(task)
-        return answer(task, 201, Location=f"/tasks/{task.id}")
+        known_of_it = {each.name: getattr(task, each.name) for each in dataclasses.fields(task)}
+        warning = await self._why_unserved(task)
+        posted = PostedTask(**known_of_it, warning=warning)
+        return answer(posted, 201, Location=f"/tasks/{task.id}")
+
+    async def _why_unserved(self, task: TaskRow) -> str | None:
+        """Return why no daemon does a queued task; None where one does."""
+        agent_id = task.agent_type
+        why = why_unserved(agent_id, self._daemon.supervisor.get_status().get(agent_id))
+        if why is None or task.status is not TaskStatus.QUEUED:
+            return None
+        try:
+            workers = await self._daemon.store.live_workers()
+        except StoreError:  # the task is queued, and that is what counts
+            workers = []
+        # This daemon's own row may be older than what it says of itself.
+        others = [each for each in workers if each.worker_id != self._daemon.settings.worker_id]
+        if served_by(agent_id, others):
+            return None
+        return f"Nobody does it as things are: {why}. It waits in the queue."
 
     @get("/agents/task", refuses=True)
     async def _post_only(self) -> Response:

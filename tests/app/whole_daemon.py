@@ -16,12 +16,14 @@ from actp_supervise.service import LoopWatch, make_redactor
 from app.agents.spec import AGENT_SPECS
 from app.daemon import Daemon
 from app.event_log import EventLog
+from app.logged_errors import ErrorsOfAgents
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
 from app.routine import DailyRoutineScheduler, RoutineJob
 from app.settings import load_settings
 from app.shutdown import GracefulShutdown
 from app.unreadable import UnreadableTasks
+from app.work_watch import WorkWatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,6 +70,7 @@ async def whole_daemon(
             loop_watch=LoopWatch(),
             root=root,
             unreadable=UnreadableTasks(store),
+            work=WorkWatch(store, events, ErrorsOfAgents(), instance=INSTANCE),
             notes=(),
             redact=redact,
             started_at=datetime(2026, 11, 23, tzinfo=UTC),
