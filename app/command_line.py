@@ -49,7 +49,14 @@ _GOES_WITH: Final = {
 }
 """Flags that mean nothing without one of some others."""
 
-_RUNS_NO_AGENT: Final = ("list_agents", "restart_agent", "migrate", "tail", "task")
+_RUNS_NO_AGENT: Final = (
+    "list_agents",
+    "restart_agent",
+    "migrate",
+    "tail",
+    "task",
+    "alert_test",
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -103,6 +110,11 @@ def _parser() -> argparse.ArgumentParser:
         "--migrate",
         action="store_true",
         help="make the tables in Supabase, or what they lack, and end",
+    )
+    command.add_argument(
+        "--alert-test",
+        action="store_true",
+        help="show what an alert looks like, and send it to all who are to be told",
     )
     command.add_argument(
         "--tail", action="store_true", help="show what happens in the running daemon, live"

@@ -102,6 +102,8 @@ async def _obey(options: argparse.Namespace) -> None:
         await _tail(settings, options)
     elif options.task is not None:
         await _task(settings, options)
+    elif options.alert_test:
+        await _alert_test(settings)
     else:
         validate_env(os.environ, env_file=ENV_FILE)
         settings = _settings_of_daemon(options)
@@ -253,6 +255,12 @@ async def _task(settings: Settings, options: argparse.Namespace) -> None:
         wait=options.wait,
         as_json=options.json,
     )
+
+
+async def _alert_test(settings: Settings) -> None:
+    from app.alerts.trial import try_alerts
+
+    await try_alerts(settings, print)
 
 
 def _import_trio_asyncio() -> None:

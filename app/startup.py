@@ -11,12 +11,15 @@ from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+import httpx
 import trio
 
 from actp_supervise import Restart, Supervisor, open_supervisor
 from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Block, LoopWatch, ServiceManager, make_redactor, open_private
 from app import banner
+from app.alerts.channels import make_channels
+from app.alerts.service import SEND_TIMEOUT, Alerts
 from app.crashes import DAY
 from app.daemon import SERVICE_BACKOFF, Daemon, hold_agents, hold_services
 from app.event_kinds import EventKind
@@ -105,6 +108,8 @@ async def run_daemon(
         settings = without_tables(settings, report)
 
         instance = uuid.uuid4().hex
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=SEND_TIMEOUT))
+        alerts = Alerts(make_channels(settings, http), instance=instance)
         launcher = AgentLauncher(settings, store, instance)
         unreadable = UnreadableTasks(store)
         errors = ErrorsOfAgents(redact)
@@ -164,6 +169,7 @@ async def run_daemon(
                 unreadable=unreadable,
                 work=work,
                 notes=_notes(report),
+                delivery=alerts.reasons,
                 redact=redact,
                 started_at=SystemWallClock().now(),
                 started=trio.current_time(),
@@ -203,6 +209,11 @@ async def run_daemon(
                     tell_of_changes, events, health=daemon.health, statuses=agents.get_status
                 )
                 services.start_soon(tell, name="happenings")
+                services.start_soon(alerts.run, daemon, name="alerts")
+                if settings.heartbeat_url is not None:
+                    services.start_soon(
+                        alerts.beat, settings.heartbeat_url, name="dead man's switch"
+                    )
                 services.start_soon(metrics.measure_lag, name="loop_lag")
                 if settings.transcript_days:
                     keep = settings.transcript_days * DAY
@@ -232,6 +243,8 @@ async def check(settings: Settings) -> tuple[str, str | None]:
     if settings.log_file is not None:
         with _log_errors(settings):
             os.close(open_private(settings.log_file))
+    async with httpx.AsyncClient() as http:
+        make_channels(settings, http)
     async with open_store(settings) as store:
         report = await check_required_tables(store)
         settings = without_tables(settings, report)
