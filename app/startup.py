@@ -15,8 +15,10 @@ import trio
 from actp_supervise import Restart, Supervisor, open_supervisor
 from actp_supervise.clock import SystemWallClock
 from app import banner
+from app.beat import DaemonBeat
 from app.crashes import DAY
 from app.daemon import SERVICE_BACKOFF, Daemon, hold_agents, hold_services
+from app.desk import Desk
 from app.event_log import EventLog
 from app.happenings import tell_of_changes, tell_of_tree
 from app.health_server import HealthServer
@@ -40,7 +42,7 @@ from app.store.schema import TableReport, check_required_tables
 from app.store.steady import steady
 from app.supervisor import STANDBY, AgentSupervisor
 from app.web.waiting_room import open_waiting_room
-from app.worker import Presence, open_worker
+from app.worker import DaemonPresence, open_worker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -90,7 +92,8 @@ async def run_daemon(
             waiting = partial(_say_waiting, service, show)
             kept = await stack.enter_async_context(open_store_patiently(settings, waiting=waiting))
             report = await patiently(partial(check_required_tables, kept), waiting)
-            store = observed(steady(kept, report), events)
+            desk = Desk(steady(kept, report))
+            store = observed(desk, events)
             if prepare is not None:
                 await prepare(store)
         settings = without_tables(settings, report)
@@ -98,8 +101,16 @@ async def run_daemon(
         instance = uuid.uuid4().hex
         launcher = AgentLauncher(settings, store, instance, redact=redact)
         registry = AgentRegistry(store, settings.worker_id)
-        heartbeat = HealthHeartbeat(registry, records, redact=redact)
-        presence = Presence(settings, store, records, instance)
+        heartbeat = HealthHeartbeat(registry, redact=redact)
+        presence = DaemonPresence(settings, instance)
+        beat = DaemonBeat(
+            desk,
+            presence=presence,
+            heartbeat=heartbeat,
+            registry=registry,
+            records=records,
+            lease=settings.task_lease,
+        )
         agents = AgentSupervisor(
             settings.agents,
             launch=launcher.run,
@@ -107,6 +118,7 @@ async def run_daemon(
             registry=registry,
             heartbeat=heartbeat,
             records=records,
+            beat=beat,
             instance=instance,
             drain_timeout=settings.drain_timeout,
             single_lease=settings.task_lease,
@@ -116,6 +128,7 @@ async def run_daemon(
             on_status=presence.publish,
         )
         presence.statuses = agents.statuses
+        desk.wake = agents.wake
         routines = DailyRoutineScheduler(
             launcher.routines(),
             run=launcher.run_routine,
@@ -129,7 +142,7 @@ async def run_daemon(
         loop_watch = LoopWatch(partial(_tell_of_block, events))
 
         async with (
-            open_worker(settings, store, records, presence, instance),
+            open_worker(settings, store, records, presence),
             open_supervisor(
                 name="worker",
                 limit=None,
@@ -173,7 +186,6 @@ async def run_daemon(
                     shutdown_timeout=WEB_STOP_TIMEOUT,
                 )
                 services.start_soon(heartbeat.start, settings.heartbeat_interval, name="heartbeat")
-                services.start_soon(presence.start, name="presence")
                 await services.start(loop_watch.run, name="loop_watch")
                 shutdown.register()
                 banner.show(settings, where=store.where, page=page)

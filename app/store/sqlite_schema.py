@@ -106,7 +106,9 @@ _TABLES = (
         health text,
         last_seen text,
         last_heartbeat text,
-        registered_at text not null
+        registered_at text not null,
+        paused_by text,
+        paused_at text
     )""",
     """
     create table if not exists actp_agent_runs (
@@ -141,7 +143,9 @@ _TABLES = (
         cancel_requested integer not null default 0,
         created_at text not null,
         started_at text,
-        finished_at text
+        finished_at text,
+        timeout real,
+        unique_key text
     )""",
     """
     create table if not exists actp_agent_memory (
@@ -229,8 +233,21 @@ _TABLES = (
 # Every index ends in rowid by itself, so "of this agent, newest first" needs no sort.
 _INDEXES = (
     # The claim: priority first, then age. Without it a claim reads the whole queue.
-    """create index if not exists actp_agent_tasks_to_claim
-        on actp_agent_tasks (agent_type, priority desc) where status = 'queued'""",
+    """create index if not exists actp_agent_tasks_ready
+        on actp_agent_tasks (agent_type, priority desc)
+        where status = 'queued' and not_before is null""",
+    # Apart from those that can be claimed, or each claim would pass by all that wait.
+    """create index if not exists actp_agent_tasks_later
+        on actp_agent_tasks (agent_type, not_before)
+        where status = 'queued' and not_before is not null""",
+    """create index if not exists actp_agent_tasks_age
+        on actp_agent_tasks (agent_type, created_at)
+        where status = 'queued' and not_before is null""",
+    """create index if not exists actp_agent_tasks_tokens
+        on actp_agent_tasks (lease_token) where status = 'running'""",
+    """create unique index if not exists actp_agent_tasks_unique
+        on actp_agent_tasks (agent_type, unique_key)
+        where unique_key is not null and status in ('queued', 'running', 'waiting')""",
     """create index if not exists actp_agent_tasks_leases
         on actp_agent_tasks (agent_type, lease_until) where status = 'running'""",
     """create index if not exists actp_agent_tasks_by_status

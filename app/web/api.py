@@ -154,14 +154,14 @@ class Api:
         return self._command("start", agent_id, self._daemon.supervisor.start_agent)
 
     async def _pause(self, agent_id: str) -> Response:
-        return self._hold("pause", agent_id, self._daemon.supervisor.pause_agent)
+        return await self._hold("pause", agent_id, self._daemon.supervisor.pause_agent)
 
     async def _resume(self, agent_id: str) -> Response:
         paused = self._status(agent_id)["paused"]
         if paused not in (None, PAUSED_BY_OPERATOR):
             detail = f"Agent {agent_id!r} paused itself: {paused}. Restarted, it tries again."
             raise Problem(409, detail)
-        return self._hold("resume", agent_id, self._daemon.supervisor.resume_agent)
+        return await self._hold("resume", agent_id, self._daemon.supervisor.resume_agent)
 
     def _command(
         self, action: str, agent_id: str, command: Callable[[str], Awaitable[object]]
@@ -171,11 +171,13 @@ class Api:
         self._commands.begin(f"{action} {agent_id}", partial(command, agent_id))
         return _accepted(action, agent_id, status)
 
-    def _hold(self, action: str, agent_id: str, hold: Callable[[str], object]) -> Response:
-        """Pause or resume an agent, which is done at once."""
+    async def _hold(
+        self, action: str, agent_id: str, hold: Callable[[str], Awaitable[object]]
+    ) -> Response:
+        """Pause or resume an agent: here at once, elsewhere within seconds."""
         status = self._commandable(agent_id)
         logger.info("Asked over HTTP: %s %s", action, agent_id, extra={"action": "command"})
-        hold(agent_id)
+        await hold(agent_id)
         return _accepted(action, agent_id, status)
 
     def _commandable(self, agent_id: str) -> str:

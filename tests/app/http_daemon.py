@@ -94,10 +94,10 @@ class Agents:
         self.asked.append(("restart", agent_id))
         await self.may_finish.wait()
 
-    def pause_agent(self, agent_id: str) -> None:
+    async def pause_agent(self, agent_id: str) -> None:
         self.asked.append(("pause", agent_id))
 
-    def resume_agent(self, agent_id: str) -> None:
+    async def resume_agent(self, agent_id: str) -> None:
         self.asked.append(("resume", agent_id))
 
     async def stop_agent(self, agent_id: str) -> None:
