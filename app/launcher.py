@@ -7,25 +7,17 @@ import dataclasses
 import logging
 import sys
 import uuid
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from actp_supervise.bridge import asyncio_child, run_in_trio
+from actp_supervise.bridge import asyncio_child
 from app.agents.activity import Activity
-from app.agents.client import make_client
-from app.agents.contract import (
-    Agent,
-    AgentClassError,
-    AgentContext,
-    has_routine,
-    load_agent_class,
-)
-from app.agents.handle import agent_store
+from app.agents.contract import Agent, AgentClassError, has_routine, load_agent_class
 from app.agents.host import run_agent, run_routine
 from app.agents.prices import PriceTable, PriceTableError, load_prices
 from app.agents.process import run_in_process
+from app.agents.setup import AgentSetup, make_context
 from app.agents.spec import SHARED_TABLES
 from app.agents.wire import Work
 from app.logs import fields_of, log_context
@@ -49,22 +41,13 @@ class AgentLauncher:
         settings: What is configured.
         store: The daemon's store.
         instance: This start of the daemon.
-        redact: Takes secrets out of what agents keep.
 
     Raises:
         SettingsError: If a class cannot be an agent, or the price table cannot be used.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        instance: str,
-        *,
-        redact: Callable[[str], str] = str,
-    ) -> None:
+    def __init__(self, settings: Settings, store: Store, instance: str) -> None:
         self._settings = settings
-        self._redact = redact
         self._store = store
         self._instance = instance
         self._prices = _load_prices(settings)
@@ -73,25 +56,14 @@ class AgentLauncher:
 
     async def run(self, config: AgentSettings, run: AgentRun) -> None:
         """Run a new instance of an agent to its end."""
-        if config.isolation == "process":
-            await self._in_process(config, run.activity, run.run_id, run.wait_for_work)
-            return
-        context = self._context(config, run.activity, run.run_id, run.wait_for_work)
-        in_its_loop = asyncio_child(run_agent, isolation=config.isolation)
-        await in_its_loop(self._classes[config.agent_id], context, config.poll_interval)
+        await self._run(config, run.activity, run.run_id, run.wait_for_work)
 
     async def run_routine(self, agent_id: str, method: str) -> None:
         """Run a routine to its end, on an instance of its own beside the agent that does tasks."""
-        config = self._agents[agent_id]
         run_id = uuid.uuid4().hex
         activity = Activity(trio.lowlevel.current_clock().current_time)
         with log_context(agent_id=agent_id, run=run_id, routine=method):
-            if config.isolation == "process":
-                await self._in_process(config, activity, run_id, trio.sleep, method=method)
-                return
-            context = self._context(config, activity, run_id, trio.sleep)
-            in_its_loop = asyncio_child(run_routine, isolation=config.isolation)
-            await in_its_loop(self._classes[agent_id], context, method)
+            await self._run(self._agents[agent_id], activity, run_id, trio.sleep, method=method)
 
     def reconfigure(self, config: AgentSettings) -> None:
         """Give an agent's routines other settings, from their next run on."""
@@ -118,7 +90,7 @@ class AgentLauncher:
             return f"{agent.class_path} has no 'async def {method}(self)'"
         return None
 
-    async def _in_process(
+    async def _run(
         self,
         config: AgentSettings,
         activity: Activity,
@@ -127,57 +99,50 @@ class AgentLauncher:
         *,
         method: str | None = None,
     ) -> None:
-        work = Work(
-            class_path=config.class_path,
-            method=method,
-            poll_interval=config.poll_interval,
-            agent_id=config.agent_id,
-            model=config.model,
-            worker_id=self._settings.worker_id,
-            instance=self._instance,
-            run_id=run_id,
-            where=self._store.where,
-            prices=self._prices,
-            daily_budget_usd=config.daily_budget_usd,
-            timezone=self._settings.timezone,
-            task_lease=self._settings.task_lease,
-            api_key=self._settings.anthropic_api_key,
-            base_url=self._settings.anthropic_base_url,
-            secrets=self._settings.secrets,
-            log_fields=dict(fields_of(contextvars.copy_context())),
-            modules=sys.path,
-        )
-        await run_in_process(
-            work, store=self._store, activity=activity, wait_for_work=wait_for_work
-        )
-
-    def _context(
-        self,
-        config: AgentSettings,
-        activity: Activity,
-        run_id: str,
-        wait_for_work: Callable[[float], Awaitable[None]],
-    ) -> AgentContext:
-        async def wait_in_trio(seconds: float) -> None:
-            await run_in_trio(wait_for_work, seconds)
-
-        return AgentContext(
-            agent_id=config.agent_id,
-            model=config.model,
-            worker_id=self._settings.worker_id,
-            instance=self._instance,
-            run_id=run_id,
-            store=agent_store(self._store, activity),
+        """Run an agent, or one of its routines, isolated as it is configured."""
+        setup = self._setup(config, run_id)
+        if config.isolation == "process":
+            work = Work(
+                setup=setup,
+                method=method,
+                where=self._store.where,
+                log_fields=dict(fields_of(contextvars.copy_context())),
+                modules=sys.path,
+            )
+            await run_in_process(
+                work, store=self._store, activity=activity, wait_for_work=wait_for_work
+            )
+            return
+        context = make_context(
+            setup,
+            store=self._store,
             activity=activity,
-            claude=partial(
-                make_client, self._settings.anthropic_api_key, self._settings.anthropic_base_url
-            ),
-            wait_for_work=wait_in_trio,
+            wait_for_work=wait_for_work,
+        )
+        cls = self._classes[config.agent_id]
+        if method is None:
+            in_its_loop = asyncio_child(run_agent, isolation=config.isolation)
+            await in_its_loop(cls, context, config.poll_interval)
+        else:
+            await asyncio_child(run_routine, isolation=config.isolation)(cls, context, method)
+
+    def _setup(self, config: AgentSettings, run_id: str) -> AgentSetup:
+        settings = self._settings
+        return AgentSetup(
+            agent_id=config.agent_id,
+            class_path=config.class_path,
+            model=config.model,
+            poll_interval=config.poll_interval,
+            worker_id=settings.worker_id,
+            instance=self._instance,
+            run_id=run_id,
             prices=self._prices,
             daily_budget_usd=config.daily_budget_usd,
-            timezone=self._settings.timezone,
-            task_lease=self._settings.task_lease,
-            redact=self._redact,
+            timezone=str(settings.timezone),
+            task_lease=settings.task_lease,
+            api_key=settings.anthropic_api_key,
+            base_url=settings.anthropic_base_url,
+            secrets=settings.secrets,
         )
 
 

@@ -27,7 +27,7 @@ from app.launcher import AgentLauncher, without_tables
 from app.logs import configure_logging, make_redactor
 from app.loop_watch import Block, LoopWatch
 from app.metrics import Metrics
-from app.observed_store import observed
+from app.observed_store import ObservedStore
 from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
 from app.reload import Reloader, catch_hangups
@@ -93,13 +93,13 @@ async def run_daemon(
             kept = await stack.enter_async_context(open_store_patiently(settings, waiting=waiting))
             report = await patiently(partial(check_required_tables, kept), waiting)
             desk = Desk(steady(kept, report))
-            store = observed(desk, events)
+            store = ObservedStore(desk, events)
             if prepare is not None:
                 await prepare(store)
         settings = without_tables(settings, report)
 
         instance = uuid.uuid4().hex
-        launcher = AgentLauncher(settings, store, instance, redact=redact)
+        launcher = AgentLauncher(settings, store, instance)
         registry = AgentRegistry(store, settings.worker_id)
         heartbeat = HealthHeartbeat(registry, redact=redact)
         presence = DaemonPresence(settings, instance)

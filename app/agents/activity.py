@@ -36,7 +36,12 @@ BEAT_INTERVAL: Final = 1.0
 LATE: Final = 1.0
 """Seconds by which a sign of life may be late; more than that and the loop itself stood still."""
 
-_Moment = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+LONGEST_WAIT: Final = 366 * 86400.0
+"""Seconds that an agent may say it waits; it may mean for ever, and no calendar holds that."""
+
+Moment = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+"""What the clock of an agent's process may show."""
+
 _MOST_TEXT: Final = 2000
 # `cut` adds some words about what it left out.
 _Text = Annotated[str, msgspec.Meta(max_length=_MOST_TEXT + 100)]
@@ -46,11 +51,11 @@ _Text = Annotated[str, msgspec.Meta(max_length=_MOST_TEXT + 100)]
 class ActivityState:
     """What an agent has set of its activity, as it crosses from a process of its own."""
 
-    beat_at: _Moment
-    progress_at: _Moment | None
-    waiting_until: _Moment | None
-    throttled_since: _Moment | None
-    throttled_until: _Moment | None
+    beat_at: Moment
+    progress_at: Moment | None
+    waiting_until: Moment | None
+    throttled_since: Moment | None
+    throttled_until: Moment | None
     throttled_why: _Text
     pid: int
     paused: _Text | None
@@ -65,7 +70,8 @@ class ActivityState:
 
 
 _SET_BY_AGENT: Final = tuple(field.name for field in fields(ActivityState))
-_TIMES: Final = ("beat_at", "progress_at", "waiting_until", "throttled_since", "throttled_until")
+_PAST: Final = ("beat_at", "progress_at", "throttled_since")
+_TO_COME: Final = ("waiting_until", "throttled_until")
 
 
 class Activity:
@@ -144,7 +150,7 @@ class Activity:
         self.doing = doing
         self.task_id = task_id
         self.step = step
-        self.waiting_until = None if within is None else now + within
+        self.waiting_until = None if within is None else now + _bounded(within)
         self.throttled_until = None
         self.progress_at = now
         self._promise(now)
@@ -156,7 +162,7 @@ class Activity:
         """
         now = self._clock()
         self.doing = doing
-        self.waiting_until = now + seconds
+        self.waiting_until = now + _bounded(seconds)
         self.throttled_until = None
         if self.progress_at is not None:
             self.progress_at = now
@@ -191,13 +197,11 @@ class Activity:
 
     def state(self) -> ActivityState:
         """Return what the agent has set; times by this process's clock."""
-        values = {name: getattr(self, name) for name in _SET_BY_AGENT}
-        return ActivityState(
-            **{
-                name: cut(value, _MOST_TEXT) if isinstance(value, str) else value
-                for name, value in values.items()
-            }
-        )
+        values: dict[str, Any] = {name: getattr(self, name) for name in _SET_BY_AGENT}
+        for name, value in values.items():
+            if isinstance(value, str):
+                values[name] = cut(value, _MOST_TEXT)
+        return ActivityState(**values)
 
     def take_over(self, state: ActivityState, offset: float) -> None:
         """Be as the agent has it elsewhere.
@@ -206,12 +210,15 @@ class Activity:
             state: From there.
             offset: What this clock shows when that one shows 0.
         """
+        now = self._clock()
         for name in _SET_BY_AGENT:
             value = getattr(state, name)
-            if name in _TIMES and value is not None:
-                value += offset
+            if value is not None and name in _PAST:
+                value = min(value + offset, now)
+            elif value is not None and name in _TO_COME:
+                value = min(value + offset, now + LONGEST_WAIT)
             setattr(self, name, value)
-        self._promise(self._clock())
+        self._promise(now)
 
     # What follows from it.
 
@@ -267,3 +274,7 @@ class Activity:
             "tasks_failed": self.tasks_failed,
             "last_run_at": self.last_run_at,
         }
+
+
+def _bounded(seconds: float) -> float:
+    return seconds if seconds < LONGEST_WAIT else LONGEST_WAIT  # also where it is no number

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
     from anthropic.types.beta import BetaContentBlock, BetaMessage
 
-    from app.store.protocol import DomainTable, Row
-    from app.store.protocol import TaskRow
+    from app.store.protocol import DomainTable, Row, TaskRow
 
     from .contract import AgentContext
 

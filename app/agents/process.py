@@ -6,43 +6,86 @@ operator's pause) holds unchanged, there is one connection, and one process that
 And what an agent has claimed is known here: when its process is killed its task goes back to the
 queue at once, whoever killed it.
 
-The process is asked to stop by SIGTERM. When its time is over it is killed with all that it has
-started: its `finally` blocks do not run then.
+The process is asked to stop by a message, and by SIGTERM, which its agent may handle. When its time
+is over it is killed with all that it has started: its `finally` blocks do not run then.
+
+It is trusted with nothing but its own work. Its messages are of known types, bounded in length,
+number and pace; it has none of the verbs about daemons and other agents; what it reports of itself
+is put into bounds; and whatever it prints is logged as its own.
 """
 
 from __future__ import annotations
 
-import inspect
-import json
 import logging
 import math
 import signal
 import socket
 import sys
 from collections import deque
-from datetime import datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+import msgspec
 import trio
+from typing_extensions import override
 
 from actp_supervise import current_child
-from actp_supervise.process import MAX_LINE, ProcessExited, ProcessNotStarted, process_child
-from app.agents.wire import VERBS, Kind, Wire, WireError, describe, read_plain
+from actp_supervise.process import ProcessExited, ProcessNotStarted, process_child
+from app.agents.output import AgentOutput
+from app.agents.wire import (
+    Answer,
+    Call,
+    Ended,
+    FromAgent,
+    GiveUp,
+    Refusal,
+    Report,
+    Stop,
+    Wait,
+    Wire,
+    WireError,
+    arguments_of,
+    describe,
+    encode,
+)
 from app.agents.work import RELEASE_TIMEOUT
-from app.store.protocol import Store, StoreError
+from app.logs import cut
+from app.store.protocol import Before, Journal, Ledger, Memory, Queue, Store, StoreError, Tables
+from app.store.verbs import verbs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
+    from typing import Any
 
     from app.agents.activity import Activity
-    from app.agents.wire import Message, Work
-    from app.store.protocol import TaskRow
+    from app.agents.wire import Work
+    from app.store.protocol import JSON, TaskRow, TaskStatus
+    from app.store.verbs import Seconds, Verb
 
 logger = logging.getLogger(__name__)
 
 LAST_WORDS: Final = 10
 """Lines of output that the error of a process that died shows."""
+
+LONGEST_CRASH: Final = 20_000
+"""Characters of a crash's text that are kept."""
+
+AT_ONCE: Final = 64
+"""Calls of one agent that are done at once; the next is read when one of them has ended."""
+
+PACE: Final = 2000.0
+"""Messages a second that are read, or as many times `PACED_BYTES`."""
+
+PACED_BYTES: Final = 16_384
+
+VERBS: Final[dict[str, Verb[Any]]] = {
+    **{
+        name: verb
+        for noun in (Queue, Journal, Ledger, Memory, Tables)
+        for name, verb in verbs_of(noun).items()
+    },
+    "ping": verbs_of(Store)["ping"],
+}
+"""What an agent in a process of its own may ask of the store: nothing about daemons and agents."""
 
 READ_REST: Final = 1.0
 """Seconds for what a process that has ended had still sent."""
@@ -81,10 +124,9 @@ async def run_in_process(
         ProcessNotStarted: If there was none.
     """
     claims = Claims(store, activity)
-    calls = {name: partial(claims.call, name) for name in VERBS} | {"wait_for_work": wait_for_work}
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        agent = _AgentProcess(ours, activity, calls)
+        agent = _AgentProcess(ours, activity, claims, wait_for_work)
         why_back = None
         try:
             await agent.run(work, theirs)
@@ -103,7 +145,7 @@ async def run_in_process(
                 logger.warning("Task not handed back in time, its lease will end")
 
 
-class Claims:
+class Claims(Before):
     """The store as an agent elsewhere uses it; knows which tasks that agent holds.
 
     Args:
@@ -112,24 +154,60 @@ class Claims:
     """
 
     def __init__(self, store: Store, activity: Activity) -> None:
-        self._store = store
+        super().__init__(store)
         self._activity = activity
         self._claiming: dict[str, Callable[[], Awaitable[TaskRow | None]]] = {}
         """By token: what claims the same task again, where there was no answer yet."""
         self._held: dict[str, str] = {}
         """token -> task"""
 
-    async def call(self, name: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Do what a verb of the store does."""
-        verb = getattr(self._store, name)
-        if name == "claim_task":
-            if self._activity.held:
-                return None
-            return await self._claim(_token(name, args, kwargs), partial(verb, *args, **kwargs))
-        answer = await verb(*args, **kwargs)
-        if name in {"finish_task", "release_task"}:
-            self._held.pop(_token(name, args, kwargs), None)
-        return answer
+    @override
+    async def claim_task(
+        self, agent_type: str, *, worker_id: str, instance: str, token: str, lease: Seconds
+    ) -> TaskRow | None:
+        async def claim() -> TaskRow | None:
+            return await self.store.claim_task(
+                agent_type, worker_id=worker_id, instance=instance, token=token, lease=lease
+            )
+
+        if self._activity.held:
+            return None
+        self._claiming[token] = claim
+        task = await claim()
+        del self._claiming[token]
+        if task is not None:
+            self._held[token] = task.id
+        return task
+
+    @override
+    async def finish_task(
+        self,
+        task_id: str,
+        token: str,
+        status: TaskStatus,
+        *,
+        result: Mapping[str, JSON] | None = None,
+        error: str | None = None,
+    ) -> bool:
+        done = await super().finish_task(task_id, token, status, result=result, error=error)
+        self._held.pop(token, None)
+        return done
+
+    @override
+    async def release_task(
+        self,
+        task_id: str,
+        token: str,
+        *,
+        count_attempt: bool = False,
+        delay: Seconds = 0.0,
+        error: str | None = None,
+    ) -> bool:
+        done = await super().release_task(
+            task_id, token, count_attempt=count_attempt, delay=delay, error=error
+        )
+        self._held.pop(token, None)
+        return done
 
     async def hand_back(self, error: str | None) -> None:
         """Hand back what is held still.
@@ -150,53 +228,61 @@ class Claims:
 
     async def _release(self, task_id: str, token: str, error: str | None) -> None:
         counts = error is not None
-        await self._store.release_task(task_id, token, count_attempt=counts, error=error)
-
-    async def _claim(
-        self, token: str, claim: Callable[[], Awaitable[TaskRow | None]]
-    ) -> TaskRow | None:
-        self._claiming[token] = claim
-        task = await claim()
-        del self._claiming[token]
-        if task is not None:
-            self._held[token] = task.id
-        return task
+        await self.store.release_task(task_id, token, count_attempt=counts, error=error)
 
 
 class _AgentProcess:
-    """One process with an agent in it."""
+    """One process with an agent in it.
+
+    Args:
+        sock: Our end of the socket to it.
+        activity: The agent's.
+        store: Does the verbs that it calls.
+        wait_for_work: Returns after so many seconds, or sooner when a task was posted.
+    """
 
     def __init__(
         self,
         sock: socket.socket,
         activity: Activity,
-        calls: dict[str, Callable[..., Awaitable[Any]]],
+        store: Store,
+        wait_for_work: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._wire = Wire(sock)
+        self._wire: Wire[FromAgent] = Wire(sock, FromAgent)
         self._activity = activity
-        self._calls = calls
+        self._store = store
+        self._wait_for_work = wait_for_work
+        self._free = trio.Semaphore(AT_ONCE)
         self._under_way: dict[int, trio.CancelScope] = {}
         self._offset = math.inf
         """What our clock shows when that of the process shows 0, or somewhat more."""
-        self._ended: tuple[Any] | None = None
+        self._ended: Ended | None = None
         """How the agent said that it ended."""
         self._nonsense: str | None = None
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
 
     async def run(self, work: Work, theirs: socket.socket) -> None:
         """Start the process and serve it until it ends."""
-        label = work.agent_id if work.method is None else f"{work.agent_id}.{work.method}"
+        agent_id, method = work.setup.agent_id, work.method
+        output = AgentOutput(agent_id, self._last_words.append)
         in_process = process_child(
-            [sys.executable, "-u", "-m", "app.agents.process_main", label],
+            [
+                sys.executable,
+                "-u",
+                "-m",
+                "app.agents.process_main",
+                agent_id if method is None else f"{agent_id}.{method}",
+            ],
             stdin=theirs.fileno(),
             stop_group=False,  # what the agent started is its own to stop, once its work is done
-            on_output=self._log,
+            on_output=output.log,
         )
-        self._wire.put(Kind.WORK, content=work)
+        self._wire.put(work)
         died: str | None = None
         not_started: ProcessNotStarted | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._wire.send)
+            nursery.start_soon(self._ask_to_stop)
             with trio.CancelScope() as living:
                 served = trio.Event()
                 nursery.start_soon(self._serve, nursery, living, served)
@@ -224,91 +310,73 @@ class _AgentProcess:
             if work.method is None and current_child().stopping:  # asked before it had begun
                 return
             raise AgentProcessError("ended without a word")
-        (crash,) = self._ended
+        crash = self._ended.crash
         if crash is not None:
-            in_one_line, traceback = crash
+            in_one_line, traceback = cut(crash.in_one_line), cut(crash.traceback, LONGEST_CRASH)
             raise AgentCrashedError(f"{in_one_line}\n\nIn its process:\n\n{traceback.rstrip()}")
+
+    async def _ask_to_stop(self) -> None:
+        with current_child().cancel_on_stop():
+            await trio.sleep_forever()
+        self._wire.put(Stop())
 
     async def _serve(
         self, nursery: trio.Nursery, living: trio.CancelScope, served: trio.Event
     ) -> None:
         """Do what the process asks for."""
+        ahead = trio.current_time()
+        """By when, at this pace, what was read should have come."""
         try:
             while (message := await self._wire.receive()) is not None:
-                if message.kind is Kind.CALL:
-                    nursery.start_soon(self._answer, message)
-                elif message.kind is Kind.CANCEL:
-                    if message.number in self._under_way:
-                        self._under_way[message.number].cancel(reason="the agent gave it up")
-                elif message.kind is Kind.STATE:
-                    self._take_over(read_plain(message.content))
-                elif message.kind is Kind.ENDED:
-                    self._ended = (read_plain(message.content),)
+                await self._take(message, nursery)
+                now = trio.current_time()
+                ahead = max(ahead, now - 1.0) + (1 + self._wire.last_size / PACED_BYTES) / PACE
+                await trio.sleep(max(0.0, ahead - now))
         except WireError as error:
             self._nonsense = str(error)
             living.cancel(reason="the agent's process said what makes no sense")
         finally:
             served.set()
 
-    def _take_over(self, state: dict[str, Any]) -> None:
-        # Whatever was under way for the shortest time tells it best: ages must not be negative.
-        self._offset = min(self._offset, trio.current_time() - state.pop("now"))
-        self._activity.take_over(state, self._offset)
+    async def _take(self, message: FromAgent, nursery: trio.Nursery) -> None:
+        match message:
+            case Call() | Wait():
+                if message.number in self._under_way:
+                    raise WireError(f"call {message.number} is under way already")
+                await self._free.acquire()
+                self._under_way[message.number] = trio.CancelScope()
+                nursery.start_soon(self._answer, message)
+            case GiveUp():
+                if message.number in self._under_way:
+                    self._under_way[message.number].cancel(reason="the agent gave it up")
+            case Report():
+                # What was under way for the shortest time tells it best.
+                self._offset = min(self._offset, trio.current_time() - message.now)
+                self._activity.take_over(message.state, self._offset)
+            case Ended():
+                self._ended = message
 
-    async def _answer(self, message: Message) -> None:
+    async def _answer(self, message: Call | Wait) -> None:
+        """Do a call, and have its answer sent, before another call may take its place."""
         number = message.number
-        with trio.CancelScope() as self._under_way[number]:
+        with self._under_way[number]:
             try:
-                name, args, kwargs = read_plain(message.content)
-                answer = await self._calls[name](*args, **kwargs)
-                self._wire.put(Kind.ANSWER, number, answer)
+                content = msgspec.Raw(encode(await self._do(message)))
+                is_sent = self._wire.put(Answer(number, content))
             except Exception as error:  # noqa: BLE001  (each is the caller's)
-                self._wire.put(Kind.REFUSAL, number, describe(error))
+                is_sent = self._wire.put(Refusal(number, *describe(error)))
+            await is_sent.wait()
         del self._under_way[number]
+        self._free.release()
 
-    def _log(self, line: str) -> None:
-        """Log a line of output; those of the process's own log as what they are there."""
-        record = _record(line)
-        if record is None:
-            self._last_words.append(line[:200])
-            logger.info("%s", line, extra={"action": "agent_output"})
-        else:
-            logging.getLogger(record.name).handle(record)
-
-
-_SIGNATURES: Final = {
-    name: inspect.signature(getattr(Store, name))
-    for name in ("claim_task", "finish_task", "release_task")
-}
-
-
-def _token(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    token: str = _SIGNATURES[name].bind(None, *args, **kwargs).arguments["token"]
-    return token
-
-
-def _record(line: str) -> logging.LogRecord | None:
-    """Read a line of our log as JSON; None if it is none."""
-    if not line.startswith('{"time": ') or len(line) >= MAX_LINE:
-        return None
-    try:
-        fields = json.loads(line)
-        level = logging.getLevelNamesMapping()[fields.pop("level").upper()]
-        created = datetime.fromisoformat(fields.pop("time")).timestamp()
-        name, text = str(fields.pop("logger")), fields.pop("message")
-    # What an agent prints may look like a line of ours and be none.
-    except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, OSError):
-        return None
-    except RecursionError:
-        return None
-    record = logging.LogRecord(name, level, "", 0, text, None, None)
-    record.created = created
-    error = fields.pop("error", None)
-    record.exc_text = None if error is None else str(error)
-    for key, value in fields.items():
-        if not hasattr(record, key):
-            setattr(record, key, value)
-    return record
+    async def _do(self, message: Call | Wait) -> object:
+        if isinstance(message, Wait):
+            await self._wait_for_work(message.seconds)
+            return None
+        verb = VERBS.get(message.verb)
+        if verb is None:
+            raise StoreError(f"{cut(message.verb, 100)!r} is not for an agent to call")
+        return await verb.ask(self._store, arguments_of(message, verb))
 
 
 def _how(returncode: int) -> str:

@@ -25,13 +25,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 from typing_extensions import override
 
 from actp_supervise import Restart, Supervisor, open_supervisor
-from actp_supervise.bridge import asyncio_child, run_in_trio
+from actp_supervise.bridge import asyncio_child
 from app.agents.activity import Activity
 from app.agents.contract import load_agent_class
 from app.agents.host import run_agent, run_routine
@@ -56,10 +56,11 @@ from app.agents.wire import (
 )
 from app.logs import bind_log_context, configure_logging
 from app.store.protocol import Store, StoreError
-from app.store.verbs import Arguments, R, Verb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from app.store.verbs import Arguments, R, Verb
 
 REPORT_INTERVAL: Final = 0.05
 """Seconds between two reports of what the agent does, at least."""
@@ -74,7 +75,7 @@ def main() -> None:
     with open(os.devnull) as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), 0)
     configure_logging(sys.stderr, redact=str, as_json=True)
-    # What a service manager tells all processes is the daemon's to pass on. The agent may handle it.
+    # Told to all processes by a service manager, it is the daemon's to pass on.
     signal.signal(signal.SIGTERM, lambda *_: None)
     jobs: Jobs = queue.SimpleQueue()
     threading.Thread(target=_run_trio, args=(sock, jobs), daemon=True).start()
@@ -175,7 +176,7 @@ async def _agent(work: Work, calls: Calls, activity: Activity) -> None:
         work.setup,
         store=DaemonStore(calls, work.where),
         activity=activity,
-        wait_for_work=partial(run_in_trio, calls.wait_for_work),
+        wait_for_work=calls.wait_for_work,
     )
     if work.method is None:
         await run_agent(cls, context, work.setup.poll_interval)

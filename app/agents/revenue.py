@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from app.store.protocol import DomainTable, Query, Row
-from app.store.protocol import CostSum, TableMissing
+from app.store.protocol import CostSum, DomainTable, Query, Row, TableMissing
 
 from .base import DomainAgent
 from .tools import JSON, ToolError, tool

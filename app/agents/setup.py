@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from actp_supervise.bridge import run_in_trio
 from actp_supervise.clock import LOCALTIME, local_timezone
 from app.agents.client import make_client
 from app.agents.contract import AgentContext
@@ -16,6 +17,7 @@ from app.logs import make_redactor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from datetime import tzinfo
 
     from actp_supervise import Backoff
     from app.agents.activity import Activity
@@ -57,10 +59,14 @@ def make_context(
         setup: What it is run with.
         store: The daemon's store, or the way to it, on Trio's side.
         activity: Where it says what it does.
-        wait_for_work: Returns after so many seconds, or sooner when a task was posted; called in
-            the agent's loop.
+        wait_for_work: Returns after so many seconds, or sooner when a task was posted; called on
+            Trio's side.
         patience: How long its store waits between two tries, in place of the usual.
     """
+
+    async def wait_in_trio(seconds: float) -> None:
+        await run_in_trio(wait_for_work, seconds)
+
     options = {} if patience is None else {"patience": patience}
     return AgentContext(
         agent_id=setup.agent_id,
@@ -71,7 +77,7 @@ def make_context(
         store=AgentStore(store, activity, **options),
         activity=activity,
         claude=partial(make_client, setup.api_key, setup.base_url),
-        wait_for_work=wait_for_work,
+        wait_for_work=wait_in_trio,
         prices=setup.prices,
         daily_budget_usd=setup.daily_budget_usd,
         timezone=zone_named(setup.timezone),
@@ -80,6 +86,6 @@ def make_context(
     )
 
 
-def zone_named(name: str) -> ZoneInfo:
+def zone_named(name: str) -> tzinfo:
     """Return a zone by its name; where /etc/localtime is a copy, the machine's has none."""
     return local_timezone({}) if name == LOCALTIME else ZoneInfo(name)

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 import trio
 
-from app.agents.activity import ActivityState
+from app.agents.activity import ActivityState, Moment
 from app.agents.setup import AgentSetup
 from app.store.protocol import StoreError, StoreUnavailable, TableMissing
-from app.store.verbs import Arguments, Verb
 
 if TYPE_CHECKING:
     import socket
+
+    from app.store.verbs import Arguments, Verb
 
 LONGEST: Final = 4 * 1024 * 1024
 """Bytes that a message may have: read, they may become some fifty times as many."""
@@ -88,7 +89,7 @@ class Wait(_Message, frozen=True):
     """The agent waits so many seconds for work, or until a task is posted."""
 
     number: int
-    seconds: float
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
 class GiveUp(_Message, frozen=True):
@@ -101,7 +102,7 @@ class Report(_Message, frozen=True):
     """What the agent does."""
 
     state: ActivityState
-    now: float
+    now: Moment
     """What the clock of its process shows."""
 
 
@@ -133,12 +134,17 @@ class Wire(Generic[MessageT]):
 
     def __init__(self, sock: socket.socket, comes: Any) -> None:  # noqa: ANN401  (a union)
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-        self._waiting, self._to_send = trio.open_memory_channel[bytes](math.inf)
+        self._waiting, self._to_send = trio.open_memory_channel[tuple[bytes, trio.Event]](math.inf)
         self._received = bytearray()
-        self._decoder = msgspec.msgpack.Decoder[MessageT](comes)
+        self.last_size = 0
+        """Bytes of the message that came last."""
+        self._decoder: msgspec.msgpack.Decoder[MessageT] = msgspec.msgpack.Decoder(comes)
 
-    def put(self, message: FromDaemon | FromAgent) -> None:
+    def put(self, message: FromDaemon | FromAgent) -> trio.Event:
         """Have a message sent, after those before it.
+
+        Returns:
+            What is set when it is sent.
 
         Raises:
             WireError: If it is too long.
@@ -146,7 +152,9 @@ class Wire(Generic[MessageT]):
         data = encode(message)
         if len(data) > LONGEST:
             raise WireError(f"{len(data)} bytes are too many: {LONGEST} may be handed over")
-        self._waiting.send_nowait(_LENGTH.pack(len(data)) + data)
+        is_sent = trio.Event()
+        self._waiting.send_nowait((_LENGTH.pack(len(data)) + data, is_sent))
+        return is_sent
 
     def close(self) -> None:
         """Have `send` return once all is sent."""
@@ -155,8 +163,9 @@ class Wire(Generic[MessageT]):
     async def send(self) -> None:
         """Send what is put, until `close`, or until the other end is gone."""
         try:
-            async for data in self._to_send:
+            async for data, is_sent in self._to_send:
                 await self._stream.send_all(data)
+                is_sent.set()
         except trio.BrokenResourceError:  # told by `receive`
             return
 
@@ -172,6 +181,7 @@ class Wire(Generic[MessageT]):
         (length,) = _LENGTH.unpack(header)
         if length > LONGEST:
             raise WireError(f"no message: {length} bytes are too many")
+        self.last_size = length
         content = await self._take(length)
         if content is None:
             return None

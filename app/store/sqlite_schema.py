@@ -12,6 +12,7 @@ from contextlib import closing
 from functools import cache
 from typing import TYPE_CHECKING
 
+from app.store import sqlite_totals
 from app.store.records import duration
 from app.store.tables.contract import DomainTable, domain_columns
 
@@ -227,6 +228,7 @@ _TABLES = (
         error text,
         primary key (job_name, scheduled_at)
     )""",
+    *sqlite_totals.TABLES,
     *(_domain_table(table) for table in DomainTable),
 )
 
@@ -252,6 +254,14 @@ _INDEXES = (
         on actp_agent_tasks (agent_type, lease_until) where status = 'running'""",
     """create index if not exists actp_agent_tasks_by_status
         on actp_agent_tasks (status)""",
+    """create index if not exists actp_agent_tasks_over
+        on actp_agent_tasks (finished_at) where status in ('succeeded', 'failed', 'cancelled')""",
+    """create index if not exists actp_agent_runs_over
+        on actp_agent_runs (finished_at) where finished_at is not null""",
+    """create index if not exists actp_job_runs_over
+        on actp_job_runs (finished_at) where finished_at is not null""",
+    """create index if not exists actp_effects_by_time
+        on actp_effects (began_at)""",
     """create index if not exists actp_agent_tasks_by_agent
         on actp_agent_tasks (agent_type)""",
     """create index if not exists actp_agent_tasks_by_agent_and_status
@@ -284,12 +294,19 @@ _INDEXES = (
 )
 
 
+_OUTDATED = (
+    "drop index if exists actp_agent_tasks_to_claim",
+)
+"""What indexes of earlier versions others stand in for."""
+
+
 def ensure_schema(db: sqlite3.Connection) -> None:
     """Make what is missing: tables, columns of tables of an earlier version, indexes.
 
     A file that has it all is only read, so that opening it waits for nobody.
     """
-    if not missing_tables(db) and _names(db, "index") >= _INDEX_NAMES:
+    indexes, triggers = _names(db, "index"), _names(db, "trigger")
+    if not missing_tables(db) and indexes >= _INDEX_NAMES and triggers >= sqlite_totals.TRIGGERS:
         return
     db.execute("begin immediate")
     try:
@@ -298,8 +315,9 @@ def ensure_schema(db: sqlite3.Connection) -> None:
         for table, columns in missing_tables(db).items():
             for column in columns:
                 db.execute(f"alter table {table} add column {expected_columns()[table][column]}")
-        for statement in _INDEXES:
+        for statement in (*_OUTDATED, *_INDEXES):
             db.execute(statement)
+        sqlite_totals.ensure_totals(db, _names(db, "trigger"))
         db.execute("commit")
     finally:
         if db.in_transaction:

@@ -289,8 +289,8 @@ _OLDEST_QUEUED = sql("""
     ) group by agent_type
 """)
 _COUNT = """
-    select agent_type, status, count(*) as tasks from actp_agent_tasks
-    group by agent_type, status
+    select agent_type, status, sum(tasks) as tasks from actp_task_totals
+    group by agent_type, status having sum(tasks) > 0
 """
 _CLAIMED_ALREADY = """
     select * from actp_agent_tasks where agent_type = :agent_type and status = 'running'
