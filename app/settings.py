@@ -114,6 +114,8 @@ class Settings:
     """Without a sign of life for so long an agent is hung, and a daemon elsewhere dead."""
     transcript_days: float
     """How long the conversations about tasks are kept; 0 for ever."""
+    retention_days: float
+    """How long finished tasks and what was recorded of them are kept; 0 for ever."""
     agents: tuple[AgentSettings, ...]
     data_dir: Path
     warnings: tuple[str, ...]
@@ -221,6 +223,7 @@ def _read(given: _Environment) -> Settings:
         heartbeat_interval=heartbeat_interval,
         stale_threshold=stale_threshold,
         transcript_days=given.read("WORKER_TRANSCRIPT_DAYS", _days, 30.0),
+        retention_days=given.read("WORKER_RETENTION_DAYS", _days, 90.0),
         prices_path=given.read("WORKER_PRICES", _existing_file, None),
         log_file=given.read("WORKER_LOG_FILE", _path, None),
         agents=tuple(_agent(given, spec) for spec in AGENT_SPECS),

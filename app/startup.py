@@ -31,13 +31,13 @@ from app.observed_store import ObservedStore
 from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
 from app.reload import Reloader, catch_hangups
-from app.retention import forget_old_turns
+from app.retention import forget_old
 from app.routine import DailyRoutineScheduler
 from app.service import ServiceManager
 from app.settings import SettingsError
 from app.shutdown import GracefulShutdown
 from app.store.open import open_store, open_store_patiently, patiently
-from app.store.protocol import AgentRegistration
+from app.store.protocol import AgentRegistration, Kept
 from app.store.schema import TableReport, check_required_tables
 from app.store.steady import steady
 from app.supervisor import STANDBY, AgentSupervisor
@@ -200,9 +200,7 @@ async def run_daemon(
                 )
                 services.start_soon(tell, name="happenings")
                 services.start_soon(metrics.measure_lag, name="loop_lag")
-                if settings.transcript_days:
-                    keep = settings.transcript_days * DAY
-                    services.start_soon(forget_old_turns, store, keep, name="retention")
+                services.start_soon(forget_old, store, _kept_for(settings), name="retention")
 
                 await shutdown.stop_event.wait()
                 service.stopping()
@@ -248,6 +246,13 @@ async def _register(registry: AgentRegistry, settings: Settings, records: Record
     records.put("registration of the agents", partial(registry.register_all, registrations))
     with trio.move_on_after(START_TIMEOUT):
         await records.flush()
+
+
+def _kept_for(settings: Settings) -> dict[Kept, float]:
+    """Return for how many seconds each kind of record is kept."""
+    days = dict.fromkeys(Kept, settings.retention_days)
+    days[Kept.TURNS] = settings.transcript_days
+    return {what: kept * DAY for what, kept in days.items() if kept}
 
 
 def _first_status(agent: AgentSettings) -> str:
