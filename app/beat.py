@@ -1,5 +1,4 @@
-"""The daemon's beat: the one call by which it says every few seconds all that is due, and learns
-what is asked of it.
+"""The daemon's beat: one call every few seconds that says what is due and learns what is asked.
 
 A beat carries the daemon's presence, its agents' heartbeats and the renewals of leases. It brings
 back restart requests, cancellations, pauses, and which queues hold work. It waits behind no other
@@ -20,9 +19,9 @@ from app.store.protocol import StoreError, StoreUnavailable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from actp_supervise.service import Outbox
     from app.desk import Desk
     from app.heartbeat import HealthHeartbeat
-    from app.record_keeper import RecordKeeper
     from app.registry import AgentRegistry
     from app.store.protocol import Beat
     from app.worker import DaemonPresence
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BEAT_INTERVAL: Final = 4.2
-"""Seconds between two beats: fifteen requests a minute at most, and a new task begins within 5 s."""
+"""Seconds between two: at most 15 requests a minute, and a task posted anywhere begins in 5 s."""
 
 
 class DaemonBeat:
@@ -52,7 +51,7 @@ class DaemonBeat:
         presence: DaemonPresence,
         heartbeat: HealthHeartbeat,
         registry: AgentRegistry,
-        records: RecordKeeper,
+        records: Outbox,
         lease: float,
     ) -> None:
         self._desk = desk
@@ -111,13 +110,13 @@ class DaemonBeat:
             self._presence.said(beat.dead)
             self._heartbeat.sent(presence.heartbeats)
         if not self._records.waiting:  # this may go well while writing does not
-            self._records.note_store(None)
+            self._records.note(None)
         if beat.unregistered:
             self._register_again(beat.unregistered)
         return beat
 
     def _note(self, error: StoreError) -> None:
-        self._records.note_store(str(error))
+        self._records.note(str(error))
         if not isinstance(error, StoreUnavailable):
             logger.error("The store refuses the beat: %s", error, extra={"action": "beat_refused"})
 

@@ -10,12 +10,10 @@ from typing import Any
 import trio
 
 from actp_supervise import Backoff, Supervisor, current_child, open_supervisor
+from actp_supervise.service import LoopWatch, Outbox, clean_json, shorten
 from app.event_log import EventLog
 from app.health import overall
-from app.logs import clean_json, cut
-from app.loop_watch import LoopWatch
 from app.metrics import Metrics
-from app.record_keeper import RecordKeeper
 from app.routine import DailyRoutineScheduler
 from app.settings import Settings
 from app.shutdown import GracefulShutdown
@@ -35,7 +33,7 @@ class Daemon:
     store: Store
     supervisor: AgentSupervisor
     routines: DailyRoutineScheduler
-    records: RecordKeeper
+    records: Outbox
     shutdown: GracefulShutdown
     events: EventLog
     metrics: Metrics
@@ -62,7 +60,7 @@ class Daemon:
     def tree(self) -> dict[str, Any]:
         """Return everything that runs, as values that JSON can hold."""
         known = self.root.tree().to_dict()
-        tree: dict[str, Any] = clean_json(known, lambda text: cut(self.redact(text)))
+        tree: dict[str, Any] = clean_json(known, lambda text: shorten(self.redact(text), ends=True))
         return tree
 
     def health(self) -> dict[str, Any]:
@@ -70,7 +68,7 @@ class Daemon:
         statuses = self.supervisor.get_status()
         status, reasons = overall(
             statuses,
-            store_error=self.records.store_error,
+            store_error=self.records.away_because,
             stopping=self.stopping,
             blocked=self.loop_watch.problem(),
             notes=(*self.notes, *self.records.given_up),
@@ -81,6 +79,12 @@ class Daemon:
             "uptime": self.uptime,
             "reasons": reasons,
         }
+
+    def status_line(self) -> str:
+        """Return its health in one line, for a service manager."""
+        health = self.health()
+        agents = f"{health['agents']} agent{'s' if health['agents'] != 1 else ''}"
+        return self.redact("; ".join([f"{health['status']}, {agents}", *health["reasons"]]))
 
 
 async def hold_services(

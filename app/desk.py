@@ -14,13 +14,13 @@ import trio
 from typing_extensions import override
 
 from actp_supervise import Backoff
-from app.store.protocol import Before, Lease, LeaseHolder, Store, StoreError
+from app.store.protocol import Before, Lease, LeaseHolder, Store, StoreError, TaskRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from app.store.protocol import Beat, TaskFilter, TaskRow, TaskStatus
+    from app.store.protocol import Beat, TaskFilter, TaskStatus
     from app.store.verbs import Seconds
 
 TASK_BACKOFF: Final = Backoff(initial=5.0, factor=4.0, maximum=3600.0)
@@ -220,8 +220,9 @@ class Desk(Before):
         await asked.answered.wait()
         if asked.error is not None:
             raise asked.error
-        holder = asked.holders.get(name)
-        return holder or await self.store.hold_lease(name, instance, lease=lease)
+        if name in asked.holders:
+            return asked.holders[name]
+        return await self.store.hold_lease(name, instance, lease=lease)
 
     @override
     async def drop_lease(self, name: str, instance: str) -> None:

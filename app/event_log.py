@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import trio
 
 from actp_supervise.clock import SystemWallClock, WallClock
-from app.logs import clean_json
+from actp_supervise.service import clean_json, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -107,7 +107,7 @@ class EventLog:
         """
         self._last_id += 1
         now = self._wall_clock.now()
-        shown = " ".join(self._redact(text).split())[:MOST_TEXT]
+        shown = shorten(self._redact(text), MOST_TEXT)
         facts = clean_json(fields, lambda fact: self._redact(fact)[:MOST_FACT])
         event = LoggedEvent(
             id=self._last_id,

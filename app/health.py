@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from actp_supervise.service import shorten
 from app.agents.activity import PAUSED_BY_OPERATOR, WAITING_FOR_STORE
 from app.web.words import error_line
 
@@ -95,5 +96,6 @@ def _trouble(status: Mapping[str, Any]) -> str | None:
         return f"has waited long for Claude: {why}" if waits >= LONG_WITHOUT_MODEL else None
     if status["restart_in"] is not None:
         # Not when: that changes by the second, and stands beside this wherever it is shown.
-        return f"crashed and waits for its restart: {error_line(status['last_error'] or '')[:200]}"
+        error = shorten(error_line(status["last_error"] or ""), 200)
+        return f"crashed and waits for its restart: {error}"
     return f"is {status['status'].replace('_', ' ')}"

@@ -1,4 +1,4 @@
-"""HealthHeartbeat: who is alive, told to the registry with each beat, and who is not any more (R15 to R17).
+"""HealthHeartbeat: who is alive, told with each beat, and who is not any more (R15 to R17).
 
 A heartbeat vouches for the agent and not for the daemon: it is published only where the agent's own
 loop has turned since the last one. Whether the store can be reached is another matter, and makes
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from actp_supervise.service import clean_json
 from app.agents.activity import Activity
-from app.logs import clean_json
 from app.store.protocol import AgentBeat
 
 if TYPE_CHECKING:

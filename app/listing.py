@@ -9,11 +9,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from actp_supervise.service import shorten
 from app.agents.spec import AGENT_SPECS
 from app.settings import Settings, SettingsError, unknown_agent
 from app.store.open import open_store
 from app.store.protocol import AgentRow, StoreError, WorkerRow
-from app.terminal.output import on_one_line
+from app.terminal.output import MOST_ON_LINE
 from app.web.words import error_line
 from app.worker import Life, life_of, silent_after
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 _OF_ONE: Final = frozenset({"paused", "waiting", "backing_off", "crashed"})
 """Where the reason is the agent's own, and not one of its daemon."""
+
+MOST_OF_NAME: Final = 18
+"""Characters of a daemon's name in the table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +61,7 @@ class ListedAgent:
         if self.why is None:
             return None
         whose = f"{self.row.agent_id} is " if self.status in _OF_ONE else ""
-        return on_one_line(f"{whose}{self.status.replace('_', ' ')}: {self.why}")
+        return shorten(f"{whose}{self.status.replace('_', ' ')}: {self.why}", MOST_ON_LINE)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as values that JSON can hold."""
@@ -115,7 +119,7 @@ def table(agents: list[ListedAgent], settings: Settings) -> str:
             (
                 agent.row.agent_id,
                 agent.status.replace("_", " "),
-                _cut(agent.row.worker_id or "-"),
+                shorten(agent.row.worker_id or "-", MOST_OF_NAME),
                 age(agent.seen_age),
                 age(agent.row.heartbeat_age),
                 "requested" if agent.row.needs_restart else "-",
@@ -125,7 +129,7 @@ def table(agents: list[ListedAgent], settings: Settings) -> str:
             (
                 agent.row.agent_id,
                 place.status.replace("_", " "),
-                _cut(place.worker_id),
+                shorten(place.worker_id, MOST_OF_NAME),
                 age(place.seen_age),
                 "-",
                 "-",
@@ -234,11 +238,6 @@ def _judge(
         if active:
             status, why = active[0].status, None
     return ListedAgent(row=row, status=status, why=why, seen_age=seen_age, runs=tuple(runs))
-
-
-def _cut(worker_id: str) -> str:
-    longest = 18
-    return worker_id if len(worker_id) <= longest else f"{worker_id[: longest - 3]}..."
 
 
 def age(seconds: float | None) -> str:

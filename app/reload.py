@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from actp_supervise import SupervisionError
-from app.interrupts import tell_trio
+from actp_supervise.service.signals import tell_trio
 from app.settings import INTEGRATION_KEYS, Settings, SettingsError
 from app.store.protocol import AgentRegistration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from actp_supervise.service import ServiceManager
     from app.daemon import Daemon
     from app.launcher import AgentLauncher
-    from app.service import ServiceManager
     from app.settings import AgentSettings
 
 logger = logging.getLogger(__name__)

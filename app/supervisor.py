@@ -29,11 +29,11 @@ from actp_supervise import (
     open_supervisor,
 )
 from actp_supervise.clock import SystemWallClock, WallClock
+from actp_supervise.service import LeaderLease, bind_log_context, log_context, shorten
 from app.agents.activity import PAUSED_BY_OPERATOR, Activity
 from app.crashes import AGENT_BACKOFF, DAY, HOUR, CrashHistory
-from app.logs import bind_log_context, cut, log_context
 from app.settings import AgentSettings, unknown_agent
-from app.single import SingleLease
+from app.store.outbox import store_lease
 from app.store.protocol import RunOutcome, StoreError
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from actp_supervise.events import Event
+    from actp_supervise.service import Outbox
     from app.beat import DaemonBeat
     from app.heartbeat import HealthHeartbeat
-    from app.record_keeper import RecordKeeper
     from app.registry import AgentRegistry
     from app.store.protocol import Pause, Store
 
@@ -101,7 +101,7 @@ class _Agent:
 
     config: AgentSettings
     history: CrashHistory
-    lease: SingleLease
+    lease: LeaderLease
     """What a *single* agent needs to run."""
     posted: trio.Event
     """Set when there is a task that it has not looked for yet."""
@@ -137,8 +137,7 @@ class AgentSupervisor:
         drain_timeout: Seconds that an agent asked to stop has for its work in flight.
         single_lease: Seconds after which another daemon takes over a *single* agent of one that
             died.
-        watch_interval: Seconds between two beats at most: looks for restart requests, cancellations,
-            pauses and work.
+        watch_interval: The most seconds between two beats, which look for what others ask.
         stale_threshold: Seconds after which an agent that gives no sign of life is hung.
         redact: Takes secrets out of what is recorded of an error.
         on_status: Called when the status of an agent may have changed.
@@ -153,7 +152,7 @@ class AgentSupervisor:
         store: Store,
         registry: AgentRegistry,
         heartbeat: HealthHeartbeat,
-        records: RecordKeeper,
+        records: Outbox,
         beat: DaemonBeat,
         instance: str,
         drain_timeout: float = 30.0,
@@ -184,7 +183,7 @@ class AgentSupervisor:
                 config=config,
                 history=CrashHistory(),
                 posted=trio.Event(),
-                lease=SingleLease(store, config.agent_id, instance, single_lease),
+                lease=store_lease(store, config.agent_id, instance, single_lease),
             )
         self._drain_timeout = drain_timeout
 
@@ -404,14 +403,14 @@ class AgentSupervisor:
                 await lease.release()  # an answer may have been lost
                 return
             try:
-                async with lease.kept(partial(self._give_way, agent)):
+                async with lease.renewing(partial(self._give_way, agent)):
                     await self._run_once(agent)
             finally:
                 # After a crash it stays ours, for the next run; so it does for a restart.
                 if current_child().stopping and not agent.restarting:
                     await lease.release()  # noqa: ASYNC102  (which bounds and shields itself)
 
-    async def _stand_by(self, agent: _Agent, lease: SingleLease) -> None:
+    async def _stand_by(self, agent: _Agent, lease: LeaderLease) -> None:
         """Wait until it is this daemon's turn to run an agent."""
 
         def elsewhere(worker_id: str) -> None:
@@ -423,7 +422,7 @@ class AgentSupervisor:
 
         agent.standby = True
         try:
-            await lease.take(elsewhere)
+            await lease.acquire(elsewhere)
         except Exception as error:
             self._note_crash(agent, error)
             raise
@@ -457,6 +456,7 @@ class AgentSupervisor:
         self._records.put(
             f"start of run {run.run_id}",
             partial(self._store.start_run, run.run_id, agent_id, self._instance),
+            kind="start of run",
         )
         bind_log_context(run=run.run_id)
         outcome, error_text = RunOutcome.STOPPED, None
@@ -478,11 +478,14 @@ class AgentSupervisor:
             self._records.put(
                 f"end of run {run.run_id}",
                 partial(self._store.finish_run, run.run_id, outcome, error=error_text),
+                kind="end of run",
             )
 
     def _note_crash(self, agent: _Agent, error: Exception) -> str:
         """Note why an agent ends, and that it crashed unless it was to end; return the error."""
-        agent.last_error = cut(self._redact("".join(traceback.format_exception(error))))
+        agent.last_error = shorten(
+            self._redact("".join(traceback.format_exception(error))), ends=True
+        )
         if not current_child().stopping:
             agent.history.note()
         return agent.last_error

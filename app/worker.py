@@ -22,14 +22,14 @@ from urllib.parse import urlsplit
 import trio
 
 from actp_supervise.clock import SystemWallClock, WallClock
-from app.logs import why
+from actp_supervise.service import why
 from app.store.protocol import Presence, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from app.record_keeper import RecordKeeper
+    from actp_supervise.service import Outbox
     from app.settings import Settings
     from app.store.protocol import AgentBeat, Store
 
@@ -146,7 +146,7 @@ def lock_folder(settings: Settings) -> Path:
 
 @asynccontextmanager
 async def open_worker(
-    settings: Settings, store: Store, records: RecordKeeper, presence: DaemonPresence
+    settings: Settings, store: Store, records: Outbox, presence: DaemonPresence
 ) -> AsyncIterator[None]:
     """Make this daemon known for the time of the block.
 

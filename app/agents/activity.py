@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
-from app.logs import cut
+from actp_supervise.service import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,7 +200,7 @@ class Activity:
         values: dict[str, Any] = {name: getattr(self, name) for name in _SET_BY_AGENT}
         for name, value in values.items():
             if isinstance(value, str):
-                values[name] = cut(value, _MOST_TEXT)
+                values[name] = shorten(value, _MOST_TEXT, ends=True)
         return ActivityState(**values)
 
     def take_over(self, state: ActivityState, offset: float) -> None:

@@ -19,6 +19,7 @@ import anthropic
 from anthropic import AsyncAPIResponse
 
 from actp_supervise import Backoff, current_child
+from actp_supervise.service import retry
 from app.store.protocol import CostEntry
 
 from .budget import Budget
@@ -132,13 +133,21 @@ class ModelCalls:
         if request.stream:
             raise TypeError("a streamed call has no price here: leave out stream=True")
         waited = 0.0
-        for attempt in range(1, 2**31):
+
+        async def attempt() -> AsyncAPIResponse[Any]:
             now = await self._store.ping()
             answer = await self._attempt(request, call_next, now)
-            if not isinstance(answer, Verdict):
-                return answer
-            waited += await self._bear(answer, attempt, waited)
-        raise AssertionError("unreachable: its patience ends before")
+            if isinstance(answer, Verdict):
+                raise _Unanswered(answer)
+            return answer
+
+        async def pause(error: _Unanswered, seconds: float) -> None:
+            nonlocal waited
+            waited += await self._bear(error.verdict, seconds, waited)
+
+        return await retry(
+            attempt, _Unanswered, backoff=self._patience.backoff, rng=self._rng, pause=pause
+        )
 
     async def _attempt(
         self,
@@ -198,19 +207,17 @@ class ModelCalls:
 
     # What follows from an error.
 
-    async def _bear(self, verdict: Verdict, attempt: int, waited: float) -> float:
+    async def _bear(self, verdict: Verdict, seconds: float, waited: float) -> float:
         """Wait until the call may be repeated, and return how long that was; or raise."""
         if verdict.consequence is Consequence.FAIL:
             raise Refused(verdict.reason)
         if verdict.consequence is Consequence.PAUSE:
             raise Paused(verdict.reason, until=verdict.until)
-        delay = verdict.retry_after
-        if delay is None:
-            delay = self._patience.backoff.delay(attempt, self._rng)
+        delay = seconds if verdict.retry_after is None else verdict.retry_after
         if waited + delay > self._patience.total:
             delay = min(delay, LONGEST_REST)
             raise HandBack(verdict.reason, delay=delay, count_attempt=verdict.counts)
-        extra = {"action": "throttled", "seconds": delay, "attempt": attempt}
+        extra = {"action": "throttled", "seconds": delay}
         logger.warning("%s; trying again in %.1f s", verdict.reason, delay, extra=extra)
         self._activity.throttle(delay, verdict.reason)
         with current_child().cancel_on_stop() as stop:
@@ -218,6 +225,14 @@ class ModelCalls:
         if stop.cancelled_caught:
             raise HandBack(f"asked to stop while waiting: {verdict.reason}")
         return delay
+
+
+class _Unanswered(Exception):
+    """A call of the model had no answer; the verdict tells what follows."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ import pydantic
 from anthropic.lib.tools import BetaAsyncFunctionTool, ToolError
 from typing_extensions import override
 
-from app.logs import clean_json
+from actp_supervise.service import clean_json, shorten
 from app.store.protocol import JSON, StoreError, ToolCall
 
 from .handle import finish_anyway
@@ -96,7 +96,7 @@ class AgentTool(BetaAsyncFunctionTool[Any]):
         answer, error = None, None
         try:
             answer = self._context.redact(await self._carry_out(input))
-            answer = _shortened(answer, MOST_SHOWN)
+            answer = shorten(answer, MOST_SHOWN, ends=True)
         except ToolError as refused:
             error = self._context.redact(str(refused))
             raise
@@ -142,11 +142,11 @@ class AgentTool(BetaAsyncFunctionTool[Any]):
             arguments=(
                 arguments
                 if isinstance(arguments, dict) and len(text) <= MOST_LOGGED
-                else {"shortened": _shortened(text, MOST_LOGGED)}
+                else {"shortened": shorten(text, MOST_LOGGED, ends=True)}
             ),
             duration=seconds,
             error=error or (None if answer is not None else "cut short"),
-            result=None if answer is None else _shortened(answer, MOST_LOGGED),
+            result=None if answer is None else shorten(answer, MOST_LOGGED, ends=True),
         )
         try:
             await self._context.store.record_tool_call(call)
@@ -177,10 +177,6 @@ def _plain(value: JSON) -> JSON:
     if isinstance(value, datetime | date):
         return value.isoformat()
     return value
-
-
-def _shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]} ... ({len(text) - most} characters more)"
 
 
 def _field_errors(error: pydantic.ValidationError) -> str:

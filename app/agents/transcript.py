@@ -6,7 +6,7 @@ import logging
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from app.logs import clean_json
+from actp_supervise.service import clean_json, shorten
 from app.store.protocol import StoreError, Turn
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def shortened(value: Any, most: int, *, short: int = 200) -> Any:  # noqa: ANN40
     What is `short` stays whole and does not count: it may be a name that others go by.
 
     >>> shortened({"type": "text", "text": "a long story"}, 5, short=4)
-    {'type': 'text', 'text': 'a lon [7 characters cut]'}
+    {'type': 'text', 'text': 'a l [7 characters left out] ry'}
     """
     left = most
 
@@ -78,7 +78,6 @@ def shortened(value: Any, most: int, *, short: int = 200) -> Any:  # noqa: ANN40
             return value
         keep = max(left, 0)
         left -= len(value)
-        lost = len(value) - keep
-        return value if lost <= 0 else f"{value[:keep]} [{lost} characters cut]".lstrip()
+        return shorten(value, keep, ends=True).strip() if len(value) > keep else value
 
     return cut(value)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
-from itertools import count
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
 from actp_supervise import Backoff
+from actp_supervise.service import retry
 from app.settings import SettingsError
 from app.store.protocol import StoreUnavailable
 from app.store.sqlite import open_sqlite_store
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ResultT = TypeVar("ResultT")
 
-PATIENCE: Final = Backoff(initial=0.5, factor=2.0, maximum=15.0)
+STORE_BACKOFF: Final = Backoff(initial=0.5, factor=2.0, maximum=15.0)
 """How long a start waits between two tries while the store is away."""
 
 
@@ -48,14 +48,12 @@ async def patiently(
         attempt: What needs the store.
         waiting: Told each time why and for how many seconds it waits.
     """
-    for tries in count(1):
-        try:
-            return await attempt()
-        except StoreUnavailable as error:
-            wait = PATIENCE.delay(tries)
-            waiting(error, wait)
-        await trio.sleep(wait)
-    raise AssertionError("unreachable: the count has no end")
+
+    async def pause(error: StoreUnavailable, seconds: float) -> None:
+        waiting(error, seconds)
+        await trio.sleep(seconds)
+
+    return await retry(attempt, StoreUnavailable, backoff=STORE_BACKOFF, pause=pause)
 
 
 @asynccontextmanager

@@ -18,12 +18,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
+from actp_supervise import Backoff
+from actp_supervise.service import retry
 from app.store.errors import StoreError, StoreUnavailable, TableMissing
 from app.store.records import clean, read_record
 from app.store.sqlite_schema import ensure_schema
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+
+    Work = Callable[[sqlite3.Connection], Any]
 
 ResultT = TypeVar("ResultT")
 RowT = TypeVar("RowT")
@@ -50,19 +54,29 @@ _MISSING = re.compile(r"no such (table|column)|has no column named")
 _BUSY_TIMEOUT = 0.2
 
 
+LOCK_BACKOFF: Final = Backoff(initial=0.01, factor=1.0)
+"""How long a call waits before it asks for a lock again that another process has."""
+
+
+class _Locked(StoreUnavailable):
+    """Another process has the file locked, which passes soon."""
+
+
 @dataclass(slots=True, eq=False)
 class _Write:
     """What one caller wants written, and what came of it."""
 
-    work: Callable[[sqlite3.Connection], Any]
+    work: Work
     task: trio.lowlevel.Task
+    deadline: float
+    """Until when it waits for the lock that another process has, by Trio's time."""
     is_under_way: bool = False
     """Whether a thread is at it, which cannot be called back."""
     is_done: bool = False
     result: Any = None
     error: Exception | None = None
 
-    def do(self, run: Callable[[Callable[[sqlite3.Connection], Any]], Any]) -> None:
+    def do(self, run: Callable[[Work], Any]) -> None:
         """Do it; what it returns or raises is kept."""
         try:
             self.result, self.error = run(self.work), None
@@ -110,13 +124,13 @@ class SqliteDatabase:
             StoreError: If SQLite refuses for any other reason.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        mine = _Write(work, trio.lowlevel.current_task())
         deadline = trio.current_time() + self._lock_timeout
+        mine = _Write(work, trio.lowlevel.current_task(), deadline)
         self._pending.append(mine)
         if self._has_leader:
             await self._wait(mine)
         if not mine.is_done:
-            await self._lead(mine, deadline)
+            await self._lead(mine)
         if mine.error is not None:
             raise self._in_store_words(mine.error) from mine.error
         return mine.result  # type: ignore[no-any-return]  # what its work returned
@@ -132,15 +146,13 @@ class SqliteDatabase:
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
-    async def _lead(self, mine: _Write, deadline: float) -> None:
+    async def _lead(self, mine: _Write) -> None:
         """Write what is pending by now, with one's own; then the next one leads."""
         self._has_leader = True
         try:
             await self._write_pending()
             while not mine.is_done:  # another process has the lock
-                if trio.current_time() >= deadline:
-                    return
-                await trio.sleep(0.01)
+                await trio.sleep(LOCK_BACKOFF.initial)
                 await self._write_pending()
         finally:
             if mine in self._pending:
@@ -157,8 +169,10 @@ class SqliteDatabase:
         try:
             await trio.to_thread.run_sync(self._write, writes, limiter=self._writing)
         finally:
+            now = trio.current_time()
             for write in writes:
                 write.is_under_way = False
+                write.is_done |= write.error is not None and now >= write.deadline
                 if write.is_done:
                     self._pending.remove(write)
                     if write.task is not leader:
@@ -213,14 +227,13 @@ class SqliteDatabase:
         work: Callable[[sqlite3.Connection], ResultT],
         limiter: trio.CapacityLimiter,
     ) -> ResultT:
-        deadline = trio.current_time() + self._lock_timeout
-        while True:
+        async def attempt() -> ResultT:
             try:
                 return await trio.to_thread.run_sync(run, work, limiter=limiter)
             except (sqlite3.Error, OverflowError, UnicodeError) as error:
-                if not _is_busy(error) or trio.current_time() >= deadline:
-                    raise self._in_store_words(error) from error
-            await trio.sleep(0.01)
+                raise self._in_store_words(error) from error
+
+        return await retry(attempt, _Locked, backoff=LOCK_BACKOFF, within=self._lock_timeout)
 
     def _in_store_words(self, error: Exception) -> Exception:
         if isinstance(error, sqlite3.Error):
@@ -282,16 +295,15 @@ async def open_database(path: Path, *, lock_timeout: float) -> AsyncIterator[Sql
 async def _connect_patiently(
     path: Path, lock_timeout: float
 ) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-    deadline = trio.current_time() + lock_timeout
-    while True:
+    async def attempt() -> tuple[sqlite3.Connection, sqlite3.Connection]:
         try:
             return await trio.to_thread.run_sync(_connect, path)
         except sqlite3.Error as error:
-            if not _is_busy(error) or trio.current_time() >= deadline:
-                raise _opening_error(error, path) from error
+            raise _opening_error(error, path) from error
         except OSError as error:
             raise StoreError(f"cannot use the database file {path}: {error.strerror}") from error
-        await trio.sleep(0.01)
+
+    return await retry(attempt, _Locked, backoff=LOCK_BACKOFF, within=lock_timeout)
 
 
 def _connect(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
@@ -373,7 +385,8 @@ def store_error(error: sqlite3.Error, path: Path) -> StoreError:
     """Say a driver's error in the store's own words."""
     code = _primary_code(error)
     if code in _UNAVAILABLE:
-        return StoreUnavailable(f"the database file {path} cannot be used just now: {error}")
+        kind = _Locked if code in _BUSY else StoreUnavailable
+        return kind(f"the database file {path} cannot be used just now: {error}")
     if code in _DAMAGED:
         return StoreError(
             f"the database file {path} is damaged ({error}): stop the daemon and put a backup in "

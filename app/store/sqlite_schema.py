@@ -294,9 +294,7 @@ _INDEXES = (
 )
 
 
-_OUTDATED = (
-    "drop index if exists actp_agent_tasks_to_claim",
-)
+_OUTDATED = ("drop index if exists actp_agent_tasks_to_claim",)
 """What indexes of earlier versions others stand in for."""
 
 

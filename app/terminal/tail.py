@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from actp_supervise.service import shorten
 from app.settings import Settings, SettingsError, unknown_agent
 from app.terminal.api import Api, open_api
 from app.terminal.errors import DaemonAwayError
-from app.terminal.output import CYAN, GREEN, GREY, RED, YELLOW, on_one_line, painted, wants_colours
+from app.terminal.output import CYAN, GREEN, GREY, MOST_ON_LINE, RED, YELLOW, painted, wants_colours
 from app.terminal.signals import until_interrupted
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class _Tail:
 
     def _note(self, text: str) -> None:
         # Not among the events, which a program may read.
-        line = f"-- {on_one_line(text)}"
+        line = f"-- {shorten(text, MOST_ON_LINE)}"
         print(painted(line, GREY) if wants_colours(sys.stderr) else line, file=sys.stderr)
 
 
@@ -114,7 +115,7 @@ def line(event: Mapping[str, Any], zone: ZoneInfo) -> str:
     agent_id, text = event["agent_id"], str(event["text"])
     if agent_id is not None and not text.startswith(agent_id):
         text = f"{agent_id}: {text}"
-    return f"{time:%Y-%m-%d %H:%M:%S}  {on_one_line(text, 500)}"
+    return f"{time:%Y-%m-%d %H:%M:%S}  {shorten(text, 500)}"
 
 
 def colour_of(event: Mapping[str, Any]) -> str | None:

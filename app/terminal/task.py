@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 import trio
 
-from app.interrupts import Interrupted
+from actp_supervise.service import visible
+from actp_supervise.service.signals import Interrupted
 from app.settings import Settings, SettingsError
 from app.terminal.api import Api, open_api
 from app.terminal.errors import DaemonAwayError, DaemonError, RefusedError
-from app.terminal.output import painted, printable, wants_colours
+from app.terminal.output import painted, wants_colours
 from app.terminal.signals import until_interrupted
 from app.terminal.tail import colour_of, line
 
@@ -80,7 +81,7 @@ async def post(
         print(_text(task["result"]))
     if wait and task["status"] != "succeeded":
         ended = "was cancelled" if task["status"] == "cancelled" else str(task["status"])
-        reason = "" if not task["error"] else f": {printable(task['error'])}"
+        reason = "" if not task["error"] else f": {visible(task['error'], lines=True)}"
         raise TaskNotDoneError(f"the task {ended}{reason}")
 
 
@@ -173,7 +174,7 @@ def _text(result: object) -> str:
     text = result.get("text") if isinstance(result, dict) else None
     if not isinstance(text, str):
         return json.dumps(result, indent=2)
-    return printable(text) if sys.stdout.isatty() else text
+    return visible(text, lines=True) if sys.stdout.isatty() else text
 
 
 def _say(text: str) -> None:

@@ -13,9 +13,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from actp_supervise.service import shorten
 from app.terminal.api import open_api
 from app.terminal.errors import DaemonAwayError
-from app.terminal.output import on_one_line
+from app.terminal.output import MOST_ON_LINE
 from app.terminal.signals import until_interrupted
 from app.web.words import countdown, duration, words
 
@@ -194,7 +195,7 @@ async def _of_daemon(api: Api) -> View:
         state=health["status"],
         headline=f"{health['status']}, up {up}, {api.address}",
         rows=[row_of(agent) for agent in agents],
-        notes=[on_one_line(reason) for reason in health["reasons"]],
+        notes=[shorten(reason, MOST_ON_LINE) for reason in health["reasons"]],
     )
 
 
@@ -224,11 +225,11 @@ async def _of_store(settings: Settings, why: str) -> View:
     from app.listing import listed_agents  # the store, which is not needed beside a daemon
     from app.store.protocol import StoreError
 
-    headline = f"{on_one_line(why)}. Meanwhile the store says:"
+    headline = f"{shorten(why, MOST_ON_LINE)}. Meanwhile the store says:"
     try:
         agents = await listed_agents(settings)
     except StoreError as error:
-        notes = [f"the store cannot be read: {on_one_line(str(error))}"]
+        notes = [f"the store cannot be read: {shorten(str(error), MOST_ON_LINE)}"]
         return View(state="away", headline=headline, rows=[], notes=notes)
     rows = [
         Row(
@@ -246,4 +247,4 @@ async def _of_store(settings: Settings, why: str) -> View:
 
 
 def _doing(doing: str | None) -> str:
-    return "-" if not doing else on_one_line(doing)
+    return "-" if not doing else shorten(doing, MOST_ON_LINE)

@@ -101,7 +101,7 @@ class Api:
         with trio.move_on_after(STORE_TIMEOUT):
             try:
                 await self._daemon.store.ping()
-                is_away = self._daemon.records.store_error is not None
+                is_away = self._daemon.records.away_because is not None
                 store = "cannot be written to" if is_away else None
             except StoreError:
                 store = "cannot be reached"

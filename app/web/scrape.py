@@ -65,7 +65,7 @@ class Scrape:
         yield from self._queue
         yield from metrics.of_daemon(
             health=daemon.health()["status"],
-            store_up=daemon.records.store_error is None,
+            store_up=daemon.records.away_because is None,
             records_waiting=daemon.records.waiting,
             readers=daemon.events.readers,
             uptime=daemon.uptime,

@@ -11,13 +11,14 @@ from typing import Any
 import trio
 
 from actp_supervise import current_child
+from actp_supervise.service import Outbox
 from app.beat import DaemonBeat
 from app.desk import Desk
 from app.heartbeat import HealthHeartbeat
-from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
 from app.settings import AgentSettings, load_settings
-from app.store.protocol import AgentRegistration, Store, StoreUnavailable
+from app.store.outbox import store_outbox
+from app.store.protocol import AgentRegistration, Before, Store, StoreUnavailable
 from app.supervisor import AgentRun, AgentSupervisor
 from app.worker import DaemonPresence
 
@@ -27,24 +28,17 @@ INSTANCE = "instance-1"
 Launch = Callable[[AgentSettings, AgentRun], Awaitable[object]]
 
 
-class Flaky:
+class Flaky(Before):
     """A store that can be taken away and brought back."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        super().__init__(store)
         self.away = False
 
-    def __getattr__(self, name: str) -> Any:
-        verb = getattr(self._store, name)
-        if not callable(verb):
-            return verb
-
-        async def perhaps(*args: Any, **options: Any) -> Any:
-            if self.away:
-                raise StoreUnavailable("connection refused")
-            return await verb(*args, **options)
-
-        return perhaps
+    async def perform(self, verb: Any, arguments: Any) -> Any:
+        if self.away:
+            raise StoreUnavailable("connection refused")
+        return await super().perform(verb, arguments)
 
 
 @dataclass
@@ -52,7 +46,7 @@ class Stage:
     supervisor: AgentSupervisor
     registry: AgentRegistry
     heartbeat: HealthHeartbeat
-    records: RecordKeeper
+    records: Outbox
     nursery: trio.Nursery
     store: Any
 
@@ -115,7 +109,7 @@ async def staged(
 ) -> AsyncIterator[Stage]:
     """Set up a supervisor whose agents are still to be started."""
     configs = agents(*agent_ids, **(environ or {}))
-    records = RecordKeeper()
+    records = store_outbox()
     registry = AgentRegistry(store, WORKER)
     heartbeat = HealthHeartbeat(registry)
     desk = Desk(store)

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import trio
 
+from actp_supervise.service import make_redactor
 from app.event_log import EventLog
 from app.health_server import HealthServer
-from app.logs import make_redactor
 from app.metrics import Metrics
-from app.observed_store import observed
+from app.observed_store import ObservedStore
 from app.settings import load_settings
 from app.web.operations import OPERATIONS
 
@@ -155,10 +155,10 @@ def make_daemon(
     events.listeners.append(metrics.count)
     daemon = SimpleNamespace(
         settings=dataclasses.replace(settings, health_host=health_host),
-        store=observed(store, events),
+        store=ObservedStore(store, events),
         events=events,
         metrics=metrics,
-        records=SimpleNamespace(store_error=None, waiting=0, given_up=[]),
+        records=SimpleNamespace(away_because=None, waiting=0, given_up=[]),
         uptime=12.5,
         supervisor=Agents(),
         routines=Routines(),

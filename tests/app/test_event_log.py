@@ -10,9 +10,9 @@ import pytest
 import trio
 import trio.testing
 
+from actp_supervise.service import make_redactor
 from actp_supervise.testing import TrioWallClock
 from app.event_log import EventLog
-from app.logs import make_redactor
 
 
 @pytest.fixture

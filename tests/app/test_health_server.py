@@ -14,6 +14,7 @@ from app.store.protocol import (
     AgentRegistration,
     CostEntry,
     RunOutcome,
+    Store,
     StoreError,
     StoreUnavailable,
     TableMissing,
@@ -34,7 +35,7 @@ async def client(daemon):
         yield client
 
 
-class Failing:
+class Failing(Store):
     """A store that answers whatever it is asked with an error."""
 
     where = "a database that fails"
@@ -42,11 +43,8 @@ class Failing:
     def __init__(self, error: StoreError) -> None:
         self._error = error
 
-    def __getattr__(self, _verb):
-        async def fail(*_args, **_options):
-            raise self._error
-
-        return fail
+    async def perform(self, verb, arguments):
+        raise self._error
 
 
 AWAY = Failing(StoreUnavailable("connection to db.internal refused"))
@@ -98,7 +96,7 @@ async def test_readyz_is_503_without_the_store(daemon, client):
 
 
 async def test_readyz_is_503_while_the_store_can_only_be_read(daemon, client):
-    daemon.records.store_error = "database is locked"
+    daemon.records.away_because = "database is locked"
     answer = await client.get("/readyz")
     assert answer.status_code == 503
     assert "store (cannot be written to)" in answer.json()["detail"]

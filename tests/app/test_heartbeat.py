@@ -6,14 +6,14 @@ import pytest
 import trio
 from agents_stage import Flaky
 
+from actp_supervise.service import make_redactor
 from app.agents.activity import Activity
 from app.beat import DaemonBeat
 from app.desk import Desk
 from app.heartbeat import HealthHeartbeat
-from app.logs import make_redactor
-from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
 from app.settings import load_settings
+from app.store.outbox import store_outbox
 from app.store.protocol import AgentRegistration
 from app.worker import DaemonPresence
 
@@ -32,7 +32,7 @@ async def store_of_two(store):
 @pytest.fixture
 async def heartbeat(store_of_two, nursery):
     """A heartbeat whose beats are sent every few seconds."""
-    records = RecordKeeper()
+    records = store_outbox()
     registry = AgentRegistry(store_of_two, "worker-1")
     heartbeat = HealthHeartbeat(registry, redact=make_redactor(["hunter2"]))
     settings = load_settings({"WORKER_ID": "worker-1"}, env_file=None)
@@ -152,9 +152,7 @@ async def test_a_store_that_is_away_makes_nobody_stale(clock, heartbeat, store_o
     assert (await last_heartbeats(store_of_two))["social"] is not None
 
 
-async def test_what_a_beat_could_not_say_the_next_one_says(
-    clock, heartbeat, store_of_two, nursery
-):
+async def test_what_a_beat_could_not_say_the_next_one_says(clock, heartbeat, store_of_two, nursery):
     alive = activity()
     nursery.start_soon(heartbeat.start, 1000)
     store_of_two.away = True

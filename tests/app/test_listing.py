@@ -103,7 +103,7 @@ async def test_one_that_crashed_says_of_what(store, settings):
     await store.finish_run("r1", RunOutcome.CRASHED, error=error)
     (agent,) = await listed_agents(settings)
     assert table([agent], settings).splitlines()[-1] == (
-        "content is backing off: ValueError: no such\N{REPLACEMENT CHARACTER} post"
+        "content is backing off: ValueError: no such\\x1b post"
     )
 
 

@@ -14,8 +14,8 @@ import pytest
 import trio.testing
 
 from actp_supervise import SupervisionError
+from actp_supervise.service import Outbox, ServiceManager
 from app.event_log import EventLog
-from app.record_keeper import RecordKeeper
 from app.reload import (
     AGENT_TAKEN_UP,
     AGENT_VARIABLES,
@@ -24,8 +24,8 @@ from app.reload import (
     Reloader,
     changes,
 )
-from app.service import ServiceManager
 from app.settings import AgentSettings, Settings, load_settings
+from app.store.outbox import store_outbox
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,7 +113,7 @@ class Daemon:
     settings: Settings
     supervisor: Agents = field(default_factory=Agents)
     events: EventLog = field(default_factory=EventLog)
-    records: RecordKeeper = field(default_factory=RecordKeeper)
+    records: Outbox = field(default_factory=store_outbox)
     store: Any = field(default_factory=Registry)
 
 

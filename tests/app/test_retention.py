@@ -15,7 +15,7 @@ DAY = 86_400.0
 
 
 class Forgetful:
-    """A store that is asked to forget: what it answers, or raises, in turn; then nothing is left."""
+    """A store that is asked to forget: what it answers or raises, in turn; then nothing is left."""
 
     def __init__(self, *answers):
         self.answers = list(answers)
@@ -83,6 +83,6 @@ async def test_more_than_fifty_busy_agents_say_in_an_hour_is_deleted_in_one_pass
             )
         nursery.start_soon(forget_old_turns, store, 30 * DAY)
         with trio.fail_after(60):
-            while await store.turns("x", limit=1):
+            while await store.turns("x", limit=1):  # noqa: ASYNC110  (no event tells)
                 await trio.sleep(0.1)
         nursery.cancel_scope.cancel()

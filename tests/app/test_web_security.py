@@ -14,10 +14,10 @@ import trio
 from http_daemon import TOKEN, addresses, make_daemon, served, status
 from prometheus_client.parser import text_string_to_metric_families
 
+from actp_supervise.service.connection import IDLE_TIMEOUT
 from app.store.protocol import CostEntry, RunOutcome, ToolCall, Turn
 from app.web.application import BODY_TIMEOUT
 from app.web.guard import SECURITY_HEADERS
-from app.web.serving import IDLE_TIMEOUT
 
 if TYPE_CHECKING:
     import httpx

@@ -12,8 +12,8 @@ from agents_stage import Flaky
 from store_calls import add, live
 
 from actp_supervise.testing import TrioWallClock
-from app.record_keeper import RecordKeeper
 from app.settings import load_settings
+from app.store.outbox import store_outbox
 from app.store.protocol import TaskStatus
 from app.store.sqlite import open_sqlite_store
 from app.worker import DaemonPresence, Life, life_of, open_worker
@@ -28,7 +28,7 @@ def settings(tmp_path):
 @asynccontextmanager
 async def daemon(settings, store, instance):
     """Be a daemon for the time of the block, which begins when it is made known."""
-    records = RecordKeeper()
+    records = store_outbox()
     presence = DaemonPresence(settings, instance)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(records.run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
@@ -120,7 +120,8 @@ class SqliteRegistry(Registry, OnSqlite):
             return replace(told, dead=dead, restarts=restarts, unregistered=ours)
 
         # A read waits for no other process, and most beats find nothing to write.
-        return await self.db.read(look) or await self.db.write(write)
+        told = await self.db.read(look)
+        return await self.db.write(write) if told is None else told
 
     @override
     async def set_paused(self, agent_id: str, by: str | None) -> bool:
