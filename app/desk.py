@@ -55,12 +55,13 @@ class Desk(Before):
 
     Args:
         store: The store behind it.
-        wake: Called with an agent_id that has work, or a claim that ended.
     """
 
-    def __init__(self, store: Store, *, wake: Callable[[str], object] = lambda _: None) -> None:
+    def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self.wake = wake
+        self.wake: Callable[[str], object] = lambda _: None
+        """Called with an agent_id that has work, or a claim that ended."""
+        self.wake_all: Callable[[], object] = lambda: None
         self._fresh_until = float("-inf")
         self._claims: dict[str, _Claim] = {}  # by token
         self._work: dict[str, int] = {}  # agent_id -> how often it was said to have work
@@ -232,8 +233,29 @@ class Desk(Before):
     @override
     async def retry_tasks(self, which: TaskFilter, *, limit: int = 1000) -> int:
         retried = await self.store.retry_tasks(which, limit=limit)
-        self._fresh_until = float("-inf")  # it is not known of which agents they are
+        self._forget_beat()
         return retried
+
+    @override
+    async def cancel_tasks(self, which: TaskFilter, *, limit: int = 1000) -> int:
+        concerned = await self.store.cancel_tasks(which, limit=limit)
+        self._forget_beat()
+        return concerned
+
+    @override
+    async def cancel_task(self, task_id: str) -> TaskRow | None:
+        task = await self.store.cancel_task(task_id)
+        if task is not None and task.cancel_requested:
+            for claim in self._claims.values():
+                if claim.task.id == task_id and claim.state is Lease.HELD:
+                    claim.state = Lease.CANCEL_REQUESTED
+                    self.wake(claim.task.agent_type)
+        return task
+
+    def _forget_beat(self) -> None:
+        """Have each agent ask the store itself: of which tasks something has changed is unknown."""
+        self._fresh_until = float("-inf")
+        self.wake_all()
 
     def _is_fresh(self) -> bool:
         return trio.current_time() < self._fresh_until

@@ -26,7 +26,7 @@ import trio
 from actp_supervise.service import Interrupted, log_what_nobody_catches, shorten
 from actp_supervise.service.signals import INTERRUPTED, SIGNALS
 from app.command_line import WRONG, read_arguments
-from app.settings import HAS_TRIO_ASYNCIO, Settings, SettingsError, load_settings
+from app.settings import HAS_TRIO_ASYNCIO, Settings, SettingsError, load_settings, validate_env
 from app.store.protocol import StoreError, TableMissing
 from app.store.schema import MIGRATION_COMMAND
 from app.terminal.errors import DaemonError
@@ -102,7 +102,7 @@ async def _obey(options: argparse.Namespace) -> None:
     elif options.task is not None:
         await _task(settings, options)
     else:
-        settings.check_runnable()
+        validate_env(os.environ, env_file=ENV_FILE)
         settings = _settings_of_daemon(options)
         if options.dry_run:
             await _dry_run(settings)
@@ -193,11 +193,12 @@ async def _demo(options: argparse.Namespace) -> None:
 
 
 async def _list_agents(settings: Settings, *, as_json: bool) -> None:
+    from app.facts import to_json
     from app.listing import listed_agents, table
 
     agents = await listed_agents(settings)
     if as_json:
-        print(json.dumps([agent.to_dict() for agent in agents], indent=2))
+        print(json.dumps(to_json(agents), indent=2))
     else:
         print(table(agents, settings))
 

@@ -21,6 +21,7 @@ from app.beat import DaemonBeat
 from app.crashes import DAY
 from app.daemon import SERVICE_BACKOFF, Daemon, hold_agents, hold_services
 from app.desk import Desk
+from app.event_kinds import EventKind
 from app.event_log import EventLog
 from app.happenings import tell_of_changes, tell_of_tree
 from app.health_server import HealthServer
@@ -35,12 +36,13 @@ from app.retention import forget_old
 from app.routine import DailyRoutineScheduler
 from app.settings import SettingsError
 from app.shutdown import GracefulShutdown
+from app.status import AgentState
 from app.store.open import open_store, open_store_patiently, patiently
 from app.store.outbox import store_outbox
 from app.store.protocol import AgentRegistration, Kept
 from app.store.schema import TableReport, check_required_tables
 from app.store.steady import steady
-from app.supervisor import STANDBY, AgentSupervisor
+from app.supervisor import AgentSupervisor
 from app.web.waiting_room import open_waiting_room
 from app.worker import DaemonPresence, open_worker
 
@@ -131,7 +133,7 @@ async def run_daemon(
             on_status=presence.publish,
         )
         presence.statuses = agents.statuses
-        desk.wake = agents.wake
+        desk.wake, desk.wake_all = agents.wake, agents.wake_all
         routines = DailyRoutineScheduler(
             launcher.routines(),
             run=launcher.run_routine,
@@ -206,7 +208,9 @@ async def run_daemon(
 
                 await shutdown.stop_event.wait()
                 service.stopping()
-                events.publish("daemon_stopping", "the daemon stops, work in flight finishes")
+                events.publish(
+                    EventKind.DAEMON_STOPPING, "the daemon stops, work in flight finishes"
+                )
                 finished = await shutdown.drain_wait(settings.drain_timeout)
             finally:
                 with trio.CancelScope(shield=True):  # bounded
@@ -257,10 +261,10 @@ def _kept_for(settings: Settings) -> dict[Kept, float]:
     return {what: kept * DAY for what, kept in days.items() if kept}
 
 
-def _first_status(agent: AgentSettings) -> str:
+def _first_status(agent: AgentSettings) -> AgentState:
     if not agent.enabled:
-        return "disabled"
-    return STANDBY if agent.single else "starting"
+        return AgentState.DISABLED
+    return AgentState.STANDBY if agent.single else AgentState.STARTING
 
 
 def _how_it_ended(records: Outbox, *, finished: bool) -> str:
@@ -273,14 +277,14 @@ def _how_it_ended(records: Outbox, *, finished: bool) -> str:
 
 def _tell_of_store(events: EventLog, error: str | None) -> None:
     if error is None:
-        events.publish("store_back", "the store is back")
+        events.publish(EventKind.STORE_BACK, "the store is back")
     else:
-        events.publish("store_away", f"the store is away: {error}")
+        events.publish(EventKind.STORE_AWAY, f"the store is away: {error}")
 
 
 def _tell_of_block(events: EventLog, block: Block) -> None:
     events.publish(
-        "loop_blocked",
+        EventKind.LOOP_BLOCKED,
         block.text,
         agent_id=block.fields.get("agent_id"),
         seconds=round(block.seconds, 1),

@@ -70,7 +70,7 @@ def test_the_terminal_s_commands_load_neither_a_store_nor_a_server_nor_the_sdk()
     )
     # Coverage, where it is measured, has a database of its own.
     environ = {n: value for n, value in os.environ.items() if not n.startswith("COVERAGE_")}
-    heavy = ["app.store", "sqlite3", "supabase", "quart", "hypercorn", "anthropic", "asyncio"]
+    heavy = ["app.store.open", "sqlite3", "supabase", "quart", "hypercorn", "anthropic", "asyncio"]
     done = subprocess.run(
         [sys.executable, "-c", program, "app.settings", *heavy],
         capture_output=True,

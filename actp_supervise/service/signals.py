@@ -126,9 +126,9 @@ class StopSignals:
         for number in SIGNALS:
             signal.signal(number, self.handler)
 
-    def handler(self, number: int, _frame: object) -> None:
+    def handler(self, sig: int, frame: object) -> None:
         """Request a stop, a moment later: this may come between any two lines of any task."""
-        tell_trio(self._trio, self._obey, number)
+        tell_trio(self._trio, self._obey, sig)
 
     def _obey(self, number: int) -> None:
         name = signal.Signals(number).name

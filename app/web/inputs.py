@@ -12,9 +12,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from app.event_log import KEPT
-from app.settings import LONGEST
+from app.setting_values import LONGEST
 from app.store.protocol import TaskStatus
-from app.web.problems import FieldError, Problem, unprocessable
+from app.web.problem_details import FieldError
+from app.web.problems import Problem, unprocessable
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import MultiDict
@@ -123,7 +124,7 @@ class TaskRequest(BaseModel):
 
 
 def _status(value: object) -> object:
-    return TaskStatus(value) if value in list(TaskStatus) else value
+    return TaskStatus(str(value)) if value in list(TaskStatus) else value
 
 
 class TaskFilter(BaseModel):

@@ -14,6 +14,7 @@ from actp_supervise import current_child
 from actp_supervise.service import Outbox
 from app.beat import DaemonBeat
 from app.desk import Desk
+from app.facts import to_json
 from app.heartbeat import HealthHeartbeat
 from app.registry import AgentRegistry
 from app.settings import AgentSettings, load_settings
@@ -56,7 +57,9 @@ class Stage:
         await self.records.flush()
 
     def status(self, agent_id: str = "social") -> dict[str, Any]:
-        return self.supervisor.get_status()[agent_id]
+        """How an agent is, with the facts of its health among the others."""
+        known = to_json(self.supervisor.get_status()[agent_id])
+        return {**known.pop("health"), **known}
 
 
 @dataclass
@@ -141,7 +144,7 @@ async def staged(
             **options,
         ) as supervisor:
             presence.statuses = supervisor.statuses
-            desk.wake = supervisor.wake
+            desk.wake, desk.wake_all = supervisor.wake, supervisor.wake_all
             yield Stage(supervisor, registry, heartbeat, records, nursery, store)
         await records.flush()
         nursery.cancel_scope.cancel()
