@@ -279,7 +279,7 @@ class Api:
         "/agents/task",
         "Post a task",
         tag="Tasks",
-        details="Its agent begins at once if it is idle. 200 with the task of the same `unique_key`.",
+        details="Its agent begins at once if idle. 200 with the task that has its `unique_key`.",
         answers={200: TaskRow, 201: TaskRow},
         problems=(400, 409, 422, 503),
         headers=("Idempotency-Key",),
