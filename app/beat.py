@@ -70,7 +70,9 @@ class DaemonBeat:
 
     async def wait(self, interval: float) -> None:
         """Wait until the next beat is due: after `interval` seconds, or sooner if in a hurry."""
-        with trio.move_on_after(min(interval, BEAT_INTERVAL)):
+        # Each of them is done by a beat, and must not be late for it.
+        often = min(interval, BEAT_INTERVAL, self._lease / 3, self._presence.interval)
+        with trio.move_on_after(often):
             await self._hurried.wait()
         self._hurried = trio.Event()
 

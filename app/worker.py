@@ -65,6 +65,11 @@ class DaemonPresence:
         self.on_publish: Callable[[], object] = lambda: None
         """Called when there is something new to say."""
 
+    @property
+    def interval(self) -> float:
+        """Seconds between two times that it is said."""
+        return self._settings.heartbeat_interval
+
     def publish(self) -> None:
         """Have it said with the next beat, with the statuses of the agents."""
         self._due_at = -math.inf
