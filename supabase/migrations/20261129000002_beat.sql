@@ -1,4 +1,7 @@
--- The beat, pauses, tasks that wait, sums that are kept, retention. Safe to run again.
+-- The beat, pauses, tasks that wait, sums that are kept, retention.
+--
+-- Safe to run again. Daemons of the release before may still be at work on this database, so what
+-- they call keeps its parameters and the shape of its answer.
 
 alter table public.actp_agent_registry
     add column if not exists paused_by text,
@@ -201,7 +204,8 @@ begin
             (id, agent_type, goal, context, priority, status, max_attempts, not_before, timeout,
              unique_key, created_at)
         values (p_id, p_agent_type, p_goal, coalesce(p_context, '{}'), p_priority, 'queued',
-            p_max_attempts, case when p_not_before > now() then p_not_before end, p_timeout, p_unique_key, now())
+            p_max_attempts, case when p_not_before > now() then p_not_before end, p_timeout,
+            p_unique_key, now())
         on conflict do nothing;
         select to_jsonb(t) into found_task from public.actp_agent_tasks t where id = p_id;
         if found_task is null then
@@ -575,6 +579,11 @@ select (created_at at time zone 'utc')::date, agent_id, model, count(*), sum(inp
 from public.anthropic_cost_log
 where not exists (select from public.actp_cost_days)
 group by 1, 2, 3;
+
+create or replace function public.actp_schema_version() returns bigint
+language sql immutable set search_path = '' as $$
+    select 20261129000002
+$$;
 
 -- Only the service role gets in.
 alter table public.actp_task_totals enable row level security;

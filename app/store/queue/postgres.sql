@@ -22,7 +22,8 @@ begin
             (id, agent_type, goal, context, priority, status, max_attempts, not_before, timeout,
              unique_key, created_at)
         values (p_id, p_agent_type, p_goal, coalesce(p_context, '{}'), p_priority, 'queued',
-            p_max_attempts, case when p_not_before > now() then p_not_before end, p_timeout, p_unique_key, now())
+            p_max_attempts, case when p_not_before > now() then p_not_before end, p_timeout,
+            p_unique_key, now())
         on conflict do nothing;
         select to_jsonb(t) into found_task from public.actp_agent_tasks t where id = p_id;
         if found_task is null then
