@@ -10,7 +10,7 @@ import httpx
 import psycopg
 import pytest
 import trio
-from services import SECRET_KEY, key_of
+from services import SECRET_KEY, Gateway, key_of, open_gateway, open_postgrest
 from store_calls import EPOCH, LONG, SHORT, add, claim, lapse, live, register
 
 import app.store
@@ -521,8 +521,10 @@ async def test_a_column_that_is_changed_under_postgrest_is_an_absence(new_projec
 
         async def ask_often():
             for number in range(50):
-                await add(store, f"t{number}")
+                await add(store, f"t{next(numbers)}")
+                await claim(store, f"k{number}-{next(numbers)}")
 
+        numbers = count()
         await ask_often()
         with psycopg.connect(new_project.db_url, autocommit=True) as db:
             db.execute("alter table actp_agent_tasks alter column attempts type bigint")
@@ -699,3 +701,29 @@ def test_every_column_is_in_the_reference():
             for name in re.findall(r"`(\w+)`", row)
         }
         assert documented == set(columns) - {"seq"}, table
+
+
+async def test_lists_are_whole_where_the_project_allows_few_rows_in_one_answer(
+    postgres, new_database, short_folder
+):
+    migrate(new_database)
+    with psycopg.connect(new_database) as db:
+        db.execute(
+            "insert into actp_deal_log (id, name) select n::text, 'n' from generate_series(1, 25) n"
+        )
+    socket = short_folder / "few.sock"
+    gateway = Gateway(socket)
+    async with (
+        open_postgrest(postgres, new_database, socket, max_rows=10),
+        open_gateway(gateway) as url,
+        open_supabase_store(url, key_of("service_role")) as store,
+    ):
+        for number in range(25):
+            await add(store, f"t{number}")
+        assert len(await store.tasks(limit=22)) == 22
+        assert len(await store.select(DomainTable.DEAL_LOG, Query(limit=22))) == 22
+        assert len(await store.select(DomainTable.DEAL_LOG, Query(limit=100))) == 25
+        gateway.requests.clear()
+        few = Query(equal={"id": "7"}, limit=20)
+        assert len(await store.select(DomainTable.DEAL_LOG, few)) == 1
+        assert len(gateway.requests) == 1
