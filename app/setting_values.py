@@ -112,6 +112,11 @@ def web_address(text: str) -> str:
     return text
 
 
+def project_address(text: str) -> str:
+    """Read the address of a Supabase project; its page shows that of the REST API as well."""
+    return web_address(text).rstrip("/").removesuffix("/rest/v1").rstrip("/")
+
+
 def timezone(text: str) -> ZoneInfo:
     """Read a time zone."""
     try:

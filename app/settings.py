@@ -203,7 +203,7 @@ class Settings:
     supabase_url: str | None = setting(
         Section.KEPT,
         "SUPABASE_URL",
-        values.web_address,
+        values.project_address,
         None,
         "Supabase in place of SQLite: both or neither. See docs/how-to/set-up-supabase.md.",
     )

@@ -13,3 +13,7 @@ class StoreUnavailable(StoreError):
 
 class TableMissing(StoreError):
     """A table, a column or a function that the verb needs is not there; the message names it."""
+
+
+class WrongVersion(StoreError):
+    """The tables are of another version than this program's; the message says what to do."""

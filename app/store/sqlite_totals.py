@@ -104,8 +104,8 @@ def ensure_totals(db: sqlite3.Connection, present: set[str]) -> None:
     if not present >= _TASK_TRIGGERS.keys():
         db.execute("delete from actp_task_totals")
         db.execute(_COUNT_TASKS)
-    if not present >= _COST_TRIGGERS.keys():
-        db.execute("delete from actp_cost_days")
+    has_sums = db.execute("select 1 from actp_cost_days limit 1").fetchone() is not None
+    if not present >= _COST_TRIGGERS.keys() and not has_sums:  # else of entries that are deleted
         db.execute(_SUM_COSTS)
     for name, body in (_TASK_TRIGGERS | _COST_TRIGGERS).items():
         db.execute(f"create trigger if not exists {name} {body}")

@@ -13,8 +13,8 @@ import trio
 from services import SECRET_KEY, Gateway, key_of, open_gateway, open_postgrest
 from store_calls import EPOCH, LONG, SHORT, add, claim, lapse, live, register
 
-import app.store
 from app.settings import SettingsError
+from app.store.functions import functions_in, migrations, wanted_functions
 from app.store.migrate import migrate
 from app.store.protocol import (
     DomainTable,
@@ -24,7 +24,6 @@ from app.store.protocol import (
     TableMissing,
     TaskStatus,
 )
-from app.store.functions import functions_in, migrations, wanted_functions
 from app.store.schema import check_required_tables
 from app.store.steady import steady
 from app.store.supabase import functions_in_use, open_supabase_store
