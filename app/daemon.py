@@ -67,7 +67,7 @@ class Daemon:
         return _redacted(self.root.tree(), lambda text: shorten(self.redact(text), ends=True))
 
     def status_line(self) -> str:
-        """Return how it is, for a service manager."""
+        """Return its health in one line, for a service manager."""
         health = self.health()
         agents = f"{health.agents} agent{'s' if health.agents != 1 else ''}"
         return self.redact("; ".join([f"{health.status}, {agents}", *health.reasons]))

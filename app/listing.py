@@ -16,7 +16,6 @@ from app.settings import Settings, SettingsError, unknown_agent
 from app.status import AgentHealth, AgentState
 from app.store.open import open_store
 from app.store.protocol import AgentRow, StoreError, WorkerRow
-from app.terminal.output import MOST_ON_LINE
 from app.web.words import error_line
 from app.worker import Life, life_of, silent_after
 
@@ -31,6 +30,7 @@ _OF_ONE: Final = frozenset(
 )
 """Where the reason is the agent's own, and not one of its daemon."""
 
+MOST_OF_REASON: Final = 200
 MOST_OF_NAME: Final = 18
 """Characters of a daemon's name in the table."""
 
@@ -83,7 +83,7 @@ class ListedAgent:
         if self.why is None:
             return None
         whose = f"{self.agent_id} is " if self.status in _OF_ONE else ""
-        return shorten(f"{whose}{self.status.words}: {self.why}", MOST_ON_LINE)
+        return shorten(f"{whose}{self.status.words}: {self.why}", MOST_OF_REASON)
 
 
 async def listed_agents(settings: Settings) -> list[ListedAgent]:

@@ -6,10 +6,9 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from actp_supervise.service import shorten
-from app.settings import SettingsError
+from app.store.errors import StoreError, StoreUnavailable, WrongSettings
 from app.store.functions import migrations, schema_version
 from app.store.old_tables import type_changes
-from app.store.protocol import StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
     import psycopg
@@ -41,7 +40,7 @@ def migrate(db_url: str, *, tries: int = TRIES) -> list[str]:
         What to tell the operator, a line each: the files, and warnings of the database.
 
     Raises:
-        SettingsError: If `db_url` is no connection string. Each error is one line.
+        WrongSettings: If `db_url` is no connection string. Each error is one line.
         StoreUnavailable: If the database cannot be reached.
         StoreError: If it refuses; then nothing was done, and the message ends with the SQL that
             helps where there is some.
@@ -55,7 +54,7 @@ def migrate(db_url: str, *, tries: int = TRIES) -> list[str]:
         psycopg.conninfo.conninfo_to_dict(db_url)
     except psycopg.ProgrammingError:
         # Its message quotes the string, and with it the password.
-        raise SettingsError(
+        raise WrongSettings(
             "SUPABASE_DB_URL is no connection string; one looks like "
             "postgresql://user:password@host:5432/postgres"
         ) from None

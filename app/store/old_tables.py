@@ -70,11 +70,13 @@ def type_changes(db: psycopg.Connection) -> tuple[str, str] | None:
 def _change(column: _Column, kind: str) -> str:
     name = column.name
     steps = [f"alter column {name} type {kind} using {name}::{kind}"]
-    if column.kind in ("smallint", "integer", "bigint"):
-        steps.insert(0, f"alter column {name} drop identity if exists")
     if kind != "text":
         steps.insert(0, f"alter column {name} drop default")
-    return f"alter table {column.table} {', '.join(steps)}"
+    change = f"alter table {column.table} {', '.join(steps)}"
+    if column.kind in ("smallint", "integer", "bigint"):
+        # In a statement of its own, because PostgreSQL would do it last.
+        return f"alter table {column.table} alter column {name} drop identity if exists; {change}"
+    return change
 
 
 def _wrong_columns(db: psycopg.Connection) -> dict[_Column, str]:

@@ -9,15 +9,12 @@ import trio
 
 from actp_supervise import Backoff
 from actp_supervise.service import retry
-from app.settings import SettingsError
-from app.store.errors import WrongVersion
 from app.store.protocol import StoreUnavailable
 from app.store.sqlite import open_sqlite_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
-    from pathlib import Path
 
     from app.settings import Settings
     from app.store.protocol import Store
@@ -33,12 +30,12 @@ def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
 
     Raises:
         StoreUnavailable: From entering, if it cannot be reached just now.
-        SettingsError: From entering, if the project's address or key will not do, or the tables
+        WrongSettings: From entering, if the project's address or key will not do, or the tables
             are of another version than the program's.
         StoreError: From entering, if it cannot be opened: one line that says why.
     """
     if settings.supabase_url is None or settings.supabase_service_role_key is None:
-        return _open_sqlite(settings.db_path)
+        return open_sqlite_store(settings.db_path)
     return _open_supabase(settings.supabase_url, settings.supabase_service_role_key)
 
 
@@ -78,24 +75,9 @@ async def open_store_patiently(
 
 
 @asynccontextmanager
-async def _open_sqlite(path: Path) -> AsyncIterator[Store]:
-    async with AsyncExitStack() as stack:
-        try:
-            store = await stack.enter_async_context(open_sqlite_store(path))
-        except WrongVersion as error:
-            raise SettingsError(str(error)) from error
-        yield store
-
-
-@asynccontextmanager
 async def _open_supabase(url: str, key: str) -> AsyncIterator[Store]:
     # Takes most of a second to import.
     from app.store.supabase import open_supabase_store
-    from app.store.supabase_errors import WrongSettings
 
-    async with AsyncExitStack() as stack:
-        try:
-            store = await stack.enter_async_context(open_supabase_store(url, key))
-        except (WrongSettings, WrongVersion) as error:
-            raise SettingsError(str(error)) from error
+    async with open_supabase_store(url, key) as store:
         yield store

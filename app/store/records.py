@@ -125,10 +125,7 @@ def read_json(value: JSON) -> JSON:
 
 def read_object(value: JSON) -> JSON:
     """Read a JSON object; what somebody wrote in its place by hand is put into one."""
-    return _in_an_object(read_json(value))
-
-
-def _in_an_object(read: JSON) -> JSON:
+    read = read_json(value)
     return read if read is None or isinstance(read, dict) else {"value": read}
 
 
@@ -168,7 +165,7 @@ def _prepare(shape: _Shape, values: dict[str, Any], *, parsed: bool) -> None:
     """Read what msgspec would not, in place."""
     read = as_it_is if parsed else read_json
     for name in shape.objects:
-        values[name] = _in_an_object(read(values[name]))
+        values[name] = read_object(values[name])
     for name in shape.json:
         values[name] = read(values[name])
     for name in shape.never_none:

@@ -15,7 +15,8 @@ import msgspec
 import trio
 from typing_extensions import override
 
-from app.store.protocol import Store, StoreError
+from app.store.errors import StoreError, WrongSettings
+from app.store.protocol import Store
 from app.store.queue.contract import TaskRow, TaskStatus, check_final
 from app.store.records import duration, moment_text, read_answer
 from app.store.supabase_connection import (
@@ -24,7 +25,7 @@ from app.store.supabase_connection import (
     SupabaseDatabase,
     open_connection,
 )
-from app.store.supabase_errors import KeyRefused, NotExposed, RoleDenied, WrongSettings
+from app.store.supabase_errors import KeyRefused, NotExposed, RoleDenied
 from app.store.supabase_schema import check_version, missing_in
 from app.store.tables.supabase import SupabaseTables
 from app.store.verbs import SECONDS, Arguments, R, Verb, verbs_of

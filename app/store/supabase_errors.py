@@ -73,10 +73,6 @@ _TOO_LARGE = (413, 414)
 _TOO_MANY_REQUESTS = 429
 
 
-class WrongSettings(StoreError):
-    """The address or the key will not do; one line that names the variable."""
-
-
 class PassingFault(StoreUnavailable):
     """Away for what may be a moment: worth another try at once."""
 

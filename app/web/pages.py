@@ -126,12 +126,7 @@ class Pages:
                 return self._render("error.html", 500, detail=SOMETHING_WRONG).response()
         return await answer_http_error(error)
 
-    @get(
-        "/static/<name>",
-        "A file of the pages",
-        answers={200: "*/*", 304: ""},
-        problems=(404,),
-    )
+    @get("/static/<name>", "A file of the pages", answers={200: "*/*", 304: ""}, problems=(404,))
     async def _asset(self, name: str) -> Response:
         return await self._templates.asset(name, request)
 
@@ -246,9 +241,7 @@ class Pages:
             tools=partial(store.tool_stats, agent_id),
             costs=partial(store.costs, since=since, agent_id=agent_id),
             spent=partial(
-                store.costs,
-                since=start_of_day(now, daemon.settings.timezone),
-                agent_id=agent_id,
+                store.costs, since=start_of_day(now, daemon.settings.timezone), agent_id=agent_id
             ),
             memories=partial(store.recall, agent_id),
             latest=partial(store.tasks, agent_type=agent_id, limit=LATEST_TASKS),

@@ -39,7 +39,7 @@ class Scrape:
         self._queue_until = trio.current_time()
         daemon.metrics.present = self._present
 
-    @get("/metrics", "Figures for Prometheus", tag="Live", answers={200: "text/plain"})
+    @get("/metrics", "Figures for Prometheus", "text/plain")
     async def _metrics(self) -> Response:
         if trio.current_time() >= self._queue_until:
             self._queue = ()
