@@ -15,7 +15,7 @@ from quart import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from app.agents.budget import start_of_day
-from app.status import AgentState, AgentStatus, Health, HealthState, JobStatus
+from app.status import AgentState, AgentStatus, Alive, Health, HealthState, JobStatus
 from app.store.protocol import StoreError, TaskRow, TaskStatus, Turn, WorkerRow
 from app.store.protocol import TaskFilter as WhichTasks
 from app.web import guard
@@ -35,7 +35,6 @@ from app.web.shapes import (
     Action,
     AgentCommand,
     AgentDetail,
-    Alive,
     JobCommand,
     Ready,
     SupervisorNode,
