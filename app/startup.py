@@ -37,6 +37,7 @@ from app.routine import DailyRoutineScheduler
 from app.settings import SettingsError
 from app.shutdown import GracefulShutdown
 from app.status import AgentState
+from app.store.clock import StoreClock
 from app.store.open import open_store, open_store_patiently, patiently
 from app.store.outbox import store_outbox
 from app.store.protocol import AgentRegistration, Kept
@@ -87,7 +88,8 @@ async def run_daemon(
     redact = make_redactor(settings.secrets)
     _configure_logging(settings, redact)
     service = ServiceManager()
-    events = EventLog(redact=redact)
+    clock = StoreClock()
+    events = EventLog(redact=redact, wall_clock=clock)
     metrics = Metrics()
     events.listeners.append(metrics.count)
     records = store_outbox(partial(_tell_of_store, events))
@@ -97,7 +99,7 @@ async def run_daemon(
             waiting = partial(_say_waiting, service, show)
             kept = await stack.enter_async_context(open_store_patiently(settings, waiting=waiting))
             report = await patiently(partial(check_required_tables, kept), waiting)
-            desk = Desk(steady(kept, report))
+            desk = Desk(steady(kept, report), clock)
             store = ObservedStore(desk, events)
             if prepare is not None:
                 await prepare(store)
@@ -168,6 +170,7 @@ async def run_daemon(
                 root=root,
                 notes=_notes(report),
                 redact=redact,
+                clock=clock,
                 started_at=SystemWallClock().now(),
                 started=trio.current_time(),
             )

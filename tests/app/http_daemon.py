@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import trio
 
+from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import make_redactor
 from actp_supervise.snapshot import SupervisorSnapshot
 from app.event_log import EventLog
@@ -159,6 +160,7 @@ def make_daemon(
         supervisor=Agents(),
         routines=Routines(),
         stopping=False,
+        clock=SystemWallClock(),
         redact=redact,
         tree=lambda: TREE,
     )
