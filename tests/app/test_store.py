@@ -119,7 +119,6 @@ VERBS = {
     "hold_lease": lambda s: s.hold_lease("social", "w1-run", lease=LONG),
     "drop_lease": lambda s: s.drop_lease("held", "w1-run"),
     "record_turn": lambda s: s.record_turn(turn("new")),
-    "forget_turns": lambda s: s.forget_turns(older_than=0.0, limit=10),
     "start_run": lambda s: s.start_run("new", "social", "w1-run"),
     "finish_run": lambda s: s.finish_run("open", RunOutcome.CRASHED, error="e"),
     "add_task": lambda s: add(s, "new"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from app.store.verbs import Noun, Seconds, verb
 
@@ -45,6 +45,11 @@ class CostSum:
     cache_read_tokens: int
     cache_write_tokens: int
     cost_usd: float
+
+
+def first_whole_day(since: datetime) -> date:
+    """Return the first day (UTC) that begins at a moment or later."""
+    return (since.astimezone(UTC) + timedelta(days=1, microseconds=-1)).date()
 
 
 class Ledger(Noun):

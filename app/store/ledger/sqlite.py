@@ -11,7 +11,7 @@ from app.store.records import moment_text
 from app.store.sqlite_connection import OnSqlite
 from app.store.sqlite_schema import after, sql
 
-from .contract import CostEntry, CostSum, Ledger
+from .contract import CostEntry, CostSum, Ledger, first_whole_day
 
 if TYPE_CHECKING:
     import sqlite3
@@ -33,7 +33,8 @@ class SqliteLedger(Ledger, OnSqlite):
     async def costs(self, *, since: datetime, agent_id: str | None = None) -> list[CostSum]:
         given = {} if agent_id is None else {"agent_id": agent_id}
         statement = sql(_COSTS, of_agent="and agent_id = :agent_id" * bool(given))
-        return await self.db.rows(CostSum, statement, {**given, "since": moment_text(since)})
+        values = {"since": moment_text(since), "first_day": first_whole_day(since).isoformat()}
+        return await self.db.rows(CostSum, statement, {**given, **values})
 
     @override
     async def reserve_budget(
@@ -78,14 +79,21 @@ _RECORD_COST = sql("""
          :request_id, {now})
     on conflict (id) do nothing
 """)
+# Whole days from the sums that are kept; of the day in which the moment is, what came after it.
 _COSTS = """
-    select agent_id, model, substr(created_at, 1, 10) as day, count(*) as calls,
-        sum(input_tokens) as input_tokens, sum(output_tokens) as output_tokens,
-        sum(cache_read_tokens) as cache_read_tokens,
-        sum(cache_write_5m_tokens + cache_write_1h_tokens) as cache_write_tokens,
-        sum(cost_usd) as cost_usd
-    from anthropic_cost_log where created_at >= :since {of_agent}
-    group by agent_id, model, day order by day, agent_id, model
+    select agent_id, model, day, sum(calls) as calls, sum(input_tokens) as input_tokens,
+        sum(output_tokens) as output_tokens, sum(cache_read_tokens) as cache_read_tokens,
+        sum(cache_write_tokens) as cache_write_tokens, sum(cost_usd) as cost_usd
+    from (
+        select agent_id, model, day, calls, input_tokens, output_tokens, cache_read_tokens,
+            cache_write_tokens, cost_usd
+        from actp_cost_days where day >= :first_day {of_agent}
+        union all
+        select agent_id, model, substr(created_at, 1, 10), 1, input_tokens, output_tokens,
+            cache_read_tokens, cache_write_5m_tokens + cache_write_1h_tokens, cost_usd
+        from anthropic_cost_log
+        where created_at >= :since and created_at < :first_day {of_agent}
+    ) group by agent_id, model, day order by day, agent_id, model
 """
 _DROP_LAPSED = sql("delete from actp_budget_reservations where expires_at < {now}")
 _RESERVATION = "select 1 from actp_budget_reservations where id = :id"
