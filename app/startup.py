@@ -44,6 +44,7 @@ from app.store.protocol import AgentRegistration, Kept
 from app.store.schema import TableReport, check_required_tables
 from app.store.steady import steady
 from app.supervisor import AgentSupervisor
+from app.unreadable import UnreadableTasks
 from app.web.waiting_room import open_waiting_room
 from app.worker import DaemonPresence, open_worker
 
@@ -107,6 +108,7 @@ async def run_daemon(
 
         instance = uuid.uuid4().hex
         launcher = AgentLauncher(settings, store, instance)
+        unreadable = UnreadableTasks(store)
         registry = AgentRegistry(store, settings.worker_id)
         heartbeat = HealthHeartbeat(registry, redact=redact)
         presence = DaemonPresence(settings, instance)
@@ -168,6 +170,7 @@ async def run_daemon(
                 metrics=metrics,
                 loop_watch=loop_watch,
                 root=root,
+                unreadable=unreadable,
                 notes=_notes(report),
                 redact=redact,
                 clock=clock,
@@ -179,6 +182,7 @@ async def run_daemon(
             try:
                 services = await _subtree(root, "services")
                 services.start_soon(records.run, name="records")
+                services.start_soon(unreadable.watch, name="unreadable tasks")
                 await _register(registry, settings, records)
                 await services.start(
                     routines.start,

@@ -141,8 +141,10 @@ begin
             ('actp_agent_tasks', 'status',
                 array['queued', 'running', 'succeeded', 'failed', 'cancelled']),
             ('actp_agent_runs', 'outcome', array['stopped', 'crashed', 'interrupted']),
-            ('actp_agent_registry', 'status', array['starting', 'running', 'backing_off',
-                'stopping', 'stopped', 'finished', 'failed', 'disabled'])
+            ('actp_agent_registry', 'status', array[
+                'crashed', 'backing_off', 'stopped', 'stopping', 'draining', 'restarting',
+                'starting', 'running', 'standby', 'disabled'
+            ])
         ) as known (name, column_name, words)
         join pg_catalog.pg_class c on c.relname = known.name
             and c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
@@ -182,6 +184,18 @@ language sql stable set search_path = '' as $$
     )
 $$;
 
+create or replace function public.actp_unreadable_tasks(
+    p_within double precision, p_limit integer
+) returns jsonb language sql stable set search_path = '' as $$
+    select coalesce(jsonb_agg(id order by finished_at desc, seq desc), '[]') from (
+        select id, finished_at, seq from public.actp_agent_tasks
+        where status = 'failed' and error like 'cannot be read: %'
+            and finished_at >= now() - make_interval(secs => p_within)
+        order by finished_at desc, seq desc
+        limit greatest(p_limit, 0)
+    ) t
+$$;
+
 create or replace function public.actp_schema_version() returns bigint
 language sql immutable set search_path = '' as $$
     select 20261129000003
@@ -191,6 +205,8 @@ revoke all on function public.actp_obstacles() from public, anon, authenticated;
 grant execute on function public.actp_obstacles() to service_role;
 revoke all on function public.actp_schema() from public, anon, authenticated;
 grant execute on function public.actp_schema() to service_role;
+revoke all on function public.actp_unreadable_tasks(double precision, integer) from public, anon, authenticated;
+grant execute on function public.actp_unreadable_tasks(double precision, integer) to service_role;
 revoke all on function public.actp_schema_version() from public, anon, authenticated;
 grant execute on function public.actp_schema_version() to service_role;
 

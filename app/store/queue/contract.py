@@ -132,6 +132,15 @@ class Queue(Noun):
         """Return agent_type -> status -> how many (statuses with none are left out)."""
 
     @verb
+    async def unreadable_tasks(self, *, within: Seconds, limit: int = 20) -> list[str]:
+        """Return the ids of tasks that were settled because they could not be read, newest first.
+
+        Args:
+            within: How many seconds ago at most.
+            limit: The most to return.
+        """
+
+    @verb
     async def oldest_queued(self) -> dict[str, float]:
         """Return agent_type -> how many seconds its oldest task that could be claimed has waited.
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from app.store.records import json_text, moment_text, read_record
+from app.store.records import UNREADABLE, json_text, moment_text, read_record
 from app.store.sqlite_connection import OnSqlite
-from app.store.sqlite_schema import after, sql, where_equal
+from app.store.sqlite_schema import after, before, sql, where_equal
 
 from .contract import Lease, Queue, TaskFilter, TaskRow, TaskStatus, check_final
 
@@ -89,8 +89,21 @@ class SqliteQueue(Queue, OnSqlite):
         return await self.db.read(query)
 
     @override
+    async def unreadable_tasks(self, *, within: float, limit: int = 20) -> list[str]:
+        values = {"since": before(within), "limit": max(0, limit), "error": f"{UNREADABLE}%"}
+        return await self.db.read(
+            lambda db: [task_id for (task_id,) in db.execute(_UNREADABLE, values)]
+        )
+
+    @override
     async def oldest_queued(self) -> dict[str, float]:
-        return await self.db.read(lambda db: dict(db.execute(_OLDEST_QUEUED).fetchall()))
+        return await self.db.read(
+            lambda db: {
+                agent_type: age
+                for agent_type, age in db.execute(_OLDEST_QUEUED)
+                if age is not None  # of a time that is none
+            }
+        )
 
     @override
     async def claim_task(
@@ -303,6 +316,13 @@ _CLAIMED_ALREADY = """
     select * from actp_agent_tasks where agent_type = :agent_type and status = 'running'
         and lease_token = :token
 """
+_UNREADABLE = sql("""
+    select id from actp_agent_tasks
+    where status = 'failed' and error like :error and finished_at >= {now :since}
+    order by finished_at desc, rowid desc
+    limit :limit
+""")
+
 _SETTLE_UNREADABLE = sql("""
     update actp_agent_tasks set
         status = 'failed', error = :error, instance = null, lease_token = null, lease_until = null,
