@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BEAT_INTERVAL: Final = 4.2
+BEAT_INTERVAL: Final = 4.5
 """Seconds between two: at most 15 requests a minute, and a task posted anywhere begins in 5 s."""
 
 SHORTEST_WAIT: Final = 0.1

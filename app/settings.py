@@ -198,7 +198,7 @@ class Settings:
         "SUPERVISOR_WATCH_INTERVAL", values.interval, 10.0, reloads=True
     )
     """The most seconds between two beats, by which restart requests, cancellations, pauses and work
-    are noticed; there are 4.2 at most.
+    are noticed; there are 4.5 at most.
     """
     heartbeat_interval: float = _daemon("WORKER_HEARTBEAT_INTERVAL", values.interval, 30.0)
     """How often agents and daemons show in the store that they live, and after how long without a
