@@ -10,6 +10,8 @@ import trio
 from app.store.protocol import (
     AgentRegistration,
     CostEntry,
+    Limits,
+    Reservation,
     ToolCall,
     Turn,
 )
@@ -101,11 +103,16 @@ def cost(entry_id, usd=1.0, **changes):
 
 
 async def reserve(store, reservation="b1", *, amount=1.0, limit=10.0, lifetime=LONG, **options):
-    return await store.reserve_budget(
-        reservation,
-        options.get("agent_id", "social"),
-        since=options.get("since", EPOCH),
-        limit=limit,
-        amount=amount,
-        lifetime=lifetime,
+    """Set money aside; whether there was enough."""
+    call = Reservation(
+        id=reservation,
+        agent_id=options.get("agent_id", "social"),
+        run_id=None,
+        task_id=options.get("task_id"),
+        model="opus",
+        amount_usd=amount,
     )
+    limits = options.get("limits", Limits(agent=limit))
+    since = options.get("since", EPOCH)
+    reserved = await store.reserve(call, since=since, limits=limits, lifetime=lifetime)
+    return reserved.over is None
