@@ -49,6 +49,19 @@ async def claim(store, token="k1", agent_type="social", *, lease=LONG, worker="w
     )
 
 
+async def begin(store, task_id="t1", token="k1", agent_type="social", *, lease=LONG, **options):
+    return await store.begin_task(
+        task_id,
+        agent_type,
+        "do it",
+        worker_id="w1",
+        instance="w1-run",
+        token=token,
+        lease=lease,
+        **options,
+    )
+
+
 async def live(store):
     """Return the daemons that are there."""
     return [(worker.worker_id, worker.instance) for worker in await store.live_workers()]
