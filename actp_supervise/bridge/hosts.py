@@ -30,9 +30,7 @@ CLOSINGS: Final = 5
 
 async def in_new_thread(function: Callable[[], None]) -> None:
     """Run a function in a thread of its own, which a cancellation leaves behind."""
-    await trio.to_thread.run_sync(
-        function, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
-    )
+    await trio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
 
 
 async def host_in_thread(

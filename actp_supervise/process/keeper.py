@@ -375,7 +375,7 @@ def _set_user(user: int | None) -> None:
 
 def _change_directory(ours: int, directory: bytes | None) -> None:
     # Ours is left alone where it is not needed: the program's user may not be let into it.
-    if directory is None or not os.path.isabs(directory):
+    if directory is None or not directory.startswith(b"/"):
         os.fchdir(ours)
     if directory is not None:
         os.chdir(directory)

@@ -80,6 +80,10 @@ class AgentStore(Before):
             agent_type, worker_id=worker_id, instance=instance, token=token, lease=lease
         )
 
+    @override
+    async def aclose(self) -> None:
+        """Leave the store open: it is the daemon's, and others use it."""
+
     def _resume(self) -> None:
         if self._doing_before is not None:
             if self._activity.doing == WAITING_FOR_STORE:

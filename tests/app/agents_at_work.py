@@ -5,22 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 import trio
-from anthropic import AsyncAnthropic
 
 from actp_supervise import Backoff, Child, Restart, Supervisor, open_supervisor
-from actp_supervise.bridge import asyncio_child, run_in_trio
+from actp_supervise.bridge import asyncio_child
 from app.agents.activity import Activity
 from app.agents.claude import Patience
-from app.agents.contract import AgentContext
-from app.agents.handle import agent_store
 from app.agents.host import run_agent, run_routine
 from app.agents.prices import load_prices
+from app.agents.setup import AgentSetup, make_context
 from app.agents.social import SocialMediaDomainAgent
 from app.demo.claude import Reply, SimulatedClaude, serve_claude
 from app.store.protocol import Store, TaskStatus
@@ -28,6 +24,7 @@ from app.store.protocol import Store, TaskStatus
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from app.agents.contract import AgentContext
     from app.store.protocol import TaskRow
 
 FINAL = {TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELLED}
@@ -57,25 +54,30 @@ class Office:
     activities: dict[str, Activity] = field(default_factory=dict)
 
     def context(self, store: Store | None = None, **changes: Any) -> AgentContext:
-        activity = Activity(trio.lowlevel.current_clock().current_time)
-        values = {
-            "agent_id": "social",
-            "model": "claude-sonnet-5-5",
-            "worker_id": "w1",
-            "instance": "w1-run",
-            "run_id": f"run-{next(_numbers)}",
-            "store": agent_store(
-                store or self.store, activity, patience=Backoff(initial=0.01, maximum=0.05)
-            ),
-            "activity": activity,
-            "claude": partial(AsyncAnthropic, api_key="sk-ant-test", base_url=self.url),
-            "wait_for_work": partial(run_in_trio, _look_soon),
-            "prices": load_prices(),
-            "daily_budget_usd": None,
-            "timezone": ZoneInfo("Europe/Berlin"),
-            "task_lease": 60.0,
-        }
-        return AgentContext(**{**values, **self.changes, **changes})
+        setup = AgentSetup(
+            agent_id="social",
+            class_path="",
+            model="claude-sonnet-5-5",
+            poll_interval=30.0,
+            worker_id="w1",
+            instance="w1-run",
+            run_id=f"run-{next(_numbers)}",
+            prices=load_prices(),
+            daily_budget_usd=None,
+            timezone="Europe/Berlin",
+            task_lease=60.0,
+            api_key="sk-ant-test",
+            base_url=self.url,
+            secrets=(),
+        )
+        context = make_context(
+            setup,
+            store=store or self.store,
+            activity=Activity(trio.lowlevel.current_clock().current_time),
+            wait_for_work=_look_soon,
+            patience=Backoff(initial=0.01, maximum=0.05),
+        )
+        return replace(context, **{**self.changes, **changes})
 
     def start(
         self, cls: type = QuickAgent, *, name: str = "social", **changes: Any

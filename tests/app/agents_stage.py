@@ -15,7 +15,7 @@ from app.heartbeat import HealthHeartbeat
 from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
 from app.settings import AgentSettings, load_settings
-from app.store.protocol import AgentRegistration, Store, StoreUnavailable
+from app.store.protocol import AgentRegistration, Before, Store, StoreUnavailable
 from app.supervisor import AgentRun, AgentSupervisor
 
 WORKER = "worker-1"
@@ -24,24 +24,17 @@ INSTANCE = "instance-1"
 Launch = Callable[[AgentSettings, AgentRun], Awaitable[object]]
 
 
-class Flaky:
+class Flaky(Before):
     """A store that can be taken away and brought back."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        super().__init__(store)
         self.away = False
 
-    def __getattr__(self, name: str) -> Any:
-        verb = getattr(self._store, name)
-        if not callable(verb):
-            return verb
-
-        async def perhaps(*args: Any, **options: Any) -> Any:
-            if self.away:
-                raise StoreUnavailable("connection refused")
-            return await verb(*args, **options)
-
-        return perhaps
+    async def perform(self, verb: Any, arguments: Any) -> Any:
+        if self.away:
+            raise StoreUnavailable("connection refused")
+        return await super().perform(verb, arguments)
 
 
 @dataclass

@@ -20,7 +20,7 @@ from app.event_log import EventLog
 from app.health_server import HealthServer
 from app.logs import make_redactor
 from app.metrics import Metrics
-from app.observed_store import observed
+from app.observed_store import ObservedStore
 from app.settings import load_settings
 from app.web.operations import OPERATIONS
 
@@ -155,7 +155,7 @@ def make_daemon(
     events.listeners.append(metrics.count)
     daemon = SimpleNamespace(
         settings=dataclasses.replace(settings, health_host=health_host),
-        store=observed(store, events),
+        store=ObservedStore(store, events),
         events=events,
         metrics=metrics,
         records=SimpleNamespace(store_error=None, waiting=0, given_up=[]),

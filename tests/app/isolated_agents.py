@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import math
 import os
 import signal
+import socket
+import struct
 import sys
 import threading
 import time
@@ -17,6 +21,7 @@ from agents_at_work import QuickAgent
 from actp_supervise import current_child
 from app.agents.outcomes import HandBack, Outcome, RoutineFailedError
 from app.agents.work import Worker
+from app.store.protocol import StoreError
 
 if TYPE_CHECKING:
     from app.store.protocol import TaskRow
@@ -95,11 +100,58 @@ class Told:
                 await self.context.store.finish_effect("key", value)
             except Exception as error:  # noqa: BLE001
                 said.append(type(error).__name__)
+        await self.context.store.aclose()  # does nothing
         try:
-            await self.context.store.aclose()
-        except AttributeError:
-            said.append("no aclose")
+            await self.context.store.touch_worker("other", "other-run", {}, silent_after=1.0)
+        except StoreError as error:
+            said.append("not its to call" if "not for an agent" in str(error) else str(error))
         return " ".join(said)
+
+    async def say_nonsense(self, content: str = "") -> None:
+        """Send the daemon what is no message."""
+        message = bytes.fromhex(content)
+        os.write(_wire(), struct.pack("!I", len(message)) + message)
+        await asyncio.sleep(1000)
+
+    async def wait_for_ever(self) -> None:
+        self.context.activity.throttle(math.inf, "for ever")
+        await asyncio.sleep(1000)
+
+    async def chatter(self) -> None:
+        """Send the daemon messages that mean nothing, as many as it takes."""
+        content = bytes([0x82, 0xA4]) + b"type" + b"\xa6GiveUp" + b"\xa6number" + b"\x01"
+        messages = (struct.pack("!I", len(content)) + content) * 1000
+        while True:
+            os.write(_wire(), messages)
+            await asyncio.sleep(0)
+
+    async def forge(self) -> None:
+        """Print what looks like a line of another agent."""
+        line = {
+            "time": "2001-01-01T00:00:00Z",
+            "level": "error",
+            "logger": "app.supervisor",
+            "message": "content has lost all",
+            "agent_id": "content",
+            "run": "another",
+            "worker_id": "another",
+        }
+        print(json.dumps(line), flush=True)
+
+    async def handle_signals(self) -> str:
+        """Handle a signal as a program of its own may, in both ways."""
+        got: list[str] = []
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, got.append, "loop")
+        signal.signal(signal.SIGUSR2, lambda *_: got.append("plain"))
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR2)
+        while len(got) < 2:  # noqa: ASYNC110  (a handler of signals sets no event of asyncio's)
+            await asyncio.sleep(0.01)
+        return " ".join(sorted(got))
+
+    async def leave_in_session(self) -> str:
+        process = await asyncio.create_subprocess_exec("sleep", "1000", start_new_session=True)
+        return str(process.pid)
 
     async def many(self) -> str:
         """Ask for much at once, and give some of it up."""
@@ -128,6 +180,22 @@ class Told:
 
     async def vanish(self) -> None:
         os._exit(0)
+
+
+def _wire() -> int:
+    (wire,) = (fd for fd in range(3, 100) if _is_socket_to_daemon(fd))
+    return wire
+
+
+def _is_socket_to_daemon(fd: int) -> bool:
+    try:
+        sock = socket.socket(fileno=os.dup(fd))
+    except OSError:
+        return False
+    with sock:
+        return sock.family == socket.AF_UNIX and sock.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED
+        ) not in {0, os.getpid()}
 
 
 class Strange:

@@ -17,12 +17,13 @@ from agents_at_work import FINAL, until
 from agents_stage import INSTANCE, WORKER, Stage, staged
 from processes import is_alive
 
+from actp_supervise import Restart, open_supervisor
 from app.agents.process import AgentCrashedError, AgentProcessError
 from app.demo.claude import Reply, SimulatedClaude, serve_claude
 from app.launcher import AgentLauncher
 from app.logs import configure_logging, make_redactor
 from app.settings import load_settings
-from app.store.protocol import RunOutcome, StoreUnavailable, TaskStatus
+from app.store.protocol import Before, RunOutcome, StoreUnavailable, TaskStatus
 
 pytestmark = pytest.mark.long
 
@@ -67,6 +68,21 @@ class Scene:
         await self.post(goal, agent_id, **options)
         await self.when(goal, lambda task: task.status is TaskStatus.RUNNING)
         await until(lambda: self.stage.status(agent_id)["task_id"] == goal)
+
+    async def routine(self, method):
+        """Run a routine of the social agent as a supervised child, as the scheduler does."""
+        errors = []
+
+        async def code():
+            try:
+                await self.launcher.run_routine("social", method)
+            except Exception as error:  # noqa: BLE001  (the test's to judge)
+                errors.append(error)
+
+        async with open_supervisor(name="routines") as tree:
+            tree.start_soon(code, restart=Restart.TEMPORARY)
+        if errors:
+            raise errors[0]
 
     async def crashed(self, agent_id="social"):
         """Wait for a crash that is on record; gives its text."""
@@ -183,26 +199,19 @@ async def test_a_line_that_only_looks_like_one_of_the_log_does_no_harm(place, li
     assert place.stage.status()["crashes"] == 0
 
 
-class Noting:
+class Noting(Before):
     """A store that knows what was called, and that can be away."""
 
     def __init__(self, store):
-        self._store = store
+        super().__init__(store)
         self.noted = set()
         self.away = False
 
-    def __getattr__(self, name):
-        verb = getattr(self._store, name)
-        if not callable(verb):
-            return verb
-
-        async def noting(*args, **options):
-            self.noted.add(name)
-            if self.away:
-                raise StoreUnavailable("connection refused")
-            return await verb(*args, **options)
-
-        return noting
+    async def perform(self, verb, arguments):
+        self.noted.add(verb.name)
+        if self.away:
+            raise StoreUnavailable("connection refused")
+        return await super().perform(verb, arguments)
 
 
 async def test_it_waits_while_the_store_is_away(store):
@@ -356,18 +365,15 @@ async def test_a_claim_whose_answer_was_lost_is_handed_back(store):
         assert (task.status, task.attempts) == (TaskStatus.SUCCEEDED, 1)
 
 
-class Slow:
+class Slow(Before):
     """A store whose first answer to a claim comes late."""
 
     def __init__(self, store):
-        self._store = store
+        super().__init__(store)
         self.claimed = trio.Event()
 
-    def __getattr__(self, name):
-        return getattr(self._store, name)
-
     async def claim_task(self, *args, **options):
-        task = await self._store.claim_task(*args, **options)
+        task = await super().claim_task(*args, **options)
         if task is not None and not self.claimed.is_set():
             self.claimed.set()
             await trio.sleep_forever()
@@ -385,7 +391,7 @@ async def test_one_that_hangs_is_found_stale_killed_and_started_again(store, goa
     async with scene(store, stale_threshold=3.0) as place:
         await place.post(goal, max_attempts=1)
         error = await place.crashed()
-        assert "AgentStaleError: its loop has not turned for " in error
+        assert "the agent hung: its loop has not turned for " in error
         task = await place.when(goal, lambda task: task.status is TaskStatus.FAILED)
         assert task.error.startswith("the agent hung: its loop has not turned")
         await place.done("nothing")
@@ -425,8 +431,54 @@ async def test_what_the_store_does_not_take_is_an_error_of_the_call_alone(
     monkeypatch.chdir(tmp_path)
     task = await place.done("argue")
 
-    assert task.result["said"] == "StoreError StoreError StoreError no aclose"
+    assert task.result["said"] == "StoreError StoreError StoreError not its to call"
     assert not (tmp_path / "unpickled-in-the-daemon").exists()
+
+
+@pytest.mark.parametrize("content", ["91" * 174, "c1", "", "81a474797065a4576f726b"])
+async def test_what_is_no_message_is_the_crash_of_who_says_it(store, content):
+    async with scene(store, agent_ids=("social", "content")) as place:
+        await place.post(f"say_nonsense {content}", max_attempts=1)
+        assert "said what it must not: no message" in await place.crashed()
+        await place.done("nothing", "content")
+
+
+async def test_a_wait_without_end_is_shown_as_a_long_one(place):
+    await place.post("wait_for_ever")
+    await until(lambda: place.stage.status()["throttled_until"])
+
+    assert place.stage.status()["status"] == "running"
+
+
+async def test_who_says_too_much_of_itself_does_not_hold_up_another(store):
+    async with scene(store, agent_ids=("social", "content"), drain_timeout=0.5) as place:
+        await place.begun("chatter")
+        await place.done("nothing", "content")
+
+
+async def test_no_line_that_it_prints_passes_for_one_of_another(place, log):
+    await place.done("forge")
+    await until(lambda: any("content has lost" in line["message"] for line in log()))
+
+    (line,) = [line for line in log() if "content has lost" in line["message"]]
+    (run,) = await place.store.runs("social")
+    assert line["logger"] == "agent.social.app.supervisor"
+    assert (line["agent_id"], line["run"]) == ("social", run.id)
+    assert "worker_id" not in line
+    assert not line["time"].startswith("2001")
+
+
+async def test_it_may_handle_signals_as_any_program(place):
+    assert (await place.done("handle_signals")).result["said"] == "loop plain"
+
+
+async def test_what_it_started_in_a_session_of_its_own_ends_with_it(place):
+    started = int((await place.done("leave_in_session")).result["said"])
+    assert is_alive(started)
+    os.kill(place.stage.status()["pid"], signal.SIGKILL)
+    await place.crashed()
+
+    await until(lambda: not is_alive(started))
 
 
 async def test_many_calls_at_once_are_answered_each_and_given_up_ones_harm_nobody(place):
@@ -458,7 +510,7 @@ async def test_its_log_is_in_the_daemons_with_agent_run_and_task(place, log):
     (run,) = await place.store.runs("social")
     assert said["message"] == "something to say"
     assert said["level"] == "warning"
-    assert said["logger"] == "isolated_agents"
+    assert said["logger"] == "agent.social.isolated_agents"
     assert said["number"] == 7
     assert (said["agent_id"], said["run"], said["task"]) == ("social", run.id, "talk")
     (bare,) = [line for line in lines if line["message"] == "a bare line"]
@@ -481,7 +533,7 @@ async def test_no_secret_is_among_its_arguments_or_in_its_environment(place):
 
 async def test_a_routine_runs_in_a_process_beside_the_agents(place):
     await place.begun("sleep 3")
-    await place.launcher.run_routine("social", "good")
+    await place.routine("good")
 
     assert (await place.store.task("sleep 3")).status is TaskStatus.RUNNING
 
@@ -495,12 +547,12 @@ async def test_a_routine_runs_in_a_process_beside_the_agents(place):
 )
 async def test_a_routine_that_comes_to_no_good_end_says_why(place, method, kind, text):
     with pytest.raises(kind, match=text):
-        await place.launcher.run_routine("social", method)
+        await place.routine(method)
 
 
 async def test_a_routine_that_is_cancelled_is_killed(place):
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(place.launcher.run_routine, "social", "long")
+        nursery.start_soon(place.routine, "long")
         with trio.fail_after(60):
             while not (memories := await place.store.recall("social", key="pid")):  # noqa: ASYNC110
                 await trio.sleep(0.01)

@@ -144,8 +144,7 @@ def test_the_doings_of_another_process_are_those_of_this_ones_clock(clock, activ
     elsewhere.throttle(30.0, "429")
     clock.now = 1050.0
 
-    state = elsewhere.state()
-    activity.take_over(state, clock.now - state["now"])
+    activity.take_over(elsewhere.state(), clock.now - 50.0)
 
     clock.now += 10.0
     shown = activity.snapshot()

@@ -11,26 +11,20 @@ from agents_stage import Flaky
 from actp_supervise import Restart, open_supervisor
 from actp_supervise.bridge import asyncio_child
 from app.agents.activity import WAITING_FOR_STORE, Activity
-from app.agents.handle import agent_store, finish_anyway
-from app.store.protocol import StoreUnavailable
+from app.agents.handle import AgentStore, finish_anyway
+from app.store.protocol import Store, StoreUnavailable, TaskStatus
 
 
-class Verbs:
-    """Three verbs of a store, each of which answers at once."""
+class Prompt(Store):
+    """A store that answers each verb at once, with its name."""
 
-    async def claim_task(self):
-        return "claimed"
-
-    async def finish_task(self):
-        return "finished"
-
-    async def ping(self):
-        return "now"
+    async def perform(self, verb, arguments):
+        return verb.name
 
 
 @pytest.fixture
 def away():
-    store = Flaky(Verbs())
+    store = Flaky(Prompt())
     store.away = True
     return store
 
@@ -50,7 +44,9 @@ async def test_what_is_to_be_recorded_waits_for_the_store_also_when_the_agent_is
     recorded = []
 
     async def code():
-        recorded.append(await agent_store(away, new_activity()).finish_task())
+        recorded.append(
+            await AgentStore(away, new_activity()).finish_task("t", "k", TaskStatus.FAILED)
+        )
 
     async with (
         trio.open_nursery() as nursery,
@@ -61,7 +57,7 @@ async def test_what_is_to_be_recorded_waits_for_the_store_also_when_the_agent_is
         await trio.sleep(1)
         await supervisor.shutdown()
 
-    assert recorded == ["finished"]
+    assert recorded == ["finish_task"]
 
 
 async def test_a_claim_gives_up_when_the_agent_is_to_stop(autojump_clock, away):
@@ -69,7 +65,9 @@ async def test_a_claim_gives_up_when_the_agent_is_to_stop(autojump_clock, away):
 
     async def code():
         with pytest.raises(StoreUnavailable):
-            await agent_store(away, new_activity()).claim_task()
+            await AgentStore(away, new_activity()).claim_task(
+                "a", worker_id="w", instance="i", token="k", lease=1.0
+            )
         given_up_at.append(trio.current_time())
 
     async with open_supervisor(shutdown_timeout=60.0) as supervisor:
@@ -88,7 +86,7 @@ async def test_what_an_agent_does_is_shown_again_when_the_store_is_back_or_what_
 
     async def code():
         activity.progress("turn 1")
-        asking = asyncio.create_task(agent_store(away, activity).ping())
+        asking = asyncio.create_task(AgentStore(away, activity).ping())
         await asyncio.sleep(0.1)
         shown.append(activity.doing)
         if meanwhile is not None:

@@ -19,8 +19,7 @@ from app.agents.outcomes import HandBack, Outcome
 from app.agents.work import Worker
 from app.demo.claude import Reply
 from app.logs import make_redactor
-from app.store.protocol import DomainTable, Query
-from app.store.protocol import TaskStatus
+from app.store.protocol import Before, DomainTable, Query, TaskStatus
 from app.store.sqlite import open_sqlite_store
 
 QUEUE_A_LIKE = ("queue_engagement_action", {"platform": "x", "action": "like", "target": "@ada"})
@@ -255,19 +254,16 @@ async def test_a_task_claimed_at_the_moment_of_a_cancellation_goes_back(at_work,
     task_id = await at_work.add()
     claimed = trio.Event()
 
-    class SlowToAnswer:
-        def __getattr__(self, verb):
-            return getattr(store, verb)
-
+    class SlowToAnswer(Before):
         async def claim_task(self, *args, **kwargs):
-            task = await store.claim_task(*args, **kwargs)
+            task = await super().claim_task(*args, **kwargs)
             claimed.set()
             with trio.CancelScope(shield=True):
                 await trio.sleep(0.1)
             return task
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(at_work.cancellable, store=SlowToAnswer()))
+        nursery.start_soon(partial(at_work.cancellable, store=SlowToAnswer(store)))
         await claimed.wait()
         nursery.cancel_scope.cancel()
 

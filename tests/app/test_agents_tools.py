@@ -17,8 +17,7 @@ from pydantic import Field
 from app.agents.tools import MOST_LOGGED, MOST_SHOWN, AgentTool, ToolError, tool
 from app.demo.claude import Garbage, Reply
 from app.logs import make_redactor
-from app.store.protocol import DomainTable, Query
-from app.store.protocol import StoreError, TaskStatus
+from app.store.protocol import Before, DomainTable, Query, StoreError, TaskStatus
 
 
 class Toolbox(QuickAgent):
@@ -276,21 +275,20 @@ async def test_other_work_may_have_the_same_effect_again(at_work, store):
 
 @pytest.mark.parametrize("killed_in", ["insert", "finish_effect"])
 async def test_an_effect_that_was_begun_and_never_finished_happens_once(at_work, store, killed_in):
-    class Killed:
+    class Killed(Before):
         """The store as it looks to an agent that is killed in one of its verbs."""
 
-        def __getattr__(self, verb):
-            return self.hang if verb == killed_in else getattr(store, verb)
-
-        async def hang(self, *_args, **_kwargs):
-            reached.set()
-            await trio.sleep_forever()
+        async def perform(self, verb, arguments):
+            if verb.name == killed_in:
+                reached.set()
+                await trio.sleep_forever()
+            return await super().perform(verb, arguments)
 
     reached = trio.Event()
     at_work.claude.plan(ADD_A_DEAL)
     task_id = await at_work.add()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(at_work.cancellable, Toolbox, store=Killed()))
+        nursery.start_soon(partial(at_work.cancellable, Toolbox, store=Killed(store)))
         await reached.wait()
         nursery.cancel_scope.cancel()
 
@@ -303,24 +301,21 @@ async def test_an_effect_that_was_begun_and_never_finished_happens_once(at_work,
 
 
 async def test_an_effect_that_the_store_refuses_may_be_tried_again(at_work, store):
-    class Refusing:
+    class Refusing(Before):
         """A store that takes a row only at the second try."""
 
         tries = 0
 
-        def __getattr__(self, verb):
-            return getattr(store, verb)
-
-        async def insert(self, *args):
+        async def insert(self, **arguments):
             self.tries += 1
             if self.tries == 1:
                 raise StoreError("not now")
-            return await store.insert(*args)
+            return await super().insert(**arguments)
 
     at_work.claude.plan(ADD_A_DEAL, ADD_A_DEAL, Reply(text="Done."))
     task_id = await at_work.add()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(at_work.cancellable, Toolbox, store=Refusing()))
+        nursery.start_soon(partial(at_work.cancellable, Toolbox, store=Refusing(store)))
         await at_work.finished(task_id)
         nursery.cancel_scope.cancel()
 

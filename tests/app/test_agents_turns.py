@@ -9,8 +9,7 @@ from app.agents.base import _block
 from app.agents.content import ContentCreationDomainAgent
 from app.agents.transcript import MOST_TEXT, shortened
 from app.demo.claude import Reply
-from app.store.protocol import DomainTable
-from app.store.protocol import StoreError, StoreUnavailable, TaskStatus
+from app.store.protocol import Before, DomainTable, StoreError, StoreUnavailable, TaskStatus
 
 LIKE = ("queue_engagement_action", {"platform": "x", "action": "like", "target": "@ada"})
 
@@ -71,18 +70,15 @@ async def test_a_task_that_is_tried_again_has_one_conversation_after_the_other(a
     assert turns[-1].content == [{"type": "text", "text": "Now it is done."}]
 
 
-class Answerless:
+class Answerless(Before):
     """A store whose first answer to each `record_turn` is lost on the way."""
 
     def __init__(self, store):
-        self._store = store
+        super().__init__(store)
         self._heard = set()
 
-    def __getattr__(self, name):
-        return getattr(self._store, name)
-
     async def record_turn(self, turn):
-        await self._store.record_turn(turn)
+        await super().record_turn(turn)
         if turn.id not in self._heard:
             self._heard.add(turn.id)
             raise StoreUnavailable("the answer is lost")

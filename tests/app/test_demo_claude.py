@@ -21,8 +21,7 @@ from app.agents.social import SocialMediaDomainAgent
 from app.demo.claude import Failure, Garbage, HangUp, Reply, SimulatedClaude, serve_claude
 from app.demo.show import open_demo
 from app.settings import load_settings
-from app.store.protocol import DomainTable
-from app.store.protocol import TaskStatus
+from app.store.protocol import DomainTable, TaskStatus
 
 ASK = {
     "model": "claude-sonnet-5-5",

@@ -14,6 +14,7 @@ from app.store.protocol import (
     AgentRegistration,
     CostEntry,
     RunOutcome,
+    Store,
     StoreError,
     StoreUnavailable,
     TableMissing,
@@ -34,7 +35,7 @@ async def client(daemon):
         yield client
 
 
-class Failing:
+class Failing(Store):
     """A store that answers whatever it is asked with an error."""
 
     where = "a database that fails"
@@ -42,11 +43,8 @@ class Failing:
     def __init__(self, error: StoreError) -> None:
         self._error = error
 
-    def __getattr__(self, _verb):
-        async def fail(*_args, **_options):
-            raise self._error
-
-        return fail
+    async def perform(self, verb, arguments):
+        raise self._error
 
 
 AWAY = Failing(StoreUnavailable("connection to db.internal refused"))

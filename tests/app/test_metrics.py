@@ -15,7 +15,7 @@ from store_calls import add, claim, cost, tool_call
 from actp_supervise.clock import SystemWallClock
 from app.event_log import EventLog
 from app.metrics import MOST_NAMES, Metrics
-from app.store.protocol import StoreUnavailable, TaskStatus
+from app.store.protocol import Store, StoreUnavailable, TaskStatus
 from app.web.scrape import Scrape
 from app.web.views import STORE_TIMEOUT
 
@@ -111,12 +111,9 @@ async def test_a_task_cancelled_in_the_queue_is_counted_but_took_no_time(daemon)
 
 
 async def test_while_the_store_is_away_only_the_queue_is_left_out(daemon):
-    class Away:
-        def __getattr__(self, name):
-            async def fail(*_, **__):
-                raise StoreUnavailable("gone")
-
-            return fail
+    class Away(Store):
+        async def perform(self, verb, arguments):
+            raise StoreUnavailable("gone")
 
     daemon.store = Away()
     daemon.records.store_error = "gone"

@@ -6,7 +6,7 @@ import pytest
 from store_calls import LONG, SHORT, add, claim, cost, lapse, tool_call, turn
 
 from app.event_log import EventLog
-from app.observed_store import observed
+from app.observed_store import ObservedStore
 from app.store.protocol import TaskStatus
 
 
@@ -17,7 +17,7 @@ def log():
 
 @pytest.fixture
 def seen(store, log):
-    return observed(store, log)
+    return ObservedStore(store, log)
 
 
 def told(log):

@@ -13,8 +13,10 @@ from http_daemon import AGENT_IDS, TOKEN, make_daemon, served, status
 
 import app
 from app.store.protocol import (
+    Before,
     CostEntry,
     RunOutcome,
+    Store,
     StoreUnavailable,
     TableMissing,
     TaskStatus,
@@ -50,16 +52,13 @@ async def client(daemon):
         yield client
 
 
-class Away:
+class Away(Store):
     """A store that cannot be reached."""
 
     where = "a database that is away"
 
-    def __getattr__(self, _verb):
-        async def fail(*_args, **_options):
-            raise StoreUnavailable("connection refused")
-
-        return fail
+    async def perform(self, verb, arguments):
+        raise StoreUnavailable("connection refused")
 
 
 async def test_the_first_page_shows_health_agents_routines_and_queue(daemon, client, store):
@@ -246,14 +245,11 @@ async def test_the_pages_show_what_the_daemon_knows_while_the_store_is_away(daem
 
 
 async def test_a_missing_table_hides_only_what_is_in_it(daemon, client, store):
-    class WithoutCosts:
-        def __getattr__(self, verb):
-            return getattr(store, verb)
-
+    class WithoutCosts(Before):
         async def costs(self, **_options):
             raise TableMissing("anthropic_cost_log")
 
-    daemon.store = WithoutCosts()
+    daemon.store = WithoutCosts(store)
     await store.add_task("t1", "content", "Draft three hooks")
     page = (await client.get("/")).text
     assert "spend today unknown" in page

@@ -94,7 +94,7 @@ async def test_a_restart_of_an_agent_that_nobody_registered_cannot_be_asked_for(
 async def test_a_request_survives_an_answer_that_was_lost(store):
     class LosesAnAnswer(Flaky):
         async def take_restart_requests(self, agent_ids, *, token):
-            taken = await self._store.take_restart_requests(agent_ids, token=token)
+            taken = await self.store.take_restart_requests(agent_ids, token=token)
             if self.away:
                 raise StoreUnavailable("connection reset")
             return taken

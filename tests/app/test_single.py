@@ -7,7 +7,7 @@ import trio
 from agents_stage import INSTANCE, Flaky, Recorder, hang, live_on, staged
 
 from app.single import SingleLease
-from app.store.protocol import RunOutcome, StoreError
+from app.store.protocol import Before, RunOutcome, StoreError
 
 SINGLE = {"SOCIAL_MEDIA_AGENT_SINGLE": "yes"}
 OTHER = "instance-of-another"
@@ -45,13 +45,11 @@ async def test_while_another_daemon_has_the_lease_an_agent_stands_by(clock, stor
 
 
 async def test_a_lease_that_cannot_be_taken_is_a_crash_that_counts(clock, store):
-    class Corrupt:
-        def __getattr__(self, name):
-            if name == "hold_lease":
-                raise StoreError("database disk image is malformed")
-            return getattr(store, name)
+    class Corrupt(Before):
+        async def hold_lease(self, *_args, **_options):
+            raise StoreError("database disk image is malformed")
 
-    async with staged(Corrupt(), Recorder(), environ=SINGLE) as stage:
+    async with staged(Corrupt(store), Recorder(), environ=SINGLE) as stage:
         await stage.supervisor.start_all()
         await trio.sleep(1)
         assert "database disk image is malformed" in stage.status()["last_error"]
@@ -113,8 +111,8 @@ class Greedy(Flaky):
     """A store in which another daemon takes each lease as soon as it is handed back."""
 
     async def drop_lease(self, name, instance):
-        await self._store.drop_lease(name, instance)
-        await of_another(self._store)
+        await self.store.drop_lease(name, instance)
+        await of_another(self.store)
 
 
 async def test_a_lease_that_takes_too_long_to_hand_back_is_told_in_words(autojump_clock, caplog):
@@ -251,7 +249,7 @@ async def test_a_store_that_refuses_to_renew_a_lease_is_asked_again(clock, store
             if self.refuses:
                 self.refuses = False
                 raise StoreError("out of memory")
-            return await self._store.hold_lease(name, instance, lease=lease)
+            return await self.store.hold_lease(name, instance, lease=lease)
 
     refusing, lost = Refusing(store), []
     lease = SingleLease(refusing, "thing", INSTANCE, 3.0)

@@ -25,8 +25,14 @@ from store_calls import (
     turn,
 )
 
-from app.store.protocol import DomainTable, Query
-from app.store.protocol import REQUIRED_TABLES, RunOutcome, StoreError, TaskStatus
+from app.store.protocol import (
+    REQUIRED_TABLES,
+    DomainTable,
+    Query,
+    RunOutcome,
+    StoreError,
+    TaskStatus,
+)
 from app.store.schema import MIGRATION_COMMAND, check_required_tables
 
 

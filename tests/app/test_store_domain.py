@@ -10,8 +10,7 @@ from store_calls import (
     NOON,
 )
 
-from app.store.protocol import DomainTable, Query
-from app.store.protocol import StoreError
+from app.store.protocol import DomainTable, Query, StoreError
 
 DOMAIN_ROWS = {
     DomainTable.ENGAGEMENT_ACTIONS: {

@@ -25,10 +25,17 @@ from services import (
 )
 from store_calls import LONG, NOON, SHORT, add, claim, cost, lapse, live, reserve, turn
 
-from app.store.protocol import DomainTable, Query
 from app.store.migrate import migrate
 from app.store.open import patiently
-from app.store.protocol import Effect, Lease, StoreError, StoreUnavailable, TaskStatus
+from app.store.protocol import (
+    DomainTable,
+    Effect,
+    Lease,
+    Query,
+    StoreError,
+    StoreUnavailable,
+    TaskStatus,
+)
 from app.store.supabase import open_supabase_store
 from app.store.supabase_errors import WrongSettings
 

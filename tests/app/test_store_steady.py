@@ -8,8 +8,7 @@ from contextlib import closing
 import pytest
 from store_calls import add
 
-from app.store.protocol import DomainTable, Query
-from app.store.protocol import StoreError, StoreUnavailable, TableMissing
+from app.store.protocol import DomainTable, Query, StoreError, StoreUnavailable, TableMissing
 from app.store.schema import check_required_tables
 from app.store.sqlite import open_sqlite_store
 from app.store.steady import steady

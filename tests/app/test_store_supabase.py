@@ -10,18 +10,24 @@ import httpx
 import psycopg
 import pytest
 import trio
+from app.store.supabase_answers import FUNCTIONS
 from services import SECRET_KEY, key_of
 from store_calls import EPOCH, LONG, SHORT, add, claim, lapse, live, register
 
 import app.store
 from app.settings import SettingsError
-from app.store.protocol import DomainTable, Query
 from app.store.migrate import migrate
-from app.store.protocol import StoreError, StoreUnavailable, TableMissing, TaskStatus
+from app.store.protocol import (
+    DomainTable,
+    Query,
+    StoreError,
+    StoreUnavailable,
+    TableMissing,
+    TaskStatus,
+)
 from app.store.schema import check_required_tables
 from app.store.steady import steady
 from app.store.supabase import open_supabase_store
-from app.store.supabase_answers import FUNCTIONS
 from app.store.supabase_schema import columns_in_use
 
 ROOT = Path(__file__).parents[2]

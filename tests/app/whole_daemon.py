@@ -18,7 +18,7 @@ from app.event_log import EventLog
 from app.logs import make_redactor
 from app.loop_watch import LoopWatch
 from app.metrics import Metrics
-from app.observed_store import observed
+from app.observed_store import ObservedStore
 from app.routine import DailyRoutineScheduler, RoutineJob
 from app.settings import load_settings
 from app.shutdown import GracefulShutdown
@@ -41,7 +41,7 @@ async def whole_daemon(
     redact = make_redactor(settings.secrets)
     events, metrics = EventLog(redact=redact), Metrics()
     events.listeners.append(metrics.count)
-    store = observed(store, events)
+    store = ObservedStore(store, events)
     jobs = [
         RoutineJob(agent_id=spec.agent_id, method=r.method, cron=r.cron, disabled=None)
         for spec in AGENT_SPECS
