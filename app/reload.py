@@ -47,6 +47,7 @@ VARIABLES: Final = {
     "heartbeat_interval": "WORKER_HEARTBEAT_INTERVAL",
     "stale_threshold": "WORKER_STALE_THRESHOLD",
     "transcript_days": "WORKER_TRANSCRIPT_DAYS",
+    "daily_budget_usd": "WORKER_DAILY_BUDGET_USD",
     "other_secrets": " or ".join(INTEGRATION_KEYS),
 }
 """What each field of `Settings` is called where it is set."""
@@ -56,6 +57,12 @@ AGENT_VARIABLES: Final = {
     "model": "MODEL",
     "poll_interval": "POLL_INTERVAL",
     "daily_budget_usd": "DAILY_BUDGET_USD",
+    "task_budget_usd": "TASK_BUDGET_USD",
+    "effort": "EFFORT",
+    "max_tokens": "MAX_TOKENS",
+    "max_turns": "MAX_TURNS",
+    "fallback_model": "FALLBACK_MODEL",
+    "tool_timeout": "TOOL_TIMEOUT",
     "isolation": "ISOLATION",
     "single": "SINGLE",
 }
@@ -64,7 +71,7 @@ AGENT_VARIABLES: Final = {
 TAKEN_UP: Final = frozenset({"watch_interval"})
 """What takes effect at once."""
 
-AGENT_TAKEN_UP: Final = frozenset({"model", "poll_interval", "daily_budget_usd", "isolation"})
+AGENT_TAKEN_UP: Final = frozenset(AGENT_VARIABLES.keys() - {"class_path", "single"})
 """What takes effect with an agent's next run, which is begun as soon as its work is finished."""
 
 

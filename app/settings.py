@@ -27,7 +27,7 @@ from dotenv import dotenv_values
 from dotenv.parser import Binding, parse_stream
 
 from actp_supervise.clock import local_timezone
-from app.agents.spec import AGENT_SPECS, AgentSpec
+from app.agents.spec import AGENT_SPECS, EFFORTS, AgentSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -75,6 +75,17 @@ class AgentSettings:
     """Seconds between two looks at an empty queue."""
     daily_budget_usd: float | None
     """None for no limit."""
+    task_budget_usd: float | None
+    effort: str | None
+    """How much its model thinks; None for what is good for the model."""
+    max_tokens: int | None
+    """Tokens of one reply; None for what its class says."""
+    max_turns: int | None
+    """Replies for one task; None for what its class says."""
+    fallback_model: str | None
+    """The model that is asked when the first has refused."""
+    tool_timeout: float
+    """Seconds that a call of a tool may take."""
     isolation: Isolation
     single: bool
     """Whether it runs in one daemon at a time, of all that share the store."""
@@ -114,6 +125,8 @@ class Settings:
     """Without a sign of life for so long an agent is hung, and a daemon elsewhere dead."""
     transcript_days: float
     """How long the conversations about tasks are kept; 0 for ever."""
+    daily_budget_usd: float | None
+    """What all agents together may spend in a day; None for no limit."""
     agents: tuple[AgentSettings, ...]
     data_dir: Path
     warnings: tuple[str, ...]
@@ -220,6 +233,7 @@ def _read(given: _Environment) -> Settings:
         watch_interval=given.read("SUPERVISOR_WATCH_INTERVAL", _interval, 10.0),
         heartbeat_interval=heartbeat_interval,
         stale_threshold=stale_threshold,
+        daily_budget_usd=given.read("WORKER_DAILY_BUDGET_USD", _dollars, None),
         transcript_days=given.read("WORKER_TRANSCRIPT_DAYS", _days, 30.0),
         prices_path=given.read("WORKER_PRICES", _existing_file, None),
         log_file=given.read("WORKER_LOG_FILE", _path, None),
@@ -313,6 +327,12 @@ def _agent(given: _Environment, spec: AgentSpec) -> AgentSettings:
         model=given.read(f"{prefix}MODEL", _model, spec.model),
         poll_interval=given.read(f"{prefix}POLL_INTERVAL", _interval, spec.poll_interval),
         daily_budget_usd=given.read(f"{prefix}DAILY_BUDGET_USD", _dollars, None),
+        task_budget_usd=given.read(f"{prefix}TASK_BUDGET_USD", _dollars, None),
+        effort=given.read(f"{prefix}EFFORT", _effort, None),
+        max_tokens=given.read(f"{prefix}MAX_TOKENS", _tokens, None),
+        max_turns=given.read(f"{prefix}MAX_TURNS", _turns, None),
+        fallback_model=given.read(f"{prefix}FALLBACK_MODEL", _model, None),
+        tool_timeout=given.read(f"{prefix}TOOL_TIMEOUT", _interval, 120.0),
         isolation=given.read(f"{prefix}ISOLATION", _isolation, DEFAULT_ISOLATION),
         single=given.read(f"{prefix}SINGLE", _flag, spec.single),
     )
@@ -443,6 +463,24 @@ def _dollars(text: str) -> float:
     if not 0 <= number < math.inf:
         raise ValueError("an amount in US dollars from 0, such as 5 or 2.50")
     return number
+
+
+def _effort(text: str) -> str:
+    if text.lower() not in EFFORTS:
+        raise ValueError(f"one of {', '.join(EFFORTS)}")
+    return text.lower()
+
+
+def _tokens(text: str) -> int:
+    if not re.fullmatch("[0-9]{3,6}", text):
+        raise ValueError("a number of tokens from 100 to 999999, such as 32000")
+    return int(text)
+
+
+def _turns(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,4}", text) or int(text) < 1:
+        raise ValueError("a number of replies from 1 to 9999, such as 30")
+    return int(text)
 
 
 def _port(text: str) -> int:

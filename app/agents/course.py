@@ -165,7 +165,7 @@ def _ask(history: History, rules: Rules) -> Step:
 
 def _most(rules: Rules, cuts: int) -> int:
     """Return how many tokens a reply may have after so many were cut off."""
-    return min(rules.max_tokens * 2**cuts, max(rules.max_tokens, MOST_TOKENS))
+    return min(rules.max_tokens << cuts, max(rules.max_tokens, MOST_TOKENS))
 
 
 def _refusal(last: Said) -> str:

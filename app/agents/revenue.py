@@ -142,8 +142,9 @@ first."""
         *before, spent = audit["by_day"].values()
         mean = sum(before) / len(before)
         text = f"${spent:.2f} today; ${mean:.2f} a day in the week before."
-        if mean > 0 and spent > UNUSUAL * mean:
-            text += f" That is {spent / mean:.1f} times as much as usual."
+        if spent > UNUSUAL * mean:
+            times = f"{spent / mean:.1f} times as much as usual" if mean else "unusual"
+            text += f" That is {times}."
         await self.store.remember(self.agent_id, f"cost audit {today}", text)
         return {"text": text, "turns": 0, **audit}
 

@@ -305,8 +305,8 @@ def _forget(working: asyncio.Task[Any]) -> None:
 def _block_of(begun: EffectState) -> dict[str, Any]:
     """Return the answer that an effect has ended with."""
     match begun.result:
-        case [{"type": "tool_result", **rest}]:
-            return {"type": "tool_result", **rest}
+        case [{"type": "tool_result", "content": content}]:
+            return {"type": "tool_result", "content": content}
         case other:
             return {"type": "tool_result", "content": as_json(other)}
 
