@@ -80,17 +80,8 @@ class DomainAgent:
             await Worker(self.context, self._do).run(poll_interval)
 
     async def _do(self, task: TaskRow) -> Outcome:
-        return await self._hold(
-            Work(
-                goal=task.goal,
-                context=task.context,
-                key=task.routine or task.id,
-                task_id=task.id,
-                token=current_claim(),
-                attempt=task.attempts,
-                needs_tool=self.needs_tool,
-            )
-        )
+        key = task.routine or task.id
+        return await self.converse(task.goal, context=task.context, key=key, task_id=task.id)
 
     # Conversations.
 
@@ -101,6 +92,7 @@ class DomainAgent:
         context: Mapping[str, Any] | None = None,
         key: str,
         task_id: str | None = None,
+        needs_tool: bool = False,
     ) -> Outcome:
         """Have Claude reach a goal with this agent's tools.
 
@@ -110,14 +102,30 @@ class DomainAgent:
             key: Names the work: effects that an earlier try had under it do not happen again.
             task_id: The task that it is done for, if any; then the conversation is recorded, and an
                 earlier one about it is gone on with.
+            needs_tool: Whether it has failed where the model called no tool at all; also where the
+                class says so.
 
         Raises:
             HandBack: If it cannot go on now.
             Refused: If the API takes it for wrong.
         """
-        return await self._hold(
-            Work(goal=goal, context=context, key=key, task_id=task_id, token=current_claim())
+        work = Work(
+            goal=goal,
+            context=context,
+            key=key,
+            task_id=task_id,
+            token=current_claim(),
+            needs_tool=needs_tool or self.needs_tool,
         )
+        manner = Manner(
+            prompt=f"{self.prompt}\n\n{RULES}",
+            tools=tools_of(self),
+            max_tokens=self.max_tokens,
+            max_turns=self.max_turns,
+            patience=self.patience,
+        )
+        async with self._open_client() as client:
+            return await Conversation(self.context, client, work, manner).hold()
 
     async def routine(
         self,
@@ -162,15 +170,12 @@ class DomainAgent:
             raise RoutineFailedError("its task could not be begun")
 
         async def do(task: TaskRow) -> Outcome:
-            return await self._hold(
-                Work(
-                    goal=goal,
-                    context=task.context,
-                    key=task.routine or task.id,
-                    task_id=task.id,
-                    token=token,
-                    needs_tool=needs_tool or self.needs_tool,
-                )
+            return await self.converse(
+                goal,
+                context=task.context,
+                key=task.routine or task.id,
+                task_id=task.id,
+                needs_tool=needs_tool,
             )
 
         try:
@@ -182,17 +187,6 @@ class DomainAgent:
         if outcome.failure is not None:
             raise RoutineFailedError(outcome.failure)
         return {**outcome.result, "task_id": task.id}
-
-    async def _hold(self, work: Work) -> Outcome:
-        manner = Manner(
-            prompt=f"{self.prompt}\n\n{RULES}",
-            tools=tools_of(self),
-            max_tokens=self.max_tokens,
-            max_turns=self.max_turns,
-            patience=self.patience,
-        )
-        async with self._open_client() as client:
-            return await Conversation(self.context, client, work, manner).hold()
 
     @asynccontextmanager
     async def _open_client(self) -> AsyncIterator[AsyncAnthropic]:

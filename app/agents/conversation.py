@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from app.store.protocol import TaskCost
@@ -60,8 +60,6 @@ class Work:
     """The task, if it is one; only then the conversation is recorded."""
     token: str | None = None
     """The claim under which the task is done."""
-    attempt: int = 1
-    """How often the task was claimed since somebody last wanted it done from the beginning."""
     needs_tool: bool = False
     """Whether it has failed where the model called no tool at all."""
 
@@ -143,20 +141,25 @@ class Conversation:
             why_not = why_not_resumed(recorded, self._context.model)
             if why_not is None:
                 self._transcript.resume(recorded)
-                why_not = self._why_over()
+                why_not = await self._why_over(recorded[0])
             if why_not is None:
                 self._report("goes on behind reply %d", self._history.step)
                 return
             self._report("begins anew: %s", why_not)
         await self._begin(turns)
 
-    def _why_over(self) -> str | None:
+    async def _why_over(self, opening: Turn) -> str | None:
         """Return why a conversation that was recorded to its end is not simply over.
 
-        A task that failed and that somebody wants done again has all its attempts before it.
+        A task that has failed and that somebody wants done again has all its attempts before it.
         """
+        if (opening.meta or {}).get("needs_tool"):
+            self._rules = replace(self._rules, needs_tool=True)
         step = next_step(self._history, self._rules)
-        again = isinstance(step, End) and step.failure is not None and self._work.attempt <= 1
+        if not isinstance(step, End) or step.failure is None or self._work.task_id is None:
+            return None
+        task = await self._context.store.task(self._work.task_id)
+        again = task is not None and task.attempts <= 1
         return "it had come to no good end, and is wanted again" if again else None
 
     def _report(self, text: str, *args: object) -> None:
@@ -166,7 +169,11 @@ class Conversation:
     async def _begin(self, before: Sequence[Turn]) -> None:
         self._transcript.begin()
         opening = await self._opening(earlier_calls(before))
-        meta = {"format": FORMAT, "model": self._context.model}
+        meta = {
+            "format": FORMAT,
+            "model": self._context.model,
+            "needs_tool": self._work.needs_tool,
+        }
         await self._transcript.add("user", 0, [{"type": "text", "text": opening}], meta)
 
     async def _opening(self, earlier: Sequence[str]) -> str:

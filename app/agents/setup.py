@@ -38,7 +38,7 @@ class AgentSetup:
     run_id: str
     prices: PriceTable
     daily_budget_usd: float | None
-    options: AgentOptions
+    options: AgentOptions = field(default_factory=AgentOptions)
     timezone: str
     task_lease: float
     api_key: str | None = field(repr=False)

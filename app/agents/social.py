@@ -100,8 +100,6 @@ indifferent ones."""
         rows = await self.store.select(TABLE, Query(equal={"id": action_id}))
         if not rows:
             raise ToolError(f"action_id: there is no action {action_id!r}")
-        if rows[0]["status"] == status and rows[0]["result"] == result:
-            return {"settled": rows[0]}
         if rows[0]["status"] != "queued":
             raise ToolError(f"action_id: it is settled already, as {rows[0]['status']}")
         values = {"status": status, "result": result, "settled_at": await self.now()}

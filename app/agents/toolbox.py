@@ -113,7 +113,8 @@ class Toolbox:
     @property
     def definitions(self) -> list[dict[str, Any]]:
         """What the API is told of the tools."""
-        return [*(tool.definition for tool in self._tools.values()), _READ_MORE]
+        definitions = [*(tool.definition for tool in self._tools.values()), _READ_MORE]
+        return sorted(definitions, key=lambda definition: str(definition["name"]))
 
     def changes_something(self, name: str) -> bool:
         """Return whether a tool is one that does more than read."""

@@ -161,16 +161,19 @@ class Tool:
 
 
 def tools_of(agent: object) -> list[Tool]:
-    """Return an agent's tools, by name: a fixed order keeps the prompt's cache valid."""
+    """Return the tools of an agent or of its class, by name.
+
+    A fixed order keeps the prompt's cache valid.
+    """
     methods = inspect.getmembers(agent, lambda member: hasattr(member, _MARK))
     return [_tool(method) for _, method in sorted(methods)]
 
 
 def _tool(method: MethodType) -> Tool:
     mark = cast("_Mark", getattr(method, _MARK))
-    description, schema = _described(method.__func__)
+    description, schema = _described(getattr(method, "__func__", method))
     return Tool(
-        name=method.__name__,
+        name=str(method.__name__),
         description=description,
         schema=schema,
         effect=mark.effect,

@@ -148,7 +148,7 @@ def judge_exception(error: Exception) -> Verdict:
     return Verdict(
         consequence=Consequence.WAIT,
         reason=f"Claude {what} ({kind})",
-        counts=timed_out or kind not in _NEVER_SENT,
+        counts=timed_out,
         may_cost=kind not in _NEVER_SENT,
     )
 
