@@ -45,7 +45,7 @@ _CUT_SHORT: Final = (
     "the call ended: it may have had its effect, or not. Do not simply call it again. Find out "
     "whether it happened with a tool that reads, or say in your last answer that it is not known."
 )
-_TIMED_OUT: Final = "{tool} took longer than {seconds:.0f} s and was given up. "
+_TIMED_OUT: Final = "{tool} took longer than {seconds:g} s and was given up. "
 _AFTER_TIME: Final = {
     "read": "It changes nothing, so you may call it again, with narrower arguments.",
     "keyed": "It may have had its effect. To call it again with the same arguments is safe.",
