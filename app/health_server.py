@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import trio
 from werkzeug.exceptions import InternalServerError, NotFound
 
 from actp_supervise import current_child
-from app.settings import is_loopback
+from actp_supervise.service import StopRequest, format_address, is_loopback, serve
 from app.web.api import Api
 from app.web.application import make_app
 from app.web.commands import Commands, open_commands
+from app.web.listening import Address
 from app.web.live import Live
 from app.web.openapi import Description
 from app.web.pages import Pages
 from app.web.scrape import Scrape
-from app.web.serving import StopRequest, format_address, open_listeners, serve
 
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
@@ -32,11 +33,15 @@ class HealthServer:
 
     Args:
         daemon: The running daemon's parts.
+        address: Where it serves, if that is had already; else it takes the port that it is told.
         live: What answers at `/events`; made of the daemon's events where not given.
     """
 
-    def __init__(self, daemon: Daemon, *, live: Live | None = None) -> None:
+    def __init__(
+        self, daemon: Daemon, *, address: Address | None = None, live: Live | None = None
+    ) -> None:
         self._daemon = daemon
+        self._address = address
         self._live = Live(daemon.events) if live is None else live
 
     async def start(
@@ -52,12 +57,12 @@ class HealthServer:
         host = settings.health_host
         if not is_loopback(host) and settings.api_token is None:
             raise ValueError(f"WORKER_HEALTH_HOST={host} needs WORKER_API_TOKEN to be set")
-        listeners = await open_listeners(host, port)
-        bound_port = listeners[0].socket.getsockname()[1]
-        async with open_commands() as commands:
+        async with AsyncExitStack() as stack:
+            address = self._address or stack.enter_context(await Address.open(host, port))
+            commands = await stack.enter_async_context(open_commands())
             app = self.make_app(commands)
-            task_status.started(f"http://{format_address(host, bound_port)}")
-            await serve(app, listeners, _stop_request())
+            task_status.started(f"http://{format_address(host, address.port)}")
+            await serve(app, address.listeners(), _stop_request())
 
     def make_app(self, commands: Commands) -> QuartTrio:
         """Return the application with all its routes.

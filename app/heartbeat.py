@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from actp_supervise.service import clean_json
 from app.agents.activity import Activity
-from app.logs import clean_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from app.record_keeper import RecordKeeper
+    from actp_supervise.service import Outbox
     from app.registry import AgentRegistry
 
 
@@ -48,7 +48,7 @@ class HealthHeartbeat:
     def __init__(
         self,
         registry: AgentRegistry,
-        records: RecordKeeper,
+        records: Outbox,
         *,
         redact: Callable[[str], str] = str,
     ) -> None:

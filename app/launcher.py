@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from actp_supervise.bridge import asyncio_child
+from actp_supervise.service import fields_of, log_context, shorten
 from app.agents.activity import Activity
 from app.agents.contract import Agent, AgentClassError, has_routine, load_agent_class
 from app.agents.host import run_agent, run_routine
@@ -20,7 +21,6 @@ from app.agents.process import run_in_process
 from app.agents.setup import AgentSetup, make_context
 from app.agents.spec import SHARED_TABLES, AgentOptions
 from app.agents.wire import Work
-from app.logs import fields_of, log_context
 from app.routine import RoutineJob
 from app.settings import AgentSettings, Settings, SettingsError
 
@@ -170,15 +170,11 @@ def _load_class(agent: AgentSettings) -> type[Agent]:
     try:
         return load_agent_class(agent.class_path)
     except AgentClassError as error:
-        raise SettingsError(f"{agent.spec.env_prefix}CLASS: {_one_line(error)}") from error
+        raise SettingsError(f"{agent.spec.env_prefix}CLASS: {shorten(str(error))}") from error
 
 
 def _load_prices(settings: Settings) -> PriceTable:
     try:
         return load_prices(settings.prices_path)
     except PriceTableError as error:
-        raise SettingsError(f"WORKER_PRICES: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise SettingsError(f"WORKER_PRICES: {shorten(str(error))}") from error

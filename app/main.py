@@ -5,35 +5,38 @@ Only what a command needs is imported, so that looking at the agents is quick.
 
 from __future__ import annotations
 
-from app.interrupts import INTERRUPTED, INTERRUPTS, SIGNALS, Interrupted
+import os
+import signal
 
-if __name__ == "__main__":
-    INTERRUPTS.catch()  # before the imports below, which take a while
+if __name__ == "__main__":  # before the imports below, which take a while
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(130))
 
 import json
 import logging
-import os
-import signal
 import sys
 import threading
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
 
+from actp_supervise.service import Interrupted, log_what_nobody_catches, shorten
+from actp_supervise.service.signals import INTERRUPTED, SIGNALS
 from app.command_line import WRONG, read_arguments
-from app.logs import log_what_nobody_catches
-from app.settings import HAS_TRIO_ASYNCIO, Settings, SettingsError, load_settings
-from app.store.protocol import StoreError, TableMissing
+from app.settings import HAS_TRIO_ASYNCIO, Settings, SettingsError, load_settings, validate_env
+from app.store.errors import StoreError, TableMissing, WrongSettings
 from app.store.schema import MIGRATION_COMMAND
 from app.terminal.errors import DaemonError
-from app.terminal.signals import until_interrupted
+from app.terminal.signals import INTERRUPTS, until_interrupted
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from app.web.listening import Address
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +102,7 @@ async def _obey(options: argparse.Namespace) -> None:
     elif options.task is not None:
         await _task(settings, options)
     else:
-        settings.check_runnable()
+        validate_env(os.environ, env_file=ENV_FILE)
         settings = _settings_of_daemon(options)
         if options.dry_run:
             await _dry_run(settings)
@@ -118,14 +121,45 @@ def _settings_of_daemon(
 
 
 async def _run(options: argparse.Namespace, settings: Settings) -> None:
-    _import_trio_asyncio()
-    from app.startup import run_daemon
-
     log_what_nobody_catches()
     # Were the file gone later, so would be the limits in it.
     has_file = await trio.Path(ENV_FILE).exists()
     reread = partial(_settings_of_daemon, options, required=has_file)
-    await run_daemon(settings, reread=reread)
+    async with _loaded(settings) as address:
+        from app.startup import run_daemon
+
+        await run_daemon(settings, address, reread=reread)
+
+
+@asynccontextmanager
+async def _loaded(settings: Settings) -> AsyncIterator[Address]:
+    """Have the daemon's code loaded in the block, and its address.
+
+    From the first moment on something answers there, which says that the daemon starts.
+
+    Raises:
+        AddressUnavailableError: If the address cannot be had.
+    """
+    from app.web.listening import Address
+    from app.web.porch import open_porch
+
+    _import_trio_asyncio()
+    with await Address.open(settings.health_host, settings.health_port) as address:
+        async with open_porch(address, settings):
+            await trio.to_thread.run_sync(_load, settings, abandon_on_cancel=True)
+        yield address
+
+
+def _load(settings: Settings) -> None:
+    import anthropic  # noqa: F401  (the agents need it)
+
+    import app.startup  # noqa: F401
+    from app.agents.contract import load_agent_class
+
+    for agent in settings.agents:
+        if agent.enabled and agent.isolation != "process":
+            with suppress(Exception):  # told when the agents are made
+                load_agent_class(agent.class_path)
 
 
 async def _dry_run(settings: Settings) -> None:
@@ -140,9 +174,7 @@ async def _dry_run(settings: Settings) -> None:
 
 
 async def _demo(options: argparse.Namespace) -> None:
-    _import_trio_asyncio()
     from app.demo.show import open_demo
-    from app.startup import run_daemon
 
     log_what_nobody_catches()
     async with open_demo(os.environ) as demo:
@@ -152,15 +184,21 @@ async def _demo(options: argparse.Namespace) -> None:
         def introduce(page: str) -> None:
             print(demo.introduction(settings, page), flush=True)
 
-        await run_daemon(settings, reread=reread, prepare=demo.queue_tasks, announce=introduce)
+        async with _loaded(settings) as address:
+            from app.startup import run_daemon
+
+            await run_daemon(
+                settings, address, reread=reread, prepare=demo.queue_tasks, announce=introduce
+            )
 
 
 async def _list_agents(settings: Settings, *, as_json: bool) -> None:
+    from app.facts import to_json
     from app.listing import listed_agents, table
 
     agents = await listed_agents(settings)
     if as_json:
-        print(json.dumps([agent.to_dict() for agent in agents], indent=2))
+        print(json.dumps(to_json(agents), indent=2))
     else:
         print(table(agents, settings))
 
@@ -225,8 +263,8 @@ def _report(error: BaseException) -> int:
         handler.flush()
     if isinstance(error, SettingsError | StoreError | OSError | DaemonError):
         hint = f". To make it, run: {MIGRATION_COMMAND}" if isinstance(error, TableMissing) else ""
-        print(f"error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
-        return WRONG if isinstance(error, SettingsError) else FAILED
+        print(f"error: {shorten(str(error))}{hint}", file=sys.stderr)
+        return WRONG if isinstance(error, SettingsError | WrongSettings) else FAILED
     logger.critical("The daemon failed", exc_info=error)
     return FAILED
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import logging
-import signal
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from app.interrupts import SIGNALS, tell_trio
-from app.logs import why
+from actp_supervise.service import StopSignals, why
 from app.store.protocol import StoreError
 
 if TYPE_CHECKING:
-    from types import FrameType
-
-    from app.record_keeper import RecordKeeper
+    from actp_supervise.service import Outbox
     from app.registry import AgentRegistry
     from app.routine import DailyRoutineScheduler
     from app.supervisor import AgentSupervisor
@@ -27,7 +22,7 @@ RECORD_TIMEOUT: Final = 5.0
 """Seconds that the end waits for the store to take what is not yet written, and the last word."""
 
 
-class GracefulShutdown:
+class GracefulShutdown(StopSignals):
     """The end of the daemon, begun by a signal.
 
     Args:
@@ -42,43 +37,13 @@ class GracefulShutdown:
         supervisor: AgentSupervisor,
         routines: DailyRoutineScheduler,
         registry: AgentRegistry,
-        records: RecordKeeper,
+        records: Outbox,
     ) -> None:
+        super().__init__()
         self._supervisor = supervisor
         self._routines = routines
         self._registry = registry
         self._records = records
-        self._trio = trio.lowlevel.current_trio_token()
-        self._patience = trio.CancelScope()
-        self.stop_event = trio.Event()
-        """Set by the first signal."""
-
-    def register(self) -> None:
-        """Take SIGTERM and SIGINT over, each at one stroke and to the end of the process (R18)."""
-        for number in SIGNALS:
-            signal.signal(number, self.handler)
-
-    def handler(self, number: int, _frame: FrameType | None) -> None:
-        """Begin the end: the first signal sets `stop_event`, a second ends the wait for work (R19).
-
-        It may come between any two lines of any task, so Trio's loop does it, a moment later.
-        """
-        tell_trio(self._trio, self._obey, number)
-
-    def _obey(self, number: int) -> None:
-        name = signal.Signals(number).name
-        again = self.stop_event.is_set()
-        if again:
-            self._patience.cancel(reason="a second signal")
-        else:
-            self.stop_event.set()
-        with suppress(Exception):  # a filter of an agent's; here it would end Trio's loop
-            if again:
-                extra = {"action": "stop_at_once", "signal": name}
-                logger.warning("%s again: stopping at once", name, extra=extra)
-            else:
-                extra = {"action": "stop_requested", "signal": name}
-                logger.info("%s: finishing what is in flight (again: at once)", name, extra=extra)
 
     async def drain_wait(self, timeout: float = 30.0) -> bool:
         """Take no new work and wait for that in flight.
@@ -89,7 +54,7 @@ class GracefulShutdown:
         Returns:
             Whether all of it was finished.
         """
-        with self._patience, trio.move_on_after(timeout):
+        with self.patience, trio.move_on_after(timeout):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._supervisor.stop_all)
                 nursery.start_soon(self._routines.shutdown)

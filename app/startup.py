@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 import uuid
 from contextlib import AsyncExitStack, contextmanager
@@ -14,39 +15,42 @@ import trio
 
 from actp_supervise import Restart, Supervisor, open_supervisor
 from actp_supervise.clock import SystemWallClock
+from actp_supervise.service import Block, LoopWatch, ServiceManager, make_redactor, open_private
 from app import banner
 from app.crashes import DAY
 from app.daemon import SERVICE_BACKOFF, Daemon, hold_agents, hold_services
+from app.event_kinds import EventKind
 from app.event_log import EventLog
 from app.happenings import tell_of_changes, tell_of_tree
 from app.health_server import HealthServer
 from app.heartbeat import HealthHeartbeat
 from app.launcher import AgentLauncher, without_tables
-from app.logs import configure_logging, make_redactor
-from app.loop_watch import Block, LoopWatch
+from app.logs import configure_logs
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
-from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
 from app.reload import Reloader, catch_hangups
 from app.retention import forget_old_turns
 from app.routine import DailyRoutineScheduler
-from app.service import ServiceManager
 from app.settings import SettingsError
 from app.shutdown import GracefulShutdown
+from app.status import AgentState
 from app.store.open import open_store, open_store_patiently, patiently
+from app.store.outbox import store_outbox
 from app.store.protocol import AgentRegistration
 from app.store.schema import TableReport, check_required_tables
 from app.store.steady import steady
-from app.supervisor import STANDBY, AgentSupervisor
+from app.supervisor import AgentSupervisor
 from app.web.waiting_room import open_waiting_room
 from app.worker import Presence, open_worker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from actp_supervise.service import Outbox
     from app.settings import AgentSettings, Settings
     from app.store.protocol import Store, StoreUnavailable
+    from app.web.listening import Address
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +63,7 @@ WEB_STOP_TIMEOUT = 5.0
 
 async def run_daemon(
     settings: Settings,
+    address: Address,
     *,
     reread: Callable[[], Settings],
     prepare: Callable[[Store], Awaitable[object]] | None = None,
@@ -68,12 +73,12 @@ async def run_daemon(
 
     Args:
         settings: What is configured.
+        address: Where its page is to be.
         reread: Reads it anew, on SIGHUP.
         prepare: Does something to the store before anything else does.
         announce: Gets the address of the page, once it is there.
 
     Raises:
-        AddressUnavailableError: If the port cannot be had.
         SettingsError: If an agent's class, the price table or the log's file cannot be used.
         StoreError: If the store cannot be opened.
     """
@@ -83,10 +88,10 @@ async def run_daemon(
     events = EventLog(redact=redact)
     metrics = Metrics()
     events.listeners.append(metrics.count)
-    records = RecordKeeper(partial(_tell_of_store, events))
+    records = store_outbox(partial(_tell_of_store, events))
     hangups = catch_hangups()
     async with AsyncExitStack() as stack:
-        async with open_waiting_room(settings, redact) as show:
+        async with open_waiting_room(settings, address, redact) as show:
             waiting = partial(_say_waiting, service, show)
             kept = await stack.enter_async_context(open_store_patiently(settings, waiting=waiting))
             report = await patiently(partial(check_required_tables, kept), waiting)
@@ -167,8 +172,7 @@ async def run_daemon(
                 )
                 web = await _subtree(root, "web")
                 page = await web.start(
-                    HealthServer(daemon).start,
-                    settings.health_port,
+                    HealthServer(daemon, address=address).start,
                     name="http",
                     shutdown_timeout=WEB_STOP_TIMEOUT,
                 )
@@ -194,7 +198,9 @@ async def run_daemon(
 
                 await shutdown.stop_event.wait()
                 service.stopping()
-                events.publish("daemon_stopping", "the daemon stops, work in flight finishes")
+                events.publish(
+                    EventKind.DAEMON_STOPPING, "the daemon stops, work in flight finishes"
+                )
                 finished = await shutdown.drain_wait(settings.drain_timeout)
             finally:
                 with trio.CancelScope(shield=True):  # bounded
@@ -213,7 +219,7 @@ async def check(settings: Settings) -> tuple[str, str | None]:
     """
     if settings.log_file is not None:
         with _log_errors(settings):
-            settings.log_file.open("a").close()
+            os.close(open_private(settings.log_file))
     async with open_store(settings) as store:
         report = await check_required_tables(store)
         settings = without_tables(settings, report)
@@ -221,7 +227,7 @@ async def check(settings: Settings) -> tuple[str, str | None]:
         return banner.text(settings, where=store.where), report.warning
 
 
-async def _register(registry: AgentRegistry, settings: Settings, records: RecordKeeper) -> None:
+async def _register(registry: AgentRegistry, settings: Settings, records: Outbox) -> None:
     """Register all agents; if the store is away, as soon as it is back."""
     registrations = [
         AgentRegistration(
@@ -238,38 +244,41 @@ async def _register(registry: AgentRegistry, settings: Settings, records: Record
         await records.flush()
 
 
-def _first_status(agent: AgentSettings) -> str:
+def _first_status(agent: AgentSettings) -> AgentState:
     if not agent.enabled:
-        return "disabled"
-    return STANDBY if agent.single else "starting"
+        return AgentState.DISABLED
+    return AgentState.STANDBY if agent.single else AgentState.STARTING
 
 
-def _how_it_ended(records: RecordKeeper, *, finished: bool) -> str:
+def _how_it_ended(records: Outbox, *, finished: bool) -> str:
     if finished:
         return "all work finished"
-    if records.store_error is None:
+    if records.away_because is None:
         return "what was in flight is queued again"
     return "the store is away, so what was in flight is queued again when its lease ends"
 
 
 def _tell_of_store(events: EventLog, error: str | None) -> None:
     if error is None:
-        events.publish("store_back", "the store is back")
+        events.publish(EventKind.STORE_BACK, "the store is back")
     else:
-        events.publish("store_away", f"the store is away: {error}")
+        events.publish(EventKind.STORE_AWAY, f"the store is away: {error}")
 
 
 def _tell_of_block(events: EventLog, block: Block) -> None:
-    seconds = round(block.seconds, 1)
     events.publish(
-        "loop_blocked", block.text, agent_id=block.agent_id, seconds=seconds, where=block.where
+        EventKind.LOOP_BLOCKED,
+        block.text,
+        agent_id=block.fields.get("agent_id"),
+        seconds=round(block.seconds, 1),
+        where=block.where,
     )
 
 
 def _configure_logging(settings: Settings, redact: Callable[[str], str]) -> None:
     as_json = not sys.stderr.isatty()
     with _log_errors(settings):
-        configure_logging(
+        configure_logs(
             sys.stderr, redact=redact, as_json=as_json, file=settings.log_file, background=True
         )
 

@@ -6,6 +6,7 @@ before the daemon's own restart counts, and an agent that hangs is made to crash
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import traceback
@@ -13,9 +14,9 @@ import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
@@ -29,21 +30,21 @@ from actp_supervise import (
     open_supervisor,
 )
 from actp_supervise.clock import SystemWallClock, WallClock
-from app.agents.activity import PAUSED_BY_OPERATOR, Activity
+from actp_supervise.service import LeaderLease, bind_log_context, log_context, shorten
+from app.agents.activity import Activity
 from app.crashes import AGENT_BACKOFF, DAY, HOUR, CrashHistory
-from app.logs import bind_log_context, cut, log_context
 from app.settings import AgentSettings, unknown_agent
-from app.single import SingleLease
+from app.status import PAUSED_BY_OPERATOR, AgentHealth, AgentState, AgentStatus
+from app.store.outbox import store_lease
 from app.store.protocol import RunOutcome, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
     from types import TracebackType
 
     from actp_supervise.events import Event
+    from actp_supervise.service import Outbox
     from app.heartbeat import HealthHeartbeat
-    from app.record_keeper import RecordKeeper
     from app.registry import AgentRegistry
     from app.store.protocol import Store
 
@@ -54,9 +55,6 @@ logger = logging.getLogger(__name__)
 
 HISTORY_TIMEOUT: Final = 5.0
 """Seconds that the start of the agents waits for the store to say how often they crashed."""
-
-STANDBY: Final = "standby"
-"""The status of a *single* agent that another daemon runs, or may."""
 
 
 class UnknownAgentError(LookupError):
@@ -97,7 +95,7 @@ class _Agent:
 
     config: AgentSettings
     history: CrashHistory
-    lease: SingleLease
+    lease: LeaderLease
     """What a *single* agent needs to run."""
     posted: trio.Event
     """Set when there is a task that it has not looked for yet."""
@@ -111,7 +109,7 @@ class _Agent:
     held: bool = False
     """Whether an operator paused it."""
     last_error: str | None = None
-    last_run_at: str | None = None
+    last_run_at: datetime | None = None
     last_beat_at: float | None = None
     """When the loop of its last run last turned, by Trio's time."""
 
@@ -145,7 +143,7 @@ class AgentSupervisor:
         store: Store,
         registry: AgentRegistry,
         heartbeat: HealthHeartbeat,
-        records: RecordKeeper,
+        records: Outbox,
         instance: str,
         drain_timeout: float = 30.0,
         single_lease: float = 60.0,
@@ -174,7 +172,7 @@ class AgentSupervisor:
                 config=config,
                 history=CrashHistory(),
                 posted=trio.Event(),
-                lease=SingleLease(store, config.agent_id, instance, single_lease),
+                lease=store_lease(store, config.agent_id, instance, single_lease),
             )
         self._drain_timeout = drain_timeout
 
@@ -324,11 +322,11 @@ class AgentSupervisor:
 
     # What is to be seen.
 
-    def get_status(self) -> dict[str, dict[str, Any]]:
+    def get_status(self) -> dict[str, AgentStatus]:
         """Return agent_id -> what is known of it, without asking the store."""
         return {agent_id: self._report(agent) for agent_id, agent in self._agents.items()}
 
-    def statuses(self) -> dict[str, str]:
+    def statuses(self) -> dict[str, AgentState]:
         """Return agent_id -> status, in one word each."""
         return {agent_id: self._status(agent) for agent_id, agent in self._agents.items()}
 
@@ -348,7 +346,7 @@ class AgentSupervisor:
 
         async def write() -> None:
             status = self._status(self._known(agent_id))
-            if status != STANDBY:  # or the one that runs it would be overruled
+            if status is not AgentState.STANDBY:  # or the one that runs it would be overruled
                 await self._registry.set_status(agent_id, status)
 
         self._records.put(f"status of {agent_id}", write, key=("status", agent_id))
@@ -382,14 +380,14 @@ class AgentSupervisor:
                 await lease.release()  # an answer may have been lost
                 return
             try:
-                async with lease.kept(partial(self._give_way, agent)):
+                async with lease.renewing(partial(self._give_way, agent)):
                     await self._run_once(agent)
             finally:
                 # After a crash it stays ours, for the next run; so it does for a restart.
                 if current_child().stopping and not agent.restarting:
                     await lease.release()  # noqa: ASYNC102  (which bounds and shields itself)
 
-    async def _stand_by(self, agent: _Agent, lease: SingleLease) -> None:
+    async def _stand_by(self, agent: _Agent, lease: LeaderLease) -> None:
         """Wait until it is this daemon's turn to run an agent."""
 
         def elsewhere(worker_id: str) -> None:
@@ -401,7 +399,7 @@ class AgentSupervisor:
 
         agent.standby = True
         try:
-            await lease.take(elsewhere)
+            await lease.acquire(elsewhere)
         except Exception as error:
             self._note_crash(agent, error)
             raise
@@ -435,6 +433,7 @@ class AgentSupervisor:
         self._records.put(
             f"start of run {run.run_id}",
             partial(self._store.start_run, run.run_id, agent_id, self._instance),
+            kind="start of run",
         )
         bind_log_context(run=run.run_id)
         outcome, error_text = RunOutcome.STOPPED, None
@@ -451,16 +450,19 @@ class AgentSupervisor:
             run.end_watch()  # what the run has left behind vouches for no other
             agent.run = None
             self._heartbeat.forget(agent_id)
-            agent.last_run_at = run.activity.last_run_at or agent.last_run_at
+            agent.last_run_at = run.activity.health().last_run_at or agent.last_run_at
             agent.last_beat_at = run.activity.beat_at
             self._records.put(
                 f"end of run {run.run_id}",
                 partial(self._store.finish_run, run.run_id, outcome, error=error_text),
+                kind="end of run",
             )
 
     def _note_crash(self, agent: _Agent, error: Exception) -> str:
         """Note why an agent ends, and that it crashed unless it was to end; return the error."""
-        agent.last_error = cut(self._redact("".join(traceback.format_exception(error))))
+        agent.last_error = shorten(
+            self._redact("".join(traceback.format_exception(error))), ends=True
+        )
         if not current_child().stopping:
             agent.history.note()
         return agent.last_error
@@ -491,10 +493,10 @@ class AgentSupervisor:
                 ]
             )
         except StoreError as error:  # asked again at the next look, by when nothing is lost
-            self._records.note_store(str(error))
+            self._records.note(str(error))
             return []
         if not self._records.waiting:  # reading may go well while writing does not
-            self._records.note_store(None)
+            self._records.note(None)
         return requests
 
     async def _restart_as_asked(self, agent_id: str) -> None:
@@ -548,62 +550,59 @@ class AgentSupervisor:
             raise SupervisorClosedError("the daemon is stopping")
         return agent
 
-    def _status(self, agent: _Agent) -> str:
+    def _status(self, agent: _Agent) -> AgentState:
         if not agent.config.enabled:
-            return "disabled"
+            return AgentState.DISABLED
         if agent.child is None:
-            return "stopped" if self._stopping else "starting"
+            return AgentState.STOPPED if self._stopping else AgentState.STARTING
         state = agent.child.state
         if state is ChildState.STOPPING:
             if agent.restarting:
-                return "restarting"
-            return "draining" if self._stopping else "stopping"
+                return AgentState.RESTARTING
+            return AgentState.DRAINING if self._stopping else AgentState.STOPPING
         if state is ChildState.STARTING and agent.child.started_at is not None:
-            return "restarting"
+            return AgentState.RESTARTING
         if agent.standby and state is ChildState.RUNNING:
-            return STANDBY
-        return _STATUS.get(state, str(state))
+            return AgentState.STANDBY
+        return _STATUS.get(state) or AgentState[state.name]
 
-    def _report(self, agent: _Agent) -> dict[str, Any]:
-        child = agent.child
-        now = trio.current_time()
+    def _report(self, agent: _Agent) -> AgentStatus:
+        child, config = agent.child, agent.config
+        health = self._health(agent)
         waits_until = None if child is None else child.restart_at
-        report: dict[str, Any] = {
-            "status": self._status(agent),
-            "pid": None if agent.run is None else agent.run.activity.pid,
-            "uptime": 0.0 if child is None else child.uptime,
-            "restarts": 0 if child is None else child.restarts,
-            "crashes": 0 if child is None else child.crashes,
-            "restart_in": None if waits_until is None else max(0.0, waits_until - now),
-            "error_count": agent.history.count(DAY),
-            "last_error": agent.last_error,
-            "last_run_at": agent.last_run_at,
-            "enabled": agent.config.enabled,
-            "why_disabled": agent.config.why_disabled,
-            "isolation": agent.config.isolation,
-            "single": agent.config.single,
-            "runs_on": agent.runs_on,
-            "model": agent.config.model,
-            "class": agent.config.class_path,
-            "poll_interval": agent.config.poll_interval,
-            "doing": None,
-            "task_id": None,
-            "heartbeat_age": None,
-            "paused": PAUSED_BY_OPERATOR if agent.held else None,
-            "throttled_until": None,
-        }
-        if waits_until is not None and agent.last_beat_at is not None:
-            report["heartbeat_age"] = round(now - agent.last_beat_at, 3)
-        if agent.run is not None:
-            report |= self._doings(agent.run.activity)
-            report["last_run_at"] = agent.run.activity.last_run_at or agent.last_run_at
-        return report
+        ahead = None if waits_until is None else max(0.0, waits_until - trio.current_time())
+        return AgentStatus(
+            agent_id=config.agent_id,
+            status=self._status(agent),
+            pid=None if agent.run is None else agent.run.activity.pid,
+            uptime=0.0 if child is None else child.uptime,
+            restarts=0 if child is None else child.restarts,
+            crashes=0 if child is None else child.crashes,
+            restart_in=ahead,
+            error_count=agent.history.count(DAY),
+            last_error=agent.last_error,
+            last_run_at=health.last_run_at or agent.last_run_at,
+            enabled=config.enabled,
+            why_disabled=config.why_disabled,
+            isolation=config.isolation,
+            single=config.single,
+            runs_on=agent.runs_on,
+            model=config.model,
+            class_=config.class_path,
+            poll_interval=config.poll_interval,
+            health=health,
+        )
 
-    def _doings(self, activity: Activity) -> dict[str, Any]:
-        return {
-            **activity.snapshot(),
-            "throttled_until": self._moment(activity.throttled_until),
-        }
+    def _health(self, agent: _Agent) -> AgentHealth:
+        if agent.run is not None:
+            activity = agent.run.activity
+            until = self._moment(activity.throttled_until)
+            return dataclasses.replace(activity.health(), throttled_until=until)
+        paused = PAUSED_BY_OPERATOR if agent.held else None
+        if agent.child is None or agent.child.restart_at is None or agent.last_beat_at is None:
+            return AgentHealth(paused=paused)
+        age = round(trio.current_time() - agent.last_beat_at, 3)
+        return AgentHealth(paused=paused, heartbeat_age=age)
 
     def _moment(self, time: float | None) -> datetime | None:
         """Turn Trio's time, if it lies ahead, into the time of day."""
@@ -612,8 +611,8 @@ class AgentSupervisor:
 
 
 _STATUS: Final = {
-    ChildState.FINISHED: "stopped",
-    ChildState.FAILED: "crashed",
+    ChildState.FINISHED: AgentState.STOPPED,
+    ChildState.FAILED: AgentState.CRASHED,
 }
 """Where an agent's status is not called as its child's state is."""
 

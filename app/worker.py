@@ -21,14 +21,14 @@ from urllib.parse import urlsplit
 import trio
 
 from actp_supervise.clock import SystemWallClock, WallClock
-from app.logs import why
+from actp_supervise.service import why
 from app.store.protocol import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from pathlib import Path
 
-    from app.record_keeper import RecordKeeper
+    from actp_supervise.service import Outbox
     from app.settings import Settings
     from app.store.protocol import Store
 
@@ -53,7 +53,7 @@ class Presence:
         self,
         settings: Settings,
         store: Store,
-        records: RecordKeeper,
+        records: Outbox,
         instance: str,
         *,
         wall_clock: WallClock | None = None,
@@ -130,7 +130,7 @@ def lock_folder(settings: Settings) -> Path:
 
 @asynccontextmanager
 async def open_worker(
-    settings: Settings, store: Store, records: RecordKeeper, presence: Presence, instance: str
+    settings: Settings, store: Store, records: Outbox, presence: Presence, instance: str
 ) -> AsyncIterator[None]:
     """Make this daemon known for the time of the block.
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from itertools import count
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from typing_extensions import override
 
 from actp_supervise import Backoff, current_child
 from actp_supervise.bridge import run_in_trio
+from actp_supervise.service import retry
 from app.store.protocol import Before, Store, StoreUnavailable
 
 from .activity import WAITING_FOR_STORE
@@ -56,19 +57,17 @@ class AgentStore(Before):
 
     @override
     async def perform(self, verb: Verb[R], arguments: Arguments) -> R:
-        for tries in count(1):
-            try:
-                answer = await run_in_trio(verb.ask, self.store, arguments)
-            except StoreUnavailable as error:
-                if self._doing_before is None:
-                    self._doing_before = self._activity.doing
-                    logger.warning("Waiting for the store: %s", error, extra={"action": "wait"})
-                self._activity.store_error = str(error)
-                await self._wait(self._patience.delay(tries), verb, error)
-            else:
-                self._resume()
-                return answer
-        raise AssertionError("unreachable: the count has no end")
+        async def pause(error: StoreUnavailable, seconds: float) -> None:
+            if self._doing_before is None:
+                self._doing_before = self._activity.doing
+                logger.warning("Waiting for the store: %s", error, extra={"action": "wait"})
+            self._activity.store_error = str(error)
+            await self._wait(seconds, verb, error)
+
+        ask = partial(run_in_trio, verb.ask, self.store, arguments)
+        answer = await retry(ask, StoreUnavailable, backoff=self._patience, pause=pause)
+        self._resume()
+        return answer
 
     @override
     async def claim_task(

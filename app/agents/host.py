@@ -9,7 +9,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from actp_supervise import current_child
-from app.logs import clean_json
+from actp_supervise.service import clean_json
 from app.store.protocol import StoreError, TaskStatus
 
 from .activity import BEAT_INTERVAL

@@ -6,7 +6,7 @@ import json
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
-from app.logs import clean_json
+from actp_supervise.service import clean_json
 
 from .tools import ToolError, as_json, plain
 

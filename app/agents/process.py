@@ -30,6 +30,7 @@ from typing_extensions import override
 
 from actp_supervise import current_child
 from actp_supervise.process import ProcessExited, ProcessNotStarted, process_child
+from actp_supervise.service import shorten
 from app.agents.output import AgentOutput
 from app.agents.wire import (
     Answer,
@@ -48,7 +49,6 @@ from app.agents.wire import (
     encode,
 )
 from app.agents.work import RELEASE_TIMEOUT
-from app.logs import cut
 from app.store.protocol import Before, Journal, Ledger, Memory, Queue, Store, StoreError, Tables
 from app.store.verbs import verbs_of
 
@@ -312,7 +312,8 @@ class _AgentProcess:
             raise AgentProcessError("ended without a word")
         crash = self._ended.crash
         if crash is not None:
-            in_one_line, traceback = cut(crash.in_one_line), cut(crash.traceback, LONGEST_CRASH)
+            in_one_line = shorten(crash.in_one_line, ends=True)
+            traceback = shorten(crash.traceback, LONGEST_CRASH, ends=True)
             raise AgentCrashedError(f"{in_one_line}\n\nIn its process:\n\n{traceback.rstrip()}")
 
     async def _ask_to_stop(self) -> None:
@@ -375,7 +376,7 @@ class _AgentProcess:
             return None
         verb = VERBS.get(message.verb)
         if verb is None:
-            raise StoreError(f"{cut(message.verb, 100)!r} is not for an agent to call")
+            raise StoreError(f"{shorten(message.verb, 100)!r} is not for an agent to call")
         return await verb.ask(self._store, arguments_of(message, verb))
 
 

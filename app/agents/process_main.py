@@ -32,6 +32,7 @@ from typing_extensions import override
 
 from actp_supervise import Restart, Supervisor, open_supervisor
 from actp_supervise.bridge import asyncio_child
+from actp_supervise.service import bind_log_context
 from app.agents.activity import Activity
 from app.agents.contract import load_agent_class
 from app.agents.host import run_agent, run_routine
@@ -54,7 +55,7 @@ from app.agents.wire import (
     call_of,
     error_of,
 )
-from app.logs import bind_log_context, configure_logging
+from app.logs import configure_logs
 from app.store.protocol import Store, StoreError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def main() -> None:
     sock = socket.socket(fileno=os.dup(0))
     with open(os.devnull) as nothing:  # noqa: PTH123
         os.dup2(nothing.fileno(), 0)
-    configure_logging(sys.stderr, redact=str, as_json=True)
+    configure_logs(sys.stderr, redact=str, as_json=True)
     # Told to all processes by a service manager, it is the daemon's to pass on.
     signal.signal(signal.SIGTERM, lambda *_: None)
     jobs: Jobs = queue.SimpleQueue()
@@ -89,8 +90,9 @@ def _run_trio(sock: socket.socket, jobs: Jobs) -> None:
     try:
         trio.run(_main, sock, jobs)
         status = 0
-    except BaseException:  # noqa: BLE001  (nobody is above it)
+    except BaseException:
         traceback.print_exc()
+        raise  # to nobody: the process ends before
     finally:
         logging.shutdown()
         with suppress(OSError, ValueError):

@@ -9,12 +9,12 @@ from zoneinfo import ZoneInfo
 
 from actp_supervise.bridge import run_in_trio
 from actp_supervise.clock import LOCALTIME, local_timezone
+from actp_supervise.service import make_redactor
 from app.agents.client import make_client
 from app.agents.contract import AgentContext
 from app.agents.handle import AgentStore
 from app.agents.prices import PriceTable
 from app.agents.spec import AgentOptions
-from app.logs import make_redactor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pydantic
 
-from app.logs import clean_json
+from actp_supervise.service import clean_json
 from app.store.protocol import Effect, EffectState, ToolCall
 
 from .handle import end, finish_anyway
@@ -159,9 +159,7 @@ class Toolbox:
         if told.error:
             block["is_error"] = True
         await finish_anyway(
-            self._transcript.answer(
-                step, block, call=self._logged(use, told), effect=told.effect
-            )
+            self._transcript.answer(step, block, call=self._logged(use, told), effect=told.effect)
         )
 
     async def _carry_out(self, use: ToolUse, told: _Told) -> dict[str, Any] | None:
@@ -201,9 +199,7 @@ class Toolbox:
             raise
         except TimeoutError:
             text = _TIMED_OUT + _AFTER_TIME[tool.effect]
-            raise ToolError(
-                text.format(tool=tool.name, seconds=self._timeout(tool))
-            ) from None
+            raise ToolError(text.format(tool=tool.name, seconds=self._timeout(tool))) from None
         except Exception as error:
             raise self._failed(tool, error) from error
         told.effect = call.key if tool.effect != "read" else None

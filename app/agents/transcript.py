@@ -6,7 +6,7 @@ import logging
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from app.logs import clean_json
+from actp_supervise.service import clean_json
 from app.store.protocol import Lease, StoreError, StoreUnavailable, ToolCall, Turn
 from app.store.records import clean
 

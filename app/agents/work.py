@@ -8,7 +8,7 @@ import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 from actp_supervise import current_child
-from app.logs import clean_json, log_context, why
+from actp_supervise.service import clean_json, log_context, why
 from app.store.protocol import Lease, StoreError, StoreUnavailable, TaskRow, TaskStatus
 from app.store.records import moment_text
 

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from app.settings import SettingsError
-from app.store.protocol import StoreError, StoreUnavailable
+from actp_supervise.service import shorten
+from app.store.errors import StoreError, StoreUnavailable, WrongSettings
 
 if TYPE_CHECKING:
     import psycopg
@@ -40,7 +40,7 @@ def migrate(db_url: str, *, tries: int = TRIES) -> list[str]:
         What to tell the operator, a line each: the files, and warnings of the database.
 
     Raises:
-        SettingsError: If `db_url` is no connection string. Each error is one line.
+        WrongSettings: If `db_url` is no connection string. Each error is one line.
         StoreUnavailable: If the database cannot be reached.
         StoreError: If it refuses; then nothing of that file was done.
     """
@@ -53,7 +53,7 @@ def migrate(db_url: str, *, tries: int = TRIES) -> list[str]:
         psycopg.conninfo.conninfo_to_dict(db_url)
     except psycopg.ProgrammingError:
         # Its message quotes the string, and with it the password.
-        raise SettingsError(
+        raise WrongSettings(
             "SUPABASE_DB_URL is no connection string; one looks like "
             "postgresql://user:password@host:5432/postgres"
         ) from None
@@ -75,13 +75,13 @@ def migrate(db_url: str, *, tries: int = TRIES) -> list[str]:
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
         raise StoreUnavailable(
             "the tables are in use, and could not be had in time: end what holds them (a "
-            f"transaction left open, a backup) and run it again: {_one_line(error)}"
+            f"transaction left open, a backup) and run it again: {_without_password(error)}"
         ) from error
     except psycopg.OperationalError as error:
-        raise StoreUnavailable(f"SUPABASE_DB_URL: {_one_line(error)}") from error
+        raise StoreUnavailable(f"SUPABASE_DB_URL: {_without_password(error)}") from error
     except psycopg.Error as error:
         hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
-        raise StoreError(f"the migration was refused: {_one_line(error)}{hint}") from error
+        raise StoreError(f"the migration was refused: {_without_password(error)}{hint}") from error
     return told
 
 
@@ -104,7 +104,7 @@ def _apply(db: psycopg.Connection, path: Path, tries: int) -> None:
             return
 
 
-def _one_line(error: Exception) -> str:
+def _without_password(error: Exception) -> str:
     """Return the first line of an error, without the password that a driver may quote."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:...@", lines[0])
+    line = str(error).strip().partition("\n")[0] or type(error).__name__
+    return shorten(re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:...@", line))

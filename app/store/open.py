@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
-from itertools import count
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
 from actp_supervise import Backoff
-from app.settings import SettingsError
+from actp_supervise.service import retry
 from app.store.protocol import StoreUnavailable
 from app.store.sqlite import open_sqlite_store
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 ResultT = TypeVar("ResultT")
 
-PATIENCE: Final = Backoff(initial=0.5, factor=2.0, maximum=15.0)
+STORE_BACKOFF: Final = Backoff(initial=0.5, factor=2.0, maximum=15.0)
 """How long a start waits between two tries while the store is away."""
 
 
@@ -31,7 +30,7 @@ def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
 
     Raises:
         StoreUnavailable: From entering, if it cannot be reached just now.
-        SettingsError: From entering, if the project's address or key will not do.
+        WrongSettings: From entering, if the project's address or key will not do.
         StoreError: From entering, if it cannot be opened: one line that says why.
     """
     if settings.supabase_url is None or settings.supabase_service_role_key is None:
@@ -48,14 +47,12 @@ async def patiently(
         attempt: What needs the store.
         waiting: Told each time why and for how many seconds it waits.
     """
-    for tries in count(1):
-        try:
-            return await attempt()
-        except StoreUnavailable as error:
-            wait = PATIENCE.delay(tries)
-            waiting(error, wait)
-        await trio.sleep(wait)
-    raise AssertionError("unreachable: the count has no end")
+
+    async def pause(error: StoreUnavailable, seconds: float) -> None:
+        waiting(error, seconds)
+        await trio.sleep(seconds)
+
+    return await retry(attempt, StoreUnavailable, backoff=STORE_BACKOFF, pause=pause)
 
 
 @asynccontextmanager
@@ -80,11 +77,6 @@ async def open_store_patiently(
 async def _open_supabase(url: str, key: str) -> AsyncIterator[Store]:
     # Takes most of a second to import.
     from app.store.supabase import open_supabase_store
-    from app.store.supabase_errors import WrongSettings
 
-    async with AsyncExitStack() as stack:
-        try:
-            store = await stack.enter_async_context(open_supabase_store(url, key))
-        except WrongSettings as error:
-            raise SettingsError(str(error)) from error
+    async with open_supabase_store(url, key) as store:
         yield store

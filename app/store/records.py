@@ -173,6 +173,13 @@ def _kind(hint: Any) -> tuple[object, bool]:  # noqa: ANN401  (a type)
     return get_origin(plain) or plain, NoneType in union
 
 
+def _one_of(answer: JSON) -> JSON:
+    """Return the row where a function answers a set of at most one, None where that is empty."""
+    if isinstance(answer, list) and len(answer) <= 1:
+        return answer[0] if answer else None
+    return answer
+
+
 def read_answer(hint: Any, answer: JSON) -> Any:  # noqa: ANN401  (a type, and what it describes)
     """Read what a database has answered to a verb.
 
@@ -195,7 +202,10 @@ def read_answer(hint: Any, answer: JSON) -> Any:  # noqa: ANN401  (a type, and w
             return read_moment(answer)
         if is_dataclass(plain):
             assert isinstance(plain, type)  # noqa: S101  (for mypy: no instance)
-            return read_record(plain, msgspec.convert(answer, dict))
+            record = _one_of(answer)
+            if record is None and optional:
+                return None
+            return read_record(plain, msgspec.convert(record, dict))
         if plain is list and is_dataclass(get_args(hint)[0]):
             rows = msgspec.convert(answer, list[dict[str, Any]])
             return [read_record(get_args(hint)[0], row) for row in rows]

@@ -11,10 +11,12 @@ import re
 import sqlite3
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
+from actp_supervise import Backoff
+from actp_supervise.service import retry
 from app.store.errors import StoreError, StoreUnavailable, TableMissing
 from app.store.records import clean, read_record
 from app.store.sqlite_schema import ensure_schema
@@ -39,6 +41,14 @@ _MISSING = re.compile(r"no such (table|column)|has no column named")
 # A thread waits no longer than this for a lock, because a thread cannot be cancelled; the rest of
 # the wait is Trio's.
 _BUSY_TIMEOUT = 0.2
+
+
+LOCK_BACKOFF: Final = Backoff(initial=0.01, factor=1.0)
+"""How long a call waits before it asks for a lock again that another process has."""
+
+
+class _Locked(StoreUnavailable):
+    """Another process has the file locked, which passes soon."""
 
 
 class SqliteDatabase:
@@ -102,16 +112,15 @@ class SqliteDatabase:
         work: Callable[[sqlite3.Connection], ResultT],
         limiter: trio.CapacityLimiter,
     ) -> ResultT:
-        deadline = trio.current_time() + self._lock_timeout
-        while True:
+        async def attempt() -> ResultT:
             try:
                 return await trio.to_thread.run_sync(run, work, limiter=limiter)
             except sqlite3.Error as error:
-                if not _is_busy(error) or trio.current_time() >= deadline:
-                    raise store_error(error, self.path) from error
+                raise store_error(error, self.path) from error
             except (OverflowError, UnicodeError) as error:
                 raise StoreError(f"SQLite cannot hold this value: {error}") from error
-            await trio.sleep(0.01)
+
+        return await retry(attempt, _Locked, backoff=LOCK_BACKOFF, within=self._lock_timeout)
 
     def _transaction(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
         self._check_file()
@@ -166,16 +175,15 @@ async def open_database(path: Path, *, lock_timeout: float) -> AsyncIterator[Sql
 async def _connect_patiently(
     path: Path, lock_timeout: float
 ) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-    deadline = trio.current_time() + lock_timeout
-    while True:
+    async def attempt() -> tuple[sqlite3.Connection, sqlite3.Connection]:
         try:
             return await trio.to_thread.run_sync(_connect, path)
         except sqlite3.Error as error:
-            if not _is_busy(error) or trio.current_time() >= deadline:
-                raise _opening_error(error, path) from error
+            raise _opening_error(error, path) from error
         except OSError as error:
             raise StoreError(f"cannot use the database file {path}: {error.strerror}") from error
-        await trio.sleep(0.01)
+
+    return await retry(attempt, _Locked, backoff=LOCK_BACKOFF, within=lock_timeout)
 
 
 def _connect(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
@@ -246,15 +254,12 @@ def _primary_code(error: sqlite3.Error) -> int:
     return sqlite3.SQLITE_ERROR if code is None else code & 0xFF
 
 
-def _is_busy(error: sqlite3.Error) -> bool:
-    return _primary_code(error) in _BUSY
-
-
 def store_error(error: sqlite3.Error, path: Path) -> StoreError:
     """Say a driver's error in the store's own words."""
     code = _primary_code(error)
     if code in _UNAVAILABLE:
-        return StoreUnavailable(f"the database file {path} cannot be used just now: {error}")
+        kind = _Locked if code in _BUSY else StoreUnavailable
+        return kind(f"the database file {path} cannot be used just now: {error}")
     if code in _DAMAGED:
         return StoreError(
             f"the database file {path} is damaged ({error}): stop the daemon and put a backup in "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import msgspec
 from typing_extensions import override
 
+from app.store.errors import WrongSettings
 from app.store.protocol import Store
 from app.store.records import duration, moment_text, read_answer
 from app.store.supabase_connection import (
@@ -22,7 +23,7 @@ from app.store.supabase_connection import (
     SupabaseDatabase,
     open_connection,
 )
-from app.store.supabase_errors import FunctionMissing, KeyRefused, WrongSettings
+from app.store.supabase_errors import FunctionMissing, KeyRefused
 from app.store.supabase_schema import missing_in
 from app.store.tables.supabase import SupabaseTables
 from app.store.verbs import SECONDS, Arguments, R, Verb, verbs_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from contextlib import asynccontextmanager
-from itertools import count
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import httpx
@@ -18,12 +18,12 @@ import trio
 from postgrest import APIError
 
 from actp_supervise import Backoff
-from app.store.errors import StoreError
+from actp_supervise.service import retry
+from app.store.errors import StoreError, WrongSettings
 from app.store.records import clean, json_text
 from app.store.supabase_errors import (
     PassingFault,
     StrangeAnswer,
-    WrongSettings,
     in_store_words,
     refuse_strange_answers,
 )
@@ -47,7 +47,7 @@ CONNECT_WITHIN: Final = 5.0
 PATIENCE: Final = 3.0
 """Seconds for which a call is repeated; whoever called can wait longer and call again."""
 
-RETRY: Final = Backoff(initial=0.1, factor=2.0, maximum=1.0)
+RETRY_BACKOFF: Final = Backoff(initial=0.1, factor=2.0, maximum=1.0)
 
 _OK: Final = 200
 
@@ -143,16 +143,12 @@ class SupabaseDatabase:
             make: Makes the request.
             read: Reads the answer; what it cannot read is not the project's.
         """
-        deadline = trio.current_time() + self._patience
-        for tries in count(1):
-            try:
-                return await self._ask_once(make, read)
-            except PassingFault:
-                wait = RETRY.delay(tries)
-                if trio.current_time() + wait > deadline:
-                    raise
-            await trio.sleep(wait)
-        raise AssertionError("unreachable: the count has no end")
+        return await retry(
+            partial(self._ask_once, make, read),
+            PassingFault,
+            backoff=RETRY_BACKOFF,
+            within=self._patience,
+        )
 
     async def aclose(self) -> None:
         """Close the connections. Safe to call twice."""

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import httpx
 from postgrest import APIError
 
+from actp_supervise.service import shorten
 from app.store.errors import StoreError, StoreUnavailable, TableMissing
 from app.store.schema import MIGRATION_COMMAND
 
 if TYPE_CHECKING:
     from postgrest.types import JSON
+
+MOST_SAID: Final = 200
+"""Characters of what the project said: it may be a whole page of HTML."""
 
 _AWAY = (
     "PGRST000",  # PostgREST reaches no database
@@ -65,10 +69,6 @@ _CODE = re.compile("PGRST[0-9A-Z]+|[0-9A-Z]{5}")
 
 _TOO_LARGE = (413, 414)
 _TOO_MANY_REQUESTS = 429
-
-
-class WrongSettings(StoreError):
-    """The address or the key will not do; one line that names the variable."""
 
 
 class PassingFault(StoreUnavailable):
@@ -131,7 +131,7 @@ def in_store_words(error: Exception, where: str) -> StoreError:
 
 
 def _strange(error: StrangeAnswer, where: str) -> StoreError:
-    said = _short(error.text) or "nothing that makes sense"
+    said = shorten(error.text, MOST_SAID) or "nothing that makes sense"
     message = f"{where} answered with status {error.status}: {said}"
     if error.status in (401, 403):
         return KeyRefused(message)
@@ -144,7 +144,7 @@ def _strange(error: StrangeAnswer, where: str) -> StoreError:
 
 def _refused(error: APIError, where: str) -> StoreError:
     code = str(error.code)
-    message = f"{code} {_short(error.message or '')}"
+    message = f"{code} {shorten(error.message or '', MOST_SAID)}"
     if code == _DENIED:
         hint = f"if that is the service role, it gets its rights back by: {MIGRATION_COMMAND}"
         return KeyRefused(f"{where} denies this to the key's role: {message}; {hint}")
@@ -160,9 +160,4 @@ def _refused(error: APIError, where: str) -> StoreError:
 
 
 def _named(error: Exception) -> str:
-    return f"{type(error).__name__}: {_short(str(error))}".removesuffix(": ")
-
-
-def _short(text: str) -> str:
-    """Return a text in one line of bounded length: it may be a whole page of HTML."""
-    return " ".join(text[:2000].split())[:200]
+    return f"{type(error).__name__}: {shorten(str(error), MOST_SAID)}".removesuffix(": ")

@@ -5,15 +5,25 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from app.tones import Tone
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TextIO
 
-RED: Final = "31"
-GREEN: Final = "32"
-YELLOW: Final = "33"
-CYAN: Final = "36"
+MOST_ON_LINE: Final = 200
+"""Characters of a text on one line, where nothing else says how many."""
+
 GREY: Final = "90"
+
+COLOURS: Final = {
+    Tone.GOOD: "32",
+    Tone.WARN: "33",
+    Tone.BAD: "31",
+    Tone.NEWS: "36",
+    Tone.OFF: GREY,
+}
+"""The colours of what is shown, as a terminal numbers them."""
 
 
 def wants_colours(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
@@ -24,28 +34,7 @@ def wants_colours(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bo
 def painted(text: str, colour: str | None) -> str:
     r"""Return a text in a colour, or as it is.
 
-    >>> painted("well", GREEN), painted("well", None)
+    >>> painted("well", COLOURS[Tone.GOOD]), painted("well", None)
     ('\x1b[32mwell\x1b[0m', 'well')
     """
     return text if colour is None else f"\x1b[{colour}m{text}\x1b[0m"
-
-
-def printable(text: str) -> str:
-    r"""Return a text in which nothing can steer a terminal: it may come from anywhere.
-
-    >>> printable("a\x1b[2Jb\r\n\tc")
-    'a�[2Jb�\n\tc'
-    """
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
-
-
-def on_one_line(text: str, most: int = 200) -> str:
-    r"""Return a text on one line, cut where it is too long.
-
-    >>> on_one_line(" a\n b"), on_one_line("abcdef", 4)
-    ('a b', 'abc…')
-    """
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= most else line[: most - 1] + "…"

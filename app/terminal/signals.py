@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from app.interrupts import INTERRUPTS
+from actp_supervise.service import Interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+
+INTERRUPTS: Final = Interrupts()
+"""What SIGTERM and SIGINT do in this process, until it is a daemon."""
 
 
 async def until_interrupted(work: Callable[[], Awaitable[object]]) -> bool:

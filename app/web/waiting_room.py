@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 from quart import Response, request
 
 from actp_supervise import Restart, current_child, open_supervisor
 from actp_supervise.clock import SystemWallClock
-from app.health import DEGRADED
+from actp_supervise.service import serve
+from app.status import Health, HealthState
 from app.web.application import make_app
 from app.web.page import Templates
 from app.web.problems import RETRY_AFTER, Problem
-from app.web.serving import AddressUnavailableError, open_listeners, serve
+from app.web.routes import get, post
+from app.web.shapes import Alive
 from app.web.views import answer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from app.settings import Settings
     from app.store.protocol import StoreUnavailable
-
-logger = logging.getLogger(__name__)
+    from app.web.listening import Address
 
 STOP_TIMEOUT: Final = 5.0
 """Seconds that it has to stop; it gives answers under way somewhat less."""
@@ -32,19 +32,19 @@ STOP_TIMEOUT: Final = 5.0
 
 @asynccontextmanager
 async def open_waiting_room(
-    settings: Settings, redact: Callable[[str], str]
+    settings: Settings, address: Address, redact: Callable[[str], str]
 ) -> AsyncIterator[Callable[[StoreUnavailable], None]]:
     """Serve in the block, from the first wait on, why the daemon is not up yet.
 
-    Gives what has to be told each time why it waits. The daemon's own server can have the address
-    when the block is over.
+    Gives what has to be told each time why it waits.
 
     Args:
-        settings: Where to serve, and how the daemon is called.
+        settings: How the daemon is called.
+        address: Where to serve.
         redact: Takes secrets out of a text.
     """
     async with open_supervisor(name="waiting_room", shutdown_timeout=STOP_TIMEOUT) as supervisor:
-        room = WaitingRoom(settings, redact)
+        room = WaitingRoom(settings, address, redact)
 
         def wait(error: StoreUnavailable) -> None:
             if not room.why:
@@ -59,56 +59,44 @@ class WaitingRoom:
     """The web server of a daemon that is not up yet.
 
     Args:
-        settings: Where to serve, and how the daemon is called.
+        settings: How the daemon is called.
+        address: Where to serve.
         redact: Takes secrets out of a text.
     """
 
-    def __init__(self, settings: Settings, redact: Callable[[str], str]) -> None:
+    def __init__(self, settings: Settings, address: Address, redact: Callable[[str], str]) -> None:
         self.settings = settings
         self.redact = redact
+        self._address = address
         self.why = ""
         """What it waits for, and why; empty before the first wait."""
         self._templates = Templates(redact)
         self._started = trio.current_time()
 
     async def serve(self) -> None:
-        """Serve until asked to stop; where the address cannot be had, only say so."""
-        host, port = self.settings.health_host, self.settings.health_port
-        try:
-            listeners = await open_listeners(host, port)
-        except AddressUnavailableError as error:
-            extra = {"action": "waiting_unseen"}
-            logger.warning("Nothing is served while it waits: %s", error, extra=extra)
-            return
-        await serve(make_app(self, [self]), listeners, current_child().stopping)
+        """Serve until asked to stop."""
+        app = make_app(self, [self])
+        await serve(app, self._address.listeners(), current_child().stopping)
 
-    def routes(self) -> tuple[tuple[str, str, Callable[..., Awaitable[Response]]], ...]:
-        """Return method, address and what answers there."""
-        return (
-            ("GET", "/health", self._health),
-            ("GET", "/livez", self._live),
-            ("GET", "/", self._page),
-            ("GET", "/ui/<path:_address>", self._page),
-            ("GET", "/static/<name>", self._asset),
-            ("GET", "/<path:_address>", self._not_yet),
-            ("POST", "/<path:_address>", self._not_yet),
-        )
-
+    @get("/health")
     async def _health(self) -> Response:
         return answer(self._state())
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> Health:
         # Never critical: agents that are not there yet lose nothing, and a restart would not help.
-        return {
-            "status": DEGRADED,
-            "agents": sum(agent.enabled for agent in self.settings.agents),
-            "uptime": trio.current_time() - self._started,
-            "reasons": [f"the daemon is {self.why}"],
-        }
+        return Health(
+            status=HealthState.DEGRADED,
+            agents=sum(agent.enabled for agent in self.settings.agents),
+            uptime=trio.current_time() - self._started,
+            reasons=(f"the daemon is {self.why}",),
+        )
 
+    @get("/livez")
     async def _live(self) -> Response:
-        return answer({"status": "alive"})
+        return answer(Alive())
 
+    @get("/")
+    @get("/ui/<path:_address>")
     async def _page(self, _address: str = "") -> Response:
         page = self._templates.render(
             "waiting.html",
@@ -122,9 +110,12 @@ class WaitingRoom:
         response.headers["Retry-After"] = str(RETRY_AFTER)
         return response
 
+    @get("/static/<name>")
     async def _asset(self, name: str) -> Response:
         return await self._templates.asset(name, request)
 
+    @get("/<path:_address>")
+    @post("/<path:_address>")
     async def _not_yet(self, _address: str) -> Response:
         headers = {"Retry-After": str(RETRY_AFTER)}
         raise Problem(503, f"The daemon is not up yet: it is {self.why}", headers=headers)

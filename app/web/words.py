@@ -6,6 +6,8 @@ import json
 import re
 from typing import Final
 
+from actp_supervise.service import shorten
+
 
 def duration(seconds: float | None) -> str:
     """Say a duration in its two largest units.
@@ -110,8 +112,7 @@ def first_line(text: str, most: int = 120) -> str:
     >>> first_line("\n Find it.\nThen write.", 40), first_line("abcdef", 4)
     ('Find it.', 'abc…')
     """
-    line = text.strip().partition("\n")[0].strip()
-    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+    return shorten(text.strip().partition("\n")[0], most)
 
 
 def without(text: str, name: str | None) -> str:

@@ -11,10 +11,12 @@ from typing import Any
 import trio
 
 from actp_supervise import current_child
+from actp_supervise.service import Outbox
+from app.facts import to_json
 from app.heartbeat import HealthHeartbeat
-from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
 from app.settings import AgentSettings, load_settings
+from app.store.outbox import store_outbox
 from app.store.protocol import AgentRegistration, Before, Store, StoreUnavailable
 from app.supervisor import AgentRun, AgentSupervisor
 
@@ -42,7 +44,7 @@ class Stage:
     supervisor: AgentSupervisor
     registry: AgentRegistry
     heartbeat: HealthHeartbeat
-    records: RecordKeeper
+    records: Outbox
     nursery: trio.Nursery
     store: Any
 
@@ -52,7 +54,9 @@ class Stage:
         await self.records.flush()
 
     def status(self, agent_id: str = "social") -> dict[str, Any]:
-        return self.supervisor.get_status()[agent_id]
+        """How an agent is, with the facts of its health among the others."""
+        known = to_json(self.supervisor.get_status()[agent_id])
+        return {**known.pop("health"), **known}
 
 
 @dataclass
@@ -105,7 +109,7 @@ async def staged(
 ) -> AsyncIterator[Stage]:
     """Set up a supervisor whose agents are still to be started."""
     configs = agents(*agent_ids, **(environ or {}))
-    records = RecordKeeper()
+    records = store_outbox()
     registry = AgentRegistry(store, WORKER)
     heartbeat = HealthHeartbeat(registry, records)
     await store.touch_worker(WORKER, INSTANCE, {}, silent_after=1000.0)

@@ -18,10 +18,10 @@ from agents_stage import INSTANCE, WORKER, Stage, staged
 from processes import is_alive
 
 from actp_supervise import Restart, open_supervisor
+from actp_supervise.service import configure_logging, make_redactor
 from app.agents.process import AgentCrashedError, AgentProcessError
 from app.demo.claude import Reply, SimulatedClaude, serve_claude
 from app.launcher import AgentLauncher
-from app.logs import configure_logging, make_redactor
 from app.settings import load_settings
 from app.store.protocol import Before, RunOutcome, StoreUnavailable, TaskStatus
 

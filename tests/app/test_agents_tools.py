@@ -15,7 +15,7 @@ from app.agents.paging import PAGE
 from app.agents.toolbox import MOST_LOGGED, Toolbox as Runtime
 from app.agents.tools import ToolError, current_call, tool
 from app.demo.claude import Garbage, Reply
-from app.logs import make_redactor
+from actp_supervise.service import make_redactor
 from app.store.protocol import Before, DomainTable, Query, StoreError, TaskStatus
 
 

@@ -17,7 +17,7 @@ from app.agents.revenue import RevenueAnalyticsDomainAgent
 from app.agents.spec import AgentOptions
 from app.agents.tools import current_call, tool
 from app.demo.claude import Failure, Garbage, Reply
-from app.logs import make_redactor
+from actp_supervise.service import make_redactor
 from app.store.protocol import Before, DomainTable, StoreError, StoreUnavailable, TaskStatus
 
 LIKE = ("queue_engagement_action", {"platform": "x", "action": "like", "target": "@ada"})

@@ -6,11 +6,11 @@ import pytest
 import trio
 from agents_stage import Flaky
 
+from actp_supervise.service import make_redactor
 from app.agents.activity import Activity
 from app.heartbeat import HealthHeartbeat
-from app.logs import make_redactor
-from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
+from app.store.outbox import store_outbox
 from app.store.protocol import AgentRegistration
 
 
@@ -27,7 +27,7 @@ async def store_of_two(store):
 
 @pytest.fixture
 async def heartbeat(store_of_two, nursery):
-    records = RecordKeeper()
+    records = store_outbox()
     nursery.start_soon(records.run)
     registry = AgentRegistry(store_of_two, "worker-1")
     return HealthHeartbeat(registry, records, redact=make_redactor(["hunter2"]))
@@ -134,7 +134,7 @@ async def test_a_store_that_is_away_makes_nobody_stale(clock, heartbeat, store_o
 async def test_while_the_store_is_away_only_the_latest_heartbeat_of_each_agent_waits(
     clock, store_of_two, nursery
 ):
-    records = RecordKeeper()
+    records = store_outbox()
     heartbeat = HealthHeartbeat(AgentRegistry(store_of_two, "worker-1"), records)
     nursery.start_soon(records.run)
     for agent_id in ("social", "content"):

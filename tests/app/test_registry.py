@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import uuid
-from functools import partial
-
 import pytest
 import trio
 import trio.testing
 from agents_stage import Flaky, live_on, staged
 
-from app.record_keeper import RecordKeeper
 from app.registry import AgentRegistry
 from app.routine import DailyRoutineScheduler
 from app.settings import load_settings
 from app.shutdown import GracefulShutdown
-from app.store.protocol import AgentRegistration, StoreError, StoreUnavailable
+from app.store.protocol import AgentRegistration, StoreUnavailable
 
 
 def registration(agent_id, status="starting"):
@@ -138,94 +134,3 @@ async def test_what_a_daemon_that_has_ended_said_does_not_stand(store, registry)
     other = AgentRegistry(store, "worker-2")
     await other.register_all([registration("social", "disabled")])
     assert (await statuses(store))["social"] == "disabled"
-
-
-async def test_records_are_written_in_order_and_replaced_under_their_key():
-    records = RecordKeeper()
-    written = []
-
-    def put(what, key=None):
-        async def write():
-            written.append(what)
-
-        records.put(what, write, key=key)
-
-    put("a")
-    put("old", key="status")
-    put("b")
-    put("new", key="status")
-    assert records.waiting == 3
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(records.run)
-        await records.flush()
-        put("c")
-        await records.flush()
-        nursery.cancel_scope.cancel()
-    assert written == ["a", "b", "new", "c"]
-
-
-async def test_what_comes_while_its_forerunner_is_being_written_is_written_too():
-    records = RecordKeeper()
-    written = []
-
-    async def write(what):
-        await trio.testing.wait_all_tasks_blocked()
-        written.append(what)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(records.run)
-        records.put("draining", partial(write, "draining"), key="status")
-        await trio.lowlevel.checkpoint()
-        await trio.lowlevel.checkpoint()
-        records.put("stopped", partial(write, "stopped"), key="status")
-        await records.flush()
-        nursery.cancel_scope.cancel()
-    assert written == ["draining", "stopped"]
-
-
-async def test_a_record_that_cannot_be_written_does_not_hold_up_the_others(caplog):
-    records = RecordKeeper()
-    written = []
-
-    async def refused():
-        raise ValueError("no such column")
-
-    async def fine():
-        written.append("fine")
-
-    records.put("refused", refused)
-    records.put("fine", fine)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(records.run)
-        await records.flush()
-        nursery.cancel_scope.cancel()
-    assert written == ["fine"]
-    assert "Not recorded: refused" in caplog.text
-
-
-async def test_what_the_store_refuses_is_told_until_it_takes_one_of_the_kind():
-    records = RecordKeeper()
-
-    async def refused():
-        raise StoreError("database disk image is malformed")
-
-    records.put(f"end of run {uuid.uuid4().hex}", refused)
-    records.put("status of social", trio.lowlevel.checkpoint)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(records.run)
-        await records.flush()
-        assert records.given_up == ["not recorded: end of run: database disk image is malformed"]
-        records.put(f"end of run {uuid.uuid4().hex}", trio.lowlevel.checkpoint)
-        await records.flush()
-        assert records.given_up == []
-        nursery.cancel_scope.cancel()
-
-
-async def test_records_that_nobody_can_write_do_not_fill_the_memory(monkeypatch, caplog):
-    monkeypatch.setattr("app.record_keeper.MOST_WAITING", 3)
-    records = RecordKeeper()
-    for number in range(5):
-        records.put(f"record {number}", trio.lowlevel.checkpoint)
-    assert records.waiting == 3
-    assert "record 1" in caplog.text
-    assert "record 2" not in caplog.text

@@ -9,7 +9,7 @@ import pytest
 import trio
 from agents_stage import hang, staged
 
-from app.interrupts import SIGNALS
+from actp_supervise.service.signals import SIGNALS
 from app.routine import DailyRoutineScheduler
 from app.settings import load_settings
 from app.shutdown import GracefulShutdown
@@ -42,7 +42,7 @@ async def test_a_signal_is_logged_and_sets_the_stop_event(shutdown, caplog, numb
     signal.raise_signal(number)
     with trio.fail_after(60):
         await shutdown.stop_event.wait()
-    (line,) = [line for line in caplog.records if line.name == "app.shutdown"]
+    (line,) = [line for line in caplog.records if line.name == "actp_supervise.service.signals"]
     assert (line.action, line.signal) == ("stop_requested", number.name)
 
 
@@ -69,10 +69,10 @@ async def test_a_log_that_fails_does_not_keep_the_daemon_from_ending(shutdown):
     def fail(record):
         raise ValueError("a filter of an agent's")
 
-    logging.getLogger("app.shutdown").addFilter(fail)
+    logging.getLogger("actp_supervise.service.signals").addFilter(fail)
     try:
         signal.raise_signal(signal.SIGTERM)
         with trio.fail_after(60):
             await shutdown.stop_event.wait()
     finally:
-        logging.getLogger("app.shutdown").removeFilter(fail)
+        logging.getLogger("actp_supervise.service.signals").removeFilter(fail)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 import trio
 from agents_stage import INSTANCE, Flaky, Recorder, hang, live_on, staged
 
-from app.single import SingleLease
 from app.store.protocol import Before, RunOutcome, StoreError
 
 SINGLE = {"SOCIAL_MEDIA_AGENT_SINGLE": "yes"}
@@ -115,15 +113,6 @@ class Greedy(Flaky):
         await of_another(self.store)
 
 
-async def test_a_lease_that_takes_too_long_to_hand_back_is_told_in_words(autojump_clock, caplog):
-    class Silent:
-        async def drop_lease(self, name, instance):
-            await trio.sleep_forever()
-
-    await SingleLease(Silent(), "social", INSTANCE, 60.0).release()
-    assert caplog.messages == ["The lease of social will run out: it took too long"]
-
-
 async def test_a_restart_keeps_the_lease(clock, store):
     agent = Recorder()
     async with staged(Greedy(store), agent, environ=SINGLE) as stage:
@@ -228,44 +217,3 @@ async def test_while_the_store_is_away_nobody_gets_a_lease(clock, store):
         flaky.away = False
         await trio.sleep(20)
         assert stage.status()["status"] == "running"
-
-
-async def test_losing_the_lease_is_told_once(clock, store):
-    lost = []
-    lease = SingleLease(store, "thing", INSTANCE, 3.0)
-    await lease.take(lambda _: None)
-    async with lease.kept(lambda: lost.append(trio.current_time())):
-        await store.drop_lease("thing", INSTANCE)
-        await store.hold_lease("thing", OTHER, lease=1000)
-        await trio.sleep(10)
-    assert len(lost) == 1
-
-
-async def test_a_store_that_refuses_to_renew_a_lease_is_asked_again(clock, store, caplog):
-    class Refusing(Flaky):
-        refuses = False
-
-        async def hold_lease(self, name, instance, *, lease):
-            if self.refuses:
-                self.refuses = False
-                raise StoreError("out of memory")
-            return await self.store.hold_lease(name, instance, lease=lease)
-
-    refusing, lost = Refusing(store), []
-    lease = SingleLease(refusing, "thing", INSTANCE, 3.0)
-    await lease.take(lambda _: None)
-    async with lease.kept(lambda: lost.append(trio.current_time())):
-        refusing.refuses = True
-        await trio.sleep(1.5)
-        assert "out of memory" in caplog.text
-        await store.drop_lease("thing", INSTANCE)
-        await store.hold_lease("thing", OTHER, lease=1000)
-        await trio.sleep(2)
-    assert len(lost) == 1
-
-
-async def test_an_error_leaves_the_block_in_which_a_lease_is_kept_bare(clock, store):
-    lease = SingleLease(store, "thing", INSTANCE, 3.0)
-    with pytest.raises(ValueError, match="as it is"):
-        async with lease.kept(lambda: None):
-            raise ValueError("as it is")

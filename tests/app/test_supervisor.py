@@ -7,8 +7,8 @@ import trio
 from agents_stage import Flaky, Recorder, hang, live_on, staged
 
 from actp_supervise import SupervisorClosedError, current_child
+from actp_supervise.service import make_redactor
 from app.crashes import DAY, HOUR, CrashHistory
-from app.logs import make_redactor
 from app.store.protocol import RunOutcome, StoreUnavailable
 from app.supervisor import AgentDisabledError, UnknownAgentError
 
@@ -111,13 +111,13 @@ async def test_a_store_that_is_away_stops_no_agent_and_loses_no_record(clock, st
         await trio.sleep(100)
         assert len(agent.starts) == 3
         assert stage.status()["status"] == "running"
-        assert stage.records.store_error == "connection refused"
+        assert stage.records.away_because == "connection refused"
         assert await store.runs("social") == []
         flaky.away = False
         await trio.sleep(10)
         outcomes = [run.outcome for run in await store.runs("social")]
         assert outcomes == [None, RunOutcome.CRASHED, RunOutcome.CRASHED]
-        assert stage.records.store_error is None
+        assert stage.records.away_because is None
         assert (await store.agents())[0].status == "running"
 
 
@@ -266,7 +266,7 @@ async def test_a_hung_agent_is_found_though_the_store_takes_long_to_answer(clock
         stage.nursery.start_soon(stage.supervisor.watch_loop)
         await trio.sleep(110)
         assert stage.status()["restarts"] == 1
-        assert stage.records.store_error == "timed out"
+        assert stage.records.away_because == "timed out"
 
 
 async def test_nobody_is_stale_for_a_time_in_which_the_whole_daemon_stood_still(clock, store):
@@ -321,7 +321,7 @@ async def test_a_store_that_can_be_read_and_not_written_counts_as_away(clock, st
         stage.nursery.start_soon(stage.supervisor.watch_loop)
         await trio.sleep(0.5)
         for _ in range(5):
-            assert stage.records.store_error == "disk full"
+            assert stage.records.away_because == "disk full"
             await trio.sleep(1)
         full.is_full = False
 

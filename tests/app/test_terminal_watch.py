@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 
 import pytest
+from http_daemon import status as status_of
 from rich.console import Console
 
+from app.status import AgentState
 from app.terminal.watch import Row, View, row_of
+from app.tones import Tone
 
 LONG = "task: Compare the goals and set a revenue goal of 12000 for this month, and more"
 
 
 def shown(width, *rows):
     """Return the lines of the table."""
-    view = View(state="healthy", headline="healthy", rows=list(rows), notes=[])
+    view = View(tone=Tone.GOOD, headline="healthy", rows=list(rows), notes=[])
     text = io.StringIO()
     Console(file=text, width=width, highlight=False).print(view.shown())
     _, _, *table = text.getvalue().splitlines()
@@ -24,7 +27,7 @@ def shown(width, *rows):
 def busy(status="running", doing=LONG):
     return Row(
         agent_id="acquisition",
-        status=status,
+        status=AgentState(status),
         doing=doing,
         heartbeat="0 s",
         uptime="12 min 4 s",
@@ -62,17 +65,8 @@ def test_a_long_doing_takes_width_from_no_other_column(width):
     assert all(cell in line for title, cell in cells.items() if title in header)
 
 
-def agent(status="running", **health):
-    return {
-        "agent_id": "content",
-        "status": status,
-        "why_disabled": None,
-        "uptime": 5.0,
-        "restarts": 0,
-        "error_count": 0,
-        "restart_in": None,
-        "health": {"paused": None, "doing": "idle", "heartbeat_age": 0.0, **health},
-    }
+def agent(state="running", **health):
+    return status_of("content", status=state, **health)
 
 
 @pytest.mark.parametrize(

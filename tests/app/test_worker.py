@@ -12,8 +12,8 @@ from agents_stage import Flaky
 from store_calls import add, live
 
 from actp_supervise.testing import TrioWallClock
-from app.record_keeper import RecordKeeper
 from app.settings import load_settings
+from app.store.outbox import store_outbox
 from app.store.protocol import TaskStatus
 from app.store.sqlite import open_sqlite_store
 from app.worker import Life, Presence, life_of, open_worker
@@ -28,7 +28,7 @@ def settings(tmp_path):
 @asynccontextmanager
 async def daemon(settings, store, instance):
     """Be a daemon for the time of the block, which begins when it is made known."""
-    records = RecordKeeper()
+    records = store_outbox()
     presence = Presence(settings, store, records, instance)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(records.run)
@@ -74,7 +74,7 @@ async def test_a_daemon_that_was_silent_itself_gives_others_time_to_speak(tmp_pa
     """As two on a laptop whose lid was closed: the first to wake had called the other dead."""
     path = tmp_path / "store.db"
     clock = TrioWallClock(datetime(2026, 12, 1, 22, tzinfo=UTC))
-    records = RecordKeeper()
+    records = store_outbox()
     async with open_sqlite_store(path) as store, trio.open_nursery() as nursery:
         presence = Presence(settings, store, records, "own-run", wall_clock=clock)
         nursery.start_soon(records.run)

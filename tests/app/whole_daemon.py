@@ -12,11 +12,10 @@ from http_daemon import AGENT_IDS
 from zones import night_zone
 
 from actp_supervise import open_supervisor
+from actp_supervise.service import LoopWatch, make_redactor
 from app.agents.spec import AGENT_SPECS
 from app.daemon import Daemon
 from app.event_log import EventLog
-from app.logs import make_redactor
-from app.loop_watch import LoopWatch
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
 from app.routine import DailyRoutineScheduler, RoutineJob

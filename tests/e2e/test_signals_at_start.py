@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from itertools import count
 from pathlib import Path
 
@@ -110,3 +112,24 @@ async def test_a_signal_at_any_moment_of_a_start_ends_it_well_and_loses_nothing(
         tasks = "select status, attempts from actp_agent_tasks"
         await until(lambda: {task["status"] for task in place.rows(tasks)} == {"succeeded"})
     assert place.rows(tasks) == [{"status": "succeeded", "attempts": 1}] * (offsets + 1)
+
+
+FIRST_CATCH = """
+import runpy, signal, sys
+
+def caught(*_):
+    print([name for name in sys.argv[1:] if name in sys.modules])
+    raise SystemExit
+
+signal.signal = caught
+runpy.run_module("app.main", run_name="__main__")
+"""
+
+
+def test_the_signals_are_caught_before_anything_that_takes_time_is_imported():
+    slow = ["trio", "argparse", "json", "logging", "actp_supervise", "app.settings"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_CATCH, *slow], cwd=root, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -34,3 +34,9 @@ def isolation(request):
 def clock(isolation):
     """Virtual time where the loop follows it; a thread has real time, so its waits are short."""
     return MockClock(autojump_threshold=0) if isolation == "loop" else None
+
+
+@pytest.fixture
+def fast_clock():
+    """A clock on which a second lasts 20 ms, for limits that are tried out on real sockets."""
+    return MockClock(rate=50)

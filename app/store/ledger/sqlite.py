@@ -71,7 +71,6 @@ class SqliteLedger(Ledger, OnSqlite):
     async def release_budget(self, reservation: str) -> None:
         await self.db.execute(_RELEASE_BUDGET, {"id": reservation})
 
-
     @override
     async def settle_task(self, task_id: str) -> TaskCost:
         values = {"task_id": task_id}

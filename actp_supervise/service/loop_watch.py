@@ -1,7 +1,7 @@
-"""LoopWatch: whose code blocks the loop that all share, told while it does.
+"""LoopWatch, which logs whose code blocks Trio's loop, while it does.
 
 A task in Trio's loop beats, and a thread looks for the beats. Time in which the thread itself did
-not run is nobody's fault, so a laptop that slept or a process that was suspended is not reported;
+not run is not counted, so a laptop that slept or a process that was suspended is not reported;
 unless the process was computing all the while, for then some code held the interpreter (a regular
 expression that takes for ever).
 """
@@ -15,14 +15,17 @@ import sysconfig
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
-from typing_extensions import override
 
-from app.logs import fields_of
+from actp_supervise.child import Child, child_of_context, record_of
+
+from .logs import fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +40,7 @@ BEAT_INTERVAL: Final = 0.5
 """Seconds between two beats, and between two looks for them."""
 
 REMEMBERED: Final = 300.0
-"""Seconds for which a block that is over is still a reason to be critical."""
+"""Seconds for which `problem` still reports a block that is over."""
 
 _TRIO: Final = str(Path(trio.__file__).parent / "_core" / "_run.py")
 _LIBRARIES: Final = tuple(
@@ -49,22 +52,24 @@ _LIBRARIES: Final = tuple(
 class Block:
     """A time in which the loop did not turn."""
 
-    agent_id: str | None
-    """The agent whose code it was; None where it was no agent's."""
+    who: str | None
+    """The child whose code it was, by its path in the tree; None where it was no child's."""
     where: str
     """The line that was under way, as ``file.py:12``."""
     seconds: float
     """How long it took, or has taken so far."""
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Those of the `log_context` in which the code ran."""
 
     @property
     def text(self) -> str:
         """What happened, in one line."""
-        who = "" if self.agent_id is None else f"agent {self.agent_id} at "
+        who = "" if self.who is None else f"{self.who} at "
         return f"the loop was blocked for {self.seconds:.0f} s by {who}{self.where}"
 
 
 class LoopWatch:
-    """Sees whether Trio's loop turns.
+    """Watches whether Trio's loop turns, and names who keeps it.
 
     Args:
         on_block: Called in the loop with each block that is over.
@@ -94,7 +99,7 @@ class LoopWatch:
         self._beats = Beats(self._interval, now())
         over = threading.Event()
         watching = (over, now, threading.get_ident())
-        # As a daemon thread it keeps the process from nothing.
+        # A daemon thread, which does not keep the process from ending.
         thread = threading.Thread(target=self._watch, args=watching, name="watch", daemon=True)
         trio.lowlevel.add_instrument(self._steps)
         thread.start()
@@ -108,7 +113,7 @@ class LoopWatch:
             trio.lowlevel.remove_instrument(self._steps)
 
     def problem(self) -> str | None:
-        """Return what to say of a block that is not long over; None if there is none."""
+        """Return the text of a block that is not long over; None if there is none."""
         now = trio.current_time()
         ongoing = self._ongoing  # or just over, before the next beat
         if ongoing is not None:
@@ -126,7 +131,7 @@ class LoopWatch:
             return
         block = dataclasses.replace(block, seconds=seconds)
         self._last = (now, block)
-        extra = {"action": "loop_blocked_over", "seconds": round(seconds, 1), **_who(block)}
+        extra = {"action": "loop_blocked_over", "seconds": round(seconds, 1), **block.fields}
         logger.warning("The loop turns again: %s", block.text, extra=extra)
         if self._on_block is not None:
             self._on_block(block)
@@ -143,23 +148,26 @@ class LoopWatch:
 
     def _report(self, seconds: float, frame: FrameType | None) -> Block:
         task = self._steps.task
-        fields = {} if task is None else fields_of(task.context)
         stack = _stack(frame)
-        block = Block(agent_id=fields.get("agent_id"), where=_where(stack), seconds=seconds)
-        whose = "none of the agents" if block.agent_id is None else f"agent {block.agent_id}"
+        block = Block(
+            who=None if task is None else _path_of(task),
+            where=_where(stack),
+            seconds=seconds,
+            fields={} if task is None else fields_of(task.context),
+        )
         logger.error(
             "The loop has been blocked for %.0f s, and all wait, by %s at %s:\n%s",
             seconds,
-            whose,
+            block.who or "no child",
             block.where,
             "".join(stack.format()).rstrip(),
-            extra={"action": "loop_blocked", **fields},
+            extra={"action": "loop_blocked", **block.fields},
         )
         return block
 
 
 class Beats:
-    """How long there has been no beat, in time in which one could have been given. Pure.
+    """How long there has been no beat, counting only time in which one was possible. Pure.
 
     Args:
         interval: Seconds between two looks.
@@ -173,7 +181,7 @@ class Beats:
         self._computed = 0.0
 
     def beat(self, now: float) -> float:
-        """Note a beat, and return the seconds since the one before."""
+        """Take note of a beat, and return the seconds since the one before."""
         seconds, self._since = self.seconds(now), now
         return seconds
 
@@ -197,17 +205,25 @@ class Beats:
 
 
 class _Steps(trio.abc.Instrument):
-    """Remembers which task is on its step."""
+    """Remembers which task is on its step, for the thread."""
 
     task: trio.lowlevel.Task | None = None
 
-    @override
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self.task = task
 
-    @override
     def before_io_wait(self, timeout: float) -> None:
         self.task = None
+
+
+def _path_of(task: trio.lowlevel.Task) -> str | None:
+    """Return the path of the child in whose context a task runs; from any thread."""
+    child = task.context.get(child_of_context)
+    if child is None:
+        return None
+    record = record_of(child) if isinstance(child, Child) else child.record
+    # The supervisor that a child opens mostly has the child's name, which need not be told twice.
+    return "/".join(name for name, _ in groupby(record.path))
 
 
 def _stack(frame: FrameType | None) -> traceback.StackSummary:
@@ -226,7 +242,3 @@ def _where(stack: traceback.StackSummary) -> str:
     for entry in reversed(own or stack):
         return f"{Path(entry.filename).name}:{entry.lineno}"
     return "an unknown place"
-
-
-def _who(block: Block) -> dict[str, str]:
-    return {} if block.agent_id is None else {"agent_id": block.agent_id}

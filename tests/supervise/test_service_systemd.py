@@ -6,27 +6,23 @@ import os
 import socket
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import pytest
 import trio
 
-from app.logs import make_redactor
-from app.service import GRACE, STATUS_INTERVAL, ServiceManager
+from actp_supervise.service import ServiceManager
+from actp_supervise.service.systemd import GRACE, MOST_STATUS, STATUS_INTERVAL
 
 
 @dataclass
-class Daemon:
-    """Stands in for the daemon: what is said of it."""
+class Service:
+    """Stands in for a service: what is told of it."""
 
-    state: dict[str, Any] = field(
-        default_factory=lambda: {"status": "healthy", "agents": 4, "reasons": []}
-    )
+    state: str = "healthy, 4 agents"
     stopping: bool = False
-    redact: Any = field(default_factory=lambda: make_redactor(["hunter2"]))
 
-    def health(self):
+    def status_line(self):
         return self.state
 
 
@@ -63,20 +59,22 @@ UP = "READY=1\nSTATUS=healthy, 4 agents"
 EXTENDED = f"EXTEND_TIMEOUT_USEC={GRACE * 1_000_000:.0f}"
 
 
-async def test_it_hears_that_the_daemon_is_up_and_how_it_is(manager, nursery, autojump_clock):
-    daemon = Daemon()
-    await nursery.start(ServiceManager(manager.environ).run, daemon)
+async def test_it_hears_that_the_service_is_up_and_how_it_is(manager, nursery, autojump_clock):
+    service = Service()
+    await nursery.start(ServiceManager(manager.environ).run, service)
     assert manager.heard() == [UP]
     await trio.sleep(2.5 * STATUS_INTERVAL)
     assert manager.heard() == []
-    daemon.state = {"status": "degraded", "agents": 1, "reasons": ["a is away:\nhunter2", "b"]}
+    service.state = "degraded: a is away,\nb too " + "x" * 1000
     await trio.sleep(STATUS_INTERVAL)
-    assert manager.heard() == ["STATUS=degraded, 1 agent; a is away: [redacted]; b"]
+    (told,) = manager.heard()
+    assert told.startswith("STATUS=degraded: a is away, b too xxx")
+    assert len(told) == len("STATUS=") + MOST_STATUS
 
 
 async def test_a_watchdog_hears_twice_as_often_as_it_asks(manager, nursery, autojump_clock):
     environ = {"WATCHDOG_USEC": "4000000", "WATCHDOG_PID": str(os.getpid()), **manager.environ}
-    await nursery.start(ServiceManager(environ).run, Daemon())
+    await nursery.start(ServiceManager(environ).run, Service())
     assert manager.heard() == [UP]
     await trio.sleep(1.9)
     assert manager.heard() == []
@@ -96,14 +94,14 @@ async def test_a_watchdog_hears_twice_as_often_as_it_asks(manager, nursery, auto
 async def test_a_watchdog_of_another_process_or_none_hears_nothing(
     manager, nursery, autojump_clock, watchdog
 ):
-    await nursery.start(ServiceManager({**watchdog, **manager.environ}).run, Daemon())
+    await nursery.start(ServiceManager({**watchdog, **manager.environ}).run, Service())
     await trio.sleep(60)
     assert manager.heard() == [UP]
 
 
 async def test_a_blocked_loop_sends_no_sign_of_life(manager, nursery):
     environ = {"WATCHDOG_USEC": "100000", **manager.environ}
-    await nursery.start(ServiceManager(environ).run, Daemon())
+    await nursery.start(ServiceManager(environ).run, Service())
     await trio.sleep(0.2)
     manager.heard()
     threading.Event().wait(0.5)  # which blocks
@@ -112,13 +110,13 @@ async def test_a_blocked_loop_sends_no_sign_of_life(manager, nursery):
     assert "WATCHDOG=1" in manager.heard()
 
 
-async def test_while_the_daemon_stops_more_time_is_asked_for(manager, nursery, autojump_clock):
-    daemon = Daemon()
-    service = ServiceManager(manager.environ)
-    await nursery.start(service.run, daemon)
+async def test_while_the_service_stops_more_time_is_asked_for(manager, nursery, autojump_clock):
+    service = Service()
+    told = ServiceManager(manager.environ)
+    await nursery.start(told.run, service)
     manager.heard()
-    daemon.stopping = True
-    service.stopping()
+    service.stopping = True
+    told.stopping()
     (message,) = manager.heard()
     assert message.splitlines()[0] == "STOPPING=1"
     assert EXTENDED in message.splitlines()
@@ -151,11 +149,23 @@ async def test_without_a_service_manager_or_with_a_broken_socket_all_goes_on(
 ):
     service = ServiceManager({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"})
     service.waiting("for the store", 1.0)
-    await nursery.start(service.run, Daemon(stopping=True))
+    await nursery.start(service.run, Service(stopping=True))
     await trio.sleep(5)
     service.reloading()
     service.ready()
     service.stopping()
+
+
+async def test_what_a_full_socket_did_not_take_is_told_again(manager, nursery, autojump_clock):
+    service, told = Service(), ServiceManager(manager.environ)
+    await nursery.start(told.run, service)
+    for _ in range(5000):  # more than a socket holds
+        told.ready()
+    service.state = "degraded"
+    await trio.sleep(STATUS_INTERVAL + 1)
+    manager.heard()
+    await trio.sleep(STATUS_INTERVAL)
+    assert manager.heard() == ["STATUS=degraded"]
 
 
 def test_a_manager_that_does_not_listen_holds_nothing_up(manager):

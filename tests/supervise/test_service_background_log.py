@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from app.background_log import BackgroundHandler, handler_for
+from actp_supervise.service.background_log import BackgroundHandler, handler_for
 
 
 @pytest.fixture

@@ -1,29 +1,29 @@
-"""SIGTERM and SIGINT from the program's first line on, until a daemon takes them over.
+"""SIGTERM and SIGINT, which end a command (`Interrupts`) or drain a service (`StopSignals`).
 
 Python's own handler of Ctrl-C raises a KeyboardInterrupt between any two lines. One that was raised
-in the callback of a weak reference was ignored, and the daemon never ended. So the handler here
-raises nothing: before Trio runs it ends the process on the spot, for there is nothing to clean up
-yet; after that, it cancels what runs.
-
-This module imports nothing that takes time, because it has to be there before all that does.
+in the callback of a weak reference was ignored, and the program never ended. So no handler here
+raises: each tells Trio's loop, which acts a moment later.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
-    import trio
+logger = logging.getLogger(__name__)
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 INTERRUPTED: Final = 130
-"""The exit code of a program that a signal ended before it was done, or up."""
+"""The exit code of a program that a signal ended before it was done, or before it was ready."""
 
 IN_EARNEST: Final = 0.5
 """Seconds after which a second signal is another request, and not the first one sent twice."""
@@ -34,7 +34,11 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """What SIGTERM and SIGINT do in a process that is not a daemon, or not yet."""
+    """Ends a program by SIGTERM and SIGINT while it is no service, or is not ready yet.
+
+    Before Trio runs it ends the process on the spot, for there is nothing to clean up yet; after
+    that, it cancels the innermost block of `cancelling`.
+    """
 
     def __init__(self) -> None:
         self._blocks: list[_Block] = []
@@ -54,12 +58,10 @@ class Interrupts:
 
     @contextmanager
     def cancelling(self) -> Iterator[trio.CancelScope]:
-        """Have a signal cancel the block, whose scope then says so in `cancelled_caught`.
+        """Cancel the block when a signal comes; its scope then has `cancelled_caught`.
 
         A signal after the outermost block changes nothing: what the program is for has been done.
         """
-        import trio
-
         with trio.CancelScope() as scope:
             # In this order, for a signal may come between any two lines.
             self._blocks.append(_Block(scope))
@@ -78,8 +80,6 @@ class _Block:
     """
 
     def __init__(self, scope: trio.CancelScope) -> None:
-        import trio
-
         self._scope = scope
         self._now = trio.current_time
         self._trio = trio.lowlevel.current_trio_token()
@@ -98,16 +98,49 @@ class _Block:
 
 
 def tell_trio(token: trio.lowlevel.TrioToken, act: Callable[..., object], *args: Hashable) -> None:
-    """Have Trio's loop call `act` soon: from a handler, which may come between any two lines.
+    """Call `act` soon, in Trio's loop: for a handler, which may come between any two lines.
 
-    What is told again before the loop hears of it is told once. After the loop's end it does
+    Calls with the same `act` before the loop turns count once. After the loop's end it does
     nothing.
     """
-    import trio
-
     with suppress(trio.RunFinishedError):
         token.run_sync_soon(act, *args, idempotent=True)
 
 
-INTERRUPTS: Final = Interrupts()
-"""Those of this process."""
+class StopSignals:
+    """SIGTERM and SIGINT as requests to a service to stop. To be made in Trio.
+
+    The first sets `stop_event`, so that work in flight can be finished; a second cancels
+    `patience`, the scope in which to wait for that work.
+    """
+
+    def __init__(self) -> None:
+        self._trio = trio.lowlevel.current_trio_token()
+        self.stop_event = trio.Event()
+        """Set by the first signal."""
+        self.patience = trio.CancelScope()
+        """Cancelled by the second."""
+
+    def register(self) -> None:
+        """Take SIGTERM and SIGINT over, each at one stroke and to the end of the process."""
+        for number in SIGNALS:
+            signal.signal(number, self.handler)
+
+    def handler(self, sig: int, frame: object) -> None:
+        """Request a stop, a moment later: this may come between any two lines of any task."""
+        tell_trio(self._trio, self._obey, sig)
+
+    def _obey(self, number: int) -> None:
+        name = signal.Signals(number).name
+        again = self.stop_event.is_set()
+        if again:
+            self.patience.cancel(reason="a second signal")
+        else:
+            self.stop_event.set()
+        with suppress(Exception):  # of a filter of the user's; here it would end Trio's loop
+            if again:
+                extra = {"action": "stop_at_once", "signal": name}
+                logger.warning("%s again: stopping at once", name, extra=extra)
+            else:
+                extra = {"action": "stop_requested", "signal": name}
+                logger.info("%s: finishing what is in flight (again: at once)", name, extra=extra)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT before there is a daemon: heard from the first line on, and obeyed once."""
+"""SIGTERM and SIGINT: what they do to a command, and to a service."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
-from app.interrupts import IN_EARNEST, INTERRUPTED, SIGNALS, Interrupts, tell_trio
+from actp_supervise.service import Interrupts, StopSignals, tell_trio
+from actp_supervise.service.signals import IN_EARNEST, INTERRUPTED, SIGNALS
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,24 +36,13 @@ def run(program):
     return done.returncode, done.stdout
 
 
-def test_the_signals_are_caught_before_anything_that_takes_time_is_imported():
-    command = [sys.executable, "-X", "importtime", "-m", "app.main", "--version"]
-    told = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True, env={"HOME": str(ROOT)}
-    ).stderr
-    imported = [line.rpartition("|")[2].strip() for line in told.splitlines()]
-    before = set(imported[: imported.index("app.interrupts")])
-    assert before.isdisjoint({"trio", "argparse", "json", "logging", "app.settings"})
-    assert "trio" in imported
-
-
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
 def test_before_trio_runs_a_signal_ends_the_process_on_the_spot(number):
     program = (
         "import signal\n"
-        "from app.interrupts import INTERRUPTS\n"
+        "from actp_supervise.service import Interrupts\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # as a shell does to background jobs
-        "INTERRUPTS.catch()\n"
+        "Interrupts().catch()\n"
         f"signal.raise_signal(signal.{number})\n"
         "print('not reached')\n"
     )
@@ -123,7 +114,9 @@ def test_what_the_loop_is_told_after_its_end_is_dropped():
 
 BLOCKED = f"""
 import signal, time, trio
-from app.interrupts import INTERRUPTS
+from actp_supervise.service import Interrupts
+
+INTERRUPTS = Interrupts()
 
 async def main():
     with INTERRUPTS.cancelling():
@@ -141,3 +134,47 @@ trio.run(main)
 
 def test_a_second_signal_ends_a_process_whose_loop_is_blocked():
     assert run(BLOCKED) == (INTERRUPTED, "goes on\n")
+
+
+# A service.
+
+
+@pytest.fixture
+def stop_signals():
+    """What makes, in Trio, requests to stop of the signals of this process."""
+    before = [(number, signal.getsignal(number)) for number in SIGNALS]
+
+    def made():
+        signals = StopSignals()
+        signals.register()
+        return signals
+
+    yield made
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+async def test_the_first_signal_asks_for_a_stop_and_a_second_ends_the_patience(
+    stop_signals, number, caplog
+):
+    caplog.set_level("INFO")
+    signals = stop_signals()
+    signal.raise_signal(number)
+    with trio.fail_after(60):
+        await signals.stop_event.wait()
+        assert not signals.patience.cancel_called
+        signal.raise_signal(number)
+        with signals.patience:
+            await trio.sleep_forever()
+    assert [line.action for line in caplog.records] == ["stop_requested", "stop_at_once"]
+
+
+async def test_a_signal_sent_twice_at_once_is_one_request(stop_signals):
+    """As timeout(1) sends it: to the process, and to its group."""
+    signals = stop_signals()
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+    await signals.stop_event.wait()
+    await trio.testing.wait_all_tasks_blocked()
+    assert not signals.patience.cancel_called

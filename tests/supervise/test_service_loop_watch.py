@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from actp_supervise.bridge import asyncio_child
-from app.logs import log_context
-from app.loop_watch import REMEMBERED, Beats, Block, LoopWatch
+from actp_supervise import Restart, open_supervisor
+from actp_supervise.service import Block, LoopWatch, log_context
+from actp_supervise.service.loop_watch import REMEMBERED, Beats
 
 # These tests really wait, for a thread and a loop that is blocked know no virtual time.
 SOON = 0.5
@@ -63,9 +63,9 @@ def test_time_in_which_the_process_was_computing_counts_in_full():
 
 
 def test_a_block_is_told_in_one_line():
-    block = Block(agent_id="content", where="own.py:12", seconds=11.7)
-    assert block.text == "the loop was blocked for 12 s by agent content at own.py:12"
-    assert Block(agent_id=None, where="own.py:1", seconds=3.0).text == (
+    block = Block(who="worker/content", where="own.py:12", seconds=11.7)
+    assert block.text == "the loop was blocked for 12 s by worker/content at own.py:12"
+    assert Block(who=None, where="own.py:1", seconds=3.0).text == (
         "the loop was blocked for 3 s by own.py:1"
     )
 
@@ -77,38 +77,42 @@ def sleep_too_long():
 BLOCKING_LINE = inspect.getsourcelines(sleep_too_long)[1] + 1
 
 
-async def in_asyncio():
+async def block_the_loop():
     sleep_too_long()
 
 
 async def watched(async_fn, *args):
-    """Run a function in a loop that is watched; gives what was told, and the watch."""
+    """Run a function as a child in a loop that is watched; gives what was told, and the watch."""
+
+    async def child():
+        with log_context(agent_id="a7"):
+            await async_fn(*args)
+
     told = []
     watch = LoopWatch(told.append, blocked_after=SOON, interval=INTERVAL)
     async with trio.open_nursery() as nursery:
         await nursery.start(watch.run)
-        with log_context(agent_id="content"):
-            nursery.start_soon(async_fn, *args)
-        await trio.sleep(5 * INTERVAL)
-        await trio.testing.wait_all_tasks_blocked()
-        await trio.sleep(2 * INTERVAL)
+        async with open_supervisor(name="worker") as supervisor:
+            supervisor.start_soon(child, name="content", restart=Restart.TEMPORARY)
+            await trio.sleep(5 * INTERVAL)
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(2 * INTERVAL)
         nursery.cancel_scope.cancel()
     return told, watch
 
 
-@pytest.mark.parametrize("as_asyncio", [False, True])
-async def test_a_block_is_logged_with_agent_and_stack_and_told_when_it_is_over(caplog, as_asyncio):
-    code = asyncio_child(in_asyncio) if as_asyncio else in_asyncio
-    (block,), watch = await watched(code)
-    assert (block.agent_id, block.where) == ("content", f"test_loop_watch.py:{BLOCKING_LINE}")
+async def test_a_block_is_logged_with_child_and_stack_and_told_when_it_is_over(caplog):
+    (block,), watch = await watched(block_the_loop)
+    assert (block.who, block.fields) == ("worker/content", {"agent_id": "a7"})
+    assert block.where == f"{Path(__file__).name}:{BLOCKING_LINE}"
     assert block.seconds >= SOON
     assert watch.problem() == block.text
-    begun, over = caplog.records
-    assert (begun.action, begun.agent_id) == ("loop_blocked", "content")
+    begun, over = [line for line in caplog.records if line.name.endswith("loop_watch")]
+    assert (begun.action, begun.agent_id) == ("loop_blocked", "a7")
     assert begun.threadName != over.threadName
     assert "in sleep_too_long\n    time.sleep(2 * SOON)" in begun.getMessage()
     assert "_run.py" not in begun.getMessage()
-    assert (over.action, over.agent_id) == ("loop_blocked_over", "content")
+    assert (over.action, over.agent_id) == ("loop_blocked_over", "a7")
     assert over.created - begun.created >= SOON / 4
 
 
@@ -118,7 +122,7 @@ async def test_it_is_a_problem_from_the_first_moment_on():
         await nursery.start(watch.run)
         sleep_too_long()
         assert watch.problem() == (
-            f"the loop was blocked for {2 * SOON:.0f} s by test_loop_watch.py:{BLOCKING_LINE}"
+            f"the loop was blocked for {2 * SOON:.0f} s by {Path(__file__).name}:{BLOCKING_LINE}"
         )
         nursery.cancel_scope.cancel()
 
@@ -131,7 +135,7 @@ async def test_it_is_logged_while_the_loop_is_still_blocked():
             logged.set()
 
     listener = Listener()
-    logging.getLogger("app.loop_watch").addHandler(listener)
+    logging.getLogger("actp_supervise.service.loop_watch").addHandler(listener)
     seen = []
 
     async def block():
@@ -140,7 +144,7 @@ async def test_it_is_logged_while_the_loop_is_still_blocked():
     try:
         await watched(block)
     finally:
-        logging.getLogger("app.loop_watch").removeHandler(listener)
+        logging.getLogger("actp_supervise.service.loop_watch").removeHandler(listener)
     assert seen == [True]
 
 
@@ -153,15 +157,8 @@ async def test_code_that_never_lets_go_of_the_interpreter_is_found_out(caplog):
             re.match("(a+)+b", "a" * size)
 
     (block, *_), _ = await watched(search)
-    assert block.agent_id == "content"
-    assert block.where.startswith("test_loop_watch.py:")
-
-
-async def test_code_in_a_thread_of_its_own_may_block():
-    told, watch = await watched(asyncio_child(in_asyncio, isolation="thread"))
-    await trio.sleep(2 * SOON)
-    assert told == []
-    assert watch.problem() is None
+    assert block.who == "worker/content"
+    assert block.where.startswith("test_service_loop_watch.py:")
 
 
 async def test_a_loop_with_nothing_to_do_is_not_blocked():
@@ -171,7 +168,7 @@ async def test_a_loop_with_nothing_to_do_is_not_blocked():
 
 async def test_a_block_stays_a_problem_for_some_time(autojump_clock):
     watch = LoopWatch()
-    watch._last = (trio.current_time(), Block(agent_id=None, where="own.py:1", seconds=3.0))
+    watch._last = (trio.current_time(), Block(who=None, where="own.py:1", seconds=3.0))
     await trio.sleep(REMEMBERED - 1)
     assert watch.problem() is not None
     await trio.sleep(1)
@@ -191,7 +188,7 @@ async def test_its_thread_ends_with_it_and_trio_is_as_before():
 
 SUSPENDED = """
 import logging, sys, trio
-from app.loop_watch import LoopWatch
+from actp_supervise.service import LoopWatch
 
 logging.basicConfig(stream=sys.stdout)
 

@@ -1,4 +1,4 @@
-"""What a service manager is told, in the words of systemd; nothing where there is none.
+"""Messages to a service manager, as systemd defines them; none where there is no manager.
 
 Source: sd_notify(3), sd_watchdog_enabled(3).
 """
@@ -13,36 +13,38 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
+from .text import shorten
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any
+    from collections.abc import Mapping
 
 logger = logging.getLogger(__name__)
 
 STATUS_INTERVAL: Final = 5.0
 """Seconds after which the status line is looked at again."""
 
+MOST_STATUS: Final = 500
+"""Characters of the status line."""
+
 GRACE: Final = 30.0
 """Seconds that the service manager is asked to wait for the next word, at a slow start or end."""
 
 
 class Told(Protocol):
-    """The daemon as the service manager is told of it."""
-
-    redact: Callable[[str], str]
+    """The state of a service, as `ServiceManager` reports it."""
 
     @property
     def stopping(self) -> bool:
         """Whether it was asked to stop."""
 
-    def health(self) -> dict[str, Any]:
-        """Return status, number of agents, and the reasons for anything but healthy."""
+    def status_line(self) -> str:
+        """Return the state of the service, in one line."""
 
 
 class ServiceManager:
     """The service manager that started this process, if one did.
 
-    It is only told; whatever is wrong with its socket harms nobody.
+    Messages go one way only; an error of the manager's socket stops no service.
 
     Args:
         environ: The environment, with what a service manager has put into it.
@@ -54,46 +56,51 @@ class ServiceManager:
         self._status = ""
 
     async def run(
-        self, daemon: Told, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self, service: Told, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Say that the daemon is up, and then how it is, until cancelled.
+        """Tell that the service is up, and then how it is, until cancelled.
 
-        Since it is said from Trio's loop, a watchdog hears nothing while that is blocked.
+        Since this runs in Trio's loop, a watchdog hears nothing while the loop is blocked.
         """
-        self._say("READY=1", *self._news(daemon))
+        self._tell("READY=1", *self._news(service))
         task_status.started()
         if self._address is None:
             await trio.sleep_forever()
         while True:
             await trio.sleep(min(STATUS_INTERVAL, self._watchdog / 2))
             alive = ["WATCHDOG=1"] if self._watchdog < float("inf") else []
-            if daemon.stopping:
+            if service.stopping:
                 alive.append(_extend(GRACE))
-            self._say(*alive, *self._news(daemon))
+            self._tell(*alive, *self._news(service))
 
     def waiting(self, what_for: str, seconds: float) -> None:
-        """Say what the start waits for; after so many seconds it will be said again."""
-        self._say(f"STATUS=Waiting {what_for}", _extend(seconds + GRACE))
+        """Tell what the start waits for.
+
+        Args:
+            what_for: As in ``for the database``.
+            seconds: Until this is called again; it is given some more than that.
+        """
+        self._tell(f"STATUS=Waiting {what_for}", _extend(seconds + GRACE))
 
     def reloading(self) -> None:
-        """Say that settings are read anew, until `ready` is said."""
+        """Tell that settings are read anew, which `ready` ends."""
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) if self._address is not None else 0
-        self._say("RELOADING=1", f"MONOTONIC_USEC={now // 1000}")
+        self._tell("RELOADING=1", f"MONOTONIC_USEC={now // 1000}")
 
     def ready(self) -> None:
-        """Say that the settings are read."""
-        self._say("READY=1")
+        """Tell that the settings are read."""
+        self._tell("READY=1")
 
     def stopping(self) -> None:
-        """Say that the daemon is about to end, and will tell how long it needs."""
-        self._say("STOPPING=1", "STATUS=Stopping: work in flight finishes", _extend(GRACE))
+        """Tell that the service is about to end; `run` then asks for the time that it needs."""
+        self._tell("STOPPING=1", "STATUS=Stopping: work in flight finishes", _extend(GRACE))
 
-    def _news(self, daemon: Told) -> list[str]:
-        """Return the status, if it is another than the last that was said."""
-        status, self._status = self._status, daemon.redact(_status(daemon.health()))
+    def _news(self, service: Told) -> list[str]:
+        """Return the status line if it differs from the one sent last."""
+        status, self._status = self._status, shorten(service.status_line(), MOST_STATUS)
         return [f"STATUS={self._status}"] if status != self._status else []
 
-    def _say(self, *lines: str) -> None:
+    def _tell(self, *lines: str) -> None:
         if self._address is None or not lines:
             return
         try:
@@ -101,12 +108,8 @@ class ServiceManager:
                 sender.settimeout(0)
                 sender.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
+            self._status = ""  # to be told again
             logger.debug("The service manager could not be told: %s", error)
-
-
-def _status(health: Mapping[str, Any]) -> str:
-    agents = f"{health['agents']} agent{'s' if health['agents'] != 1 else ''}"
-    return _one_line("; ".join([f"{health['status']}, {agents}", *health["reasons"]]))
 
 
 def _address(text: str) -> str | None:
@@ -130,7 +133,3 @@ def _watchdog(environ: Mapping[str, str]) -> float:
 
 def _extend(seconds: float) -> str:
     return f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:500]

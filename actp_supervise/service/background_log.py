@@ -1,7 +1,7 @@
-"""Log lines for somebody who may stop reading: a terminal that is stopped, a pipe that is full.
+"""Log lines for a reader that may stop reading: a terminal that is stopped, a pipe that is full.
 
-Writing to those waits, perhaps for ever, and with it the whole daemon would. So a thread of its own
-writes, and what waits for it is bounded.
+Writing to those waits, perhaps for ever, and Trio's loop would wait with it. So a thread writes,
+and how many lines may wait for it is bounded.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ import threading
 from contextlib import suppress
 from typing import IO, Final
 
-from typing_extensions import override
-
 FLUSH_TIMEOUT: Final = 1.0
 """Seconds that the end of the program waits for what is not written yet."""
 
 
 def handler_for(stream: IO[str]) -> logging.Handler:
-    """Return what writes log lines to a stream: in a thread where its reader may stop reading."""
+    """Return a handler that writes to a stream: in a thread if its reader may stop reading."""
     with suppress(OSError):  # it is no file
         mode = os.fstat(stream.fileno()).st_mode
         if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode):
@@ -44,11 +42,11 @@ class BackgroundHandler(logging.Handler):
         self._waiting: queue.Queue[str | threading.Event] = queue.Queue(most)
         self._counting = threading.Lock()
         self._lost = 0
-        # As a daemon thread it keeps the process from nothing.
+        # A daemon thread, which does not keep the process from ending.
         threading.Thread(target=self._write_all, name="log", daemon=True).start()
 
-    @override
     def emit(self, record: logging.LogRecord) -> None:
+        """Give a line to the thread; count it as lost where too many wait."""
         try:
             self._waiting.put_nowait(f"{self.format(record)}\n")
         except queue.Full:
@@ -57,7 +55,6 @@ class BackgroundHandler(logging.Handler):
         except Exception:  # noqa: BLE001  (as logging's own handlers do)
             self.handleError(record)
 
-    @override
     def flush(self) -> None:
         """Wait until all is written, but not for long."""
         written = threading.Event()
@@ -77,20 +74,20 @@ class BackgroundHandler(logging.Handler):
             with self._counting:
                 lost, self._lost = self._lost, 0
             if lost:
-                self._write(f"{self.format(_lament(lost))}\n")
+                self._write(f"{self.format(_lines_lost(lost))}\n")
 
     def _write(self, text: str) -> None:
         left = text.encode(errors="backslashreplace")
         while left:
             try:
                 left = left[os.write(self._descriptor, left) :]
-            except BlockingIOError:  # somebody else has made it so
+            except BlockingIOError:  # another program on this terminal made it non-blocking
                 select.select((), (self._descriptor,), ())
-            except OSError:  # its reader is gone, which must not disturb the daemon
+            except OSError:  # its reader is gone, which must not disturb the service
                 return
 
 
-def _lament(lost: int) -> logging.LogRecord:
+def _lines_lost(lost: int) -> logging.LogRecord:
     text = f"{lost} lines of the log are lost, because nobody read it"
     record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)
     record.action = "log_lines_lost"
