@@ -136,13 +136,11 @@ class AgentSettings:
     """What it may spend a day, in US dollars (default: no limit)."""
     task_budget_usd: float | None = _agents("TASK_BUDGET_USD", values.dollars, None, reloads=True)
     """What one task may cost, in all its attempts (default: no limit)."""
-    effort: str | None = _agents("EFFORT", values.effort, None, reloads=True, example="medium")
+    effort: str | None = _agents("EFFORT", values.effort, None, reloads=True)
     """How much its model thinks: low, medium, high, xhigh or max (default: what is good for it)."""
-    max_tokens: int | None = _agents(
-        "MAX_TOKENS", values.tokens, None, reloads=True, example="32000"
-    )
+    max_tokens: int | None = _agents("MAX_TOKENS", values.tokens, None, reloads=True)
     """Tokens of one reply, its thinking included (default: what its class says)."""
-    max_turns: int | None = _agents("MAX_TURNS", values.turns, None, reloads=True, example="30")
+    max_turns: int | None = _agents("MAX_TURNS", values.turns, None, reloads=True)
     """Replies of the model for one task (default: what its class says)."""
     fallback_model: str | None = _agents("FALLBACK_MODEL", values.model, None, reloads=True)
     """The model that is asked once its own has refused (default: none)."""

@@ -118,8 +118,6 @@ class Tool:
     """A method of an agent that the model may call."""
 
     name: str
-    description: str
-    schema: InputSchema
     effect: Effect
     target: Target
     timeout: float | None
@@ -127,13 +125,14 @@ class Tool:
     method: MethodType
 
     @property
+    def _described(self) -> tuple[str, InputSchema]:
+        return _described(getattr(self.method, "__func__", self.method))
+
+    @property
     def definition(self) -> dict[str, Any]:
         """What the API is told of it."""
-        return {
-            "name": self.name,
-            "description": self.description,
-            "input_schema": self.schema,
-        }
+        description, schema = self._described
+        return {"name": self.name, "description": description, "input_schema": schema}
 
     async def call(self, arguments: dict[str, Any]) -> JSON:
         """Check the arguments by the schema and call the method.
@@ -141,8 +140,9 @@ class Tool:
         Raises:
             ValueError: If they do not keep it; its cause is pydantic's error.
         """
+        description, schema = self._described
         return await BetaAsyncFunctionTool[Any](
-            self.method, description=self.description, input_schema=self.schema
+            self.method, description=description, input_schema=schema
         ).call(arguments)
 
     def target_of(self, arguments: dict[str, Any]) -> dict[str, Any] | None:
@@ -171,11 +171,8 @@ def tools_of(agent: object) -> list[Tool]:
 
 def _tool(method: MethodType) -> Tool:
     mark = cast("_Mark", getattr(method, _MARK))
-    description, schema = _described(getattr(method, "__func__", method))
     return Tool(
         name=str(method.__name__),
-        description=description,
-        schema=schema,
         effect=mark.effect,
         target=mark.target,
         timeout=mark.timeout,

@@ -185,6 +185,28 @@ begin
 end
 $$;
 
+create or replace function public.actp_begin_effect(
+    p_key text, p_agent_id text, p_task_id text, p_token text
+) returns jsonb language plpgsql set search_path = '' as $$
+declare
+    known public.actp_effects;
+begin
+    insert into public.actp_effects (key, agent_id, task_id, token, began_at)
+    values (p_key, p_agent_id, p_task_id, p_token, now())
+    on conflict (key) do nothing;
+    if found then
+        return jsonb_build_object('state', 'new', 'result', null);
+    end if;
+    select * into known from public.actp_effects where key = p_key;
+    if known.finished_at is not null then
+        return jsonb_build_object('state', 'done', 'result', known.result);
+    end if;
+    return jsonb_build_object(
+        'state', case when known.token = p_token then 'new' else 'unknown' end, 'result', null
+    );
+end
+$$;
+
 do $$
 declare
     made record;

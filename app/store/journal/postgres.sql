@@ -112,13 +112,15 @@ begin
     values (p_key, p_agent_id, p_task_id, p_token, now())
     on conflict (key) do nothing;
     if found then
-        return jsonb_build_object('state', 'new');
+        return jsonb_build_object('state', 'new', 'result', null);
     end if;
     select * into known from public.actp_effects where key = p_key;
     if known.finished_at is not null then
         return jsonb_build_object('state', 'done', 'result', known.result);
     end if;
-    return jsonb_build_object('state', case when known.token = p_token then 'new' else 'unknown' end);
+    return jsonb_build_object(
+        'state', case when known.token = p_token then 'new' else 'unknown' end, 'result', null
+    );
 end
 $$;
 
