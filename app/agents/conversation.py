@@ -11,10 +11,9 @@ from __future__ import annotations
 import json
 import logging
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
-
-from app.store.protocol import TaskCost
 
 from .claude import ModelCalls, Patience
 from .course import Answer, Ask, Compact, End, Rules, Tell, model_of, next_step
@@ -22,21 +21,19 @@ from .history import FORMAT, earlier_calls, last_conversation, why_not_resumed
 from .outcomes import Outcome, TooLong
 from .spec import DEFAULT_EFFORT
 from .toolbox import Toolbox
+from .tools import Tool
 from .transcript import Transcript
 from .usage import tokens_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from anthropic import AsyncAnthropic
 
-    from app.store.protocol import Turn
+    from app.store.protocol import TaskCost, Turn
 
     from .claude import Request
     from .contract import AgentContext
     from .history import History
     from .replies import Reply
-    from .tools import Tool
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +161,7 @@ class Conversation:
 
     def _report(self, text: str, *args: object) -> None:
         extra = {"action": "conversation_taken_up", "task_id": self._work.task_id}
-        logger.info(f"The conversation {text}", *args, extra=extra)  # noqa: G004
+        logger.info(f"The conversation {text}", *args, extra=extra)
 
     async def _begin(self, before: Sequence[Turn]) -> None:
         self._transcript.begin()

@@ -78,8 +78,8 @@ _NO_TOOL: Final = (
     "the goal asks for."
 )
 _FEW_LEFT: Final = (
-    "You have {left} repl{s} left. Finish what matters most, and keep the last one for the summary: "
-    "what was done, and what is left to do."
+    "You have {left} repl{s} left. Finish what matters most, and keep the last one for the "
+    "summary: what was done, and what is left to do."
 )
 _SUMMED_UP: Final = "The conversation up to here was summed up. Continue with the goal."
 

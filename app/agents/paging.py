@@ -1,4 +1,4 @@
-"""Long answers of tools in pages, each of them whole JSON. Pure, but for the pages that are kept."""
+"""Long answers of tools in pages, each of them whole JSON."""
 
 from __future__ import annotations
 

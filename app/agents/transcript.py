@@ -89,8 +89,8 @@ class Transcript:
                 held = await self._store.record_turn(turn, token=self._token)
             except StoreUnavailable:
                 raise
-            except StoreError:
-                self._not_kept()
+            except StoreError as error:
+                self._not_kept(error)
             else:
                 self._check(held=held)
         self.history.add(role, step, turn.content, turn.meta)
@@ -122,8 +122,8 @@ class Transcript:
                 self._check(held=held)
         except StoreUnavailable:
             raise
-        except StoreError:
-            self._not_kept()
+        except StoreError as error:
+            self._not_kept(error)
         self.history.add("tool", step, turn.content, None)
 
     def _turn(
@@ -159,10 +159,11 @@ class Transcript:
         if not held:
             raise LeaseEnded(Lease.LOST)
 
-    def _not_kept(self) -> None:
+    def _not_kept(self, error: StoreError) -> None:
         extra = {"action": "turn_not_kept", "task_id": self.task_id}
-        logger.exception(
+        logger.error(
             "A step of the conversation about a task is not kept: after a restart the task would "
             "go on from the step before it",
+            exc_info=error,
             extra=extra,
         )

@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 from datetime import UTC, datetime, timedelta, timezone
-from types import SimpleNamespace
 
 import pytest
 import trio

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from functools import partial
+from typing import ClassVar
 
 import pytest
 import trio
@@ -23,7 +24,7 @@ DEALS = DomainTable.DEAL_LOG
 class Handy(QuickAgent):
     """An agent with a tool of each kind, that notes its calls."""
 
-    calls: list[str] = []
+    calls: ClassVar[list[str]] = []
 
     @tool
     async def send_email(self, to: str):
@@ -68,7 +69,7 @@ class Handy(QuickAgent):
         while True:
             try:
                 await asyncio.sleep(3600)
-            except asyncio.CancelledError:  # noqa: PERF203
+            except asyncio.CancelledError:
                 self.calls.append("ignored")
                 await asyncio.sleep(30)
                 raise
@@ -257,7 +258,7 @@ async def test_a_long_answer_comes_in_pages_of_whole_rows(at_work):
 async def test_the_model_reads_on_with_the_tool_that_the_page_names(at_work):
     at_work.claude.plan(once("list_many", rows=400))
     task_id = await at_work.add()
-    at_work.claude._of_its_own_accord = _read_on  # noqa: SLF001
+    at_work.claude._of_its_own_accord = _read_on
     at_work.start(Handy)
     task = await at_work.finished(task_id)
 

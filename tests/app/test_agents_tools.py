@@ -11,12 +11,13 @@ import pytest
 from agents_at_work import QuickAgent, office
 from pydantic import Field
 
+from actp_supervise.service import make_redactor
 from app.agents.paging import PAGE
-from app.agents.toolbox import MOST_LOGGED, Toolbox as Runtime
+from app.agents.toolbox import MOST_LOGGED
+from app.agents.toolbox import Toolbox as Runtime
 from app.agents.tools import ToolError, current_call, tool
 from app.demo.claude import Garbage, Reply
-from actp_supervise.service import make_redactor
-from app.store.protocol import Before, DomainTable, Query, StoreError, TaskStatus
+from app.store.protocol import DomainTable, TaskStatus
 
 
 class Toolbox(QuickAgent):

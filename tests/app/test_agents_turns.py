@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from typing import ClassVar
 
 import pytest
 import trio
@@ -11,13 +12,13 @@ from agents_at_work import QuickAgent, office
 from store_calls import turn
 from typing_extensions import override
 
+from actp_supervise.service import make_redactor
 from app.agents.content import ContentCreationDomainAgent
 from app.agents.outcomes import RoutineFailedError
 from app.agents.revenue import RevenueAnalyticsDomainAgent
 from app.agents.spec import AgentOptions
 from app.agents.tools import current_call, tool
 from app.demo.claude import Failure, Garbage, Reply
-from actp_supervise.service import make_redactor
 from app.store.protocol import Before, DomainTable, StoreError, StoreUnavailable, TaskStatus
 
 LIKE = ("queue_engagement_action", {"platform": "x", "action": "like", "target": "@ada"})
@@ -188,7 +189,7 @@ async def test_a_task_is_done_although_its_conversation_cannot_be_kept(store, ca
 class Mailer(QuickAgent):
     """An agent with a tool of each kind, that notes how often it was called."""
 
-    called: list[str] = []
+    called: ClassVar[list[str]] = []
 
     @tool(effect="read")
     async def look(self):
@@ -212,7 +213,7 @@ class Mailer(QuickAgent):
 class Dying(Before):
     """The store of a daemon that is killed in its n-th verb: before it is done, or after."""
 
-    STEPS = {"record_turn", "record_answer", "begin_effect", "reserve", "record_cost"}
+    STEPS: ClassVar = {"record_turn", "record_answer", "begin_effect", "reserve", "record_cost"}
 
     def __init__(self, store, at, *, done):
         super().__init__(store)
@@ -242,7 +243,7 @@ SIX = (
 
 
 def answering(replies):
-    """Answer by how many replies the conversation has had: as a model would, and not by the clock."""
+    """Answer by how many replies the conversation has had, as a model would."""
 
     def reply(body):
         return replies[sum(each["role"] == "assistant" for each in body["messages"])]
@@ -258,7 +259,7 @@ async def test_killed_at_any_step_no_reply_is_paid_twice_and_no_tool_called_twic
         at += 1
         Mailer.called = []
         async with office(store) as place:
-            place.claude._of_its_own_accord = answering(SIX)  # noqa: SLF001
+            place.claude._of_its_own_accord = answering(SIX)
             dying = Dying(store, at, done=done)
             task_id = await place.add(max_attempts=2)
             async with trio.open_nursery() as nursery:
@@ -490,7 +491,7 @@ async def test_a_routine_that_is_put_off_is_gone_on_with_as_a_task(store):
             Failure(status=429, headers={"retry-after": "900.5"}),
             Reply(text="Later."),
         )
-        with pytest.raises(RoutineFailedError, match="put off: .* goes on with it as task"):
+        with pytest.raises(RoutineFailedError, match=r"put off: .* goes on with it as task"):
             await at_work.routine(
                 ContentCreationDomainAgent, "run_daily_pipeline", agent_id="content"
             )

@@ -13,8 +13,8 @@ import trio
 from services import SECRET_KEY, key_of
 from store_calls import EPOCH, LONG, SHORT, add, claim, lapse, live, register
 
-import app.store
 from app.store.errors import WrongSettings
+from app.store.functions import functions_in, migrations, wanted_functions
 from app.store.migrate import migrate
 from app.store.protocol import (
     DomainTable,
@@ -24,7 +24,6 @@ from app.store.protocol import (
     TableMissing,
     TaskStatus,
 )
-from app.store.functions import functions_in, migrations, wanted_functions
 from app.store.schema import check_required_tables
 from app.store.steady import steady
 from app.store.supabase import functions_in_use, open_supabase_store
@@ -367,7 +366,7 @@ async def test_a_priority_in_words_is_refused(new_database):
 
 async def test_the_migrations_tell_what_they_did(new_database):
     assert migrate(new_database) == [
-        f"applied {path.name}" for path in sorted(MIGRATIONS.glob("*.sql"))
+        f"applied {path.name}" for path in migrations()
     ]
 
 

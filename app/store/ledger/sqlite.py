@@ -135,12 +135,15 @@ _OF = {
     Scope.TOTAL: "true",
 }
 _SPENT = {
-    scope: f"select total(cost_usd) from anthropic_cost_log where {of}"
-    + " and created_at >= :since" * (scope is not Scope.TASK)
+    scope: sql(
+        "select total(cost_usd) from anthropic_cost_log where {of} {today}",
+        of=of,
+        today="and created_at >= :since" * (scope is not Scope.TASK),
+    )
     for scope, of in _OF.items()
 }
 _HELD = {
-    scope: f"select total(amount_usd) from actp_budget_reservations where {of}"
+    scope: sql("select total(amount_usd) from actp_budget_reservations where {of}", of=of)
     for scope, of in _OF.items()
 }
 _TASK_COST = """
