@@ -221,7 +221,7 @@ class DailyRoutineScheduler:
             try:
                 await self._run(routine.agent_id, routine.method)
             except Exception:
-                await self._note_put_off(routine)
+                await self._note_put_off(routine)  # noqa: ASYNC120  (being stopped outweighs it)
                 raise
             finally:
                 self._under_way.discard(scope)

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from app.agents.spec import EFFORTS
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -120,6 +118,10 @@ def model(text: str) -> str:
     if not re.fullmatch(r"[!-~]{1,200}", text):
         raise ValueError("the name of a model, without spaces")
     return text
+
+
+EFFORTS: Final = ("low", "medium", "high", "xhigh", "max")
+"""How much a model can be told to think."""
 
 
 def effort(text: str) -> str:

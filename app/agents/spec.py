@@ -27,8 +27,6 @@ class AgentOptions:
     """What all agents together may spend in a day."""
 
 
-EFFORTS = ("low", "medium", "high", "xhigh", "max")
-
 DEFAULT_EFFORT = {"claude-sonnet-5-5": "medium"}
 """The effort for models whose own default thinks more than unattended routine work is worth."""
 
