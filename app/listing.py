@@ -175,7 +175,7 @@ async def request_restart(settings: Settings, agent_id: str) -> str:
             f"The restart of {agent_id} is noted, but no daemon is running: "
             "the next one that starts will see to it."
         )
-    if not any(worker.agents.get(agent_id, "disabled") != "disabled" for worker in workers):
+    if not any(_runs(worker, agent_id) for worker in workers):
         return (
             f"The restart of {agent_id} is noted, but it is disabled in the daemon that runs: "
             "one that has it enabled will see to it."
@@ -218,8 +218,7 @@ def _judge(
             seen_age=worker.seen_age,
         )
         for worker in workers
-        if faults[worker.instance] is None
-        and worker.agents.get(row.agent_id, "disabled") != "disabled"
+        if faults[worker.instance] is None and _runs(worker, row.agent_id)
     )
     # Of several starts of one name, the one that is there counts.
     own = [faults[worker.instance] for worker in workers if worker.worker_id == row.worker_id]
@@ -263,6 +262,11 @@ def _believed(
     state = health.state(reported)
     reasons = {AgentState.PAUSED: health.paused, AgentState.WAITING: health.throttled_why}
     return state, reasons.get(state)
+
+
+def _runs(worker: WorkerRow, agent_id: str) -> bool:
+    """Whether a daemon has an agent enabled."""
+    return worker.agents.get(agent_id, AgentState.DISABLED) != AgentState.DISABLED
 
 
 def _read_state(text: str) -> AgentState:

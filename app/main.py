@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
 
+from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Interrupted, log_what_nobody_catches, shorten
 from actp_supervise.service.signals import INTERRUPTED, SIGNALS
 from app.command_line import WRONG, read_arguments
@@ -96,7 +97,7 @@ async def _obey(options: argparse.Namespace) -> None:
     elif options.restart_agent is not None:
         await _restart_agent(settings, options.restart_agent)
     elif options.migrate:
-        await _migrate(settings)
+        await _migrate(settings, options.export)
     elif options.tail:
         await _tail(settings, options)
     elif options.task is not None:
@@ -209,9 +210,14 @@ async def _restart_agent(settings: Settings, agent_id: str) -> None:
     print(await request_restart(settings, agent_id))
 
 
-async def _migrate(settings: Settings) -> None:
+async def _migrate(settings: Settings, folder: Path | None) -> None:
+    from app.store.export import export
     from app.store.migrate import WITHOUT_DB_URL, migrate
 
+    if folder is not None:
+        for line in export(folder, SystemWallClock().now()):
+            print(line)
+        return
     if settings.supabase_db_url is None:
         if settings.supabase_url is not None:
             raise SettingsError(WITHOUT_DB_URL)

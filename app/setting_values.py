@@ -78,6 +78,11 @@ def host(text: str) -> str:
     return text
 
 
+def supabase_address(text: str) -> str:
+    """Read the address of a project, without the path of its REST API, which its page shows too."""
+    return web_address(text).rstrip("/").removesuffix("/rest/v1").rstrip("/")
+
+
 def web_address(text: str) -> str:
     """Read the address of a web server."""
     try:

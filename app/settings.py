@@ -177,7 +177,7 @@ class Settings:
     """What all agents together may spend a day, in US dollars. Default: no limit."""
     db_path: Path = _kept("WORKER_DB_PATH", values.path, lambda _environ: _data_dir() / "worker.db")
     """The SQLite file. Default: worker.db in actp-worker under the user's data directory."""
-    supabase_url: str | None = _kept("SUPABASE_URL", values.web_address, None)
+    supabase_url: str | None = _kept("SUPABASE_URL", values.supabase_address, None)
     """Supabase in place of SQLite: both or neither. See docs/how-to/set-up-supabase.md."""
     supabase_service_role_key: str | None = _kept(
         "SUPABASE_SERVICE_ROLE_KEY", values.secret, None, secret=True

@@ -215,11 +215,20 @@ class HealthState(StrEnum):
         state.tone = tone
         return state
 
+    STARTING = "starting", Tone.WARN
+    """Its code is still being loaded."""
     HEALTHY = "healthy", Tone.GOOD
     DEGRADED = "degraded", Tone.WARN
     """Something needs a look, but work gets done or will."""
     CRITICAL = "critical", Tone.BAD
     """No agent can work, or one keeps all from it."""
+
+
+@fact
+class Alive:
+    """The daemon answers."""
+
+    status: Literal["alive"] = "alive"
 
 
 @fact

@@ -17,3 +17,7 @@ class TableMissing(StoreError):
 
 class WrongSettings(StoreError):
     """The address or the key will not do; one line that names the variable."""
+
+
+class WrongVersion(WrongSettings):
+    """The tables are of another version than this program's; the message says what to do."""

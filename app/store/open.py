@@ -30,7 +30,8 @@ def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
 
     Raises:
         StoreUnavailable: From entering, if it cannot be reached just now.
-        WrongSettings: From entering, if the project's address or key will not do.
+        WrongSettings: From entering, if the project's address or key will not do, or the tables
+            are of another version than the program's.
         StoreError: From entering, if it cannot be opened: one line that says why.
     """
     if settings.supabase_url is None or settings.supabase_service_role_key is None:

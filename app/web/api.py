@@ -15,7 +15,7 @@ from quart import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from app.agents.budget import start_of_day
-from app.status import AgentState, AgentStatus, Health, HealthState, JobStatus
+from app.status import AgentState, AgentStatus, Alive, Health, HealthState, JobStatus
 from app.store.protocol import StoreError, TaskRow, TaskStatus, Turn, WorkerRow
 from app.web import guard
 from app.web.inputs import TaskFilter, TaskRequest, TurnFilter, is_id, parse_body, parse_query
@@ -26,7 +26,6 @@ from app.web.shapes import (
     Action,
     AgentCommand,
     AgentDetail,
-    Alive,
     JobCommand,
     Ready,
     SupervisorNode,

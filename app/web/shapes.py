@@ -15,13 +15,6 @@ Action = Literal["restart", "stop", "start", "pause", "resume"]
 
 
 @fact
-class Alive:
-    """The daemon answers."""
-
-    status: Literal["alive"] = "alive"
-
-
-@fact
 class Ready:
     """Tasks can be taken."""
 

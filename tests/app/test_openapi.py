@@ -47,6 +47,14 @@ async def test_every_route_is_in_the_reference(store):
     assert missing == set()
 
 
+def test_the_reference_names_no_route_that_is_not_there():
+    tables = "\n".join(line for line in REFERENCE.read_text().splitlines() if line.startswith("|"))
+    named = re.findall(r"`((?:GET|POST) /[^`?\s]*)`", tables)
+    known = {f"{route.method} {address(route.rule)}" for route in ROUTES}
+    assert len(named) > 30
+    assert set(named) - known == set()
+
+
 def test_every_status_and_every_field_of_a_job_is_in_the_reference():
     words = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", REFERENCE.read_text()))))
     states = {*HealthState, *(state for state in AgentState if not state.derived)}

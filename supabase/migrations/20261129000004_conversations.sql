@@ -207,6 +207,11 @@ begin
 end
 $$;
 
+create or replace function public.actp_schema_version() returns bigint
+language sql immutable set search_path = '' as $$
+    select 20261129000004
+$$;
+
 do $$
 declare
     made record;
@@ -215,7 +220,8 @@ begin
         select p.oid::regprocedure as name from pg_proc p
         where p.pronamespace = 'public'::regnamespace and p.proname in (
             'actp_begin_task', 'actp_book_lost', 'actp_record_answer', 'actp_record_cost',
-            'actp_record_step', 'actp_reserve', 'actp_settle_task'
+            'actp_begin_effect', 'actp_record_step', 'actp_reserve', 'actp_schema_version',
+            'actp_settle_task'
         )
     loop
         execute format('revoke all on function %s from public, anon, authenticated', made.name);
