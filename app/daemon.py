@@ -54,6 +54,8 @@ class Daemon:
     notes: tuple[Reason, ...]
     """What is not as it should be, and will stay so until somebody does something."""
     redact: Callable[[str], str]
+    clock: WallClock = field(default_factory=SystemWallClock)
+    """Tells the time of day as the store has it, by which ages are shown."""
     started_at: datetime
     started: float
     """The same by Trio's clock."""

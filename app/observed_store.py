@@ -17,6 +17,7 @@ from app.store.protocol import Before, Lease, Store, TaskRow, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from app.event_log import EventLog
     from app.store.protocol import CostEntry, ToolCall, Turn
@@ -64,6 +65,9 @@ class ObservedStore(Before):
         context: Mapping[str, Any] | None = None,
         priority: int = 0,
         max_attempts: int = 3,
+        not_before: datetime | None = None,
+        timeout: float | None = None,
+        unique_key: str | None = None,
     ) -> TaskRow:
         task = await self.store.add_task(
             task_id,
@@ -72,8 +76,12 @@ class ObservedStore(Before):
             context=context,
             priority=priority,
             max_attempts=max_attempts,
+            not_before=not_before,
+            timeout=timeout,
+            unique_key=unique_key,
         )
-        if task.status is TaskStatus.QUEUED and task.attempts == 0:
+        is_new = task.id == task_id  # and not the one that has its unique key
+        if is_new and task.status is TaskStatus.QUEUED and task.attempts == 0:
             self._tell(EventKind.TASK_QUEUED, f"{agent_type}: queued: {task.goal}", task)
         return task
 
@@ -84,10 +92,35 @@ class ObservedStore(Before):
         task = await self.store.claim_task(
             agent_type, worker_id=worker_id, instance=instance, token=token, lease=lease
         )
-        if task is not None:
-            self._in_hand[token] = _InHand(task, trio.current_time())
-            text = f"{agent_type}: taken: {task.goal}"
-            self._tell(EventKind.TASK_CLAIMED, text, task, attempt=task.attempts)
+        self._take(token, task)
+        return task
+
+    @override
+    async def begin_task(
+        self,
+        task_id: str,
+        agent_type: str,
+        goal: str,
+        *,
+        context: Mapping[str, Any] | None = None,
+        routine: str | None = None,
+        worker_id: str,
+        instance: str,
+        token: str,
+        lease: Seconds,
+    ) -> TaskRow | None:
+        task = await self.store.begin_task(
+            task_id,
+            agent_type,
+            goal,
+            context=context,
+            routine=routine,
+            worker_id=worker_id,
+            instance=instance,
+            token=token,
+            lease=lease,
+        )
+        self._take(token, task)
         return task
 
     @override
@@ -163,6 +196,9 @@ class ObservedStore(Before):
     @override
     async def record_tool_call(self, call: ToolCall) -> None:
         await self.store.record_tool_call(call)
+        self._tell_call(call)
+
+    def _tell_call(self, call: ToolCall) -> None:
         failed = "" if call.error is None else f", failed: {call.error}"
         self._events.publish(
             EventKind.TOOL_CALLED,
@@ -192,8 +228,25 @@ class ObservedStore(Before):
         )
 
     @override
-    async def record_turn(self, turn: Turn) -> None:
-        await self.store.record_turn(turn)
+    async def record_turn(self, turn: Turn, *, token: str | None = None) -> bool:
+        recorded = await self.store.record_turn(turn, token=token)
+        if recorded:
+            self._tell_turn(turn)
+        return recorded
+
+    @override
+    async def record_answer(
+        self, turn: Turn, *, call: ToolCall, effect: str | None = None, token: str | None = None
+    ) -> bool:
+        recorded = await self.store.record_answer(turn, call=call, effect=effect, token=token)
+        self._tell_call(call)
+        if recorded:
+            self._tell_turn(turn)
+        return recorded
+
+    # Helpers.
+
+    def _tell_turn(self, turn: Turn) -> None:
         self._events.publish(
             EventKind.TURN,
             f"{turn.agent_id}: turn {turn.step} ({turn.role})",
@@ -204,7 +257,11 @@ class ObservedStore(Before):
             role=turn.role,
         )
 
-    # Helpers.
+    def _take(self, token: str, task: TaskRow | None) -> None:
+        if task is not None:
+            self._in_hand[token] = _InHand(task, trio.current_time())
+            text = f"{task.agent_type}: taken: {task.goal}"
+            self._tell(EventKind.TASK_CLAIMED, text, task, attempt=task.attempts)
 
     def _tell(self, kind: EventKind, text: str, task: TaskRow, **fields: Any) -> None:  # noqa: ANN401
         self._events.publish(kind, text, agent_id=task.agent_type, task_id=task.id, **fields)

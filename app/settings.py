@@ -137,6 +137,18 @@ class AgentSettings:
     """How often it looks at an empty queue."""
     daily_budget_usd: float | None = _agents("DAILY_BUDGET_USD", values.dollars, None, reloads=True)
     """What it may spend a day, in US dollars (default: no limit)."""
+    task_budget_usd: float | None = _agents("TASK_BUDGET_USD", values.dollars, None, reloads=True)
+    """What one task may cost, in all its attempts (default: no limit)."""
+    effort: str | None = _agents("EFFORT", values.effort, None, reloads=True)
+    """How much its model thinks: low, medium, high, xhigh or max (default: what is good for it)."""
+    max_tokens: int | None = _agents("MAX_TOKENS", values.tokens, None, reloads=True)
+    """Tokens of one reply, its thinking included (default: what its class says)."""
+    max_turns: int | None = _agents("MAX_TURNS", values.turns, None, reloads=True)
+    """Replies of the model for one task (default: what its class says)."""
+    fallback_model: str | None = _agents("FALLBACK_MODEL", values.model, None, reloads=True)
+    """The model that is asked once its own has refused (default: none)."""
+    tool_timeout: float = _agents("TOOL_TIMEOUT", values.interval, 120.0, reloads=True)
+    """How long a call of a tool may take; then the model is told so."""
     isolation: Isolation = _agents(
         "ISOLATION", values.isolation, DEFAULT_ISOLATION, reloads=True, example="loop"
     )
@@ -164,6 +176,8 @@ class Settings:
     """A price table in place of app/agents/prices.toml, in the same form. Default: the one that
     ships.
     """
+    daily_budget_usd: float | None = _claude("WORKER_DAILY_BUDGET_USD", values.dollars, None)
+    """What all agents together may spend a day, in US dollars. Default: no limit."""
     db_path: Path = _kept("WORKER_DB_PATH", values.path, lambda _environ: _data_dir() / "worker.db")
     """The SQLite file. Default: worker.db in actp-worker under the user's data directory."""
     supabase_url: str | None = _kept("SUPABASE_URL", values.supabase_address, None)
@@ -200,7 +214,9 @@ class Settings:
     watch_interval: float = _daemon(
         "SUPERVISOR_WATCH_INTERVAL", values.interval, 10.0, reloads=True
     )
-    """How often restart requests are taken up and hung agents restarted."""
+    """The most seconds between two beats, by which restart requests, cancellations, pauses and work
+    are noticed; there are 4.5 at most.
+    """
     heartbeat_interval: float = _daemon("WORKER_HEARTBEAT_INTERVAL", values.interval, 30.0)
     """How often agents and daemons show in the store that they live, and after how long without a
     sign an agent counts as hung and is restarted, or a daemon on another machine as dead. At
@@ -213,6 +229,8 @@ class Settings:
     """
     transcript_days: float = _daemon("WORKER_TRANSCRIPT_DAYS", values.days, 30.0)
     """How many days the conversations about tasks are kept; 0 for ever."""
+    retention_days: float = _daemon("WORKER_RETENTION_DAYS", values.days, 90.0)
+    """How many days finished tasks, runs, calls of tools and single costs are kept; 0 for ever."""
     log_file: Path | None = _daemon("WORKER_LOG_FILE", values.path, None)
     """A file for the log, in place of stderr. It may be moved away at any time: a new one is
     begun.

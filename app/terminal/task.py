@@ -24,6 +24,7 @@ from app.terminal.tail import ToldEvent, colour_of, line, read_event
 from app.web.shapes import PostedTask
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from zoneinfo import ZoneInfo
 
 LOOK_EVERY: Final = 1.0
@@ -48,6 +49,7 @@ async def post(
     agent_id: str,
     context: dict[str, Any],
     priority: int,
+    details: Mapping[str, Any],
     wait: bool,
     as_json: bool,
 ) -> None:
@@ -59,6 +61,7 @@ async def post(
         agent_id: Who is to do it.
         context: Facts for it.
         priority: Higher first.
+        details: More of `POST /agents/task`; what is None is left out.
         wait: Whether to follow it until it is over.
         as_json: Whether to write all of the task.
 
@@ -68,7 +71,8 @@ async def post(
         TaskNotDoneError: If it was waited for, and did not succeed.
         Interrupted: If a signal ended the wait.
     """
-    body = {"agent_type": agent_id, "goal": goal, "context": context, "priority": priority}
+    given = {name: value for name, value in details.items() if value is not None}
+    body = {"agent_type": agent_id, "goal": goal, "context": context, "priority": priority, **given}
     async with open_api(settings) as api:
         posted = await _post(api, body)
         task: TaskRow = posted

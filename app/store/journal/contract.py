@@ -24,6 +24,9 @@ class Turn:
     """user (the opening), assistant, or tool (what the tools of that step answered)."""
     content: JSON
     """A list of blocks, as the model's API has them."""
+    meta: dict[str, Any] | None = None
+    """What is known of the step beside its blocks (`app.agents.history`); None in what a daemon
+    before 0.3 has recorded."""
     created_at: datetime | None = None
     """Set by the store."""
 
@@ -58,6 +61,20 @@ class ToolStats:
     mean_duration: float
     max_duration: float
     last_called_at: datetime
+
+
+class Kept(StrEnum):
+    """What is kept for a time: see `Journal.forget_old`."""
+
+    TURNS = "turns"
+    TASKS = "tasks"
+    """Tasks that are over, with their turns."""
+    RUNS = "runs"
+    TOOL_CALLS = "tool_calls"
+    COSTS = "costs"
+    FIRES = "fires"
+    EFFECTS = "effects"
+    WORKERS = "workers"
 
 
 class Effect(StrEnum):
@@ -97,8 +114,35 @@ class Journal(Noun):
     """What agents and the scheduler have done."""
 
     @verb
-    async def record_turn(self, turn: Turn) -> None:
-        """Log a step of a conversation."""
+    async def record_turn(self, turn: Turn, *, token: str | None = None) -> bool:
+        """Record a step of a conversation.
+
+        Args:
+            turn: The step.
+            token: The claim under which its task is done; None for no check.
+
+        Returns:
+            False if the task is not held by that claim any more; then nothing is recorded.
+        """
+
+    @verb
+    async def record_answer(
+        self, turn: Turn, *, call: ToolCall, effect: str | None = None, token: str | None = None
+    ) -> bool:
+        """Record what a tool answered: as a step, in the log of calls, and as an effect's result.
+
+        All in one transaction. Where the claim is lost the step alone is not recorded, because the
+        tool was called all the same.
+
+        Args:
+            turn: The step; its content is the effect's result.
+            call: The call for the log.
+            effect: The effect that is finished by it.
+            token: As of `record_turn`.
+
+        Returns:
+            As `record_turn`.
+        """
 
     @verb
     async def turns(
@@ -114,11 +158,14 @@ class Journal(Noun):
         """
 
     @verb
-    async def forget_turns(self, *, older_than: Seconds, limit: int) -> None:
-        """Delete steps of conversations, the oldest first.
+    async def forget_old(self, what: Kept, *, older_than: Seconds, limit: int) -> int:
+        """Delete what is over for long, the oldest first; return how much it was.
+
+        The sums of costs stay, as does the latest fire of each job.
 
         Args:
-            older_than: Seconds that they are there at least.
+            what: Of which kind.
+            older_than: Seconds that it is over at least.
             limit: The most to delete at once, for that takes time.
         """
 

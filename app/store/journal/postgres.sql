@@ -1,6 +1,7 @@
 -- Turns, calls of tools, effects, and fires of the scheduler. What each verb does: contract.py. As these functions are now; what brings a database
 -- there stands in supabase/migrations, whose last word on each is this.
 
+-- For daemons of the release before: `record_turn` is actp_record_step now.
 create or replace function public.actp_record_turn(p_turn jsonb)
 returns void language sql set search_path = '' as $$
     insert into public.actp_task_turns
@@ -12,6 +13,35 @@ returns void language sql set search_path = '' as $$
     on conflict (id) do nothing
 $$;
 
+create or replace function public.actp_record_step(p_turn jsonb, p_token text)
+returns boolean language plpgsql set search_path = '' as $$
+begin
+    insert into public.actp_task_turns
+        (id, task_id, agent_id, run_id, step, role, content, meta, created_at)
+    select id, task_id, agent_id, run_id, step, role, content, meta, now()
+    from jsonb_to_record(p_turn) as t (
+        id text, task_id text, agent_id text, run_id text, step integer, role text, content jsonb,
+        meta jsonb
+    )
+    where p_token is null or exists (
+        select from public.actp_agent_tasks k
+        where k.id = t.task_id and k.lease_token = p_token and k.status = 'running'
+    )
+    on conflict (id) do nothing;
+    return exists (select from public.actp_task_turns where id = p_turn ->> 'id');
+end
+$$;
+
+create or replace function public.actp_record_answer(
+    p_turn jsonb, p_call jsonb, p_effect text, p_token text
+) returns boolean language plpgsql set search_path = '' as $$
+begin
+    perform public.actp_record_tool_call(p_call);
+    perform public.actp_finish_effect(p_effect, p_turn -> 'content');
+    return public.actp_record_step(p_turn, p_token);
+end
+$$;
+
 create or replace function public.actp_turns(p_task_id text, p_after text, p_limit integer)
 returns jsonb language sql stable set search_path = '' as $$
     select coalesce(jsonb_agg(to_jsonb(t) order by t.seq), '[]') from (
@@ -21,18 +51,6 @@ returns jsonb language sql stable set search_path = '' as $$
         order by seq
         limit p_limit
     ) t
-$$;
-
-create or replace function public.actp_forget_turns(
-    p_older_than double precision, p_limit integer
-) returns void language sql set search_path = '' as $$
-    delete from public.actp_task_turns where id in (
-        select id from public.actp_task_turns
-        where created_at < now() - make_interval(secs => p_older_than)
-        order by created_at
-        limit p_limit
-        for update skip locked
-    )
 $$;
 
 create or replace function public.actp_record_tool_call(p_call jsonb)
@@ -82,13 +100,15 @@ begin
     values (p_key, p_agent_id, p_task_id, p_token, now())
     on conflict (key) do nothing;
     if found then
-        return jsonb_build_object('state', 'new');
+        return jsonb_build_object('state', 'new', 'result', null);
     end if;
     select * into known from public.actp_effects where key = p_key;
     if known.finished_at is not null then
         return jsonb_build_object('state', 'done', 'result', known.result);
     end if;
-    return jsonb_build_object('state', case when known.token = p_token then 'new' else 'unknown' end);
+    return jsonb_build_object(
+        'state', case when known.token = p_token then 'new' else 'unknown' end, 'result', null
+    );
 end
 $$;
 
@@ -137,4 +157,57 @@ language sql stable set search_path = '' as $$
         order by scheduled_at desc
         limit greatest(p_limit, 0)
     ) f
+$$;
+
+create or replace function public.actp_forget_old(
+    p_what text, p_older_than double precision, p_limit integer
+) returns integer language plpgsql set search_path = '' as $$
+declare
+    before constant timestamptz = now() - make_interval(secs => p_older_than);
+    gone text[];
+    deleted integer;
+begin
+    if p_what = 'tasks' then
+        gone = array(
+            select id from public.actp_agent_tasks
+            where status in ('succeeded', 'failed', 'cancelled') and finished_at < before
+            order by finished_at limit greatest(p_limit, 0) for update skip locked
+        );
+        delete from public.actp_task_turns where task_id = any (gone);
+        delete from public.actp_agent_tasks where id = any (gone);
+    elsif p_what = 'fires' then
+        -- By the latest one the scheduler knows from when on moments were missed.
+        delete from public.actp_job_runs where ctid = any (array(
+            select ctid from public.actp_job_runs fire
+            where finished_at < before and scheduled_at < (
+                select max(scheduled_at) from public.actp_job_runs later
+                where later.job_name = fire.job_name
+            )
+            order by finished_at limit greatest(p_limit, 0) for update skip locked
+        ));
+    else
+        execute format(
+            'delete from public.%1$I where ctid = any (array('
+            'select ctid from public.%1$I where %2$I < $1 order by %2$I limit $2'
+            ' for update skip locked))',
+            case p_what
+                when 'turns' then 'actp_task_turns'
+                when 'runs' then 'actp_agent_runs'
+                when 'tool_calls' then 'actp_tool_call_log'
+                when 'costs' then 'anthropic_cost_log'
+                when 'effects' then 'actp_effects'
+                when 'workers' then 'actp_workers'
+            end,
+            case
+                when p_what in ('turns', 'costs') then 'created_at'
+                when p_what = 'runs' then 'finished_at'
+                when p_what = 'tool_calls' then 'called_at'
+                when p_what = 'effects' then 'began_at'
+                else 'ended_at'
+            end
+        ) using before, greatest(p_limit, 0);
+    end if;
+    get diagnostics deleted = row_count;
+    return deleted;
+end
 $$;
