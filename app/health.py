@@ -71,8 +71,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """What an agent has spent of its daily budget."""
+    """What was spent today of a budget."""
 
+    agent_id: str | None
+    """Whose it is; None for that of all agents together."""
     spent: float
     limit: float
 
@@ -117,7 +119,7 @@ class WorkFacts:
     elsewhere: frozenset[str] = frozenset()
     """The agents that another daemon runs."""
     jobs: Sequence[JobStatus] = ()
-    spend: Mapping[str, Spend] = field(default_factory=dict)
+    spend: Sequence[Spend] = ()
     approvals: Sequence[WaitingApproval] = ()
     servers_away: Sequence[ServerAway] = ()
     errors: Mapping[str, LoggedErrors] = field(default_factory=dict)
@@ -355,16 +357,19 @@ def _of_routine(job: JobStatus, now: datetime) -> Reason | None:
     )
 
 
-def _budgets(spend: Mapping[str, Spend], statuses: Mapping[str, AgentStatus]) -> Iterator[Reason]:
-    for agent_id, budget in spend.items():
-        is_paused = agent_id in statuses and statuses[agent_id].health.paused is not None
+def _budgets(spend: Iterable[Spend], statuses: Mapping[str, AgentStatus]) -> Iterator[Reason]:
+    for budget in spend:
+        agent_id = budget.agent_id
+        status = None if agent_id is None else statuses.get(agent_id)
+        is_paused = status is not None and status.health.paused is not None
         if budget.limit > 0 and budget.spent >= BUDGET_NEAR * budget.limit and not is_paused:
-            part = budget.spent / budget.limit
+            who = "all agents together have" if agent_id is None else f"{agent_id} has"
+            whose = "their" if agent_id is None else "its"
             yield reason(
                 ReasonKind.BUDGET_NEAR,
-                f"{agent_id} has spent ${budget.spent:.2f} of its ${budget.limit:.2f} for today",
+                f"{who} spent ${budget.spent:.2f} of {whose} ${budget.limit:.2f} for today",
                 agent_id=agent_id,
-                number=round(part, 3),
+                number=round(budget.spent / budget.limit, 3),
             )
 
 

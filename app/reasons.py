@@ -121,8 +121,8 @@ class ReasonKind(StrEnum):
     )
     BUDGET_NEAR = (
         "budget_near",
-        "An agent has spent 80 % of its daily budget, or more.",
-        "Raise DAILY_BUDGET_USD and reload the settings, or let it rest until midnight.",
+        "80 % or more of a daily budget is spent: an agent's, or that of all together.",
+        "Raise the budget and reload the settings, or let it rest until midnight.",
         True,
     )
     APPROVALS_WAIT = (

@@ -435,6 +435,12 @@ def _warnings(settings: Settings, given: Mapping[str, str]) -> Iterable[str]:
     token = settings.api_token
     if token is not None and len(token) < GOOD_TOKEN:
         yield f"WORKER_API_TOKEN is short and can be guessed: use {GOOD_TOKEN} characters or more"
+    is_to_tell = settings.alert_quiet is not None or settings.daily_summary is not None
+    if is_to_tell and not settings.alert_urls and settings.telegram_chat_id is None:
+        yield (
+            "WORKER_ALERT_QUIET and WORKER_DAILY_SUMMARY say when somebody is told, and nobody is: "
+            "set TELEGRAM_CHAT_ID or WORKER_ALERT_URLS"
+        )
     for name, each in settings_of(Settings).items():
         if each.without is not None and getattr(settings, name) is None:
             yield f"{each.name} is not set: {each.without}"

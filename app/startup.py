@@ -114,7 +114,9 @@ async def run_daemon(
 
         instance = uuid.uuid4().hex
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=SEND_TIMEOUT))
-        alerts = Alerts(make_channels(settings, http), instance=instance)
+        # In a thread, as apprise takes a second to load all that it knows.
+        channels = await trio.to_thread.run_sync(make_channels, settings, http)
+        alerts = Alerts(channels, instance=instance)
         launcher = AgentLauncher(settings, store, instance)
         unreadable = UnreadableTasks(store)
         errors = ErrorsOfAgents(redact)
@@ -257,7 +259,7 @@ async def check(settings: Settings) -> tuple[str, str | None]:
         with _log_errors(settings):
             os.close(open_private(settings.log_file))
     async with httpx.AsyncClient() as http:
-        make_channels(settings, http)
+        await trio.to_thread.run_sync(make_channels, settings, http)
     async with open_store(settings) as store:
         report = await check_required_tables(store)
         settings = without_tables(settings, report)

@@ -63,7 +63,7 @@ class WorkWatch:
         self._waiting: Mapping[str, float] = {}
         self._waited_before: Mapping[str, float] = {}
         self._elsewhere: frozenset[str] = frozenset()
-        self._spend: Mapping[str, Spend] = {}
+        self._spend: Sequence[Spend] = ()
         self.approvals: Callable[[], Sequence[WaitingApproval]] = tuple
         """Tells which calls wait for an approval."""
         self.servers_away: Callable[[], Sequence[ServerAway]] = tuple
@@ -122,20 +122,26 @@ class WorkWatch:
         known = {agent_id for worker in others for agent_id in worker.agents}
         return frozenset(agent_id for agent_id in known if served_by(agent_id, others))
 
-    async def _spent(self, settings: Settings) -> dict[str, Spend]:
-        limits = {
+    async def _spent(self, settings: Settings) -> list[Spend]:
+        limits: dict[str | None, float] = {
             agent.agent_id: agent.daily_budget_usd
             for agent in settings.agents
             if agent.enabled and agent.daily_budget_usd is not None
         }
+        if settings.daily_budget_usd is not None:
+            limits[None] = settings.daily_budget_usd
         if not limits:
-            return {}
+            return []
         since = start_of_day(self._wall_clock.now(), settings.timezone)
-        spent = dict.fromkeys(limits, 0.0)
-        for cost in await self._store.costs(since=since):
-            if cost.agent_id in spent:
-                spent[cost.agent_id] += cost.cost_usd
-        return {agent_id: Spend(spent[agent_id], limit) for agent_id, limit in limits.items()}
+        costs = await self._store.costs(since=since)
+        return [
+            Spend(
+                agent_id,
+                sum(cost.cost_usd for cost in costs if agent_id in {None, cost.agent_id}),
+                limit,
+            )
+            for agent_id, limit in limits.items()
+        ]
 
     async def _recall(self) -> bool:
         """Look up how the last tasks ended before this daemon began; whether that was possible."""

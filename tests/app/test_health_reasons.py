@@ -184,13 +184,16 @@ def test_a_routine_that_does_not_begin_is_a_reason():
 
 
 def test_a_budget_near_its_end_is_a_reason_until_it_is_raised_or_the_agent_pauses():
-    facts = WorkFacts(spend={"content": Spend(4.0, 5.0)})
+    facts = WorkFacts(spend=[Spend("content", 4.0, 5.0)])
     (found,) = judged(facts)
     assert found.text == "content has spent $4.00 of its $5.00 for today"
     assert found.number == 0.8
-    assert judged(WorkFacts(spend={"content": Spend(3.99, 5.0)})) == []
-    assert judged(WorkFacts(spend={"content": Spend(4.0, 6.0)})) == []
+    assert judged(WorkFacts(spend=[Spend("content", 3.99, 5.0)])) == []
+    assert judged(WorkFacts(spend=[Spend("content", 4.0, 6.0)])) == []
     assert judged(facts, status("content", paused="its daily budget is spent")) == []
+    assert texts(WorkFacts(spend=[Spend(None, 9.0, 10.0)])) == [
+        "all agents together have spent $9.00 of their $10.00 for today"
+    ]
 
 
 def test_calls_that_wait_for_an_approval_are_one_reason_for_each_agent():
@@ -316,9 +319,18 @@ async def test_what_is_spent_is_compared_with_each_budget(store):
             cost_usd=4.5,
         )
     )
-    environ = {"CONTENT_AGENT_DAILY_BUDGET_USD": "5", "WORKER_TIMEZONE": "UTC"}
+    environ = {
+        "CONTENT_AGENT_DAILY_BUDGET_USD": "5",
+        "SOCIAL_MEDIA_AGENT_DAILY_BUDGET_USD": "1",
+        "WORKER_DAILY_BUDGET_USD": "9",
+        "WORKER_TIMEZONE": "UTC",
+    }
     await watch.look(load_settings(environ, env_file=None))
-    assert watch.facts().spend == {"content": Spend(4.5, 5.0)}
+    assert watch.facts().spend == [
+        Spend("social", 0.0, 1.0),
+        Spend("content", 4.5, 5.0),
+        Spend(None, 4.5, 9.0),
+    ]
 
 
 # -- the daemon

@@ -366,6 +366,13 @@ def test_the_keys_within_a_secret_address_are_secrets_too():
     }
 
 
+def test_times_at_which_nobody_is_told_are_warned_of():
+    warned = "say when somebody is told, and nobody is"
+    assert warned in " ".join(load(WORKER_DAILY_SUMMARY="08:00").warnings)
+    told = load(WORKER_DAILY_SUMMARY="08:00", WORKER_ALERT_URLS="ntfy://topic")
+    assert warned not in " ".join(told.warnings)
+
+
 def test_a_chat_of_telegram_needs_a_bot():
     with pytest.raises(SettingsError, match="TELEGRAM_BOT_TOKEN is not set"):
         load(TELEGRAM_CHAT_ID="1")
