@@ -179,7 +179,7 @@ class Api:
         "/agents/<agent_id>/restart",
         "The same, for what can only follow a link",
         id="restart_agent_by_link",
-        details="Prefer POST. It obeys the same rules; HEAD restarts nothing.",
+        details="Prefer POST. The same rules hold. Neither a HEAD nor a browser restarts anything.",
         answers={202: AgentCommand},
         problems=_AGENT_GONE,
         changes=True,
@@ -187,6 +187,7 @@ class Api:
     async def _restart_by_get(self, agent_id: str) -> Response:
         if request.method != "GET":  # HEAD comes with GET, and must not change anything
             raise MethodNotAllowed(["GET", "POST"])
+        guard.check_no_browser(request)
         guard.check_change(request, self._daemon.settings.api_token)
         return await self._restart(agent_id)
 
@@ -247,7 +248,7 @@ class Api:
     def _status(self, agent_id: str) -> AgentStatus:
         statuses = self._daemon.supervisor.get_status()
         if agent_id not in statuses:
-            raise Problem(404, f"There is no agent {agent_id!r}; known are {', '.join(statuses)}.")
+            raise Problem(404, f"There is no such agent; known are {', '.join(statuses)}.")
         return statuses[agent_id]
 
     @post(
@@ -453,7 +454,7 @@ class Api:
     def _job(self, name: str) -> JobStatus:
         jobs = {job.name: job for job in self._daemon.routines.jobs()}
         if name not in jobs:
-            raise Problem(404, f"There is no job {name!r}; known are {', '.join(jobs)}.")
+            raise Problem(404, f"There is no such job; known are {', '.join(jobs)}.")
         return jobs[name]
 
 

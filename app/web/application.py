@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final, Protocol
 
 from quart import Response, request
 from quart_trio import QuartTrio
 
 from app.web import guard
+from app.web.problem_details import ProblemDetails
 from app.web.problems import answer_errors
 from app.web.routes import routes_of
+from app.web.schemas import field_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
+    from app.facts import JSON
     from app.settings import Settings
 
 BODY_TIMEOUT: Final = 10.0
@@ -37,6 +41,8 @@ def make_app(owner: Owner, parts: Iterable[object]) -> QuartTrio:
     views = [
         (route, getattr(part, name)) for part in parts for route, name in routes_of(type(part))
     ]
+    answers = (kind for route, _ in views for kind in route.answers.values())
+    ours = field_names([ProblemDetails, *(kind for kind in answers if not isinstance(kind, str))])
     refused = {route.rule for route, _ in views if route.refuses}
     app = QuartTrio(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = guard.MAX_BODY
@@ -54,8 +60,10 @@ def make_app(owner: Owner, parts: Iterable[object]) -> QuartTrio:
 
     async def finish(response: Response) -> Response:
         # Agents and their tools write what is shown, so whatever is shown is looked through.
-        if response.is_json or response.mimetype in {"text/html", "text/plain"}:
-            response.set_data(owner.redact(await response.get_data(as_text=True)))
+        text = await response.get_data(as_text=True) if _is_shown(response) else ""
+        clean = _redact_json(text, owner.redact, ours) if response.is_json else owner.redact(text)
+        if clean != text:
+            response.set_data(clean)
         if request.path in refused and "Allow" in response.headers:
             # The router counts the route that only refuses, and that of an agent of this name.
             response.headers["Allow"] = "OPTIONS, POST"
@@ -66,3 +74,28 @@ def make_app(owner: Owner, parts: Iterable[object]) -> QuartTrio:
     for route, view in views:
         app.add_url_rule(route.rule, str(route), view, methods=[route.method])
     return app
+
+
+def _is_shown(response: Response) -> bool:
+    return response.is_json or response.mimetype in {"text/html", "text/plain"}
+
+
+def _redact_json(text: str, redact: Callable[[str], str], ours: Collection[str]) -> str:
+    """Take secrets out of JSON: out of values, and out of keys that are no field's name.
+
+    A token that is called as a field would take that out of every answer, and so be known.
+    """
+    if redact(text) == text:
+        return text
+    return json.dumps(_redacted(json.loads(text), redact, ours))
+
+
+def _redacted(value: JSON, redact: Callable[[str], str], ours: Collection[str]) -> JSON:
+    if isinstance(value, dict):
+        return {
+            key if key in ours else redact(key): _redacted(item, redact, ours)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_redacted(item, redact, ours) for item in value]
+    return redact(value) if isinstance(value, str) else value

@@ -77,6 +77,22 @@ def check_change(request: Request, token: str | None) -> None:
         _check_token(headers.get("Authorization", ""), token)
 
 
+def check_no_browser(request: Request) -> None:
+    """Refuse to change anything by a GET that a browser sends on its way to a page.
+
+    A link in a mail may lead anywhere and be redirected to here, and a browser then says nothing of
+    where it came from: it has not, as the user began it (w3c/webappsec-fetch-metadata#39).
+
+    Raises:
+        Problem: 403, with what to do in place of it.
+    """
+    headers = request.headers
+    is_navigation = headers.get("Sec-Fetch-Mode", "").lower() == "navigate"
+    is_of_browser = "Sec-Fetch-Dest" in headers or "text/html" in headers.get("Accept", "").lower()
+    if is_navigation or is_of_browser:
+        raise Problem(403, "A link that a browser follows changes nothing. Use the agent's page.")
+
+
 def _host_of(address: str) -> str:
     return address.lower().partition("://")[2].partition("/")[0]
 

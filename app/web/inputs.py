@@ -227,6 +227,12 @@ def parse_query(model: type[ModelT], args: MultiDict[str, str]) -> ModelT:
     Raises:
         Problem: 422 for parameters that are unknown, given twice or not what is wanted.
     """
+    known = model.model_fields.keys()
+    # One that is not known is not named: what an answer repeats of a request is looked through for
+    # secrets, and so would tell whether it was one.
+    if not args.keys() <= known:
+        detail = f"There is a parameter that is not known; known are {', '.join(known)}"
+        raise unprocessable([FieldError(field="", detail=detail)])
     twice = [name for name, values in args.lists() if len(values) > 1]
     if twice:
         raise unprocessable([FieldError(field=name, detail="Given twice") for name in twice])

@@ -233,7 +233,7 @@ class Pages:
         daemon, store, now = self._daemon, self._daemon.store, self._wall_clock.now()
         statuses = daemon.supervisor.get_status()
         if agent_id not in statuses:
-            raise Problem(404, f"There is no agent {agent_id!r}; known are {', '.join(statuses)}.")
+            raise Problem(404, f"There is no such agent; known are {', '.join(statuses)}.")
         today = now.astimezone(UTC).date()
         since = start_of_day(now, UTC) - timedelta(days=DAYS - 1)
         known = await self._ask(
@@ -276,12 +276,16 @@ class Pages:
     async def _render_tasks(self, args: MultiDict[str, str]) -> Rendered:
         wanted = parse_query(TaskFilter, args)
         tasks = await self._in_time(partial(self._daemon.store.tasks, **dict(wanted)))
+        agent_ids = list(self._daemon.supervisor.get_status())
+        repeated = wanted.model_dump(exclude_unset=True)
+        if not tasks and wanted.agent_type not in agent_ids:  # then it may be anything
+            repeated.pop("agent_type", None)
         return self._render(
             "tasks.html",
             tasks=tasks,
             wanted=wanted,
-            address=_addresses("/ui/tasks", **wanted.model_dump(exclude_unset=True)),
-            agent_ids=list(self._daemon.supervisor.get_status()),
+            address=_addresses("/ui/tasks", **repeated),
+            agent_ids=agent_ids,
         )
 
     async def _render_task(self, task_id: str) -> Rendered:
