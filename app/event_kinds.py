@@ -135,6 +135,7 @@ class EventKind(StrEnum):
     STORE_AWAY = "store_away", Tone.BAD, "The store cannot be reached; the text says why."
     STORE_BACK = "store_back", Tone.GOOD, "It can be again."
     LOOP_BLOCKED = "loop_blocked", Tone.BAD, "Some code held up everything else."
+    TOKENS_WRONG = "tokens_wrong", Tone.WARN, "Many wrong tokens came from one address."
     SETTINGS_RELOADED = "settings_reloaded", Tone.NEWS, "The settings were read anew."
     DAEMON_STOPPING = "daemon_stopping", Tone.WARN, "The daemon was asked to stop."
 

@@ -195,6 +195,10 @@ class Settings:
     """What every request that changes something must carry (Authorization: Bearer ...). Default:
     none.
     """
+    read_token: str | None = _web("WORKER_READ_TOKEN", values.secret, None, secret=True)
+    """What every request that only reads must carry then, or WORKER_API_TOKEN; a browser is shown a
+    page to log in. Default: reading is open to all who reach the port.
+    """
     worker_id: str = _daemon(
         "WORKER_ID", values.worker_id, lambda _environ: f"{socket.gethostname()}-{os.getpid()}"
     )
@@ -415,6 +419,10 @@ def _check_together(settings: Settings) -> None:
             f"{missing} is not set: Supabase needs both SUPABASE_URL and "
             "SUPABASE_SERVICE_ROLE_KEY; without either, SQLite is used"
         )
+    if settings.read_token is not None and settings.api_token is None:
+        raise SettingsError("WORKER_API_TOKEN is not set: with WORKER_READ_TOKEN it has to be, too")
+    if settings.read_token is not None and settings.read_token == settings.api_token:
+        raise SettingsError("WORKER_READ_TOKEN: must be another than WORKER_API_TOKEN")
     if settings.telegram_chat_id is not None and settings.telegram_bot_token is None:
         raise SettingsError("TELEGRAM_BOT_TOKEN is not set: TELEGRAM_CHAT_ID needs a bot to write")
     host = settings.health_host
@@ -432,9 +440,10 @@ def _check_together(settings: Settings) -> None:
 
 
 def _warnings(settings: Settings, given: Mapping[str, str]) -> Iterable[str]:
-    token = settings.api_token
-    if token is not None and len(token) < GOOD_TOKEN:
-        yield f"WORKER_API_TOKEN is short and can be guessed: use {GOOD_TOKEN} characters or more"
+    tokens = {"WORKER_API_TOKEN": settings.api_token, "WORKER_READ_TOKEN": settings.read_token}
+    for name, token in tokens.items():
+        if token is not None and len(token) < GOOD_TOKEN:
+            yield f"{name} is short and can be guessed: use {GOOD_TOKEN} characters or more"
     is_to_tell = settings.alert_quiet is not None or settings.daily_summary is not None
     if is_to_tell and not settings.alert_urls and settings.telegram_chat_id is None:
         yield (

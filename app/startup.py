@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-import httpx
 import trio
 
 from actp_supervise import Restart, Supervisor, open_supervisor
@@ -19,7 +18,7 @@ from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Block, LoopWatch, ServiceManager, make_redactor, open_private
 from app import banner
 from app.alerts.channels import make_channels
-from app.alerts.service import SEND_TIMEOUT, Alerts
+from app.alerts.service import Alerts
 from app.beat import DaemonBeat
 from app.crashes import DAY
 from app.daemon import SERVICE_BACKOFF, Daemon, hold_agents, hold_services
@@ -113,9 +112,8 @@ async def run_daemon(
         settings = without_tables(settings, report)
 
         instance = uuid.uuid4().hex
-        http = await stack.enter_async_context(httpx.AsyncClient(timeout=SEND_TIMEOUT))
         # In a thread, as apprise takes a second to load all that it knows.
-        channels = await trio.to_thread.run_sync(make_channels, settings, http)
+        channels = await trio.to_thread.run_sync(make_channels, settings)
         alerts = Alerts(channels, instance=instance)
         launcher = AgentLauncher(settings, store, instance)
         unreadable = UnreadableTasks(store)
@@ -258,8 +256,7 @@ async def check(settings: Settings) -> tuple[str, str | None]:
     if settings.log_file is not None:
         with _log_errors(settings):
             os.close(open_private(settings.log_file))
-    async with httpx.AsyncClient() as http:
-        await trio.to_thread.run_sync(make_channels, settings, http)
+    await trio.to_thread.run_sync(make_channels, settings)
     async with open_store(settings) as store:
         report = await check_required_tables(store)
         settings = without_tables(settings, report)

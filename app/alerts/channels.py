@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 TELEGRAM: Final = "https://api.telegram.org"
 
+ANSWER_WITHIN: Final = 20.0
+"""Seconds for each step of a request to Telegram."""
+
 LONGEST_TEXT: Final = 4096
 """Characters that a message of Telegram may have."""
 
@@ -52,7 +55,6 @@ class Telegram(Channel):
     """A chat of Telegram, by its Bot API.
 
     Args:
-        http: Sends requests.
         token: The bot's.
         chat_id: The chat.
         address: Of the Bot API.
@@ -60,10 +62,7 @@ class Telegram(Channel):
 
     name = "Telegram"
 
-    def __init__(
-        self, http: httpx.AsyncClient, token: str, chat_id: str, address: str = TELEGRAM
-    ) -> None:
-        self._http = http
+    def __init__(self, token: str, chat_id: str, address: str = TELEGRAM) -> None:
         self._url = f"{address.rstrip('/')}/bot{token}/sendMessage"
         self._chat_id = chat_id
 
@@ -74,7 +73,8 @@ class Telegram(Channel):
             text = text[: LONGEST_TEXT - 3] + "..."
         body = {"chat_id": self._chat_id, "text": text, "disable_web_page_preview": True}
         try:
-            answer = await self._http.post(self._url, json=body)
+            async with httpx.AsyncClient(timeout=ANSWER_WITHIN) as http:
+                answer = await http.post(self._url, json=body)
         except httpx.HTTPError as error:  # whose text may have the address, and so the token
             raise DeliveryError(f"it cannot be reached ({type(error).__name__})") from None
         if answer.is_success:
@@ -126,7 +126,7 @@ class ByApprise(Channel):
             raise DeliveryError("it was not taken; a line of apprise in the log says why")
 
 
-def make_channels(settings: Settings, http: httpx.AsyncClient) -> list[Channel]:
+def make_channels(settings: Settings) -> list[Channel]:
     """Return the channels that are configured.
 
     Raises:
@@ -136,7 +136,7 @@ def make_channels(settings: Settings, http: httpx.AsyncClient) -> list[Channel]:
     token, chat_id = settings.telegram_bot_token, settings.telegram_chat_id
     if token is not None and chat_id is not None:
         address = settings.telegram_api_url or TELEGRAM
-        channels.append(Telegram(http, token, chat_id, address))
+        channels.append(Telegram(token, chat_id, address))
     for number, url in enumerate(settings.alert_urls, 1):
         name = f"{url.partition('://')[0]} address, number {number} of WORKER_ALERT_URLS"
         channels.append(ByApprise(name, url))

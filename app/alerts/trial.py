@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import httpx
-
 from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import make_redactor
 from app.alerts.channels import DeliveryError, make_channels
 from app.alerts.plan import Message, News
-from app.alerts.service import SEND_TIMEOUT, send
+from app.alerts.service import send
 from app.reasons import ReasonKind, reason
 from app.settings import SettingsError
 
@@ -36,23 +34,22 @@ async def try_alerts(settings: Settings, say: Callable[[str], object]) -> None:
         NotDeliveredError: If one did not take it.
     """
     redact = make_redactor(settings.secrets)
-    async with httpx.AsyncClient(timeout=SEND_TIMEOUT) as http:
-        channels = make_channels(settings, http)
-        if not channels:
-            raise SettingsError(
-                "nobody is told: set TELEGRAM_BOT_TOKEN and TELEGRAM_CHAT_ID, or WORKER_ALERT_URLS"
-            )
-        message = sample(settings)
-        say(f"{message.title}\n{message.body}\n")
-        failed = []
-        for channel in channels:
-            try:
-                await send(channel, message)
-            except DeliveryError as error:
-                failed.append(channel.name)
-                say(redact(f"{channel.name}: not delivered: {error}"))
-            else:
-                say(f"{channel.name}: delivered")
+    channels = make_channels(settings)
+    if not channels:
+        raise SettingsError(
+            "nobody is told: set TELEGRAM_BOT_TOKEN and TELEGRAM_CHAT_ID, or WORKER_ALERT_URLS"
+        )
+    message = sample(settings)
+    say(f"{message.title}\n{message.body}\n")
+    failed = []
+    for channel in channels:
+        try:
+            await send(channel, message)
+        except DeliveryError as error:
+            failed.append(channel.name)
+            say(redact(f"{channel.name}: not delivered: {error}"))
+        else:
+            say(f"{channel.name}: delivered")
     if failed:
         raise NotDeliveredError(f"not delivered by {', '.join(failed)}")
 

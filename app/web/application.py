@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
 
 from quart import Response, request
 from quart_trio import QuartTrio
 
+from actp_supervise.clock import SystemWallClock, WallClock
 from app.web import guard
+from app.web.attempts import Attempts
+from app.web.login import check_read
 from app.web.problem_details import ProblemDetails
-from app.web.problems import answer_errors
+from app.web.problems import Problem, answer_errors
 from app.web.routes import routes_of
 from app.web.schemas import field_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+
+    from quart import Request
 
     from app.facts import JSON
     from app.settings import Settings
@@ -36,8 +42,23 @@ class Owner(Protocol):
         """Takes secrets out of a text."""
 
 
-def make_app(owner: Owner, parts: Iterable[object]) -> QuartTrio:
-    """Return an application with all routes that its parts declare."""
+def make_app(
+    owner: Owner,
+    parts: Iterable[object],
+    *,
+    attempts: Attempts | None = None,
+    clock: WallClock | None = None,
+) -> QuartTrio:
+    """Return an application with all routes that its parts declare.
+
+    Args:
+        owner: Whose state is served.
+        parts: What answers.
+        attempts: Slows those who try many tokens.
+        clock: Tells the time of day; the machine's where not given.
+    """
+    tries = Attempts(lambda _text: None) if attempts is None else attempts
+    wall_clock = SystemWallClock() if clock is None else clock
     views = [
         (route, getattr(part, name)) for part in parts for route, name in routes_of(type(part))
     ]
@@ -53,7 +74,16 @@ def make_app(owner: Owner, parts: Iterable[object]) -> QuartTrio:
 
     async def check() -> None:
         settings = owner.settings
-        guard.check_request(request, bound_to=settings.health_host, token=settings.api_token)
+        client, gives_token = _who(request)
+        if gives_token and settings.api_token is not None:
+            await tries.turn(client)
+        try:
+            guard.check_request(request, bound_to=settings.health_host, token=settings.api_token)
+            check_read(settings, wall_clock)
+        except Problem as problem:
+            if gives_token and problem.status == HTTPStatus.UNAUTHORIZED:
+                tries.was_wrong(client)
+            raise
         if request.method not in guard.SAFE_METHODS:
             # All of it, before anything is changed: what is cut off or broken changes nothing.
             await request.get_data(cache=True, as_text=False, parse_form_data=False)
@@ -74,6 +104,12 @@ def make_app(owner: Owner, parts: Iterable[object]) -> QuartTrio:
     for route, view in views:
         app.add_url_rule(route.rule, str(route), view, methods=[route.method])
     return app
+
+
+def _who(request: Request) -> tuple[str, bool]:
+    """Return the address that asks, and whether it gives a token."""
+    client = request.remote_addr or "an unknown address"
+    return client, "Authorization" in request.headers
 
 
 def _is_shown(response: Response) -> bool:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MAX_BODY: Final = 65_536
 """Bytes of a request body."""
 
+LOGIN: Final = "/login"
+
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 SECURITY_HEADERS: Final = {
@@ -53,7 +55,8 @@ def check_request(request: Request, *, bound_to: str, token: str | None) -> None
             "set WORKER_HEALTH_HOST to the name it is reached by.",
         )
     if request.method not in SAFE_METHODS:
-        check_change(request, token)
+        # The body of a login is the token.
+        check_change(request, None if request.path == LOGIN else token)
         _check_body(request)
 
 
@@ -115,6 +118,12 @@ def is_own_host(header: str, bound_to: str) -> bool:
         return ip_address(name).is_loopback or reachable
     except ValueError:
         return reachable and name == socket.gethostname().lower()
+
+
+def bearer(authorization: str) -> str | None:
+    """Return the token of an Authorization header; None where it has none."""
+    scheme, _, given = authorization.partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else None
 
 
 def _check_token(authorization: str, token: str) -> None:

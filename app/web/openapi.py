@@ -14,6 +14,7 @@ from actp_supervise.clock import SystemWallClock, WallClock
 from app.web.api import Api
 from app.web.inputs import OBJECT_SCHEMA, VALUE_SCHEMA, TaskRequest
 from app.web.live import Live
+from app.web.login import Login
 from app.web.page import Templates
 from app.web.pages import Pages
 from app.web.problem_details import ProblemDetails
@@ -127,7 +128,7 @@ class Description:
         return shown.response()
 
 
-PARTS: Final = (Api, Live, Scrape, Description, Pages)
+PARTS: Final = (Api, Live, Scrape, Description, Pages, Login)
 """What answers, in the order in which it is described."""
 
 ROUTES: Final = tuple(route for part in PARTS for route, _ in routes_of(part) if route.summary)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from actp_supervise.clock import WallClock
     from app.daemon import Daemon
     from app.event_log import LoggedEvent
+    from app.web.login import LoginNeeded
 
 T = TypeVar("T")
 
@@ -117,6 +118,15 @@ class Pages:
         if request.url_rule is not None or accepted != "text/html":
             return await answer_http_error(error)
         return self._render("error.html", 404, detail=NOTHING_HERE).response()
+
+    async def login(self, error: LoginNeeded) -> Response:
+        """Answer who may not read: a browser with a page that asks for the token."""
+        accepted = request.accept_mimetypes.best_match(["application/problem+json", "text/html"])
+        if request.method != "GET" or accepted != "text/html":
+            return error.response()
+        response = self._templates.render("login.html", error.status).response()
+        response.headers.update(error.headers)
+        return response
 
     async def broken(self, error: InternalServerError) -> Response:
         """Answer for a page that failed, as is logged by now: with a page if one can be made."""

@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-import httpx
 import pytest
 import trio
 
@@ -153,14 +152,8 @@ async def phone():
         yield phone
 
 
-@pytest.fixture
-async def http():
-    async with httpx.AsyncClient(timeout=60) as http:
-        yield http
-
-
-async def test_telegram_gets_the_text_in_its_chat(phone, http):
-    await Telegram(http, TOKEN, "-100123", phone.address).send(MESSAGE)
+async def test_telegram_gets_the_text_in_its_chat(phone):
+    await Telegram(TOKEN, "-100123", phone.address).send(MESSAGE)
     (request,) = phone.requests
     assert (request.method, request.target) == ("POST", f"/bot{TOKEN}/sendMessage")
     assert json.loads(request.body) == {
@@ -170,15 +163,15 @@ async def test_telegram_gets_the_text_in_its_chat(phone, http):
     }
 
 
-async def test_a_message_longer_than_telegram_takes_is_cut(phone, http):
-    await Telegram(http, TOKEN, "1", phone.address).send(Message(title="t", body="x" * 9000))
+async def test_a_message_longer_than_telegram_takes_is_cut(phone):
+    await Telegram(TOKEN, "1", phone.address).send(Message(title="t", body="x" * 9000))
     (text,) = phone.texts
     assert len(text) == 4096
     assert text.endswith("x...")
 
 
-async def test_why_telegram_refuses_is_told_without_the_token(phone, http):
-    telegram = Telegram(http, TOKEN, "1", phone.address)
+async def test_why_telegram_refuses_is_told_without_the_token(phone):
+    telegram = Telegram(TOKEN, "1", phone.address)
     phone.answers = [
         refused(401, description="Unauthorized"),
         refused(429, description="Too Many Requests: retry after 7", parameters={"retry_after": 7}),
@@ -193,7 +186,7 @@ async def test_why_telegram_refuses_is_told_without_the_token(phone, http):
             await telegram.send(MESSAGE)
         assert (str(caught.value), caught.value.retry_after) == (told, seconds)
     with pytest.raises(DeliveryError) as caught:
-        await Telegram(http, TOKEN, "1", "http://127.0.0.1:1").send(MESSAGE)
+        await Telegram(TOKEN, "1", "http://127.0.0.1:1").send(MESSAGE)
     assert str(caught.value) == "it cannot be reached (ConnectError)"
 
 
@@ -211,9 +204,9 @@ async def test_a_webhook_is_told_by_apprise_in_a_thread(phone):
         await ByApprise("json", url).send(MESSAGE)
 
 
-async def test_the_channels_are_those_that_are_configured_and_are_named_without_a_secret(http):
+async def test_the_channels_are_those_that_are_configured_and_are_named_without_a_secret():
     def channels(**environ):
-        return make_channels(load_settings(environ, env_file=None), http)
+        return make_channels(load_settings(environ, env_file=None))
 
     assert channels() == []
     assert channels(TELEGRAM_BOT_TOKEN=TOKEN) == []

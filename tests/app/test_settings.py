@@ -77,6 +77,7 @@ WRONG = {
     "WORKER_DB_PATH": ["/", "~nobody-of-that-name/x.db", "a\0b"],
     "WORKER_PRICES": ["/no/such/file.toml"],
     "WORKER_API_TOKEN": ["two words", "schlüssel"],
+    "WORKER_READ_TOKEN": ["two words", "schlüssel"],
     "ANTHROPIC_API_KEY": ["two words", "sk-ant-\x07"],
     "ANTHROPIC_BASE_URL": ["localhost:8080", "ftp://host", "https://", "http://host:port"],
     "SUPABASE_URL": ["abc.supabase.co", "https://"],
@@ -371,6 +372,13 @@ def test_times_at_which_nobody_is_told_are_warned_of():
     assert warned in " ".join(load(WORKER_DAILY_SUMMARY="08:00").warnings)
     told = load(WORKER_DAILY_SUMMARY="08:00", WORKER_ALERT_URLS="ntfy://topic")
     assert warned not in " ".join(told.warnings)
+
+
+def test_who_may_only_read_has_another_token_than_who_may_change():
+    with pytest.raises(SettingsError, match="WORKER_API_TOKEN is not set: with WORKER_READ_TOKEN"):
+        load(WORKER_READ_TOKEN="r" * 16)
+    with pytest.raises(SettingsError, match="WORKER_READ_TOKEN: must be another"):
+        load(WORKER_READ_TOKEN="r" * 16, WORKER_API_TOKEN="r" * 16)
 
 
 def test_a_chat_of_telegram_needs_a_bot():
