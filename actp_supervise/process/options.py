@@ -45,6 +45,7 @@ class Options:
     stop_group: bool
     exit_codes: Collection[int]
     stdin: int | None
+    stdout: int | None
     pass_fds: Collection[int]
     env: Mapping[str, str | None]
     cwd: str | os.PathLike[str] | None
@@ -65,8 +66,11 @@ class Options:
         check_seconds("ready_timeout", self.ready_timeout, positive=True)
         check_signal("stop_signal", self.stop_signal)
         _check_exit_codes(self.exit_codes)
-        if self.stdin is not None:
-            _check_number("stdin", self.stdin, 0)
+        for name in ("stdin", "stdout"):
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name), 0)
+        if self.stdout is not None and self.on_output is not None:
+            raise ValueError("on_output must not be given with stdout: its output goes there")
         _check_pass_fds(self.pass_fds)
         _check_env(self.env)
         if self.cwd is not None:
