@@ -26,7 +26,7 @@ service knows it. ``once`` is not repeated: the model is told that its end is un
 DEFAULT_TIMEOUT: Final = 30.0
 """Seconds that a call may take where a tool does not give a time of its own."""
 
-OptionsT = TypeVar("OptionsT", bound="Options")
+OptionsT = TypeVar("OptionsT", bound=pydantic.BaseModel)
 ArgumentsT = TypeVar("ArgumentsT", bound="Arguments")
 
 
@@ -42,12 +42,16 @@ class SetUpError(Exception):
     """A hand cannot be set up as it is configured; the message is one line for the operator."""
 
 
-class Options(pydantic.BaseModel, extra="forbid", frozen=True):
+class Options(pydantic.BaseModel):
     """What an operator may say about a hand in the file of agents."""
 
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-class Arguments(pydantic.BaseModel, extra="forbid", frozen=True):
+
+class Arguments(pydantic.BaseModel):
     """What the model gives a tool; the docstring is the tool's description."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +161,7 @@ class Kind:
     name: str
     """By which an agent asks for it."""
     summary: str
-    options: type[Options]
+    options: type[pydantic.BaseModel]
     open: Callable[[SetUp], AbstractAsyncContextManager[Hand]]
     variables: tuple[Variable, ...] = ()
     package: str | None = None
