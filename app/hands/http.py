@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ssl
 import zlib
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Annotated, Final
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
+import h11
+import trio
 from pydantic import Field
 from typing_extensions import override
+
+from actp_supervise.service import shorten
 
 from .contract import (
     Arguments,
@@ -25,12 +30,10 @@ from .contract import (
     options_of,
     tool_of,
 )
+from .net import PublicNetwork
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncIterator
-
-    import httpcore
 
 TIMEOUT: Final = 30.0
 """Seconds that a page may take, redirects included."""
@@ -45,6 +48,8 @@ MOST_REDIRECTS: Final = 5
 
 _PORTS: Final = {"http": 80, "https": 443}
 _READABLE: Final = ("text/", "application/json", "application/xml", "application/xhtml+xml")
+_SAFE: Final = "/?&=%:@!$'()*+,;~[]"
+_CHUNK: Final = 65_536
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 Domain = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:\d{1,5})?$")]
@@ -77,14 +82,14 @@ class Pages:
     Args:
         domains: What is allowed.
         network: What opens connections; it is what refuses private addresses.
-        tls: By what a server's certificate is checked; the usual authorities where not given.
+        tls: By what a server's certificate is checked.
     """
 
     def __init__(
         self,
         domains: tuple[str, ...],
-        network: httpcore.AsyncNetworkBackend,
-        tls: ssl.SSLContext | None = None,
+        network: PublicNetwork,
+        tls: ssl.SSLContext,
     ) -> None:
         self._domains = tuple(domain.lower().rstrip(".") for domain in domains)
         self._network = network
@@ -137,73 +142,100 @@ class Pages:
         return host == name or host.endswith(f".{name}")
 
     async def _fetch(self, address: SplitResult) -> _Reply:
-        import httpcore
+        host = address.hostname or ""
+        port = address.port or _PORTS[address.scheme]
+        stream = await self._network.open(host, port)
+        try:
+            async with stream:
+                if address.scheme == "https":
+                    stream = trio.SSLStream(
+                        stream, self._tls, server_hostname=host, https_compatible=True
+                    )
+                    await stream.do_handshake()
+                return await _exchange(stream, address)
+        except (trio.BrokenResourceError, h11.ProtocolError) as error:
+            why = str(error.__cause__ or error) or type(error).__name__
+            raise HandError(f"{host} could not be read: {shorten(why, 300)}.") from None
 
-        target = address.path or "/"
-        if address.query:
-            target += f"?{address.query}"
-        url = httpcore.URL(
-            scheme=address.scheme,
-            host=address.hostname or "",
-            port=address.port,
-            target=_ascii(target),
-        )
-        headers = [
+
+async def _exchange(stream: trio.abc.Stream, address: SplitResult) -> _Reply:
+    """Ask for a page on a connection of its own, and read what comes."""
+    connection = h11.Connection(h11.CLIENT)
+    target = quote(address.path or "/", safe=_SAFE)
+    if address.query:
+        target += "?" + quote(address.query, safe=_SAFE)
+    request = h11.Request(
+        method="GET",
+        target=target,
+        headers=[
             ("Host", address.netloc),
             ("User-Agent", "actp-worker"),
             ("Accept-Encoding", "gzip"),
-        ]
-        timeouts = {"connect": TIMEOUT, "read": TIMEOUT, "write": TIMEOUT, "pool": TIMEOUT}
-        try:
-            async with (
-                httpcore.AsyncConnectionPool(
-                    ssl_context=self._tls, network_backend=self._network
-                ) as pool,
-                pool.stream("GET", url, headers=headers, extensions={"timeout": timeouts}) as got,
-            ):
-                told = {
-                    name.decode("latin-1").lower(): value.decode("latin-1")
-                    for name, value in got.headers
-                }
-                body, cut = await _read(got, told.get("content-encoding", ""))
-                return _Reply(status=got.status, headers=told, body=body, cut=cut)
-        except (
-            httpcore.NetworkError,
-            httpcore.ProtocolError,
-            httpcore.TimeoutException,
-        ) as error:
-            raise HandError(f"{address.hostname} could not be read: {_why(error)}.") from None
+            ("Connection", "close"),
+        ],
+    )
+    asked = connection.send(request) or b""
+    await stream.send_all(asked + (connection.send(h11.EndOfMessage()) or b""))
+    response: h11.Response | None = None
+    body = _Body("")
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(bytes(await stream.receive_some(_CHUNK)))
+        elif isinstance(event, h11.Response):
+            response = event
+            body = _Body(_headers_of(event).get("content-encoding", ""))
+        elif isinstance(event, h11.Data):
+            body.add(bytes(event.data))
+        elif isinstance(event, h11.EndOfMessage):
+            body.end()
+        if response is not None and (body.is_cut or isinstance(event, h11.EndOfMessage)):
+            return _Reply(
+                status=response.status_code,
+                headers=_headers_of(response),
+                body=bytes(body.content),
+                cut=body.is_cut,
+            )
 
 
-def _why(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _headers_of(response: h11.Response) -> dict[str, str]:
+    return {
+        name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
+    }
 
 
-def _ascii(target: str) -> str:
-    """Return a path and query as a request has it."""
-    from urllib.parse import quote
+class _Body:
+    """What is read of a page, unpacked; a bomb of a gzip is cut as a long page is.
 
-    return quote(target, safe="/?&=%:@!$'()*+,;~#[]")
+    Args:
+        encoding: How it says that it is packed.
+    """
 
+    def __init__(self, encoding: str) -> None:
+        self.content = bytearray()
+        self.is_cut = False
+        self._sent = 0
+        self._encoding = encoding.strip().lower()
+        self._unpacker = zlib.decompressobj(wbits=31) if "gzip" in self._encoding else None
 
-async def _read(reply: httpcore.Response, encoding: str) -> tuple[bytes, bool]:
-    """Return the body, and whether it was cut; a bomb of a gzip is cut as a long page is."""
-    coding = encoding.strip().lower()
-    if coding not in {"", "identity", "gzip", "x-gzip"}:
-        raise HandError(f"The page comes packed as {coding[:40]!r}, which is not read.")
-    unpacker = zlib.decompressobj(wbits=31) if coding.endswith("gzip") else None
-    body = bytearray()
-    sent = 0
-    async for chunk in reply.aiter_stream():
-        sent += len(chunk)
-        left = MOST_BYTES - len(body)
-        try:
-            body += chunk[:left] if unpacker is None else unpacker.decompress(chunk, left + 1)
-        except zlib.error:
-            raise HandError("The page says that it is gzip, and is not.") from None
-        if len(body) > MOST_BYTES or sent > MOST_BYTES:
-            return bytes(body[:MOST_BYTES]), True
-    return bytes(body), False
+    def add(self, data: bytes) -> None:
+        """Take a piece of it."""
+        if self._encoding not in {"", "identity", "gzip", "x-gzip"}:
+            raise HandError(f"The page comes packed as {self._encoding[:40]!r}: it is not read.")
+        self._sent += len(data)
+        left = MOST_BYTES - len(self.content) + 1
+        if self._unpacker is None:
+            self.content += data[:left]
+        else:
+            try:
+                self.content += self._unpacker.decompress(data, left)
+            except zlib.error:
+                raise HandError("The page says that it is gzip, and is not.") from None
+        self.is_cut = self._sent > MOST_BYTES or len(self.content) > MOST_BYTES
+
+    def end(self) -> None:
+        """Take note that nothing more comes."""
+        self.is_cut = self._unpacker is not None and self._sent > 0 and not self._unpacker.eof
 
 
 def _told(url: str, reply: _Reply) -> Json:
@@ -281,10 +313,9 @@ def text_of(page: str) -> str:
 @asynccontextmanager
 async def open_http(setup: SetUp) -> AsyncIterator[Hand]:
     """Open the hand."""
-    from .net import PublicNetwork
-
     options = options_of(HttpOptions, setup.options, "http")
-    yield hand_of(Pages(options.domains, PublicNetwork()))
+    tls = await trio.to_thread.run_sync(ssl.create_default_context)  # it reads many files
+    yield hand_of(Pages(options.domains, PublicNetwork(), tls))
 
 
 def hand_of(pages: Pages) -> Hand:

@@ -7,17 +7,12 @@ those that were checked: a name whose answer changes in between (DNS rebinding) 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
 
-import httpcore
 import trio
-from typing_extensions import override
 
 from .contract import HandError
-
-if TYPE_CHECKING:
-    import ssl
 
 Resolve: TypeAlias = Callable[[str, int], Awaitable[list[str]]]
 """Returns the addresses of a host."""
@@ -70,7 +65,7 @@ async def connect(address: str, port: int) -> trio.abc.Stream:
     return await trio.open_tcp_stream(address, port)
 
 
-class PublicNetwork(httpcore.AsyncNetworkBackend):
+class PublicNetwork:
     """Connects to public addresses alone.
 
     Args:
@@ -82,96 +77,22 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         self._resolve = resolve
         self._connect = connect
 
-    @override
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        with trio.move_on_after(float("inf") if timeout is None else timeout):
-            try:
-                addresses = await self._resolve(host, port)
-            except OSError:
-                raise HandError(f"There is no host {host!r}.") from None
-            if not addresses or not all(is_public(address) for address in addresses):
-                raise HandError(f"{host!r} has an address that is not public: it is not fetched.")
-            return await self._first(addresses, host, port)
-        raise httpcore.ConnectTimeout
+    async def open(self, host: str, port: int) -> trio.abc.Stream:
+        """Open a connection to a host.
 
-    async def _first(
-        self, addresses: list[str], host: str, port: int
-    ) -> httpcore.AsyncNetworkStream:
+        Raises:
+            HandError: If there is no such host, it has an address that is not public, or none of
+                its addresses answers.
+        """
+        try:
+            addresses = await self._resolve(host, port)
+        except OSError:
+            raise HandError(f"There is no host {host!r}.") from None
+        if not addresses or not all(is_public(address) for address in addresses):
+            raise HandError(f"{host!r} has an address that is not public: it is not fetched.")
         for address in addresses:
             try:
-                return _Stream(await self._connect(address, port))
+                return await self._connect(address, port)
             except OSError:
                 continue
         raise HandError(f"{host!r} does not answer.")
-
-    @override
-    async def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        raise HandError("A socket of this machine is not fetched from.")
-
-    @override
-    async def sleep(self, seconds: float) -> None:
-        await trio.sleep(seconds)
-
-
-class _Stream(httpcore.AsyncNetworkStream):
-    """A connection of Trio's, as httpcore uses one."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-
-    @override
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        with trio.move_on_after(float("inf") if timeout is None else timeout):
-            try:
-                return bytes(await self._stream.receive_some(max_bytes))
-            except trio.BrokenResourceError as error:
-                raise httpcore.ReadError(str(error)) from error
-        raise httpcore.ReadTimeout
-
-    @override
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        with trio.move_on_after(float("inf") if timeout is None else timeout):
-            try:
-                await self._stream.send_all(buffer)
-            except trio.BrokenResourceError as error:
-                raise httpcore.WriteError(str(error)) from error
-            return
-        raise httpcore.WriteTimeout
-
-    @override
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    @override
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        secure = trio.SSLStream(
-            self._stream, ssl_context, server_hostname=server_hostname, https_compatible=True
-        )
-        with trio.move_on_after(float("inf") if timeout is None else timeout):
-            try:
-                await secure.do_handshake()
-            except trio.BrokenResourceError as error:
-                raise httpcore.ConnectError(str(error.__cause__ or error)) from error
-            return _Stream(secure)
-        raise httpcore.ConnectTimeout
-
-    @override
-    def get_extra_info(self, info: str) -> Any:
-        return None
