@@ -154,6 +154,10 @@ class SetUp:
     """The variables of the environment that may be used, by name."""
 
 
+def _no_check(setup: SetUp) -> None:
+    """Find nothing wrong."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """A kind of hand, as `app.hands.kinds` lists it."""
@@ -164,6 +168,8 @@ class Kind:
     options: type[pydantic.BaseModel]
     open: Callable[[SetUp], AbstractAsyncContextManager[Hand]]
     variables: tuple[Variable, ...] = ()
+    check: Callable[[SetUp], object] = _no_check
+    """Checks what its options alone do not tell, without opening anything; raises `SetUpError`."""
     package: str | None = None
     """The package that it needs besides those of the daemon; it is the extra of the same name."""
 

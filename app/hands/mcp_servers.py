@@ -10,6 +10,7 @@ import hashlib
 import logging
 import re
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import pydantic
@@ -45,21 +46,6 @@ if TYPE_CHECKING:
     from mcp_types import CallToolResult, Tool
 
 logger = logging.getLogger(__name__)
-
-START_TIMEOUT: Final = 60.0
-"""Seconds that a server may take from its start until its tools are known; ``npx`` may download."""
-
-OPEN_TIMEOUT: Final = 15.0
-"""Seconds that opening the hand waits for servers that are still starting."""
-
-LOOK_INTERVAL: Final = 60.0
-"""Seconds between two looks whether a server still answers, and with which tools."""
-
-LOOK_TIMEOUT: Final = 20.0
-"""Seconds that such a look may take; then the connection is dropped, and made anew."""
-
-BACKOFF: Final = Backoff(initial=1.0, factor=2.0, maximum=300.0, jitter=0.1)
-"""How long a server that crashed or is away is left alone."""
 
 LONGEST_NAME: Final = 64
 """Characters of a tool's name, of which the Messages API takes ``[a-zA-Z0-9_-]``."""
@@ -98,6 +84,27 @@ class Server(Options):
         return self
 
 
+_BACKOFF: Final = Backoff(initial=1.0, factor=2.0, maximum=300.0, jitter=0.1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """How long is waited for servers, in seconds."""
+
+    start: float = 60.0
+    """From a server's start until its tools are known; ``npx`` may have to download it."""
+    opening: float = 15.0
+    """For servers that are still starting when the hand is opened."""
+    between_looks: float = 60.0
+    """Until it is looked again whether a server still answers, and with which tools."""
+    look: float = 20.0
+    """For the answer to that; then the connection is dropped, and made anew."""
+    backoff: Backoff = _BACKOFF
+    """After a crash, or while it is away."""
+
+
+TIMES: Final = Times()
+
 ServerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,19}$")]
 
 
@@ -116,10 +123,14 @@ class Link:
         name: The server's.
         server: What it is, without ``${VARIABLE}`` in it.
         redact: Takes what must not be shown out of a text.
+        times: How long it is waited for.
     """
 
-    def __init__(self, name: str, server: Server, redact: Callable[[str], str] = str) -> None:
+    def __init__(
+        self, name: str, server: Server, redact: Callable[[str], str], times: Times = TIMES
+    ) -> None:
         self.name = name
+        self._times = times
         self._redact = redact
         self.tried = trio.Event()
         """Set when it was there for the first time, or is known to be away."""
@@ -158,7 +169,7 @@ class Link:
     async def _stay(self) -> None:
         from mcp import Client  # which takes nearly two seconds to load
 
-        with trio.CancelScope(deadline=trio.current_time() + START_TIMEOUT) as starting:
+        with trio.CancelScope(deadline=trio.current_time() + self._times.start) as starting:
             # Outside the client: it lets go on, out of the block, what cancels the block within.
             async with self._transport() as streams, Client(nullcontext(streams)) as client:
                 await self._learn(client)
@@ -167,18 +178,18 @@ class Link:
                 self.tried.set()
                 await self._look_after(client)
         if starting.cancelled_caught:
-            raise TimeoutError(f"it was not ready within {START_TIMEOUT:.0f} s")
+            raise TimeoutError(f"it was not ready within {self._times.start:g} s")
 
     async def _look_after(self, client: Client) -> None:
         """Ask it for its tools now and then: what is idle for long may be dead without a word."""
         while True:
             self._suspect = trio.Event()
-            with trio.move_on_after(LOOK_INTERVAL):
+            with trio.move_on_after(self._times.between_looks):
                 await self._suspect.wait()
-            with trio.move_on_after(LOOK_TIMEOUT) as look:
+            with trio.move_on_after(self._times.look) as look:
                 await self._learn(client)
             if look.cancelled_caught:
-                raise TimeoutError(f"it did not answer within {LOOK_TIMEOUT:.0f} s")
+                raise TimeoutError(f"it did not answer within {self._times.look:g} s")
 
     async def _learn(self, client: Client) -> None:
         found: list[Tool] = []
@@ -235,6 +246,7 @@ class Link:
 
     async def _call(self, tool: str, use: Use, effect: Effect) -> Json:
         from mcp import MCPError
+        from mcp_types import CONNECTION_CLOSED
 
         client = self._client
         if client is None:
@@ -245,6 +257,9 @@ class Link:
             self._suspect.set()
             raise
         except MCPError as error:
+            if error.code == CONNECTION_CLOSED and client is self._client:
+                self._client, self._why = None, "it has closed the connection"
+                self._suspect.set()
             told = f"The server says: {as_data(shorten(error.message, 1_000))}"
             if effect != "read" and not _is_refusal(error.code):
                 raise OutcomeUnknownError(
@@ -336,12 +351,27 @@ async def _open_http(server: Server) -> AsyncIterator[TransportStreams]:
 async def open_mcp(setup: SetUp) -> AsyncIterator[Hand]:
     """Open the hand: start all servers, and wait a while until they are there."""
     servers, secrets = servers_of(setup)
+    async with open_servers(servers, secrets) as hand:
+        yield hand
+
+
+@asynccontextmanager
+async def open_servers(
+    servers: Mapping[str, Server], secrets: tuple[str, ...] = (), times: Times = TIMES
+) -> AsyncIterator[Hand]:
+    """Keep the ways to servers open for the time of the block.
+
+    Args:
+        servers: What they are, by name.
+        secrets: Texts that must not be shown.
+        times: How long they are waited for.
+    """
     redact = make_redactor(secrets)
-    links = [Link(name, server, redact) for name, server in servers.items()]
-    async with open_supervisor(name="mcp", limit=None, backoff=BACKOFF) as tree:
+    links = [Link(name, server, redact, times) for name, server in servers.items()]
+    async with open_supervisor(name="mcp", limit=None, backoff=times.backoff) as tree:
         for link in links:
             tree.start_soon(link.run, name=link.name)
-        with trio.move_on_after(OPEN_TIMEOUT):
+        with trio.move_on_after(times.opening):
             for link in links:
                 await link.tried.wait()
         yield Hand(
@@ -391,5 +421,6 @@ MCP: Final = Kind(
     summary="The tools of MCP servers",
     options=McpOptions,
     open=open_mcp,
+    check=servers_of,
     package="mcp",
 )

@@ -95,6 +95,7 @@ def _check(wanted: Wanted, variables: Mapping[str, str]) -> Kind:
             f"{kind.name}: the package {kind.package!r} is not installed: pip install -e '.[hands]'"
         )
     options_of(kind.options, wanted.options, kind.name)
+    kind.check(SetUp(options=wanted.options, variables=variables))
     return kind
 
 
