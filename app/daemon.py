@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 import trio
 
 from actp_supervise import Backoff, Supervisor, current_child, open_supervisor
-from actp_supervise.service import LoopWatch, Outbox, clean_json, shorten
+from actp_supervise.service import LoopWatch, Outbox, shorten
 from app.event_log import EventLog
 from app.health import overall
 from app.metrics import Metrics
 from app.routine import DailyRoutineScheduler
 from app.settings import Settings
 from app.shutdown import GracefulShutdown
+from app.status import Health
 from app.store.protocol import Store
 from app.supervisor import AgentSupervisor
+
+if TYPE_CHECKING:
+    from actp_supervise.snapshot import SupervisorSnapshot
 
 SERVICE_BACKOFF = Backoff(initial=0.5, factor=2.0, maximum=60.0, jitter=0.1)
 """How long a service of the daemon waits for its restart; it is restarted for ever."""
@@ -57,13 +62,17 @@ class Daemon:
         """The seconds since it started."""
         return trio.current_time() - self.started
 
-    def tree(self) -> dict[str, Any]:
-        """Return everything that runs, as values that JSON can hold."""
-        known = self.root.tree().to_dict()
-        tree: dict[str, Any] = clean_json(known, lambda text: shorten(self.redact(text), ends=True))
-        return tree
+    def tree(self) -> SupervisorSnapshot:
+        """Return everything that runs, without secrets."""
+        return _redacted(self.root.tree(), lambda text: shorten(self.redact(text), ends=True))
 
-    def health(self) -> dict[str, Any]:
+    def status_line(self) -> str:
+        """Return its health in one line, for a service manager."""
+        health = self.health()
+        agents = f"{health.agents} agent{'s' if health.agents != 1 else ''}"
+        return self.redact("; ".join([f"{health.status}, {agents}", *health.reasons]))
+
+    def health(self) -> Health:
         """Return `GET /health` (R27), with the reasons for anything but healthy."""
         statuses = self.supervisor.get_status()
         status, reasons = overall(
@@ -73,18 +82,24 @@ class Daemon:
             blocked=self.loop_watch.problem(),
             notes=(*self.notes, *self.records.given_up),
         )
-        return {
-            "status": status,
-            "agents": sum(agent["enabled"] for agent in statuses.values()),
-            "uptime": self.uptime,
-            "reasons": reasons,
-        }
+        return Health(
+            status=status,
+            agents=sum(agent.enabled for agent in statuses.values()),
+            uptime=self.uptime,
+            reasons=tuple(reasons),
+        )
 
-    def status_line(self) -> str:
-        """Return its health in one line, for a service manager."""
-        health = self.health()
-        agents = f"{health['agents']} agent{'s' if health['agents'] != 1 else ''}"
-        return self.redact("; ".join([f"{health['status']}, {agents}", *health["reasons"]]))
+
+def _redacted(node: SupervisorSnapshot, clean: Callable[[str], str]) -> SupervisorSnapshot:
+    children = tuple(
+        dataclasses.replace(
+            child,
+            last_error=None if child.last_error is None else clean(child.last_error),
+            children=tuple(_redacted(below, clean) for below in child.children),
+        )
+        for child in node.children
+    )
+    return dataclasses.replace(node, children=children)
 
 
 async def hold_services(

@@ -18,15 +18,14 @@ import trio
 
 from actp_supervise.clock import SystemWallClock, WallClock
 from actp_supervise.service import clean_json, shorten
+from app.event_kinds import EventKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+
 KEPT: Final = 1000
 """How many events are kept."""
-
-STEPS: Final = frozenset({"tool_called", "model_called", "turn"})
-"""Kinds that a task at work brings by the dozen; of all others, as many are kept beside them."""
 
 MOST_TEXT: Final = 500
 """Characters of an event's text."""
@@ -42,8 +41,7 @@ class LoggedEvent:
     id: int
     """Counts up from 1 since the daemon started."""
     time: datetime
-    kind: str
-    """One word, such as ``task_claimed``; docs/reference/events-and-metrics.md has them all."""
+    kind: EventKind
     agent_id: str | None
     task_id: str | None
     text: str
@@ -60,7 +58,7 @@ class EventLog:
     Args:
         redact: Takes secrets out of what is published.
         wall_clock: Tells the time of day.
-        kept: How many events are kept, and how many beside them that are no `STEPS`.
+        kept: How many events are kept, and how many beside them that are no steps.
     """
 
     def __init__(
@@ -89,7 +87,7 @@ class EventLog:
 
     def publish(
         self,
-        kind: str,
+        kind: EventKind,
         text: str,
         *,
         agent_id: str | None = None,
@@ -99,7 +97,7 @@ class EventLog:
         """Tell everybody that something happened.
 
         Args:
-            kind: One word for it.
+            kind: Of which kind it is.
             text: What happened, for people; one line.
             agent_id: The agent that it is about.
             task_id: The task that it is about.
@@ -130,7 +128,7 @@ class EventLog:
             ),
         )
         self._kept.append(event)
-        if kind not in STEPS:
+        if not kind.is_step:
             self._kept_without_steps.append(event)
         for listener in self.listeners:
             listener(event)
@@ -143,7 +141,7 @@ class EventLog:
         return [event for event in self._kept if event.id > after]
 
     def without_steps(self) -> list[LoggedEvent]:
-        """Return what is kept of all kinds but `STEPS`, the oldest first; it goes further back."""
+        """Return what is kept of all but the steps, the oldest first; it goes further back."""
         return list(self._kept_without_steps)
 
     @contextmanager

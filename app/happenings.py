@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import trio
 
 from actp_supervise import events as ev
 from actp_supervise.cron import ClockJumped, Run, RunFailed, RunFinished, RunMissed, RunStarted
+from app.event_kinds import EventKind
+from app.facts import LEFT_OUT, to_json
 from app.routine import TREE_NAME
+from app.status import AgentState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from app.event_log import EventLog
+    from app.status import AgentStatus, Health, HealthState
 
 LOOK_EVERY: Final = 0.5
 """Seconds between two looks whether something has changed."""
@@ -39,7 +44,7 @@ def tell_of_tree(events: EventLog, agent_ids: Iterable[str]) -> Callable[[ev.Eve
         facts = event.to_dict()
         fields = {key: value for key, value in facts.items() if key not in _OWN}
         events.publish(
-            event.action,
+            EventKind[event.action.upper()],
             f"{name} {_in_words(event)}",
             agent_id=name if name in known else None,
             path="/".join(event.path),
@@ -72,26 +77,41 @@ def _in_words(event: ev.Event) -> str:
             return event.action.removeprefix("child_").replace("_", " ")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutineFacts:
+    """What is known of a routine that began, ended or was left out."""
+
+    job: str
+    scheduled_at: str
+    """ISO 8601 in UTC."""
+    late: Annotated[float | None, LEFT_OUT]
+    """Seconds after it was due, where it began."""
+    outcome: Annotated[str | None, LEFT_OUT]
+    seconds: Annotated[float | None, LEFT_OUT]
+    """That it took."""
+
+
 def _tell_of_routine(events: EventLog, job: str, run: Run) -> None:
-    due = run.scheduled_at.astimezone(UTC)
-    facts: dict[str, Any] = {"job": job, "scheduled_at": due.isoformat()}
-    kind, text = "routine_started", "started"
-    if run.started_at is not None:
-        facts["late"] = (run.started_at - run.scheduled_at).total_seconds()
-    if run.outcome is not None:
-        kind = "routine_finished"
-        facts["outcome"] = str(run.outcome)
-        text = facts["outcome"].replace("_", " ") + ("" if run.error is None else f": {run.error}")
-        if run.started_at is not None and run.finished_at is not None:
-            facts["seconds"] = (run.finished_at - run.started_at).total_seconds()
-    events.publish(kind, f"{job} {text}", agent_id=job.partition(".")[0], **facts)
+    began, ended = run.started_at, run.finished_at
+    facts = RoutineFacts(
+        job=job,
+        scheduled_at=run.scheduled_at.astimezone(UTC).isoformat(),
+        late=None if began is None else (began - run.scheduled_at).total_seconds(),
+        outcome=None if run.outcome is None else str(run.outcome),
+        seconds=(ended - began).total_seconds() if run.outcome and began and ended else None,
+    )
+    kind, text = EventKind.ROUTINE_STARTED, "started"
+    if facts.outcome is not None:
+        kind, text = EventKind.ROUTINE_FINISHED, facts.outcome.replace("_", " ")
+        text += "" if run.error is None else f": {run.error}"
+    events.publish(kind, f"{job} {text}", agent_id=job.partition(".")[0], **to_json(facts))
 
 
 async def tell_of_changes(
     events: EventLog,
     *,
-    health: Callable[[], Mapping[str, Any]],
-    statuses: Callable[[], Mapping[str, Mapping[str, Any]]],
+    health: Callable[[], Health],
+    statuses: Callable[[], Mapping[str, AgentStatus]],
 ) -> None:
     """Publish each change of the daemon's health and of an agent's status, for ever.
 
@@ -100,19 +120,24 @@ async def tell_of_changes(
         health: Tells how the daemon is.
         statuses: Tells how each agent is.
     """
-    told: dict[str, str] = {}
-    told_health = ""
+    told: dict[str, AgentState] = {}
+    told_health: HealthState | None = None
     while True:
         for agent_id, status in statuses().items():
-            word = "paused" if status["paused"] else status["status"]
-            if told.get(agent_id, word) != word:
-                text = f"{agent_id} is {word.replace('_', ' ')}"
-                events.publish("agent_status", text, agent_id=agent_id, status=word)
-            told[agent_id] = word
+            # A wait for the model is no news: it may come and go with every call.
+            state = status.status if status.state is AgentState.WAITING else status.state
+            if told.get(agent_id, state) is not state:
+                text = f"{agent_id} is {state.words}"
+                events.publish(EventKind.AGENT_STATUS, text, agent_id=agent_id, status=state.value)
+            told[agent_id] = state
         now = health()
-        if told_health not in ("", now["status"]):
-            reasons = "; ".join(now["reasons"])
-            text = now["status"] + (f": {reasons}" if reasons else "")
-            events.publish("health_changed", text, status=now["status"], reasons=now["reasons"])
-        told_health = now["status"]
+        if told_health not in (None, now.status):
+            text = now.status + (f": {'; '.join(now.reasons)}" if now.reasons else "")
+            events.publish(
+                EventKind.HEALTH_CHANGED,
+                text,
+                status=now.status.value,
+                reasons=list(now.reasons),
+            )
+        told_health = now.status
         await trio.sleep(LOOK_EVERY)

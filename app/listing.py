@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from actp_supervise.service import shorten
 from app.agents.spec import AGENT_SPECS
+from app.facts import JSON, from_json
 from app.settings import Settings, SettingsError, unknown_agent
+from app.status import AgentHealth, AgentState
 from app.store.open import open_store
 from app.store.protocol import AgentRow, StoreError, WorkerRow
-from app.terminal.output import MOST_ON_LINE
 from app.web.words import error_line
 from app.worker import Life, life_of, silent_after
 
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
 
     from app.store.protocol import Store
 
-_OF_ONE: Final = frozenset({"paused", "waiting", "backing_off", "crashed"})
+_OF_ONE: Final = frozenset(
+    {AgentState.PAUSED, AgentState.WAITING, AgentState.BACKING_OFF, AgentState.CRASHED}
+)
 """Where the reason is the agent's own, and not one of its daemon."""
 
+MOST_OF_REASON: Final = 200
 MOST_OF_NAME: Final = 18
 """Characters of a daemon's name in the table."""
 
@@ -36,50 +40,50 @@ class AgentAt:
     """An agent in one of several daemons."""
 
     worker_id: str
-    status: str
+    status: AgentState
     seen_age: float
     """Seconds since that daemon was last heard of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedAgent:
-    """An agent in the registry, and what is to be believed of it."""
+    """An agent in the registry, and what is to be believed of it; `to_json` makes its JSON."""
 
-    row: AgentRow
-    status: str
+    agent_id: str
+    status: AgentState
     """What it says itself, or *unknown* or *stale*; and *paused* or *waiting* while it runs so."""
     why: str | None
     """Why it is not believed, is disabled, does not work, or crashed."""
+    last_status: str
+    """What it says itself."""
+    last_seen: str | None
+    """ISO 8601 in UTC."""
     seen_age: float | None
     """Seconds since it was last seen."""
-    runs: tuple[AgentAt, ...]
+    last_heartbeat: str | None
+    heartbeat_age: float | None
+    needs_restart: bool
+    worker_id: str | None
+    """The daemon that last spoke of it."""
+    workers: tuple[AgentAt, ...]
     """Where it is, if any daemon is there that speaks of it."""
+    class_: str
+    model: str
+    health: JSON
+    """As its daemon has written it, which may be of another version."""
+
+    @property
+    def doing(self) -> str | None:
+        """What it does, in words."""
+        return _read_health(self.health).doing
 
     @property
     def note(self) -> str | None:
         """The reason, if there is one, as a line for people; one that many share names none."""
         if self.why is None:
             return None
-        whose = f"{self.row.agent_id} is " if self.status in _OF_ONE else ""
-        return shorten(f"{whose}{self.status.replace('_', ' ')}: {self.why}", MOST_ON_LINE)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as values that JSON can hold."""
-        return {
-            "agent_id": self.row.agent_id,
-            "status": self.status,
-            "why": self.why,
-            "last_status": self.row.status,
-            "last_seen": _iso(self.row.last_seen),
-            "last_heartbeat": _iso(self.row.last_heartbeat),
-            "heartbeat_age": self.row.heartbeat_age,
-            "needs_restart": self.row.needs_restart,
-            "worker_id": self.row.worker_id,
-            "workers": [dataclasses.asdict(place) for place in self.runs],
-            "class": self.row.class_name,
-            "model": self.row.model,
-            "health": self.row.health,
-        }
+        whose = f"{self.agent_id} is " if self.status in _OF_ONE else ""
+        return shorten(f"{whose}{self.status.words}: {self.why}", MOST_OF_REASON)
 
 
 async def listed_agents(settings: Settings) -> list[ListedAgent]:
@@ -99,10 +103,10 @@ async def listed_agents(settings: Settings) -> list[ListedAgent]:
 
 
 async def _with_last_error(agent: ListedAgent, store: Store) -> ListedAgent:
-    if agent.status not in {"backing_off", "crashed"}:
+    if agent.status not in {AgentState.BACKING_OFF, AgentState.CRASHED}:
         return agent
     try:
-        runs = await store.runs(agent.row.agent_id, limit=1)
+        runs = await store.runs(agent.agent_id, limit=1)
     except StoreError:  # as where that table is missing: all else is known
         return agent
     why = next((error_line(run.error) for run in runs if run.error), None)
@@ -117,25 +121,25 @@ def table(agents: list[ListedAgent], settings: Settings) -> str:
     for agent in agents:
         rows.append(
             (
-                agent.row.agent_id,
-                agent.status.replace("_", " "),
-                shorten(agent.row.worker_id or "-", MOST_OF_NAME),
+                agent.agent_id,
+                agent.status.words,
+                shorten(agent.worker_id or "-", MOST_OF_NAME),
                 age(agent.seen_age),
-                age(agent.row.heartbeat_age),
-                "requested" if agent.row.needs_restart else "-",
+                age(agent.heartbeat_age),
+                "requested" if agent.needs_restart else "-",
             )
         )
         rows += [
             (
-                agent.row.agent_id,
-                place.status.replace("_", " "),
+                agent.agent_id,
+                place.status.words,
                 shorten(place.worker_id, MOST_OF_NAME),
                 age(place.seen_age),
                 "-",
                 "-",
             )
-            for place in agent.runs
-            if place.worker_id != agent.row.worker_id
+            for place in agent.workers
+            if place.worker_id != agent.worker_id
         ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
@@ -171,7 +175,7 @@ async def request_restart(settings: Settings, agent_id: str) -> str:
             f"The restart of {agent_id} is noted, but no daemon is running: "
             "the next one that starts will see to it."
         )
-    if not any(worker.agents.get(agent_id, "disabled") != "disabled" for worker in workers):
+    if not any(_runs(worker, agent_id) for worker in workers):
         return (
             f"The restart of {agent_id} is noted, but it is disabled in the daemon that runs: "
             "one that has it enabled will see to it."
@@ -207,37 +211,75 @@ def _judge(
     row: AgentRow, workers: Sequence[WorkerRow], now: datetime, settings: Settings
 ) -> ListedAgent:
     faults = {worker.instance: _fault(worker, settings) for worker in workers}
-    runs = [
+    places = tuple(
         AgentAt(
             worker_id=worker.worker_id,
-            status=worker.agents[row.agent_id],
+            status=_read_state(worker.agents[row.agent_id]),
             seen_age=worker.seen_age,
         )
         for worker in workers
-        if faults[worker.instance] is None
-        and worker.agents.get(row.agent_id, "disabled") != "disabled"
-    ]
-    seen_age = None if row.last_seen is None else max(0.0, (now - row.last_seen).total_seconds())
-    status, why, health = row.status, None, row.health or {}
+        if faults[worker.instance] is None and _runs(worker, row.agent_id)
+    )
     # Of several starts of one name, the one that is there counts.
     own = [faults[worker.instance] for worker in workers if worker.worker_id == row.worker_id]
-    if status not in {"stopped", "disabled"} and None not in own:
-        why = own[0] if own else "its daemon ended without a word"
-        status, why = "unknown", f"{why}; it last said {row.status!r}"
-    elif status == "running" and (row.heartbeat_age or 0.0) > settings.stale_threshold:
-        status, why = "stale", f"no heartbeat for {settings.stale_threshold:g} s"
-    elif status == "running" and health.get("paused"):
-        status, why = "paused", health["paused"]
-    elif status == "running" and health.get("throttled_age") is not None:
-        status, why = "waiting", health.get("throttled_why")
-    elif status == "disabled":
-        why = health.get("why_disabled")
-    if status in {"stopped", "unknown", "disabled"}:
+    status, why = _believed(row, own, settings)
+    if status in {AgentState.STOPPED, AgentState.UNKNOWN, AgentState.DISABLED}:
         # The last to speak of it runs it no more, and another that does will speak soon.
-        active = [place for place in runs if place.status not in {"stopped", "standby"}]
+        idle = {AgentState.STOPPED, AgentState.STANDBY}
+        active = [place for place in places if place.status not in idle]
         if active:
             status, why = active[0].status, None
-    return ListedAgent(row=row, status=status, why=why, seen_age=seen_age, runs=tuple(runs))
+    return ListedAgent(
+        agent_id=row.agent_id,
+        status=status,
+        why=why,
+        last_status=row.status,
+        last_seen=_iso(row.last_seen),
+        seen_age=None if row.last_seen is None else max(0.0, (now - row.last_seen).total_seconds()),
+        last_heartbeat=_iso(row.last_heartbeat),
+        heartbeat_age=row.heartbeat_age,
+        needs_restart=row.needs_restart,
+        worker_id=row.worker_id,
+        workers=places,
+        class_=row.class_name,
+        model=row.model,
+        health=row.health,
+    )
+
+
+def _believed(
+    row: AgentRow, own: Sequence[str | None], settings: Settings
+) -> tuple[AgentState, str | None]:
+    """Return an agent's state and the reason for it; `own` is what is wrong with its daemon."""
+    reported, health = _read_state(row.status), _read_health(row.health)
+    if reported is AgentState.DISABLED:
+        return reported, (row.health or {}).get("why_disabled")
+    if reported is not AgentState.STOPPED and None not in own:
+        why = own[0] if own else "its daemon ended without a word"
+        return AgentState.UNKNOWN, f"{why}; it last said {row.status!r}"
+    if reported is AgentState.RUNNING and (row.heartbeat_age or 0.0) > settings.stale_threshold:
+        return AgentState.STALE, f"no heartbeat for {settings.stale_threshold:g} s"
+    state = health.state(reported)
+    reasons = {AgentState.PAUSED: health.paused, AgentState.WAITING: health.throttled_why}
+    return state, reasons.get(state)
+
+
+def _runs(worker: WorkerRow, agent_id: str) -> bool:
+    """Whether a daemon has an agent enabled."""
+    return worker.agents.get(agent_id, AgentState.DISABLED) != AgentState.DISABLED
+
+
+def _read_state(text: str) -> AgentState:
+    """Return what a daemon wrote of an agent, *unknown* where a newer one has another word."""
+    return AgentState.__members__.get(text.upper(), AgentState.UNKNOWN)
+
+
+def _read_health(health: JSON) -> AgentHealth:
+    """Return what a daemon wrote of an agent's health; of another version, what can be read."""
+    try:
+        return from_json(AgentHealth, health or {})
+    except ValueError:
+        return AgentHealth()
 
 
 def age(seconds: float | None) -> str:

@@ -6,7 +6,7 @@ just now (states, queues) is looked up when Prometheus asks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import prometheus_client as prometheus
 import trio
@@ -15,6 +15,10 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 import actp_supervise
+from app.event_kinds import EventKind
+from app.facts import fields_of
+from app.figures import SECONDS, Gauge, StateGauge, Tally
+from app.status import AgentHealth, AgentState, AgentStatus, HealthState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -31,21 +35,12 @@ MOST_NAMES: Final = 50
 """Tools and models of one agent that have series of their own; the rest share one, called
 ``other``, as a model may make names up."""
 
-STATES: Final = (
-    "starting",
-    "running",
-    "standby",
-    "restarting",
-    "backing_off",
-    "draining",
-    "stopping",
-    "stopped",
-    "crashed",
-    "disabled",
-)
-
-_SECONDS: Final = (0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 _LAGS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
+
+_BOUNDED: Final = frozenset({"tool", "model"})
+"""Labels whose values a model may make up."""
+
+_Counter: TypeAlias = prometheus.Counter | prometheus.Histogram
 
 
 class Metrics:
@@ -61,65 +56,8 @@ class Metrics:
         self._events = prometheus.Counter(
             "actp_events", "What has happened, by kind.", ["kind"], registry=registry
         )
-        self._finished = prometheus.Counter(
-            "actp_tasks_finished",
-            "Tasks that ended here, by outcome.",
-            ["agent", "outcome"],
-            registry=registry,
-        )
-        self._tasks = prometheus.Histogram(
-            "actp_task_duration_seconds",
-            "Time from claim to end of tasks that were done here.",
-            ["agent", "outcome"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._tools = prometheus.Histogram(
-            "actp_tool_duration_seconds",
-            "Time that calls of tools took.",
-            ["agent", "tool"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._tool_errors = prometheus.Counter(
-            "actp_tool_errors", "Calls of tools that failed.", ["agent", "tool"], registry=registry
-        )
-        self._model_calls = prometheus.Counter(
-            "actp_model_calls", "Calls of the model.", ["agent", "model"], registry=registry
-        )
-        self._model_time = prometheus.Histogram(
-            "actp_model_call_duration_seconds",
-            "Time that calls of the model took.",
-            ["agent", "model"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._tokens = prometheus.Counter(
-            "actp_tokens",
-            "Tokens by use: input, output, cache_read, cache_write.",
-            ["agent", "model", "use"],
-            registry=registry,
-        )
-        self._cost = prometheus.Counter(
-            "actp_cost_usd", "Spend in US dollars.", ["agent", "model"], registry=registry
-        )
-        self._routines = prometheus.Counter(
-            "actp_routine_runs", "Runs of routines.", ["routine", "outcome"], registry=registry
-        )
-        self._routine_time = prometheus.Histogram(
-            "actp_routine_duration_seconds",
-            "Time that runs of routines took.",
-            ["routine"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._lateness = prometheus.Histogram(
-            "actp_routine_lateness_seconds",
-            "How late routines began.",
-            ["routine"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
+        tallies = {tally.name: tally for kind in EventKind for tally in kind.tallies}
+        self._tallies = {name: _made(tally, registry) for name, tally in tallies.items()}
         self._lag = prometheus.Histogram(
             "actp_event_loop_lag_seconds",
             "How late the daemon's loop is.",
@@ -127,13 +65,6 @@ class Metrics:
             registry=registry,
         )
         self._known_names: dict[str, set[str]] = {}
-        self._counted: dict[str, Callable[[str, dict[str, Any]], None]] = {
-            "task_finished": self._count_task,
-            "tool_called": self._count_tool,
-            "model_called": self._count_model_call,
-            "routine_started": self._count_routine_start,
-            "routine_finished": self._count_routine_end,
-        }
         self.present: Callable[[], Iterable[Metric]] = tuple
         """Looks up what is so just now, whenever Prometheus asks."""
         registry.register(_Present(self))
@@ -141,9 +72,8 @@ class Metrics:
     def count(self, event: LoggedEvent) -> None:
         """Count an event."""
         self._events.labels(event.kind).inc()
-        count = self._counted.get(event.kind)
-        if count is not None:
-            count(event.agent_id or "", event.fields)
+        for tally in event.kind.tallies:
+            self._add(tally, event)
 
     async def measure_lag(self) -> None:
         """Measure how late the loop is, for ever."""
@@ -156,34 +86,21 @@ class Metrics:
         """Return all figures in Prometheus's text format."""
         return prometheus.generate_latest(_WithoutCreated(self._registry))
 
-    def _count_task(self, agent: str, fields: dict[str, Any]) -> None:
-        outcome = fields["outcome"]
-        self._finished.labels(agent, outcome).inc()
-        if "seconds" in fields:
-            self._tasks.labels(agent, outcome).observe(fields["seconds"])
-
-    def _count_tool(self, agent: str, fields: dict[str, Any]) -> None:
-        tool = self._bounded(agent, fields["tool"])
-        self._tools.labels(agent, tool).observe(fields["seconds"])
-        if fields["failed"]:
-            self._tool_errors.labels(agent, tool).inc()
-
-    def _count_model_call(self, agent: str, fields: dict[str, Any]) -> None:
-        model = self._bounded(agent, fields["model"])
-        self._model_calls.labels(agent, model).inc()
-        if fields["seconds"] is not None:
-            self._model_time.labels(agent, model).observe(fields["seconds"])
-        self._cost.labels(agent, model).inc(fields["usd"])
-        for use in ("input", "output", "cache_read", "cache_write"):
-            self._tokens.labels(agent, model, use).inc(fields[f"{use}_tokens"])
-
-    def _count_routine_start(self, _agent: str, fields: dict[str, Any]) -> None:
-        self._lateness.labels(fields["job"]).observe(max(0.0, fields["late"]))
-
-    def _count_routine_end(self, _agent: str, fields: dict[str, Any]) -> None:
-        self._routines.labels(fields["job"], fields["outcome"]).inc()
-        if "seconds" in fields:
-            self._routine_time.labels(fields["job"]).observe(fields["seconds"])
+    def _add(self, tally: Tally, event: LoggedEvent) -> None:
+        fields = event.fields
+        amount = 1 if tally.fact is None else fields.get(tally.fact)
+        if amount is None or (tally.only_if is not None and not fields[tally.only_if]):
+            return
+        agent = event.agent_id or ""
+        facts = fields | {"agent": agent, "routine": fields.get("job")}
+        for name in _BOUNDED & set(tally.labels):
+            facts[name] = self._bounded(agent, facts[name])
+        labels = [*(facts[name] for name in tally.labels), *(value for _, value in tally.fixed)]
+        counter = self._tallies[tally.name].labels(*labels)
+        if isinstance(counter, prometheus.Histogram):
+            counter.observe(max(0.0, amount))  # below 0 where the clock was set meanwhile
+        else:
+            counter.inc(amount)
 
     def _bounded(self, agent: str, name: str) -> str:
         known = self._known_names.setdefault(agent, set())
@@ -191,6 +108,15 @@ class Metrics:
             return "other"
         known.add(name)
         return name
+
+
+def _made(tally: Tally, registry: prometheus.CollectorRegistry) -> _Counter:
+    labels = [*tally.labels, *(name for name, _ in tally.fixed)]
+    if tally.kind == "histogram":
+        return prometheus.Histogram(
+            tally.name, tally.description, labels, buckets=SECONDS, registry=registry
+        )
+    return prometheus.Counter(tally.name, tally.description, labels, registry=registry)
 
 
 class _WithoutCreated(Collector):
@@ -216,53 +142,43 @@ class _Present(Collector):
         return self._metrics.present()
 
 
-def of_agents(statuses: Mapping[str, Mapping[str, Any]], now: float) -> Iterable[Metric]:
-    """Make the figures of all agents.
+def of_agents(statuses: Mapping[str, AgentStatus], now: float) -> Iterable[Metric]:
+    """Make the figures of all agents, as `AgentStatus` and `AgentHealth` declare them.
 
     Args:
         statuses: What `AgentSupervisor.get_status` says.
         now: The time of day, in seconds since 1970.
     """
-    state = GaugeMetricFamily(
-        "actp_agent_state", "1 for the state that an agent is in.", labels=["agent", "state"]
-    )
-    paused = GaugeMetricFamily(
-        "actp_agent_paused", "1 for an agent that takes no tasks.", labels=["agent"]
-    )
-    throttled = GaugeMetricFamily(
-        "actp_agent_throttled",
-        "1 for an agent that waits because its calls of the model do not succeed.",
-        labels=["agent"],
-    )
-    uptime = GaugeMetricFamily(
-        "actp_agent_uptime_seconds", "Time since an agent started.", labels=["agent"]
-    )
-    beat = GaugeMetricFamily(
-        "actp_agent_last_heartbeat_timestamp_seconds",
-        "When an agent's loop last turned.",
-        labels=["agent"],
-    )
-    recent = GaugeMetricFamily(
-        "actp_agent_recent_crashes", "Crashes in the last 24 hours.", labels=["agent"]
-    )
-    restarts = CounterMetricFamily(
-        "actp_agent_restarts", "Further runs of an agent.", labels=["agent"]
-    )
-    crashes = CounterMetricFamily(
-        "actp_agent_crashes", "Crashes since the daemon started.", labels=["agent"]
-    )
-    for agent_id, status in statuses.items():
-        for each in STATES:
-            state.add_metric([agent_id, each], float(status["status"] == each))
-        paused.add_metric([agent_id], float(bool(status["paused"])))
-        throttled.add_metric([agent_id], float(status.get("throttled_age") is not None))
-        uptime.add_metric([agent_id], status["uptime"])
-        recent.add_metric([agent_id], status["error_count"])
-        restarts.add_metric([agent_id], status["restarts"])
-        crashes.add_metric([agent_id], status["crashes"])
-        if status["heartbeat_age"] is not None:
-            beat.add_metric([agent_id], now - status["heartbeat_age"])
-    return state, paused, throttled, uptime, beat, recent, restarts, crashes
+    for kind, parts in (
+        (AgentStatus, statuses),
+        (AgentHealth, {agent_id: status.health for agent_id, status in statuses.items()}),
+    ):
+        for field in fields_of(kind):
+            values = {agent_id: getattr(part, field.name) for agent_id, part in parts.items()}
+            for figure in field.metadata:
+                if isinstance(figure, StateGauge):
+                    yield _states(figure, values)
+                elif isinstance(figure, Gauge):
+                    yield _gauge(figure, values, now)
+
+
+def _states(figure: StateGauge, values: Mapping[str, AgentState]) -> Metric:
+    made = GaugeMetricFamily(figure.name, figure.description, labels=["agent", "state"])
+    for agent_id, value in values.items():
+        for state in AgentState:
+            if not state.derived:
+                made.add_metric([agent_id, state.value], float(value is state))
+    return made
+
+
+def _gauge(figure: Gauge, values: Mapping[str, Any], now: float) -> Metric:
+    family = CounterMetricFamily if figure.counts_up else GaugeMetricFamily
+    made = family(figure.name, figure.description, labels=["agent"])
+    for agent_id, value in values.items():
+        number = figure.value(value, now)
+        if number is not None:
+            made.add_metric([agent_id], number)
+    return made
 
 
 def of_queue(
@@ -289,12 +205,12 @@ def of_queue(
 
 
 def of_daemon(
-    *, health: str, store_up: bool, records_waiting: int, readers: int, uptime: float
+    *, health: HealthState, store_up: bool, records_waiting: int, readers: int, uptime: float
 ) -> Iterable[Metric]:
     """Make the figures of the daemon itself."""
     state = GaugeMetricFamily("actp_health", "1 for the daemon's health.", labels=["status"])
-    for status in ("healthy", "degraded", "critical"):
-        state.add_metric([status], float(health == status))
+    for status in HealthState:
+        state.add_metric([status.value], float(health is status))
     return (
         state,
         GaugeMetricFamily("actp_store_up", "1 while the store can be reached.", value=store_up),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from typing_extensions import override
 
+from app.event_kinds import EventKind
 from app.store.protocol import Before, Lease, Store, TaskRow, TaskStatus
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class ObservedStore(Before):
             max_attempts=max_attempts,
         )
         if task.status is TaskStatus.QUEUED and task.attempts == 0:
-            self._tell("task_queued", f"{agent_type}: queued: {task.goal}", task)
+            self._tell(EventKind.TASK_QUEUED, f"{agent_type}: queued: {task.goal}", task)
         return task
 
     @override
@@ -86,7 +87,7 @@ class ObservedStore(Before):
         if task is not None:
             self._in_hand[token] = _InHand(task, trio.current_time())
             text = f"{agent_type}: taken: {task.goal}"
-            self._tell("task_claimed", text, task, attempt=task.attempts)
+            self._tell(EventKind.TASK_CLAIMED, text, task, attempt=task.attempts)
         return task
 
     @override
@@ -143,10 +144,10 @@ class ObservedStore(Before):
             return task
         if task.status is TaskStatus.CANCELLED:
             text = f"{task.agent_type}: cancelled: {task.goal}"
-            self._tell("task_finished", text, task, outcome=str(task.status))
+            self._tell(EventKind.TASK_FINISHED, text, task, outcome=str(task.status))
         elif task.cancel_requested:
             text = f"{task.agent_type}: is to be cancelled: {task.goal}"
-            self._tell("task_cancel_requested", text, task)
+            self._tell(EventKind.TASK_CANCEL_REQUESTED, text, task)
         return task
 
     @override
@@ -154,7 +155,7 @@ class ObservedStore(Before):
         before = await self.store.task(task_id)
         task = await self.store.retry_task(task_id)
         if task is not None and task.status is TaskStatus.QUEUED and _is_news(before, task):
-            self._tell("task_queued", f"{task.agent_type}: queued again: {task.goal}", task)
+            self._tell(EventKind.TASK_QUEUED, f"{task.agent_type}: queued again: {task.goal}", task)
         return task
 
     # What agents do.
@@ -164,7 +165,7 @@ class ObservedStore(Before):
         await self.store.record_tool_call(call)
         failed = "" if call.error is None else f", failed: {call.error}"
         self._events.publish(
-            "tool_called",
+            EventKind.TOOL_CALLED,
             f"{call.agent_id}: {call.tool} in {call.duration:.2f} s{failed}",
             agent_id=call.agent_id,
             task_id=call.task_id,
@@ -177,7 +178,7 @@ class ObservedStore(Before):
     async def record_cost(self, entry: CostEntry, *, reservation: str | None = None) -> None:
         await self.store.record_cost(entry, reservation=reservation)
         self._events.publish(
-            "model_called",
+            EventKind.MODEL_CALLED,
             f"{entry.agent_id}: {entry.model} for ${entry.cost_usd:.4f}",
             agent_id=entry.agent_id,
             task_id=entry.task_id,
@@ -194,7 +195,7 @@ class ObservedStore(Before):
     async def record_turn(self, turn: Turn) -> None:
         await self.store.record_turn(turn)
         self._events.publish(
-            "turn",
+            EventKind.TURN,
             f"{turn.agent_id}: turn {turn.step} ({turn.role})",
             agent_id=turn.agent_id,
             task_id=turn.task_id,
@@ -205,7 +206,7 @@ class ObservedStore(Before):
 
     # Helpers.
 
-    def _tell(self, kind: str, text: str, task: TaskRow, **fields: Any) -> None:  # noqa: ANN401
+    def _tell(self, kind: EventKind, text: str, task: TaskRow, **fields: Any) -> None:  # noqa: ANN401
         self._events.publish(kind, text, agent_id=task.agent_type, task_id=task.id, **fields)
 
     def _let_go(self, token: str, status: TaskStatus, error: str | None) -> None:
@@ -217,16 +218,18 @@ class ObservedStore(Before):
         why = "" if error is None else f": {error}"
         if status is TaskStatus.QUEUED:
             text = f"{agent_id}: task handed back{why}"
-            self._tell("task_released", text, held.task, seconds=seconds)
+            self._tell(EventKind.TASK_RELEASED, text, held.task, seconds=seconds)
         else:
             text = f"{agent_id}: task {status}{why}"
-            self._tell("task_finished", text, held.task, outcome=str(status), seconds=seconds)
+            self._tell(
+                EventKind.TASK_FINISHED, text, held.task, outcome=str(status), seconds=seconds
+            )
 
     def _lose(self, token: str) -> None:
         held = self._in_hand.pop(token, None)
         if held is not None:
             text = f"{held.task.agent_type}: task lost to another daemon: its lease ran out"
-            self._tell("task_lost", text, held.task)
+            self._tell(EventKind.TASK_LOST, text, held.task)
 
 
 def _is_news(before: TaskRow | None, after: TaskRow) -> bool:

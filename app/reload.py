@@ -8,13 +8,14 @@ import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from actp_supervise import SupervisionError
 from actp_supervise.service.signals import tell_trio
-from app.settings import INTEGRATION_KEYS, Settings, SettingsError
+from app.event_kinds import EventKind
+from app.settings import AgentSettings, Settings, SettingsError, settings_of
 from app.store.protocol import AgentRegistration
 
 if TYPE_CHECKING:
@@ -23,49 +24,8 @@ if TYPE_CHECKING:
     from actp_supervise.service import ServiceManager
     from app.daemon import Daemon
     from app.launcher import AgentLauncher
-    from app.settings import AgentSettings
 
 logger = logging.getLogger(__name__)
-
-VARIABLES: Final = {
-    "anthropic_api_key": "ANTHROPIC_API_KEY",
-    "anthropic_base_url": "ANTHROPIC_BASE_URL",
-    "supabase_url": "SUPABASE_URL",
-    "supabase_service_role_key": "SUPABASE_SERVICE_ROLE_KEY",
-    "supabase_db_url": "SUPABASE_DB_URL",
-    "db_path": "WORKER_DB_PATH",
-    "health_host": "WORKER_HEALTH_HOST",
-    "health_port": "WORKER_HEALTH_PORT",
-    "api_token": "WORKER_API_TOKEN",
-    "timezone": "WORKER_TIMEZONE",
-    "worker_id": "WORKER_ID",
-    "drain_timeout": "WORKER_DRAIN_TIMEOUT",
-    "task_lease": "WORKER_TASK_LEASE",
-    "watch_interval": "SUPERVISOR_WATCH_INTERVAL",
-    "prices_path": "WORKER_PRICES",
-    "log_file": "WORKER_LOG_FILE",
-    "heartbeat_interval": "WORKER_HEARTBEAT_INTERVAL",
-    "stale_threshold": "WORKER_STALE_THRESHOLD",
-    "transcript_days": "WORKER_TRANSCRIPT_DAYS",
-    "other_secrets": " or ".join(INTEGRATION_KEYS),
-}
-"""What each field of `Settings` is called where it is set."""
-
-AGENT_VARIABLES: Final = {
-    "class_path": "CLASS",
-    "model": "MODEL",
-    "poll_interval": "POLL_INTERVAL",
-    "daily_budget_usd": "DAILY_BUDGET_USD",
-    "isolation": "ISOLATION",
-    "single": "SINGLE",
-}
-"""The same of an agent, behind its prefix."""
-
-TAKEN_UP: Final = frozenset({"watch_interval"})
-"""What takes effect at once."""
-
-AGENT_TAKEN_UP: Final = frozenset({"model", "poll_interval", "daily_budget_usd", "isolation"})
-"""What takes effect with an agent's next run, which is begun as soon as its work is finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,30 +34,31 @@ class Change:
 
     variable: str
     field: str
-    value: Any
+    value: object
     """The new value."""
+    taken_up: bool
+    """Whether a running daemon takes it up."""
     agent_id: str | None = None
     """Whose it is; None if it is the daemon's."""
-
-    @property
-    def taken_up(self) -> bool:
-        """Whether a running daemon takes it up."""
-        return self.field in (TAKEN_UP if self.agent_id is None else AGENT_TAKEN_UP)
 
 
 def changes(old: Settings, new: Settings) -> list[Change]:
     """Return which settings differ."""
     found = [
-        Change(variable, field, getattr(new, field))
-        for field, variable in VARIABLES.items()
+        Change(setting.name, field, getattr(new, field), setting.reloads)
+        for field, setting in settings_of(Settings).items()
         if getattr(old, field) != getattr(new, field)
     ]
     for before, after in zip(old.agents, new.agents, strict=True):
-        variables = {name: after.spec.env_prefix + end for name, end in AGENT_VARIABLES.items()}
-        variables["enabled"] = after.spec.enable_flag
         found += [
-            Change(variable, field, getattr(after, field), after.agent_id)
-            for field, variable in variables.items()
+            Change(
+                setting.variable(after.spec),
+                field,
+                getattr(after, field),
+                setting.reloads,
+                after.agent_id,
+            )
+            for field, setting in settings_of(AgentSettings).items()
             if getattr(before, field) != getattr(after, field)
         ]
     return found
@@ -173,12 +134,13 @@ class Reloader:
         return restarts
 
     def _take_up(self, taken_up: list[Change]) -> list[str]:
-        of_daemon = {c.field: c.value for c in taken_up if c.agent_id is None}
+        of_daemon: dict[str, Any] = {c.field: c.value for c in taken_up if c.agent_id is None}
         settings = dataclasses.replace(self._daemon.settings, **of_daemon)
         restarts = []
         agents = []
         for agent in settings.agents:
-            changed = {c.field: c.value for c in taken_up if c.agent_id == agent.agent_id}
+            own = [change for change in taken_up if change.agent_id == agent.agent_id]
+            changed: dict[str, Any] = {change.field: change.value for change in own}
             if changed:
                 agent = dataclasses.replace(agent, **changed)
                 self._launcher.reconfigure(agent)
@@ -218,5 +180,5 @@ class Reloader:
         extra = {"action": "settings_reloaded", "applied": applied, "needs_restart": waiting}
         logger.info(text, extra=extra)
         self._daemon.events.publish(
-            "settings_reloaded", text, applied=applied, needs_restart=waiting
+            EventKind.SETTINGS_RELOADED, text, applied=applied, needs_restart=waiting
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from actp_supervise.cron import Cron, Scheduler, open_scheduler
+from app.status import JobRun, JobStatus
 from app.store.protocol import StoreError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
     from actp_supervise.clock import WallClock
+    from actp_supervise.cron import Run
     from app.store.protocol import Store
 
 TREE_NAME: Final = "routines"
@@ -122,7 +123,7 @@ class DailyRoutineScheduler:
         self._wall_clock = wall_clock
         self._scheduler: Scheduler | None = None
         self._paused: set[str] = set()
-        self._last_fires: dict[str, dict[str, Any]] = {}
+        self._last_fires: dict[str, JobRun] = {}
         self._under_way: set[trio.CancelScope] = set()
 
     def setup(self) -> None:
@@ -171,7 +172,7 @@ class DailyRoutineScheduler:
             scope.cancel(reason="the daemon is to stop at once")
         await self.shutdown()
 
-    def jobs(self) -> list[dict[str, Any]]:
+    def jobs(self) -> list[JobStatus]:
         """Return what is known of every routine, those included that are disabled."""
         return [self._report(routine) for routine in self._routines.values()]
 
@@ -224,13 +225,13 @@ class DailyRoutineScheduler:
         with trio.move_on_after(RECALL_TIMEOUT), suppress(StoreError):
             for name in self._routines:
                 for fire in await self._store.fires(name, limit=1):
-                    self._last_fires[name] = {
-                        "scheduled_at": fire.scheduled_at,
-                        "started_at": fire.claimed_at,
-                        "finished_at": fire.finished_at,
-                        "outcome": fire.outcome or "running",
-                        "error": fire.error,
-                    }
+                    self._last_fires[name] = JobRun(
+                        scheduled_at=fire.scheduled_at,
+                        started_at=fire.claimed_at,
+                        finished_at=fire.finished_at,
+                        outcome=fire.outcome or "running",
+                        error=fire.error,
+                    )
 
     def _known(self, name: str) -> RoutineJob:
         if name not in self._routines:
@@ -238,23 +239,32 @@ class DailyRoutineScheduler:
             raise UnknownRoutineError(f"there is no routine {name!r}; known are {known}")
         return self._routines[name]
 
-    def _report(self, routine: RoutineJob) -> dict[str, Any]:
+    def _report(self, routine: RoutineJob) -> JobStatus:
         job = None
         if self._scheduler is not None and routine.name in self._scheduler:
             job = self._scheduler[routine.name]
-        last_run = self._last_fires.get(routine.name)
-        if job is not None and job.last_run is not None:
-            last_run = dataclasses.asdict(job.last_run)
-        return {
-            "name": routine.name,
-            "agent_id": routine.agent_id,
-            "method": routine.method,
-            "schedule": str(Cron(routine.cron)),
-            "cron": routine.cron,
-            "timezone": str(self._timezone),
-            "next_run_time": None if job is None else job.next_run_time,
-            "last_run": last_run,
-            "running": job is not None and bool(job.running),
-            "paused": routine.name in self._paused,
-            "disabled": routine.disabled,
-        }
+        return JobStatus(
+            name=routine.name,
+            agent_id=routine.agent_id,
+            method=routine.method,
+            schedule=str(Cron(routine.cron)),
+            cron=routine.cron,
+            timezone=str(self._timezone),
+            next_run_time=None if job is None else job.next_run_time,
+            last_run=(job and _job_run(job.last_run)) or self._last_fires.get(routine.name),
+            running=job is not None and bool(job.running),
+            paused=routine.name in self._paused,
+            disabled=routine.disabled,
+        )
+
+
+def _job_run(run: Run | None) -> JobRun | None:
+    if run is None:
+        return None
+    return JobRun(
+        scheduled_at=run.scheduled_at,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        outcome=None if run.outcome is None else str(run.outcome),
+        error=run.error,
+    )

@@ -1,8 +1,8 @@
 """The daemon's settings: environment and `.env` in, one frozen `Settings` out.
 
-Nothing else reads the environment, but for what a service manager puts there (`app.service`). Every
-variable is documented in `.env.example` and in `docs/reference/environment.md`, and a test holds
-the three together.
+Nothing else reads the environment, but for what a service manager puts there. The
+fields of `Settings` and `AgentSettings` are the table of all variables: reading them, redaction,
+SIGHUP and `.env.example` (`tests/env_example.py`) are made of it, the reference is tested by it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import io
-import math
 import os
 import re
 import socket
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from ipaddress import ip_address
+from enum import StrEnum
+from functools import cache, partial
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import platformdirs
@@ -27,31 +27,17 @@ from dotenv import dotenv_values
 from dotenv.parser import Binding, parse_stream
 
 from actp_supervise.clock import local_timezone
+from actp_supervise.service import is_loopback
+from app import setting_values as values
 from app.agents.spec import AGENT_SPECS, AgentSpec
+from app.status import Isolation
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-ValueT = TypeVar("ValueT")
-DefaultT = TypeVar("DefaultT")
-
-Isolation = Literal["loop", "thread", "process"]
-
-HAS_TRIO_ASYNCIO: Final = find_spec("trio_asyncio") is not None
-"""Whether agents can run in the daemon's loop; on Python 3.14 trio-asyncio is not installed."""
+HAS_TRIO_ASYNCIO: Final = values.HAS_TRIO_ASYNCIO
 
 DEFAULT_ISOLATION: Final[Isolation] = "loop" if HAS_TRIO_ASYNCIO else "thread"
 
 APPLICATION: Final = "actp-worker"
 """What the folder under the user's data directory is called."""
-
-INTEGRATION_KEYS: Final = {
-    "STRIPE_SECRET_KEY": "no agent can use Stripe",
-    "TELEGRAM_BOT_TOKEN": "no agent can use Telegram",
-    "APPLE_KEY_ID": "no agent can use the App Store",
-}
-"""Keys for agent classes of one's own, and what is not possible without each."""
-
 
 GOOD_TOKEN: Final = 16
 """Characters that a token should have at least."""
@@ -61,23 +47,99 @@ class SettingsError(Exception):
     """A setting is missing or wrong. Its text is one line that names the variable."""
 
 
+class Section(StrEnum):
+    """Where a setting stands in `.env.example` and in the reference."""
+
+    CLAUDE = "Claude"
+    KEPT = "What is kept"
+    WEB = "The page and the API"
+    DAEMON = "The daemon"
+    AGENTS = "The agents"
+    SERVICES = "Services that agents may use"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One variable; reading it, redaction, SIGHUP and `.env.example` follow from it.
+
+    The docstring below its field is the comment in `.env.example`, where one that has none follows
+    at once.
+    """
+
+    name: str
+    """Of an agent's, what stands behind its prefix; `ENABLE` is its flag."""
+    read: Callable[[str], Any]
+    default: Any
+    """What holds where it is not set, or a function that makes it of the environment; of an
+    agent's setting, of its `AgentSpec`."""
+    section: Section
+    secret: bool = False
+    """Whether its value must not reach a log, an event or an answer."""
+    reloads: bool = False
+    """Whether a running daemon takes it up on SIGHUP: an agent's, with its next run."""
+    without: str | None = None
+    """What is not possible without it, which is warned of."""
+    example: str = ""
+    """What `.env.example` shows in place of the default."""
+
+    def variable(self, spec: AgentSpec | None = None) -> str:
+        """Return what it is called in the environment."""
+        if spec is None:
+            return self.name
+        return spec.enable_flag if self.name == "ENABLE" else spec.env_prefix + self.name
+
+
+def setting(
+    section: Section,
+    name: str,
+    read: Callable[[str], Any],
+    default: Any,  # noqa: ANN401  (what `read` returns, or a function)
+    **facts: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401  (as `dataclasses.field`)
+    """Declare a field that is read from the environment; `facts` are further ones of `Setting`."""
+    made = Setting(name=name, read=read, default=default, section=section, **facts)
+    return field(repr=not made.secret, metadata={"setting": made})
+
+
+_claude = partial(setting, Section.CLAUDE)
+_kept = partial(setting, Section.KEPT)
+_web = partial(setting, Section.WEB)
+_daemon = partial(setting, Section.DAEMON)
+_agents = partial(setting, Section.AGENTS)
+_services = partial(setting, Section.SERVICES)
+
+
+@cache
+def settings_of(kind: type[Settings | AgentSettings]) -> dict[str, Setting]:
+    """Return field -> setting."""
+    fields = dataclasses.fields(kind)
+    return {each.name: each.metadata["setting"] for each in fields if "setting" in each.metadata}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
     """What is configured of one agent."""
 
     spec: AgentSpec
-    enabled: bool
     why_disabled: str | None
-    class_path: str
-    """``package.module:Class``."""
-    model: str
-    poll_interval: float
-    """Seconds between two looks at an empty queue."""
-    daily_budget_usd: float | None
-    """None for no limit."""
-    isolation: Isolation
-    single: bool
-    """Whether it runs in one daemon at a time, of all that share the store."""
+    enabled: bool = _agents("ENABLE", values.flag, default=True)
+    """Whether it runs."""
+    class_path: str = _agents("CLASS", values.class_path, attrgetter("class_path"))
+    """The class, as package.module:Class."""
+    model: str = _agents("MODEL", values.model, attrgetter("model"), reloads=True)
+    """The model."""
+    poll_interval: float = _agents(
+        "POLL_INTERVAL", values.interval, attrgetter("poll_interval"), reloads=True
+    )
+    """How often it looks at an empty queue."""
+    daily_budget_usd: float | None = _agents("DAILY_BUDGET_USD", values.dollars, None, reloads=True)
+    """What it may spend a day, in US dollars (default: no limit)."""
+    isolation: Isolation = _agents(
+        "ISOLATION", values.isolation, DEFAULT_ISOLATION, reloads=True, example="loop"
+    )
+    """Whether it shares the daemon's thread (loop), or has a thread or a process of its own."""
+    single: bool = _agents("SINGLE", values.flag, attrgetter("single"))
+    """Whether, of several daemons that share Supabase, one at a time runs it."""
 
     @property
     def agent_id(self) -> str:
@@ -89,48 +151,87 @@ class AgentSettings:
 class Settings:
     """All that is configured; durations in seconds."""
 
-    anthropic_api_key: str | None = field(repr=False)
-    anthropic_base_url: str | None
-    """None for Anthropic's own."""
-    supabase_url: str | None
-    supabase_service_role_key: str | None = field(repr=False)
-    supabase_db_url: str | None = field(repr=False)
-    db_path: Path
-    health_host: str
-    health_port: int
-    """0 for one that is free."""
-    api_token: str | None = field(repr=False)
-    timezone: ZoneInfo
-    worker_id: str
-    drain_timeout: float
-    task_lease: float
-    watch_interval: float
-    prices_path: Path | None
-    """The price table to use in place of the one that ships."""
-    log_file: Path | None
-    """Where the log goes in place of stderr."""
-    heartbeat_interval: float
-    stale_threshold: float
-    """Without a sign of life for so long an agent is hung, and a daemon elsewhere dead."""
-    transcript_days: float
-    """How long the conversations about tasks are kept; 0 for ever."""
+    anthropic_api_key: str | None = _claude("ANTHROPIC_API_KEY", values.secret, None, secret=True)
+    """The API key. Required; without one there is only the demo (python -m app.main --demo)."""
+    anthropic_base_url: str | None = _claude(
+        "ANTHROPIC_BASE_URL", values.web_address, None, example="https://api.anthropic.com"
+    )
+    """Another address to reach the API at, such as a gateway's. Default: Anthropic's own."""
+    prices_path: Path | None = _claude("WORKER_PRICES", values.existing_file, None)
+    """A price table in place of app/agents/prices.toml, in the same form. Default: the one that
+    ships.
+    """
+    db_path: Path = _kept("WORKER_DB_PATH", values.path, lambda _environ: _data_dir() / "worker.db")
+    """The SQLite file. Default: worker.db in actp-worker under the user's data directory."""
+    supabase_url: str | None = _kept("SUPABASE_URL", values.supabase_address, None)
+    """Supabase in place of SQLite: both or neither. See docs/how-to/set-up-supabase.md."""
+    supabase_service_role_key: str | None = _kept(
+        "SUPABASE_SERVICE_ROLE_KEY", values.secret, None, secret=True
+    )
+    supabase_db_url: str | None = _kept("SUPABASE_DB_URL", values.secret, None, secret=True)
+    """The Postgres behind it, for making the tables: python -m app.main --migrate"""
+    health_port: int = _web("WORKER_HEALTH_PORT", values.port, 8090)
+    """The port; 0 takes one that is free."""
+    health_host: str = _web("WORKER_HEALTH_HOST", values.host, "127.0.0.1")
+    """The address to listen on. Anything but loopback needs WORKER_API_TOKEN."""
+    api_token: str | None = _web("WORKER_API_TOKEN", values.secret, None, secret=True)
+    """What every request that changes something must carry (Authorization: Bearer ...). Default:
+    none.
+    """
+    worker_id: str = _daemon(
+        "WORKER_ID", values.worker_id, lambda _environ: f"{socket.gethostname()}-{os.getpid()}"
+    )
+    """Its name in the registry. Default: the machine's name and the process id."""
+    timezone: ZoneInfo = _daemon(
+        "WORKER_TIMEZONE", values.timezone, lambda environ: _local_timezone(environ)
+    )
+    """The time zone of the daily routines, such as Europe/Berlin. Default: the machine's."""
+    drain_timeout: float = _daemon("WORKER_DRAIN_TIMEOUT", values.seconds, 30.0)
+    """How long work in flight has to finish when the daemon or an agent is asked to stop. Give a
+    service manager 15 seconds more (systemd: TimeoutStopSec).
+    """
+    task_lease: float = _daemon("WORKER_TASK_LEASE", values.lease, 60.0)
+    """How long a task stays claimed without a renewal (1 to 86400); it is renewed three times as
+    often.
+    """
+    watch_interval: float = _daemon(
+        "SUPERVISOR_WATCH_INTERVAL", values.interval, 10.0, reloads=True
+    )
+    """How often restart requests are taken up and hung agents restarted."""
+    heartbeat_interval: float = _daemon("WORKER_HEARTBEAT_INTERVAL", values.interval, 30.0)
+    """How often agents and daemons show in the store that they live, and after how long without a
+    sign an agent counts as hung and is restarted, or a daemon on another machine as dead. At
+    least twice the interval.
+    """
+    stale_threshold: float = _daemon("WORKER_STALE_THRESHOLD", values.interval, 90.0)
+    transcript_days: float = _daemon("WORKER_TRANSCRIPT_DAYS", values.days, 30.0)
+    """How many days the conversations about tasks are kept; 0 for ever."""
+    log_file: Path | None = _daemon("WORKER_LOG_FILE", values.path, None)
+    """A file for the log, in place of stderr. It may be moved away at any time: a new one is
+    begun.
+    """
     agents: tuple[AgentSettings, ...]
+    stripe_secret_key: str | None = _services(
+        "STRIPE_SECRET_KEY", values.secret, None, secret=True, without="no agent can use Stripe"
+    )
+    """The agents that ship use none of these; a warning at start says which are missing. A class
+    of your own finds them in its environment, if they are set there and not only here.
+    """
+    telegram_bot_token: str | None = _services(
+        "TELEGRAM_BOT_TOKEN", values.secret, None, secret=True, without="no agent can use Telegram"
+    )
+    apple_key_id: str | None = _services(
+        "APPLE_KEY_ID", values.secret, None, secret=True, without="no agent can use the App Store"
+    )
     data_dir: Path
     warnings: tuple[str, ...]
     """What the operator may want to know; one line each."""
-    other_secrets: tuple[str, ...] = field(repr=False)
-    """Values of further variables that must not be shown."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """All values that must not reach a log, an event or an answer."""
-        own = (
-            self.anthropic_api_key,
-            self.supabase_service_role_key,
-            self.supabase_db_url,
-            self.api_token,
-        )
-        return (*(secret for secret in own if secret), *self.other_secrets)
+        given = (getattr(self, name) for name, each in settings_of(Settings).items() if each.secret)
+        return tuple(filter(None, given))
 
     def with_agents(self, agent_ids: Iterable[str]) -> Settings:
         """Return the settings with these agents enabled and the others not.
@@ -169,14 +270,6 @@ def unknown_agent(agent_id: str, known: Iterable[str]) -> str:
     return f"there is no agent {agent_id!r}; known are {', '.join(known)}"
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine alone."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 def load_settings(
     environ: Mapping[str, str] = os.environ,
     *,
@@ -195,43 +288,111 @@ def load_settings(
     """
     if required and env_file is not None and not env_file.exists():
         raise SettingsError(f"{env_file} is not there any more: put it back, or restart the daemon")
-    return _read(_Environment({**_read_file(env_file), **environ}))
+    return _read({**_read_file(env_file), **environ})
 
 
-def _read(given: _Environment) -> Settings:
-    data_dir = platformdirs.user_data_path(APPLICATION)
-    supabase_url, supabase_key = _supabase(given)
-    health_host, api_token = _web(given)
-    heartbeat_interval, stale_threshold = _life(given)
-    return Settings(
-        anthropic_api_key=given.read("ANTHROPIC_API_KEY", _secret, None),
-        anthropic_base_url=given.read("ANTHROPIC_BASE_URL", _web_address, None),
-        supabase_url=supabase_url,
-        supabase_service_role_key=supabase_key,
-        supabase_db_url=given.read("SUPABASE_DB_URL", _secret, None),
-        db_path=given.read("WORKER_DB_PATH", _path, data_dir / "worker.db"),
-        health_host=health_host,
-        health_port=given.read("WORKER_HEALTH_PORT", _port, 8090),
-        api_token=api_token,
-        timezone=given.read("WORKER_TIMEZONE", _timezone, None) or _local_timezone(given),
-        worker_id=given.read("WORKER_ID", _worker_id, None) or _own_name(),
-        drain_timeout=given.read("WORKER_DRAIN_TIMEOUT", _seconds, 30.0),
-        task_lease=given.read("WORKER_TASK_LEASE", _lease, 60.0),
-        watch_interval=given.read("SUPERVISOR_WATCH_INTERVAL", _interval, 10.0),
-        heartbeat_interval=heartbeat_interval,
-        stale_threshold=stale_threshold,
-        transcript_days=given.read("WORKER_TRANSCRIPT_DAYS", _days, 30.0),
-        prices_path=given.read("WORKER_PRICES", _existing_file, None),
-        log_file=given.read("WORKER_LOG_FILE", _path, None),
-        agents=tuple(_agent(given, spec) for spec in AGENT_SPECS),
-        data_dir=data_dir,
-        warnings=(
-            *_weak_token(api_token),
-            *_missing_integrations(given),
-            *given.unknown_variables(),
-        ),
-        other_secrets=given.values_of(INTEGRATION_KEYS),
+def validate_env(
+    environ: Mapping[str, str] = os.environ, *, env_file: Path | None = Path(".env")
+) -> Settings:
+    """Return the settings of a daemon, checked (R41); what it can do without is in `warnings`.
+
+    Args:
+        environ: The environment; it wins over the file.
+        env_file: A file in the form of `.env`.
+
+    Raises:
+        SettingsError: If one is wrong, or is missing and the daemon cannot do without.
+    """
+    settings = load_settings(environ, env_file=env_file)
+    settings.check_runnable()
+    return settings
+
+
+def variables() -> tuple[str, ...]:
+    """Return the names of all variables, in the order in which they are read."""
+    of_agents = settings_of(AgentSettings).values()
+    return (
+        *(each.name for each in settings_of(Settings).values()),
+        *(each.variable(spec) for spec in AGENT_SPECS for each in of_agents),
     )
+
+
+def _read(environ: Mapping[str, str]) -> Settings:
+    given = {name: value.strip() for name, value in environ.items()}
+    read = {name: _value(each, given) for name, each in settings_of(Settings).items()}
+    settings = Settings(
+        **read,
+        agents=tuple(_agent(given, spec) for spec in AGENT_SPECS),
+        data_dir=_data_dir(),
+        warnings=(),
+    )
+    _check_together(settings)
+    return dataclasses.replace(settings, warnings=tuple(_warnings(settings, given)))
+
+
+def _value(each: Setting, given: Mapping[str, str], spec: AgentSpec | None = None) -> Any:  # noqa: ANN401  (what the setting's `read` returns)
+    name = each.variable(spec)
+    text = given.get(name)
+    if not text:
+        return each.default(spec or given) if callable(each.default) else each.default
+    try:
+        return each.read(text)
+    except ValueError as error:
+        # An address may have a password in it.
+        hidden = each.secret or each.read is values.web_address
+        shown = "" if hidden else f"={text:.60}"
+        raise SettingsError(f"{name}{shown}: must be {error}") from None
+
+
+def _agent(given: Mapping[str, str], spec: AgentSpec) -> AgentSettings:
+    read = {name: _value(each, given, spec) for name, each in settings_of(AgentSettings).items()}
+    why_disabled = None if read["enabled"] else f"{spec.enable_flag} is false"
+    return AgentSettings(spec=spec, why_disabled=why_disabled, **read)
+
+
+def _check_together(settings: Settings) -> None:
+    url, key = settings.supabase_url, settings.supabase_service_role_key
+    if (url is None) != (key is None):
+        missing = "SUPABASE_URL" if url is None else "SUPABASE_SERVICE_ROLE_KEY"
+        raise SettingsError(
+            f"{missing} is not set: Supabase needs both SUPABASE_URL and "
+            "SUPABASE_SERVICE_ROLE_KEY; without either, SQLite is used"
+        )
+    host = settings.health_host
+    if settings.api_token is None and not is_loopback(host):
+        raise SettingsError(
+            f"WORKER_HEALTH_HOST={host}: others could reach it, so WORKER_API_TOKEN must be set; "
+            "127.0.0.1 is for this machine alone"
+        )
+    interval, threshold = settings.heartbeat_interval, settings.stale_threshold
+    if threshold < 2 * interval:
+        raise SettingsError(
+            f"WORKER_STALE_THRESHOLD={threshold:g}: must be at least twice "
+            f"WORKER_HEARTBEAT_INTERVAL, which is {interval:g}, or whoever lives counts as hung"
+        )
+
+
+def _warnings(settings: Settings, given: Mapping[str, str]) -> Iterable[str]:
+    token = settings.api_token
+    if token is not None and len(token) < GOOD_TOKEN:
+        yield f"WORKER_API_TOKEN is short and can be guessed: use {GOOD_TOKEN} characters or more"
+    for name, each in settings_of(Settings).items():
+        if each.without is not None and getattr(settings, name) is None:
+            yield f"{each.name} is not set: {each.without}"
+    yield from _unknown_variables(given)
+
+
+def _unknown_variables(given: Mapping[str, str]) -> Iterable[str]:
+    """Name the variables that look like ours and are none, so that a slip of the pen is seen."""
+    ours = re.compile(
+        "WORKER_|SUPERVISOR_|ENABLE_.*_AGENT$|" + "|".join(spec.env_prefix for spec in AGENT_SPECS)
+    )
+    known = variables()
+    for name in sorted(given.keys() - set(known)):
+        if ours.match(name):
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            yield f"{name} is no setting of this program{hint}"
 
 
 def _read_file(env_file: Path | None) -> dict[str, str]:
@@ -268,268 +429,13 @@ _SWALLOWED: Final = re.compile(
 )
 
 
-def _supabase(given: _Environment) -> tuple[str | None, str | None]:
-    url = given.read("SUPABASE_URL", _web_address, None)
-    key = given.read("SUPABASE_SERVICE_ROLE_KEY", _secret, None)
-    if (url is None) != (key is None):
-        missing = "SUPABASE_URL" if url is None else "SUPABASE_SERVICE_ROLE_KEY"
-        raise SettingsError(
-            f"{missing} is not set: Supabase needs both SUPABASE_URL and "
-            "SUPABASE_SERVICE_ROLE_KEY; without either, SQLite is used"
-        )
-    return url, key
-
-
-def _web(given: _Environment) -> tuple[str, str | None]:
-    host = given.read("WORKER_HEALTH_HOST", _host, "127.0.0.1")
-    token = given.read("WORKER_API_TOKEN", _secret, None)
-    if token is None and not is_loopback(host):
-        raise SettingsError(
-            f"WORKER_HEALTH_HOST={host}: others could reach it, so WORKER_API_TOKEN must be set; "
-            "127.0.0.1 is for this machine alone"
-        )
-    return host, token
-
-
-def _life(given: _Environment) -> tuple[float, float]:
-    interval = given.read("WORKER_HEARTBEAT_INTERVAL", _interval, 30.0)
-    threshold = given.read("WORKER_STALE_THRESHOLD", _interval, 90.0)
-    if threshold < 2 * interval:
-        raise SettingsError(
-            f"WORKER_STALE_THRESHOLD={threshold:g}: must be at least twice "
-            f"WORKER_HEARTBEAT_INTERVAL, which is {interval:g}, or whoever lives counts as hung"
-        )
-    return interval, threshold
-
-
-def _agent(given: _Environment, spec: AgentSpec) -> AgentSettings:
-    prefix = spec.env_prefix
-    enabled = given.read(spec.enable_flag, _flag, default=True)
-    return AgentSettings(
-        spec=spec,
-        enabled=enabled,
-        why_disabled=None if enabled else f"{spec.enable_flag} is false",
-        class_path=given.read(f"{prefix}CLASS", _class_path, spec.class_path),
-        model=given.read(f"{prefix}MODEL", _model, spec.model),
-        poll_interval=given.read(f"{prefix}POLL_INTERVAL", _interval, spec.poll_interval),
-        daily_budget_usd=given.read(f"{prefix}DAILY_BUDGET_USD", _dollars, None),
-        isolation=given.read(f"{prefix}ISOLATION", _isolation, DEFAULT_ISOLATION),
-        single=given.read(f"{prefix}SINGLE", _flag, spec.single),
-    )
-
-
-def _weak_token(token: str | None) -> Iterable[str]:
-    if token is not None and len(token) < GOOD_TOKEN:
-        yield f"WORKER_API_TOKEN is short and can be guessed: use {GOOD_TOKEN} characters or more"
-
-
-def _missing_integrations(given: _Environment) -> Iterable[str]:
-    for name, consequence in INTEGRATION_KEYS.items():
-        if given.read(name, _secret, None) is None:
-            yield f"{name} is not set: {consequence}"
-
-
-def _local_timezone(given: _Environment) -> ZoneInfo:
+def _local_timezone(environ: Mapping[str, str]) -> ZoneInfo:
     try:
-        zone = local_timezone(given.values)
+        zone = local_timezone(environ)
     except ValueError as error:
         raise SettingsError(f"{error}, in WORKER_TIMEZONE") from error
     return zone if isinstance(zone, ZoneInfo) else ZoneInfo("UTC")
 
 
-def _own_name() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}"
-
-
-class _Environment:
-    """Variables by name, and a record of which were asked for: so the known ones are known."""
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        self.values = {name: value.strip() for name, value in values.items()}
-        self.asked: dict[str, None] = {}
-
-    def read(
-        self, name: str, parse: Callable[[str], ValueT], default: DefaultT
-    ) -> ValueT | DefaultT:
-        """Return a variable's value as `parse` makes it of the text, or the default.
-
-        Raises:
-            SettingsError: If `parse` raises a `ValueError`, whose text says what is allowed.
-        """
-        self.asked[name] = None
-        text = self.values.get(name)
-        if not text:
-            return default
-        try:
-            return parse(text)
-        except ValueError as error:
-            shown = "" if parse in _NOT_SHOWN else f"={text:.60}"
-            raise SettingsError(f"{name}{shown}: must be {error}") from None
-
-    def values_of(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return the values of those that are set."""
-        return tuple(self.values[name] for name in names if self.values.get(name))
-
-    def unknown_variables(self) -> Iterable[str]:
-        """Say which variables look like ours and are none, so that a slip of the pen is seen."""
-        ours = re.compile(
-            "WORKER_|SUPERVISOR_|ENABLE_.*_AGENT$|"
-            + "|".join(spec.env_prefix for spec in AGENT_SPECS)
-        )
-        for name in sorted(self.values.keys() - self.asked.keys()):
-            if ours.match(name):
-                close = difflib.get_close_matches(name, self.asked, n=1)
-                hint = f"; did you mean {close[0]}?" if close else ""
-                yield f"{name} is no setting of this program{hint}"
-
-
-# Each reads one kind of value; the text of its ValueError completes "must be ...".
-
-
-def _flag(text: str) -> bool:
-    try:
-        return _FLAGS[text.lower()]
-    except KeyError:
-        raise ValueError("one of 1, true, yes, on, 0, false, no, off") from None
-
-
-_FLAGS: Final = {
-    **dict.fromkeys(("1", "true", "yes", "on"), True),
-    **dict.fromkeys(("0", "false", "no", "off"), False),
-}
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _seconds(text: str) -> float:
-    number = _number(text)
-    if not 0 <= number <= LONGEST:
-        raise ValueError(f"a number of seconds from 0 to {LONGEST}, such as 30")
-    return number
-
-
-def _interval(text: str) -> float:
-    number = _number(text)
-    if not 0 < number <= LONGEST:
-        raise ValueError(f"a number of seconds above 0, to {LONGEST}, such as 30")
-    return number
-
-
-LONGEST: Final = 31_536_000
-"""Seconds that any duration may be set to: a year."""
-
-
-def _days(text: str) -> float:
-    number = _number(text)
-    if not 0 <= number <= 36_500:
-        raise ValueError("a number of days from 0, which means for ever, to 36500")
-    return number
-
-
-def _lease(text: str) -> float:
-    number = _number(text)
-    if not 1 <= number <= 86_400:
-        raise ValueError("a number of seconds from 1 to 86400, such as 60")
-    return number
-
-
-def _dollars(text: str) -> float:
-    number = _number(text)
-    if not 0 <= number < math.inf:
-        raise ValueError("an amount in US dollars from 0, such as 5 or 2.50")
-    return number
-
-
-def _port(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 65_535:
-        raise ValueError("a port number from 1 to 65535, or 0 for one that is free")
-    return int(text)
-
-
-def _host(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9.:_-]{1,253}", text):
-        raise ValueError("an address or a host's name to listen on, such as 127.0.0.1 or ::1")
-    return text
-
-
-def _web_address(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
-        usable = usable and (parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
-    if not usable or not text.isprintable() or " " in text:
-        raise ValueError("an address that begins with https:// or http://")
-    return text
-
-
-def _timezone(text: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(text)
-    except (KeyError, ValueError, OSError):
-        raise ValueError("an IANA time zone, such as Europe/Berlin or UTC") from None
-
-
-def _worker_id(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_.:@-]{1,100}", text):
-        raise ValueError("1 to 100 letters, digits or any of _ . : @ -")
-    return text
-
-
-def _class_path(text: str) -> str:
-    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", text):
-        raise ValueError("an import path in the form package.module:Class")
-    return text
-
-
-def _model(text: str) -> str:
-    if not re.fullmatch(r"[!-~]{1,200}", text):
-        raise ValueError("the name of a model, without spaces")
-    return text
-
-
-def _isolation(text: str) -> Isolation:
-    if text not in _ISOLATIONS:
-        raise ValueError("one of loop, thread, process")
-    if text == "loop" and not HAS_TRIO_ASYNCIO:
-        raise ValueError("thread or process: loop needs trio-asyncio, for Python 3.13 or older")
-    return _ISOLATIONS[text]
-
-
-_ISOLATIONS: Final[dict[str, Isolation]] = {
-    "loop": "loop",
-    "thread": "thread",
-    "process": "process",
-}
-
-
-def _path(text: str) -> Path:
-    try:
-        path = Path(text).expanduser().absolute()
-        if "\0" not in text and not path.is_dir():
-            return path
-    except (OSError, RuntimeError):  # the latter for ~somebody who has no home
-        pass
-    raise ValueError("the path of a file, which need not be there")
-
-
-def _existing_file(text: str) -> Path:
-    path = _path(text)
-    if not path.is_file():
-        raise ValueError("the path of a file, and there is none")
-    return path
-
-
-def _secret(text: str) -> str:
-    if not re.fullmatch("[!-~]+", text):
-        raise ValueError("printable ASCII without spaces")
-    return text
-
-
-_NOT_SHOWN: Final = (_secret, _web_address)
+def _data_dir() -> Path:
+    return platformdirs.user_data_path(APPLICATION)

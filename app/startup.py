@@ -19,6 +19,7 @@ from actp_supervise.service import Block, LoopWatch, ServiceManager, make_redact
 from app import banner
 from app.crashes import DAY
 from app.daemon import SERVICE_BACKOFF, Daemon, hold_agents, hold_services
+from app.event_kinds import EventKind
 from app.event_log import EventLog
 from app.happenings import tell_of_changes, tell_of_tree
 from app.health_server import HealthServer
@@ -33,12 +34,13 @@ from app.retention import forget_old_turns
 from app.routine import DailyRoutineScheduler
 from app.settings import SettingsError
 from app.shutdown import GracefulShutdown
+from app.status import AgentState
 from app.store.open import open_store, open_store_patiently, patiently
 from app.store.outbox import store_outbox
 from app.store.protocol import AgentRegistration
 from app.store.schema import TableReport, check_required_tables
 from app.store.steady import steady
-from app.supervisor import STANDBY, AgentSupervisor
+from app.supervisor import AgentSupervisor
 from app.web.waiting_room import open_waiting_room
 from app.worker import Presence, open_worker
 
@@ -196,7 +198,9 @@ async def run_daemon(
 
                 await shutdown.stop_event.wait()
                 service.stopping()
-                events.publish("daemon_stopping", "the daemon stops, work in flight finishes")
+                events.publish(
+                    EventKind.DAEMON_STOPPING, "the daemon stops, work in flight finishes"
+                )
                 finished = await shutdown.drain_wait(settings.drain_timeout)
             finally:
                 with trio.CancelScope(shield=True):  # bounded
@@ -240,10 +244,10 @@ async def _register(registry: AgentRegistry, settings: Settings, records: Outbox
         await records.flush()
 
 
-def _first_status(agent: AgentSettings) -> str:
+def _first_status(agent: AgentSettings) -> AgentState:
     if not agent.enabled:
-        return "disabled"
-    return STANDBY if agent.single else "starting"
+        return AgentState.DISABLED
+    return AgentState.STANDBY if agent.single else AgentState.STARTING
 
 
 def _how_it_ended(records: Outbox, *, finished: bool) -> str:
@@ -256,14 +260,14 @@ def _how_it_ended(records: Outbox, *, finished: bool) -> str:
 
 def _tell_of_store(events: EventLog, error: str | None) -> None:
     if error is None:
-        events.publish("store_back", "the store is back")
+        events.publish(EventKind.STORE_BACK, "the store is back")
     else:
-        events.publish("store_away", f"the store is away: {error}")
+        events.publish(EventKind.STORE_AWAY, f"the store is away: {error}")
 
 
 def _tell_of_block(events: EventLog, block: Block) -> None:
     events.publish(
-        "loop_blocked",
+        EventKind.LOOP_BLOCKED,
         block.text,
         agent_id=block.fields.get("agent_id"),
         seconds=round(block.seconds, 1),

@@ -6,6 +6,7 @@ before the daemon's own restart counts, and an agent that hangs is made to crash
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import traceback
@@ -13,9 +14,9 @@ import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
@@ -30,15 +31,15 @@ from actp_supervise import (
 )
 from actp_supervise.clock import SystemWallClock, WallClock
 from actp_supervise.service import LeaderLease, bind_log_context, log_context, shorten
-from app.agents.activity import PAUSED_BY_OPERATOR, Activity
+from app.agents.activity import Activity
 from app.crashes import AGENT_BACKOFF, DAY, HOUR, CrashHistory
 from app.settings import AgentSettings, unknown_agent
+from app.status import PAUSED_BY_OPERATOR, AgentHealth, AgentState, AgentStatus
 from app.store.outbox import store_lease
 from app.store.protocol import RunOutcome, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
     from types import TracebackType
 
     from actp_supervise.events import Event
@@ -54,9 +55,6 @@ logger = logging.getLogger(__name__)
 
 HISTORY_TIMEOUT: Final = 5.0
 """Seconds that the start of the agents waits for the store to say how often they crashed."""
-
-STANDBY: Final = "standby"
-"""The status of a *single* agent that another daemon runs, or may."""
 
 
 class UnknownAgentError(LookupError):
@@ -111,7 +109,7 @@ class _Agent:
     held: bool = False
     """Whether an operator paused it."""
     last_error: str | None = None
-    last_run_at: str | None = None
+    last_run_at: datetime | None = None
     last_beat_at: float | None = None
     """When the loop of its last run last turned, by Trio's time."""
 
@@ -324,11 +322,11 @@ class AgentSupervisor:
 
     # What is to be seen.
 
-    def get_status(self) -> dict[str, dict[str, Any]]:
+    def get_status(self) -> dict[str, AgentStatus]:
         """Return agent_id -> what is known of it, without asking the store."""
         return {agent_id: self._report(agent) for agent_id, agent in self._agents.items()}
 
-    def statuses(self) -> dict[str, str]:
+    def statuses(self) -> dict[str, AgentState]:
         """Return agent_id -> status, in one word each."""
         return {agent_id: self._status(agent) for agent_id, agent in self._agents.items()}
 
@@ -348,7 +346,7 @@ class AgentSupervisor:
 
         async def write() -> None:
             status = self._status(self._known(agent_id))
-            if status != STANDBY:  # or the one that runs it would be overruled
+            if status is not AgentState.STANDBY:  # or the one that runs it would be overruled
                 await self._registry.set_status(agent_id, status)
 
         self._records.put(f"status of {agent_id}", write, key=("status", agent_id))
@@ -452,7 +450,7 @@ class AgentSupervisor:
             run.end_watch()  # what the run has left behind vouches for no other
             agent.run = None
             self._heartbeat.forget(agent_id)
-            agent.last_run_at = run.activity.last_run_at or agent.last_run_at
+            agent.last_run_at = run.activity.health().last_run_at or agent.last_run_at
             agent.last_beat_at = run.activity.beat_at
             self._records.put(
                 f"end of run {run.run_id}",
@@ -552,62 +550,59 @@ class AgentSupervisor:
             raise SupervisorClosedError("the daemon is stopping")
         return agent
 
-    def _status(self, agent: _Agent) -> str:
+    def _status(self, agent: _Agent) -> AgentState:
         if not agent.config.enabled:
-            return "disabled"
+            return AgentState.DISABLED
         if agent.child is None:
-            return "stopped" if self._stopping else "starting"
+            return AgentState.STOPPED if self._stopping else AgentState.STARTING
         state = agent.child.state
         if state is ChildState.STOPPING:
             if agent.restarting:
-                return "restarting"
-            return "draining" if self._stopping else "stopping"
+                return AgentState.RESTARTING
+            return AgentState.DRAINING if self._stopping else AgentState.STOPPING
         if state is ChildState.STARTING and agent.child.started_at is not None:
-            return "restarting"
+            return AgentState.RESTARTING
         if agent.standby and state is ChildState.RUNNING:
-            return STANDBY
-        return _STATUS.get(state, str(state))
+            return AgentState.STANDBY
+        return _STATUS.get(state) or AgentState[state.name]
 
-    def _report(self, agent: _Agent) -> dict[str, Any]:
-        child = agent.child
-        now = trio.current_time()
+    def _report(self, agent: _Agent) -> AgentStatus:
+        child, config = agent.child, agent.config
+        health = self._health(agent)
         waits_until = None if child is None else child.restart_at
-        report: dict[str, Any] = {
-            "status": self._status(agent),
-            "pid": None if agent.run is None else agent.run.activity.pid,
-            "uptime": 0.0 if child is None else child.uptime,
-            "restarts": 0 if child is None else child.restarts,
-            "crashes": 0 if child is None else child.crashes,
-            "restart_in": None if waits_until is None else max(0.0, waits_until - now),
-            "error_count": agent.history.count(DAY),
-            "last_error": agent.last_error,
-            "last_run_at": agent.last_run_at,
-            "enabled": agent.config.enabled,
-            "why_disabled": agent.config.why_disabled,
-            "isolation": agent.config.isolation,
-            "single": agent.config.single,
-            "runs_on": agent.runs_on,
-            "model": agent.config.model,
-            "class": agent.config.class_path,
-            "poll_interval": agent.config.poll_interval,
-            "doing": None,
-            "task_id": None,
-            "heartbeat_age": None,
-            "paused": PAUSED_BY_OPERATOR if agent.held else None,
-            "throttled_until": None,
-        }
-        if waits_until is not None and agent.last_beat_at is not None:
-            report["heartbeat_age"] = round(now - agent.last_beat_at, 3)
-        if agent.run is not None:
-            report |= self._doings(agent.run.activity)
-            report["last_run_at"] = agent.run.activity.last_run_at or agent.last_run_at
-        return report
+        ahead = None if waits_until is None else max(0.0, waits_until - trio.current_time())
+        return AgentStatus(
+            agent_id=config.agent_id,
+            status=self._status(agent),
+            pid=None if agent.run is None else agent.run.activity.pid,
+            uptime=0.0 if child is None else child.uptime,
+            restarts=0 if child is None else child.restarts,
+            crashes=0 if child is None else child.crashes,
+            restart_in=ahead,
+            error_count=agent.history.count(DAY),
+            last_error=agent.last_error,
+            last_run_at=health.last_run_at or agent.last_run_at,
+            enabled=config.enabled,
+            why_disabled=config.why_disabled,
+            isolation=config.isolation,
+            single=config.single,
+            runs_on=agent.runs_on,
+            model=config.model,
+            class_=config.class_path,
+            poll_interval=config.poll_interval,
+            health=health,
+        )
 
-    def _doings(self, activity: Activity) -> dict[str, Any]:
-        return {
-            **activity.snapshot(),
-            "throttled_until": self._moment(activity.throttled_until),
-        }
+    def _health(self, agent: _Agent) -> AgentHealth:
+        if agent.run is not None:
+            activity = agent.run.activity
+            until = self._moment(activity.throttled_until)
+            return dataclasses.replace(activity.health(), throttled_until=until)
+        paused = PAUSED_BY_OPERATOR if agent.held else None
+        if agent.child is None or agent.child.restart_at is None or agent.last_beat_at is None:
+            return AgentHealth(paused=paused)
+        age = round(trio.current_time() - agent.last_beat_at, 3)
+        return AgentHealth(paused=paused, heartbeat_age=age)
 
     def _moment(self, time: float | None) -> datetime | None:
         """Turn Trio's time, if it lies ahead, into the time of day."""
@@ -616,8 +611,8 @@ class AgentSupervisor:
 
 
 _STATUS: Final = {
-    ChildState.FINISHED: "stopped",
-    ChildState.FAILED: "crashed",
+    ChildState.FINISHED: AgentState.STOPPED,
+    ChildState.FAILED: AgentState.CRASHED,
 }
 """Where an agent's status is not called as its child's state is."""
 

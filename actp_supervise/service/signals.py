@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 INTERRUPTED: Final = 130
-"""The exit code of a program that a signal ended before it was done, or up."""
+"""The exit code of a program that a signal ended before it was done, or before it was ready."""
 
 IN_EARNEST: Final = 0.5
 """Seconds after which a second signal is another request, and not the first one sent twice."""
@@ -34,7 +34,7 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """Ends a program by SIGTERM and SIGINT that is no service, or not yet.
+    """Ends a program by SIGTERM and SIGINT while it is no service, or is not ready yet.
 
     Before Trio runs it ends the process on the spot, for there is nothing to clean up yet; after
     that, it cancels the innermost block of `cancelling`.
@@ -100,7 +100,7 @@ class _Block:
 def tell_trio(token: trio.lowlevel.TrioToken, act: Callable[..., object], *args: Hashable) -> None:
     """Call `act` soon, in Trio's loop: for a handler, which may come between any two lines.
 
-    What is told again before the loop hears of it is told once. After the loop's end it does
+    Calls with the same `act` before the loop turns count once. After the loop's end it does
     nothing.
     """
     with suppress(trio.RunFinishedError):
@@ -126,9 +126,9 @@ class StopSignals:
         for number in SIGNALS:
             signal.signal(number, self.handler)
 
-    def handler(self, number: int, _frame: object) -> None:
+    def handler(self, sig: int, frame: object) -> None:
         """Request a stop, a moment later: this may come between any two lines of any task."""
-        tell_trio(self._trio, self._obey, number)
+        tell_trio(self._trio, self._obey, sig)
 
     def _obey(self, number: int) -> None:
         name = signal.Signals(number).name

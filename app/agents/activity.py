@@ -13,11 +13,14 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
 from actp_supervise.service import shorten
+from app.facts import to_json
+from app.status import PAUSED_BY_OPERATOR, AgentHealth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +30,6 @@ WAITING_FOR_STORE: Final = "waiting for the store"
 
 STARTING: Final = "starting"
 """What an agent does until it says something else; code that only runs never does."""
-
-PAUSED_BY_OPERATOR: Final = "paused by an operator"
 
 BEAT_INTERVAL: Final = 1.0
 """Seconds between two signs of life of an agent's loop."""
@@ -249,31 +250,44 @@ class Activity:
             return f"its loop has not turned for {now - self.beat_at:.0f} s"
         return f"no progress for {now - self.progress_at:.0f} s while {self.doing}"
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return it as JSON for the registry's `health`; ages and waits in seconds."""
+    def health(self) -> AgentHealth:
+        """Return how the agent is doing; ages and waits in seconds."""
         now = self._clock()
-        return {
-            "doing": self.doing,
-            "store_error": self.store_error,
-            "task_id": self.task_id,
-            "step": self.step,
-            "heartbeat_age": round(now - self.beat_at, 3),
-            "progress_age": None if self.progress_at is None else round(now - self.progress_at, 3),
-            "throttled_for": (
-                None
-                if self.throttled_until is None
-                else round(max(0.0, self.throttled_until - now), 3)
-            ),
-            "throttled_age": (
-                None if self.throttled_since is None else round(now - self.throttled_since, 3)
-            ),
-            "throttled_why": None if self.throttled_since is None else self.throttled_why,
-            "paused": PAUSED_BY_OPERATOR if self.held else self.paused,
-            "paused_until": None if self.held else self.paused_until,
-            "tasks_done": self.tasks_done,
-            "tasks_failed": self.tasks_failed,
-            "last_run_at": self.last_run_at,
-        }
+        held, throttled = self.held, self.throttled_since is not None
+        waits = None if self.throttled_until is None else max(0.0, self.throttled_until - now)
+        return AgentHealth(
+            doing=self.doing,
+            store_error=self.store_error,
+            task_id=self.task_id,
+            step=self.step,
+            heartbeat_age=_age(now, self.beat_at),
+            progress_age=_age(now, self.progress_at),
+            throttled_for=None if waits is None else round(waits, 3),
+            throttled_age=_age(now, self.throttled_since),
+            throttled_why=self.throttled_why if throttled else None,
+            paused=PAUSED_BY_OPERATOR if held else self.paused,
+            paused_until=None if held else _moment(self.paused_until),
+            tasks_done=self.tasks_done,
+            tasks_failed=self.tasks_failed,
+            last_run_at=_moment(self.last_run_at),
+        )
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return its health as JSON, for the registry."""
+        snapshot: dict[str, Any] = to_json(self.health())
+        return snapshot
+
+
+def _age(now: float, since: float | None) -> float | None:
+    return None if since is None else round(now - since, 3)
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:  # it may come from a process that writes what it likes
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _bounded(seconds: float) -> float:

@@ -92,7 +92,7 @@ def _check(wanted: Wanted, variables: Mapping[str, str]) -> Kind:
         raise SetUpError(f"{kind.name}: {', '.join(missing)} must be set")
     if kind.package is not None and find_spec(kind.package) is None:
         raise SetUpError(
-            f"{kind.name}: the package {kind.package!r} is not installed: pip install -e '.[hands]'"
+            f"{kind.name}: the package {kind.package!r} is not installed: pip install --group hands"
         )
     options_of(kind.options, wanted.options, kind.name)
     kind.check(SetUp(options=wanted.options, variables=variables))

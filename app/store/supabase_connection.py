@@ -19,12 +19,11 @@ from postgrest import APIError
 
 from actp_supervise import Backoff
 from actp_supervise.service import retry
-from app.store.errors import StoreError
+from app.store.errors import StoreError, WrongSettings
 from app.store.records import clean, json_text
 from app.store.supabase_errors import (
     PassingFault,
     StrangeAnswer,
-    WrongSettings,
     in_store_words,
     refuse_strange_answers,
 )

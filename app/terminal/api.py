@@ -5,21 +5,22 @@ from __future__ import annotations
 import ssl
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import httpx
 from httpx_sse import EventSource
 
+from app.facts import JSON, from_json
 from app.settings import Settings, SettingsError
 from app.terminal.errors import DaemonAwayError, DaemonError, RefusedError
+from app.web.problem_details import ProblemDetails
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from httpx_sse import ServerSentEvent
 
-JSON = Any
-"""Whatever `json.loads` returns."""
+T = TypeVar("T")
 
 ANSWER_WITHIN: Final = 15.0
 """Seconds until an answer that does not come is given up."""
@@ -40,15 +41,16 @@ class Api:
         self._http = http
         self._authorization = {} if token is None else {"Authorization": f"Bearer {token}"}
 
-    async def get(self, path: str, **query: str | int) -> JSON:
-        """Return what is answered at an address."""
+    async def get(self, kind: type[T], path: str, **query: str | int) -> T:
+        """Return what is answered at an address, as a value of that kind."""
         with self._in_words():
-            return self._read(await self._http.get(path, params=query))
+            return self._read(kind, await self._http.get(path, params=query))
 
-    async def post(self, path: str, body: JSON) -> JSON:
-        """Have something changed; return the answer."""
+    async def post(self, kind: type[T], path: str, body: JSON) -> T:
+        """Have something changed; return the answer, as a value of that kind."""
         with self._in_words():
-            return self._read(await self._http.post(path, json=body, headers=self._authorization))
+            answer = await self._http.post(path, json=body, headers=self._authorization)
+            return self._read(kind, answer)
 
     @asynccontextmanager
     async def events(
@@ -70,12 +72,12 @@ class Api:
             ) as response:
                 if not _is(response, "text/event-stream"):
                     await response.aread()
-                    self._read(response)
+                    self._read(object, response)
                     raise self._stranger()
                 async with aclosing(EventSource(response).aiter_sse()) as events:
                     yield events
 
-    def _read(self, response: httpx.Response) -> JSON:
+    def _read(self, kind: type[T], response: httpx.Response) -> T:
         if _is(response, "application/problem+json"):
             self._refuse(response)
         # A daemon that is critical says so with a 503, and this is an answer too.
@@ -83,16 +85,16 @@ class Api:
         if not answered or not _is(response, "application/json"):
             raise self._stranger()
         try:
-            return response.json()
+            return from_json(kind, response.json())
         except ValueError:
             raise self._stranger() from None
 
     def _refuse(self, response: httpx.Response) -> None:
         try:
-            problem = response.json()
-            detail, errors = str(problem["detail"]), problem.get("errors", [])
-        except (ValueError, KeyError, TypeError, AttributeError):
+            problem = from_json(ProblemDetails, response.json())
+        except ValueError:
             raise self._stranger() from None
+        detail, errors = problem.detail, problem.errors or ()
         if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
             raise DaemonAwayError(f"the daemon at {self.address} cannot just now: {detail}")
         raise RefusedError(detail, status=response.status_code, errors=errors)

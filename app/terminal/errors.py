@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+
+    from app.web.problem_details import FieldError
 
 
 class DaemonError(Exception):
@@ -25,9 +27,7 @@ class RefusedError(DaemonError):
         errors: What is wrong with which field, as the API has it.
     """
 
-    def __init__(
-        self, detail: str, *, status: int, errors: Sequence[Mapping[str, str]] = ()
-    ) -> None:
-        wrong = "; ".join(f"{error['field']}: {error['detail']}" for error in errors)
+    def __init__(self, detail: str, *, status: int, errors: Sequence[FieldError] = ()) -> None:
+        wrong = "; ".join(f"{error.field}: {error.detail}" for error in errors)
         super().__init__(f"the daemon refused: {wrong or detail}")
         self.status = status

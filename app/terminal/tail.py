@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from actp_supervise.service import shorten
+from app.event_kinds import tone_of_event
+from app.facts import from_json
 from app.settings import Settings, SettingsError, unknown_agent
+from app.status import AgentStatus
 from app.terminal.api import Api, open_api
 from app.terminal.errors import DaemonAwayError
-from app.terminal.output import CYAN, GREEN, GREY, MOST_ON_LINE, RED, YELLOW, painted, wants_colours
+from app.terminal.output import (
+    COLOURS,
+    GREY,
+    MOST_ON_LINE,
+    painted,
+    wants_colours,
+)
 from app.terminal.signals import until_interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from zoneinfo import ZoneInfo
 
     from httpx_sse import ServerSentEvent
@@ -43,11 +52,30 @@ async def follow(settings: Settings, *, agent_id: str | None, as_json: bool) -> 
     """
     async with open_api(settings) as api:
         if agent_id is not None:
-            known = [agent["agent_id"] for agent in await api.get("/agents")]
+            known = [agent.agent_id for agent in await api.get(list[AgentStatus], "/agents")]
             if agent_id not in known:
                 raise SettingsError(unknown_agent(agent_id, known))
         zone = None if as_json else settings.timezone
         await until_interrupted(_Tail(api, agent_id, zone).follow)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToldEvent:
+    """What is shown of an event of the daemon."""
+
+    time: datetime
+    kind: str
+    """An `EventKind`, unless the daemon is newer."""
+    agent_id: str | None
+    text: str
+    outcome: str | None = None
+    status: str | None = None
+    failed: bool | None = None
+
+
+def read_event(event: ServerSentEvent) -> ToldEvent:
+    """Read an event as the stream has it."""
+    return from_json(ToldEvent, json.loads(event.data))
 
 
 class _Tail:
@@ -99,9 +127,9 @@ class _Tail:
         elif event.data and self._zone is None:
             print(event.data, flush=True)
         elif event.data and self._zone is not None:
-            facts = json.loads(event.data)
-            colour = colour_of(facts) if self._colours else None
-            print(painted(line(facts, self._zone), colour), flush=True)
+            told = read_event(event)
+            colour = colour_of(told) if self._colours else None
+            print(painted(line(told, self._zone), colour), flush=True)
 
     def _note(self, text: str) -> None:
         # Not among the events, which a program may read.
@@ -109,30 +137,15 @@ class _Tail:
         print(painted(line, GREY) if wants_colours(sys.stderr) else line, file=sys.stderr)
 
 
-def line(event: Mapping[str, Any], zone: ZoneInfo) -> str:
+def line(event: ToldEvent, zone: ZoneInfo) -> str:
     """Write an event: its time, its agent, and what happened."""
-    time = datetime.fromisoformat(event["time"]).astimezone(zone)
-    agent_id, text = event["agent_id"], str(event["text"])
+    agent_id, text = event.agent_id, event.text
     if agent_id is not None and not text.startswith(agent_id):
         text = f"{agent_id}: {text}"
-    return f"{time:%Y-%m-%d %H:%M:%S}  {shorten(text, 500)}"
+    return f"{event.time.astimezone(zone):%Y-%m-%d %H:%M:%S}  {shorten(text, 500)}"
 
 
-def colour_of(event: Mapping[str, Any]) -> str | None:
+def colour_of(event: ToldEvent) -> str | None:
     """Return the colour of an event: of how it went where it tells, else of its kind."""
-    if event.get("failed") is True:
-        return RED
-    verdict = event.get("outcome") or event.get("status")
-    return _COLOURS.get(str(verdict)) or _COLOURS.get(event["kind"])
-
-
-_COLOURS: Final = {
-    **dict.fromkeys(("succeeded", "healthy", "store_back", "child_started"), GREEN),
-    **dict.fromkeys(("failed", "critical", "crashed"), RED),
-    **dict.fromkeys(("child_crashed", "child_failed", "store_away", "loop_blocked"), RED),
-    **dict.fromkeys(("cancelled", "degraded", "backing_off", "paused", "task_released"), YELLOW),
-    **dict.fromkeys(("restart_scheduled", "child_stalled", "stop_overdue"), YELLOW),
-    **dict.fromkeys(("daemon_stopping", "settings_reloaded"), YELLOW),
-    **dict.fromkeys(("task_queued", "task_claimed", "routine_started"), CYAN),
-    **dict.fromkeys(("turn", "model_called", "tool_called"), GREY),
-}
+    facts = {"failed": event.failed, "outcome": event.outcome, "status": event.status}
+    return COLOURS.get(tone_of_event(event.kind, facts))

@@ -11,12 +11,16 @@ import trio
 
 from actp_supervise.service import visible
 from actp_supervise.service.signals import Interrupted
+from app.event_kinds import EventKind
+from app.facts import to_json
 from app.settings import Settings, SettingsError
+from app.status import AgentStatus
+from app.store.protocol import TaskRow, TaskStatus
 from app.terminal.api import Api, open_api
 from app.terminal.errors import DaemonAwayError, DaemonError, RefusedError
 from app.terminal.output import painted, wants_colours
 from app.terminal.signals import until_interrupted
-from app.terminal.tail import colour_of, line
+from app.terminal.tail import ToldEvent, colour_of, line, read_event
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -27,9 +31,8 @@ LOOK_EVERY: Final = 1.0
 LAST_WORDS: Final = 0.5
 """Seconds that the last events of a task that is over are waited for."""
 
-_OVER: Final = frozenset({"succeeded", "failed", "cancelled"})
-_AT_WORK: Final = frozenset({"running", "starting", "restarting", "standby"})
-_UNTOLD: Final = frozenset({"turn", "model_called"})
+_OVER: Final = frozenset({TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELLED})
+_UNTOLD: Final = frozenset({EventKind.TURN, EventKind.MODEL_CALLED})
 """Events that say little beside the calls of tools."""
 
 
@@ -70,39 +73,38 @@ async def post(
         if wait:
             following = _Following(api, task, settings.timezone)
             if await until_interrupted(following.to_the_end):
-                _say(f"The task goes on without you: {api.address}/ui/tasks/{task['id']}")
+                _say(f"The task goes on without you: {api.address}/ui/tasks/{task.id}")
                 raise Interrupted
             task = following.task
     if as_json:
-        print(json.dumps(task, indent=2))
+        print(json.dumps(to_json(task), indent=2))
     elif not wait:
-        print(task["id"])
-    elif task["status"] == "succeeded":
-        print(_text(task["result"]))
-    if wait and task["status"] != "succeeded":
-        ended = "was cancelled" if task["status"] == "cancelled" else str(task["status"])
-        reason = "" if not task["error"] else f": {visible(task['error'], lines=True)}"
+        print(task.id)
+    elif task.status is TaskStatus.SUCCEEDED:
+        print(_text(task.result))
+    if wait and task.status is not TaskStatus.SUCCEEDED:
+        ended = "was cancelled" if task.status is TaskStatus.CANCELLED else str(task.status)
+        reason = "" if not task.error else f": {visible(task.error, lines=True)}"
         raise TaskNotDoneError(f"the task {ended}{reason}")
 
 
-async def _post(api: Api, body: dict[str, Any]) -> dict[str, Any]:
+async def _post(api: Api, body: dict[str, Any]) -> TaskRow:
     try:
-        task: dict[str, Any] = await api.post("/agents/task", body)
+        return await api.post(TaskRow, "/agents/task", body)
     except RefusedError as error:
         if error.status == httpx.codes.UNPROCESSABLE_ENTITY:
             raise SettingsError(str(error)) from error
         raise
-    return task
 
 
 class _Following:
     """Follows a task: this daemon tells what it does, and the store knows when it is over."""
 
-    def __init__(self, api: Api, task: dict[str, Any], zone: ZoneInfo) -> None:
+    def __init__(self, api: Api, task: TaskRow, zone: ZoneInfo) -> None:
         self.task = task
         """As it was at the last look."""
         self._api = api
-        self._path = f"/tasks/{task['id']}"
+        self._path = f"/tasks/{task.id}"
         self._zone = zone
         self._colours = wants_colours(sys.stderr)
         self._over = trio.Event()
@@ -110,11 +112,11 @@ class _Following:
 
     async def to_the_end(self) -> None:
         """Write on stderr what happens, until the task is over."""
-        _say(f"task {self.task['id']}")
+        _say(f"task {self.task.id}")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tell_events)
             await self._say_why_it_waits()
-            while self.task["status"] not in _OVER:
+            while self.task.status not in _OVER:
                 with trio.move_on_after(LOOK_EVERY):
                     await self._over.wait()
                 await self._look()
@@ -124,7 +126,7 @@ class _Following:
 
     async def _look(self) -> None:
         try:
-            self.task = await self._api.get(self._path)
+            self.task = await self._api.get(TaskRow, self._path)
         except DaemonAwayError as error:
             if not self._away:
                 _say(f"{error}. The task is kept; waiting for the daemon")
@@ -133,40 +135,39 @@ class _Following:
         if self._away:
             _say(f"the daemon at {self._api.address} is back")
         self._away = False
-        if self.task["status"] not in _OVER:
+        if self.task.status not in _OVER:
             self._over = trio.Event()  # said too early, or by an earlier attempt
 
     async def _say_why_it_waits(self) -> None:
-        agent_id = self.task["agent_type"]
+        agent_id = self.task.agent_type
         try:
-            agents = await self._api.get("/agents")
+            agents = await self._api.get(list[AgentStatus], "/agents")
         except DaemonAwayError:
             return  # told by whoever looks at the task
         for agent in agents:
-            status = "paused" if agent["health"]["paused"] else str(agent["status"])
-            if agent["agent_id"] == agent_id and status not in _AT_WORK:
-                _say(f"{agent_id} is {status.replace('_', ' ')}, so the task waits in the queue")
+            if agent.agent_id == agent_id and not agent.state.works:
+                _say(f"{agent_id} is {agent.state.words}, so the task waits in the queue")
 
     async def _tell_events(self) -> None:
         last_id: str | None = None
         while True:
             try:
                 async with self._api.events(
-                    last_id=last_id, task_id=self.task["id"], recent=50
+                    last_id=last_id, task_id=self.task.id, recent=50
                 ) as events:
                     async for event in events:
                         last_id = event.id or last_id
                         if event.data and event.event not in ("gap", "bye"):
-                            self._tell(json.loads(event.data))
+                            self._tell(read_event(event))
             except DaemonAwayError:
                 pass  # told by whoever looks at the task
             await trio.sleep(LOOK_EVERY)
 
-    def _tell(self, event: dict[str, Any]) -> None:
-        if event["kind"] not in _UNTOLD:
+    def _tell(self, event: ToldEvent) -> None:
+        if event.kind not in _UNTOLD:
             colour = colour_of(event) if self._colours else None
             _say(painted(line(event, self._zone), colour))
-        if event["kind"] == "task_finished":
+        if event.kind == EventKind.TASK_FINISHED:
             self._over.set()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 from rich.console import Console, Group
@@ -14,11 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from actp_supervise.service import shorten
+from app.status import AgentState, AgentStatus, Health
 from app.terminal.api import open_api
 from app.terminal.errors import DaemonAwayError
 from app.terminal.output import MOST_ON_LINE
 from app.terminal.signals import until_interrupted
-from app.web.words import countdown, duration, words
+from app.tones import Tone
+from app.web.words import countdown, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -68,7 +70,7 @@ class Row:
     """What is shown of an agent."""
 
     agent_id: str
-    status: str
+    status: AgentState
     doing: str = "-"
     heartbeat: str = "-"
     uptime: str = "-"
@@ -81,16 +83,18 @@ class Row:
 class View:
     """All that is shown at one look."""
 
-    state: str
-    """One word, by which the headline is coloured."""
+    tone: Tone
+    """By which the headline is coloured."""
     headline: str
     rows: list[Row]
     notes: list[str]
+    away: bool = False
+    """Whether no daemon answers, and the store is asked instead."""
 
     def shown(self) -> Group:
         """Return it as rich shows it."""
         notes = [Text(f"  {note}", "yellow") for note in self.notes]
-        headline = Text(self.headline, _STYLES.get(self.state, ""))
+        headline = Text(self.headline, _STYLES[self.tone])
         return Group(headline, *notes, "", _Agents(self.rows))
 
 
@@ -102,7 +106,7 @@ class _Agents:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Table]:
         cells = {title: [getattr(row, name) for row in self.rows] for title, name in _COLUMNS}
-        cells["STATUS"] = [words(status) for status in cells["STATUS"]]
+        cells["STATUS"] = [row.status.words for row in self.rows]
         widths = {
             title: max(map(len, (title, *texts)))
             for title, texts in cells.items()
@@ -126,7 +130,7 @@ class _Agents:
                 justify="right" if right else "left",
             )
         for number, row in enumerate(self.rows):
-            styles = {"STATUS": _STYLES.get(row.status, "")}
+            styles = {"STATUS": _STYLES[row.status.tone]}
             table.add_row(*(Text(cells[title][number], styles.get(title, "")) for title in shown))
         yield table
 
@@ -161,11 +165,10 @@ def _left_of(width: int, widths: Mapping[str, int]) -> int:
 
 
 _STYLES: Final = {
-    **dict.fromkeys(("healthy", "running"), "green"),
-    **dict.fromkeys(("critical", "crashed", "stale", "unknown"), "red"),
-    **dict.fromkeys(("degraded", "backing_off", "restarting", "paused"), "yellow"),
-    **dict.fromkeys(("waiting", "away"), "yellow"),
-    **dict.fromkeys(("disabled", "stopped", "standby"), "bright_black"),
+    Tone.GOOD: "green",
+    Tone.WARN: "yellow",
+    Tone.BAD: "red",
+    Tone.OFF: "bright_black",
 }
 
 
@@ -176,7 +179,7 @@ async def _look_on(api: Api, settings: Settings, show: Callable[[View], object])
         except DaemonAwayError as error:
             view = await _of_store(settings, str(error))
         show(view)
-        await trio.sleep(STORE_EVERY if view.state == "away" else LOOK_EVERY)
+        await trio.sleep(STORE_EVERY if view.away else LOOK_EVERY)
 
 
 def _write(view: View) -> None:
@@ -188,37 +191,29 @@ def _write(view: View) -> None:
 
 
 async def _of_daemon(api: Api) -> View:
-    health = await api.get("/health")
-    agents = await api.get("/agents")
-    up = duration(health["uptime"])
+    health = await api.get(Health, "/health")
+    agents = await api.get(list[AgentStatus], "/agents")
     return View(
-        state=health["status"],
-        headline=f"{health['status']}, up {up}, {api.address}",
+        tone=health.status.tone,
+        headline=f"{health.status}, up {duration(health.uptime)}, {api.address}",
         rows=[row_of(agent) for agent in agents],
-        notes=[shorten(reason, MOST_ON_LINE) for reason in health["reasons"]],
+        notes=[shorten(reason, MOST_ON_LINE) for reason in health.reasons],
     )
 
 
-def row_of(agent: Mapping[str, Any]) -> Row:
-    """Return what is shown of an agent as `GET /agents` gives it."""
-    health, restart_in = agent["health"], agent["restart_in"]
+def row_of(agent: AgentStatus) -> Row:
+    """Return what is shown of an agent."""
+    health, restart_in = agent.health, agent.restart_in
     return Row(
-        agent_id=agent["agent_id"],
-        status=_status(agent["status"], health),
-        doing=_doing(health["doing"] or agent["why_disabled"]),
-        heartbeat=duration(health["heartbeat_age"]),
-        uptime=duration(agent["uptime"]) if agent["status"] != "disabled" else "-",
-        restarts=str(agent["restarts"]),
-        crashes=str(agent["error_count"]),
+        agent_id=agent.agent_id,
+        status=agent.state,
+        doing=_doing(health.doing or agent.why_disabled),
+        heartbeat=duration(health.heartbeat_age),
+        uptime=duration(agent.uptime) if agent.enabled else "-",
+        restarts=str(agent.restarts),
+        crashes=str(agent.error_count),
         restart_in="-" if restart_in is None else f"in {countdown(restart_in)}",
     )
-
-
-def _status(status: str, health: Mapping[str, Any]) -> str:
-    if health["paused"]:
-        return "paused"
-    waits = status == "running" and health.get("throttled_age") is not None
-    return "waiting" if waits else status
 
 
 async def _of_store(settings: Settings, why: str) -> View:
@@ -230,20 +225,20 @@ async def _of_store(settings: Settings, why: str) -> View:
         agents = await listed_agents(settings)
     except StoreError as error:
         notes = [f"the store cannot be read: {shorten(str(error), MOST_ON_LINE)}"]
-        return View(state="away", headline=headline, rows=[], notes=notes)
+        return View(tone=Tone.WARN, headline=headline, rows=[], notes=notes, away=True)
     rows = [
         Row(
-            agent_id=agent.row.agent_id,
+            agent_id=agent.agent_id,
             status=agent.status,
-            doing=_doing((agent.row.health or {}).get("doing")),
-            heartbeat=duration(agent.row.heartbeat_age),
+            doing=_doing(agent.doing),
+            heartbeat=duration(agent.heartbeat_age),
         )
         for agent in agents
     ]
     notes = list(dict.fromkeys(agent.note for agent in agents if agent.note))
     if not rows:
         notes = ["No agent is registered: no daemon has run on this store yet."]
-    return View(state="away", headline=headline, rows=rows, notes=notes)
+    return View(tone=Tone.WARN, headline=headline, rows=rows, notes=notes, away=True)
 
 
 def _doing(doing: str | None) -> str:

@@ -2,38 +2,67 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 import uuid
-from collections.abc import Awaitable, Callable
 from datetime import UTC, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 from quart import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from app.agents.activity import PAUSED_BY_OPERATOR
 from app.agents.budget import start_of_day
-from app.store.protocol import StoreError, TaskStatus
+from app.status import AgentState, AgentStatus, Alive, Health, HealthState, JobStatus
+from app.store.protocol import StoreError, TaskRow, TaskStatus, Turn, WorkerRow
 from app.web import guard
 from app.web.inputs import TaskFilter, TaskRequest, TurnFilter, is_id, parse_body, parse_query
-from app.web.problems import FieldError, Problem, unprocessable
+from app.web.problem_details import FieldError
+from app.web.problems import Problem, unprocessable
+from app.web.routes import ViewT, get, post
+from app.web.shapes import (
+    Action,
+    AgentCommand,
+    AgentDetail,
+    JobCommand,
+    Ready,
+    SupervisorNode,
+)
 from app.web.spend import DAYS, DaySpend, spend_by_day
-from app.web.views import STORE_TIMEOUT, agent_summary, answer
+from app.web.views import STORE_TIMEOUT, answer
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from app.daemon import Daemon
-    from app.store.protocol import TaskRow
     from app.web.commands import Commands
 
 logger = logging.getLogger(__name__)
 
-View = Callable[..., Awaitable[Response]]
-
 _IDEMPOTENCY: Final = uuid.UUID("5f2a1c0e-3b0d-5c57-9d0b-6f6b8f1f7c11")
 """Where ids of tasks made from an Idempotency-Key live."""
+
+
+_AGENT_GONE: Final = (404, 409, 503)
+
+
+def _command(action: Action, summary: str, details: str = "") -> Callable[[ViewT], ViewT]:
+    return post(
+        f"/agents/<agent_id>/{action}",
+        summary,
+        id=f"{action}_agent",
+        details=details,
+        answers={202: AgentCommand},
+        problems=_AGENT_GONE,
+    )
+
+
+def _one_agent(rule: str, **facts: str) -> Callable[[ViewT], ViewT]:
+    return get(
+        rule, "One agent, with its runs, tools and spend", AgentDetail, problems=(404, 503), **facts
+    )
 
 
 class Api:
@@ -48,52 +77,35 @@ class Api:
         self._daemon = daemon
         self._commands = commands
 
-    def routes(self) -> tuple[tuple[str, str, View], ...]:
-        """Return method, address and what answers there."""
-        return (
-            ("GET", "/health", self._health),
-            ("GET", "/livez", self._live),
-            ("GET", "/readyz", self._ready),
-            ("GET", "/tree", self._tree),
-            ("GET", "/workers", self._workers),
-            ("GET", "/agents", self._agents),
-            ("GET", "/agents/<agent_id>", self._agent),
-            ("GET", "/agents/<agent_id>/status", self._agent),
-            ("POST", "/agents/<agent_id>/restart", self._restart),
-            ("GET", "/agents/<agent_id>/restart", self._restart_by_get),
-            ("POST", "/agents/<agent_id>/stop", self._stop),
-            ("POST", "/agents/<agent_id>/start", self._start),
-            ("POST", "/agents/<agent_id>/pause", self._pause),
-            ("POST", "/agents/<agent_id>/resume", self._resume),
-            ("POST", "/agents/task", self._post_task),
-            ("GET", "/agents/task", self._post_only),
-            ("GET", "/tasks", self._tasks),
-            ("GET", "/tasks/<task_id>", self._task),
-            ("GET", "/tasks/<task_id>/turns", self._turns),
-            ("POST", "/tasks/<task_id>/cancel", self._cancel_task),
-            ("POST", "/tasks/<task_id>/retry", self._retry_task),
-            ("GET", "/scheduler/jobs", self._jobs),
-            ("POST", "/scheduler/jobs/<name>/run", self._run_job),
-            ("POST", "/scheduler/jobs/<name>/pause", self._pause_job),
-            ("POST", "/scheduler/jobs/<name>/resume", self._resume_job),
-        )
-
+    @get(
+        "/health",
+        "How the daemon is, and why",
+        details="200 while it is healthy or degraded, 503 when it is critical.",
+        answers={200: Health, 503: Health},
+    )
     async def _health(self) -> Response:
         health = self._daemon.health()
-        return answer(health, 503 if health["status"] == "critical" else 200)
+        return answer(health, 503 if health.status is HealthState.CRITICAL else 200)
 
-    async def _live(self) -> Response:
-        return answer({"status": "alive"})
+    @get("/livez", "Whether the daemon answers at all", Alive)
+    async def _livez(self) -> Response:
+        return answer(Alive())
 
-    async def _ready(self) -> Response:
+    @get(
+        "/readyz",
+        "Whether tasks can be taken",
+        Ready,
+        problems=(503,),
+        flags=(("verbose", "Lists the checks."),),
+    )
+    async def _readyz(self) -> Response:
         checks = await self._readiness()
         wrong = [name for name, fault in checks.items() if fault is not None]
         if wrong:
             raise Problem(503, "Not ready: " + ", ".join(f"{n} ({checks[n]})" for n in wrong) + ".")
-        ready: dict[str, Any] = {"status": "ready"}
-        if "verbose" in request.args:
-            ready["checks"] = dict.fromkeys(checks, "ok")
-        return answer(ready)
+        if "verbose" not in request.args:
+            return answer(Ready())
+        return answer(Ready(checks=dict.fromkeys(checks, "ok")))
 
     async def _readiness(self) -> dict[str, str | None]:
         """Return each check with what is wrong, None where nothing is."""
@@ -112,25 +124,30 @@ class Api:
         if self._daemon.stopping:
             return "is stopping"
         statuses = self._daemon.supervisor.get_status().values()
-        starting = any(status["status"] == "starting" for status in statuses)
+        starting = any(status.status is AgentState.STARTING for status in statuses)
         return "is starting" if starting else None
 
+    @get("/tree", "Everything that runs, as the tree of supervisors that it is", SupervisorNode)
     async def _tree(self) -> Response:
-        return answer(self._daemon.tree())
+        return answer(self._daemon.tree().to_dict())
 
+    @get("/workers", "The daemons that share the store", list[WorkerRow], problems=(503,))
     async def _workers(self) -> Response:
         return answer(await self._daemon.store.live_workers())
 
+    @get("/agents", "All agents", list[AgentStatus], details="Works while the store is away.")
     async def _agents(self) -> Response:
-        statuses = self._daemon.supervisor.get_status()
-        return answer([agent_summary(*item) for item in statuses.items()])
+        return answer(list(self._daemon.supervisor.get_status().values()))
 
+    @_one_agent("/agents/<agent_id>")
+    @_one_agent("/agents/<agent_id>/status", id="agent_status")
     async def _agent(self, agent_id: str) -> Response:
-        summary = agent_summary(agent_id, self._status(agent_id))
+        status = self._status(agent_id)
         runs = await self._daemon.store.runs(agent_id)
         tools = await self._daemon.store.tool_stats(agent_id)
         spend = await self._spend(agent_id)
-        return answer({**summary, "runs": runs, "tool_stats": tools, "spend": spend})
+        known = {field.name: getattr(status, field.name) for field in dataclasses.fields(status)}
+        return answer(AgentDetail(**known, runs=runs, tool_stats=tools, spend=spend))
 
     async def _spend(self, agent_id: str) -> list[DaySpend]:
         now = await self._daemon.store.ping()
@@ -138,61 +155,97 @@ class Api:
         costs = await self._daemon.store.costs(since=since, agent_id=agent_id)
         return spend_by_day(costs, now.astimezone(UTC).date())
 
+    @_command(
+        "restart",
+        "Restart an agent",
+        "The restart has begun. Asked again while it goes on, it is the same one.",
+    )
     async def _restart(self, agent_id: str) -> Response:
         return self._command("restart", agent_id, self._daemon.supervisor.restart_agent)
 
+    @get(
+        "/agents/<agent_id>/restart",
+        "The same, for what can only follow a link",
+        id="restart_agent_by_link",
+        details="Prefer POST. It obeys the same rules; HEAD restarts nothing.",
+        answers={202: AgentCommand},
+        problems=_AGENT_GONE,
+        changes=True,
+    )
     async def _restart_by_get(self, agent_id: str) -> Response:
         if request.method != "GET":  # HEAD comes with GET, and must not change anything
             raise MethodNotAllowed(["GET", "POST"])
         guard.check_change(request, self._daemon.settings.api_token)
         return await self._restart(agent_id)
 
+    @_command(
+        "stop", "Stop an agent", "It finishes what it does and stays stopped until it is started."
+    )
     async def _stop(self, agent_id: str) -> Response:
         return self._command("stop", agent_id, self._daemon.supervisor.stop_agent)
 
+    @_command("start", "Start an agent that was stopped")
     async def _start(self, agent_id: str) -> Response:
         return self._command("start", agent_id, self._daemon.supervisor.start_agent)
 
+    @_command(
+        "pause",
+        "Let an agent take no new task",
+        "What is in flight goes on. It lasts over restarts, until it is resumed.",
+    )
     async def _pause(self, agent_id: str) -> Response:
         return self._hold("pause", agent_id, self._daemon.supervisor.pause_agent)
 
+    @_command("resume", "Let an agent take tasks again")
     async def _resume(self, agent_id: str) -> Response:
-        paused = self._status(agent_id)["paused"]
-        if paused not in (None, PAUSED_BY_OPERATOR):
-            detail = f"Agent {agent_id!r} paused itself: {paused}. Restarted, it tries again."
+        health = self._status(agent_id).health
+        if health.paused is not None and not health.held:
+            detail = (
+                f"Agent {agent_id!r} paused itself: {health.paused}. Restarted, it tries again."
+            )
             raise Problem(409, detail)
         return self._hold("resume", agent_id, self._daemon.supervisor.resume_agent)
 
     def _command(
-        self, action: str, agent_id: str, command: Callable[[str], Awaitable[object]]
+        self, action: Action, agent_id: str, command: Callable[[str], Awaitable[object]]
     ) -> Response:
         """Begin a command to an agent and answer at once."""
         status = self._commandable(agent_id)
         self._commands.begin(f"{action} {agent_id}", partial(command, agent_id))
         return _accepted(action, agent_id, status)
 
-    def _hold(self, action: str, agent_id: str, hold: Callable[[str], object]) -> Response:
+    def _hold(self, action: Action, agent_id: str, hold: Callable[[str], object]) -> Response:
         """Pause or resume an agent, which is done at once."""
         status = self._commandable(agent_id)
         logger.info("Asked over HTTP: %s %s", action, agent_id, extra={"action": "command"})
         hold(agent_id)
         return _accepted(action, agent_id, status)
 
-    def _commandable(self, agent_id: str) -> str:
+    def _commandable(self, agent_id: str) -> AgentState:
         """Return the status of an agent that can be told something."""
         status = self._status(agent_id)
-        if not status["enabled"]:
-            raise Problem(409, f"Agent {agent_id!r} is disabled: {status['why_disabled']}.")
+        if not status.enabled:
+            raise Problem(409, f"Agent {agent_id!r} is disabled: {status.why_disabled}.")
         if self._daemon.stopping:
             raise Problem(503, "The daemon is stopping.")
-        return str(status["status"])
+        return status.status
 
-    def _status(self, agent_id: str) -> dict[str, Any]:
+    def _status(self, agent_id: str) -> AgentStatus:
         statuses = self._daemon.supervisor.get_status()
         if agent_id not in statuses:
             raise Problem(404, f"There is no agent {agent_id!r}; known are {', '.join(statuses)}.")
         return statuses[agent_id]
 
+    @post(
+        "/agents/task",
+        "Post a task",
+        tag="Tasks",
+        details="Its agent begins at once if it is idle.",
+        answers={201: TaskRow},
+        problems=(400, 409, 422, 503),
+        headers=("Idempotency-Key",),
+        body=TaskRequest,
+    )
     async def _post_task(self) -> Response:
         wanted = parse_body(TaskRequest, await _json_body())
         task_id = _task_id(request.headers.get("Idempotency-Key"))
@@ -214,21 +267,39 @@ class Api:
         self._wake(task)
         return answer(task, 201, Location=f"/tasks/{task.id}")
 
+    @get("/agents/task", refuses=True)
     async def _post_only(self) -> Response:
         raise MethodNotAllowed(["POST"])
 
+    @get("/tasks", "Tasks, the newest first", list[TaskRow], problems=(422, 503), query=TaskFilter)
     async def _tasks(self) -> Response:
         wanted = parse_query(TaskFilter, request.args)
         return answer(await self._daemon.store.tasks(**dict(wanted)))
 
+    @get("/tasks/<task_id>", "One task", TaskRow, problems=(404, 503))
     async def _task(self, task_id: str) -> Response:
         return answer(await self._found(self._daemon.store.task, task_id))
 
+    @get(
+        "/tasks/<task_id>/turns",
+        "The conversation about a task, turn by turn",
+        list[Turn],
+        details="The oldest first; `after` gives those behind one that is known.",
+        problems=(404, 422, 503),
+        query=TurnFilter,
+    )
     async def _turns(self, task_id: str) -> Response:
         wanted = parse_query(TurnFilter, request.args)
         await self._found(self._daemon.store.task, task_id)
         return answer(await self._daemon.store.turns(task_id, **dict(wanted)))
 
+    @post(
+        "/tasks/<task_id>/cancel",
+        "Cancel a task",
+        details="200 when it is cancelled, 202 when its agent was asked to end it.",
+        answers={200: TaskRow, 202: TaskRow},
+        problems=(404, 409, 503),
+    )
     async def _cancel_task(self, task_id: str) -> Response:
         task = await self._found(self._daemon.store.cancel_task, task_id)
         if task.status is TaskStatus.CANCELLED:
@@ -238,6 +309,12 @@ class Api:
             return answer(task, 202, Location=f"/tasks/{task.id}")
         raise Problem(409, f"The task is over: it {task.status}.")
 
+    @post(
+        "/tasks/<task_id>/retry",
+        "Queue a task again that failed or was cancelled",
+        TaskRow,
+        problems=(404, 409, 503),
+    )
     async def _retry_task(self, task_id: str) -> Response:
         task = await self._found(self._daemon.store.retry_task, task_id)
         if task.status is not TaskStatus.QUEUED:
@@ -260,38 +337,58 @@ class Api:
         if task.agent_type in self._daemon.supervisor.get_status():
             self._daemon.supervisor.notify_task(task.agent_type)
 
+    @get("/scheduler/jobs", "Every job", list[JobStatus])
     async def _jobs(self) -> Response:
         return answer(self._daemon.routines.jobs())
 
+    @post(
+        "/scheduler/jobs/<name>/run",
+        "Run a job now, besides its schedule",
+        answers={202: JobCommand},
+        problems=(404, 409),
+    )
     async def _run_job(self, name: str) -> Response:
         job = self._job(name)
-        if job["disabled"]:
-            raise Problem(409, f"Job {name!r} is disabled: {job['disabled']}.")
+        if job.disabled:
+            raise Problem(409, f"Job {name!r} is disabled: {job.disabled}.")
         run = partial(self._daemon.routines.run_now, name)
-        if job["running"] or not self._commands.begin(f"run {name}", run):
+        if job.running or not self._commands.begin(f"run {name}", run):
             raise Problem(409, f"Job {name!r} runs just now, and not twice at once.")
-        return answer({"name": name, "action": "run"}, 202, Location="/scheduler/jobs")
+        return answer(JobCommand(name=name), 202, Location="/scheduler/jobs")
 
+    @post(
+        "/scheduler/jobs/<name>/pause",
+        "Let a job's times pass",
+        JobStatus,
+        details="Until it is resumed, or the daemon starts anew.",
+        problems=(404,),
+    )
     async def _pause_job(self, name: str) -> Response:
         self._job(name)
         self._daemon.routines.pause(name)
         return answer(self._job(name))
 
+    @post(
+        "/scheduler/jobs/<name>/resume",
+        "Let a job run at its times again",
+        JobStatus,
+        problems=(404,),
+    )
     async def _resume_job(self, name: str) -> Response:
         self._job(name)
         self._daemon.routines.resume(name)
         return answer(self._job(name))
 
-    def _job(self, name: str) -> dict[str, Any]:
-        jobs = {job["name"]: job for job in self._daemon.routines.jobs()}
+    def _job(self, name: str) -> JobStatus:
+        jobs = {job.name: job for job in self._daemon.routines.jobs()}
         if name not in jobs:
             raise Problem(404, f"There is no job {name!r}; known are {', '.join(jobs)}.")
         return jobs[name]
 
 
-def _accepted(action: str, agent_id: str, status: str) -> Response:
-    facts = {"agent_id": agent_id, "action": action, "status": status}
-    return answer(facts, 202, Location=f"/agents/{agent_id}")
+def _accepted(action: Action, agent_id: str, status: AgentState) -> Response:
+    command = AgentCommand(agent_id=agent_id, action=action, status=status)
+    return answer(command, 202, Location=f"/agents/{agent_id}")
 
 
 async def _json_body() -> bytes:

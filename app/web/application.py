@@ -8,23 +8,16 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from app.web import guard
-from app.web.operations import UNDESCRIBED
 from app.web.problems import answer_errors
+from app.web.routes import routes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Callable, Iterable
 
     from app.settings import Settings
 
 BODY_TIMEOUT: Final = 10.0
 """Seconds within which a request body has to arrive."""
-
-
-class Part(Protocol):
-    """A part of what is served."""
-
-    def routes(self) -> tuple[tuple[str, str, Callable[..., Awaitable[Response]]], ...]:
-        """Return method, address and what answers there."""
 
 
 class Owner(Protocol):
@@ -39,8 +32,12 @@ class Owner(Protocol):
         """Takes secrets out of a text."""
 
 
-def make_app(owner: Owner, parts: Iterable[Part]) -> QuartTrio:
-    """Return an application with all routes of its parts."""
+def make_app(owner: Owner, parts: Iterable[object]) -> QuartTrio:
+    """Return an application with all routes that its parts declare."""
+    views = [
+        (route, getattr(part, name)) for part in parts for route, name in routes_of(type(part))
+    ]
+    refused = {route.rule for route, _ in views if route.refuses}
     app = QuartTrio(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = guard.MAX_BODY
     app.config["BODY_TIMEOUT"] = BODY_TIMEOUT
@@ -59,14 +56,13 @@ def make_app(owner: Owner, parts: Iterable[Part]) -> QuartTrio:
         # Agents and their tools write what is shown, so whatever is shown is looked through.
         if response.is_json or response.mimetype in {"text/html", "text/plain"}:
             response.set_data(owner.redact(await response.get_data(as_text=True)))
-        if f"GET {request.path}" in UNDESCRIBED and "Allow" in response.headers:
+        if request.path in refused and "Allow" in response.headers:
             # The router counts the route that only refuses, and that of an agent of this name.
             response.headers["Allow"] = "OPTIONS, POST"
         return guard.secure(response)
 
     app.before_request(check)
     app.after_request(finish)
-    for part in parts:
-        for method, rule, view in part.routes():
-            app.add_url_rule(rule, f"{method} {rule}", view, methods=[method])
+    for route, view in views:
+        app.add_url_rule(route.rule, str(route), view, methods=[route.method])
     return app

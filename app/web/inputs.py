@@ -12,7 +12,8 @@ from pydantic_core import PydanticCustomError
 
 from app.event_log import KEPT
 from app.store.protocol import TaskStatus
-from app.web.problems import FieldError, Problem, unprocessable
+from app.web.problem_details import FieldError
+from app.web.problems import Problem, unprocessable
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import MultiDict

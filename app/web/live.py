@@ -10,12 +10,12 @@ from quart import Response, request
 
 from app.web.inputs import EventFilter, parse_query
 from app.web.problems import Problem
+from app.web.routes import get
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
     from app.event_log import EventLog, EventReader, LoggedEvent
-    from app.web.api import View
 
 RETRY_AFTER: Final = 2000
 """Milliseconds after which a reader that lost its connection comes back."""
@@ -40,10 +40,16 @@ class Live:
         self._ping_every = ping_every
         self._most_readers = most_readers
 
-    def routes(self) -> tuple[tuple[str, str, View], ...]:
-        """Return method, address and what answers there."""
-        return (("GET", "/events", self._stream),)
-
+    @get(
+        "/events",
+        "What happens, as server-sent events",
+        "text/event-stream",
+        id="events",
+        details="Begins with now, unless `recent` or `Last-Event-ID` says otherwise.",
+        problems=(422, 503),
+        query=EventFilter,
+        headers=("Last-Event-ID",),
+    )
     async def _stream(self) -> Response:
         wanted = parse_query(EventFilter, request.args)
         if self._events.readers >= self._most_readers:

@@ -11,10 +11,15 @@ from quart import Response
 
 import actp_supervise
 from actp_supervise.clock import SystemWallClock, WallClock
+from app.web.api import Api
 from app.web.inputs import OBJECT_SCHEMA, VALUE_SCHEMA, TaskRequest
-from app.web.operations import HEADERS, HTML, OPERATIONS, PATH_PARAMETERS, TAGS, Operation
+from app.web.live import Live
 from app.web.page import Templates
-from app.web.shapes import REFERENCE, answers, plain_schema
+from app.web.pages import Pages
+from app.web.problem_details import ProblemDetails
+from app.web.routes import HEADERS, HTML, PATH_PARAMETERS, TAGS, Route, get, page, routes_of
+from app.web.schemas import REFERENCE, Schema, plain_schema, schemas_of, without_null
+from app.web.scrape import Scrape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +27,11 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from app.daemon import Daemon
-    from app.web.api import View
 
 PROBLEM: Final = "application/problem+json"
+
+Named = dict[Any, Schema]
+"""Type that is answered -> its schema."""
 
 PROBLEMS: Final = {
     400: "The body is not JSON, or a header is malformed.",
@@ -93,7 +100,7 @@ class Description:
         self._templates = Templates(daemon.redact)
 
     @cached_property
-    def _document(self) -> dict[str, Any]:
+    def _document(self) -> Schema:
         """Made when it is first asked for, because it takes long and the start need not."""
         agent_ids = list(self._daemon.supervisor.get_status())
         return document(agent_ids, secured=self._daemon.settings.api_token is not None)
@@ -102,15 +109,13 @@ class Description:
     def _written(self) -> str:
         return json.dumps(self._document)
 
-    def routes(self) -> tuple[tuple[str, str, View], ...]:
-        """Return method, address and what answers there."""
-        return (("GET", "/openapi.json", self._openapi), ("GET", "/api", self._page))
-
+    @get("/openapi.json", "This description, for programs (OpenAPI 3.1)", "application/json")
     async def _openapi(self) -> Response:
         return Response(self._written, content_type="application/json")
 
-    async def _page(self) -> Response:
-        page = self._templates.render(
+    @page("/api", "This description, for people")
+    async def _api_page(self) -> Response:
+        shown = self._templates.render(
             "api.html",
             now=self._wall_clock.now(),
             timezone=self._daemon.settings.timezone,
@@ -119,25 +124,34 @@ class Description:
             secured=self._daemon.settings.api_token is not None,
             by_tag=by_tag(self._document),
         )
-        return page.response()
+        return shown.response()
 
 
-def document(agent_ids: Sequence[str], *, secured: bool) -> dict[str, Any]:
+PARTS: Final = (Api, Live, Scrape, Description, Pages)
+"""What answers, in the order in which it is described."""
+
+ROUTES: Final = tuple(route for part in PARTS for route, _ in routes_of(part) if route.summary)
+"""All that is described."""
+
+
+def document(agent_ids: Sequence[str], *, secured: bool) -> Schema:
     """Return the description as OpenAPI 3.1 has it.
 
     Args:
         agent_ids: Who can be given a task.
         secured: Whether what changes something needs the token.
     """
-    named, schemas = answers()
+    answered = [kind for route in ROUTES for kind in route.answers.values()]
+    named, schemas = schemas_of(
+        [ProblemDetails, *(kind for kind in answered if not isinstance(kind, str))]
+    )
     schemas["Value"] = VALUE_SCHEMA
-    paths: dict[str, dict[str, Any]] = {}
-    for route, operation in OPERATIONS.items():
-        method, rule = route.split(" ")
-        described = _operation(route, operation, named, secured=secured)
-        paths.setdefault(address(rule), {})[method.lower()] = described
-        if operation.body is not None:
-            schemas[operation.body.__name__] = _body_schema(operation.body)
+    paths: dict[str, Schema] = {}
+    for route in ROUTES:
+        described = _operation(route, named, secured=secured)
+        paths.setdefault(address(route.rule), {})[route.method.lower()] = described
+        if route.body is not None:
+            schemas[route.body.__name__] = _body_schema(route.body)
     # One that only another daemon has is taken too, but when this is written nobody knows it.
     schemas[TaskRequest.__name__]["properties"]["agent_type"]["enum"] = list(agent_ids)
     return {
@@ -171,7 +185,7 @@ def address(rule: str) -> str:
     return re.sub(r"<(\w+)>", r"{\1}", rule)
 
 
-def by_tag(api: dict[str, Any]) -> dict[str, list[tuple[str, str, dict[str, Any]]]]:
+def by_tag(api: Schema) -> dict[str, list[tuple[str, str, Schema]]]:
     """Return tag -> method, address and description of all that has it."""
     operations = [
         (method.upper(), path, operation)
@@ -184,33 +198,26 @@ def by_tag(api: dict[str, Any]) -> dict[str, list[tuple[str, str, dict[str, Any]
     }
 
 
-def _operation(
-    route: str, operation: Operation, named: dict[str, Any], *, secured: bool
-) -> dict[str, Any]:
-    method, rule = route.split(" ")
-    described: dict[str, Any] = {
-        "operationId": operation.id,
-        "tags": [operation.tag],
-        "summary": operation.summary,
-    }
-    if operation.details:
-        described["description"] = operation.details
-    parameters = [*_path(rule), *_query(operation), *_headers(operation)]
+def _operation(route: Route, named: Named, *, secured: bool) -> Schema:
+    described: Schema = {"operationId": route.id, "tags": [route.tag], "summary": route.summary}
+    if route.details:
+        described["description"] = route.details
+    parameters = [*_path(route.rule), *_query(route), *_headers(route)]
     if parameters:
         described["parameters"] = parameters
-    if operation.body is not None:
-        schema = {"$ref": REFERENCE.format(model=operation.body.__name__)}
+    if route.body is not None:
+        schema = {"$ref": REFERENCE.format(model=route.body.__name__)}
         described["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": schema}},
         }
-    described["responses"] = _responses(method, operation, named, secured=secured)
-    if operation.changes and secured:
+    described["responses"] = _responses(route, named, secured=secured)
+    if route.changes and secured:
         described["security"] = [{"bearer": []}]
     return described
 
 
-def _path(rule: str) -> list[dict[str, Any]]:
+def _path(rule: str) -> list[Schema]:
     return [
         {
             "name": name,
@@ -225,82 +232,70 @@ def _path(rule: str) -> list[dict[str, Any]]:
     ]
 
 
-def _query(operation: Operation) -> list[dict[str, Any]]:
-    parameters: list[dict[str, Any]] = [
+def _query(route: Route) -> list[Schema]:
+    parameters: list[Schema] = [
         {"name": name, "in": "query", "description": text, "schema": _TEXT}
-        for name, text in operation.flags
+        for name, text in route.flags
     ]
-    fields = {} if operation.query is None else _input_schema(operation.query)["properties"]
+    fields = {} if route.query is None else _input_schema(route.query)["properties"]
     for name, field in fields.items():
         parameter = {"name": name, "in": "query", "description": field.pop("description")}
-        parameters.append({**parameter, "schema": _without_null(field)})
+        parameters.append({**parameter, "schema": without_null(field)})
     return parameters
 
 
-def _headers(operation: Operation) -> list[dict[str, Any]]:
+def _headers(route: Route) -> list[Schema]:
     return [
         {"name": name, "in": "header", "description": text, "schema": schema}
-        for name in operation.headers
+        for name in route.headers
         for text, schema in [HEADERS[name]]
     ]
 
 
-def _responses(
-    method: str, operation: Operation, named: dict[str, Any], *, secured: bool
-) -> dict[str, Any]:
+def _responses(route: Route, named: Named, *, secured: bool) -> Schema:
     responses = {
-        status: _answer(status, shape, named, operation)
-        for status, shape in operation.answers.items()
+        status: _answer(status, shape, named, route) for status, shape in route.answers.items()
     }
     every = [421, 500]
-    if operation.changes:
+    if route.changes:
         every += [403, 401] if secured else [403]
-    if method == "POST":
+    if route.method == "POST":
         every += [408, 413, 415]
-    for status in (*every, *operation.problems):
-        if operation.pages and status in operation.problems:
+    for status in (*every, *route.problems):
+        if route.pages and status in route.problems:
             content = {HTML: {"schema": _TEXT}}
         else:
-            content = {PROBLEM: {"schema": named["problem"]}}
+            content = {PROBLEM: {"schema": named[ProblemDetails]}}
         responses[status] = {"description": PROBLEMS[status], "content": content}
         if status in _PROBLEM_HEADERS:
             responses[status]["headers"] = _PROBLEM_HEADERS[status]
     return {str(status): responses[status] for status in sorted(responses)}
 
 
-def _answer(status: int, shape: str, named: dict[str, Any], operation: Operation) -> dict[str, Any]:
-    answer: dict[str, Any] = {"description": _MEANINGS[status]}
-    if shape in named:
+def _answer(status: int, shape: Any, named: Named, route: Route) -> Schema:  # noqa: ANN401
+    answer: Schema = {"description": _MEANINGS[status]}
+    if not isinstance(shape, str):
         answer["content"] = {"application/json": {"schema": named[shape]}}
     elif shape:
         schema = {"type": "object"} if shape == "application/json" else _TEXT
         answer["content"] = {shape: {"schema": schema}}
-    if operation.changes and status in {201, 202}:
+    if route.changes and status in {201, 202}:
         answer["headers"] = _LOCATION
-    if operation.body is not None:
+    if route.body is not None:
         answer["links"] = _LINKS
     return answer
 
 
-def _input_schema(model: type[BaseModel]) -> dict[str, Any]:
+def _input_schema(model: type[BaseModel]) -> Schema:
     """Return the schema of what is sent; what it refers to is among the answers' schemas."""
     schema = plain_schema(model.model_json_schema(ref_template=REFERENCE))
     schema.pop("$defs", None)
     return schema
 
 
-def _body_schema(model: type[BaseModel]) -> dict[str, Any]:
+def _body_schema(model: type[BaseModel]) -> Schema:
     schema = _input_schema(model)
     for field in schema["properties"].values():
         if field.get("additionalProperties") is True:
             field |= OBJECT_SCHEMA  # pydantic cannot refer to what is not its own
     return schema
-
-
-def _without_null(field: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a parameter, which is left out and never null."""
-    schema = {name: each for name, each in field.items() if name != "anyOf"}
-    if schema.get("default", ...) is None:
-        del schema["default"]
-    kinds = [each for each in field.get("anyOf", []) if each != {"type": "null"}]
-    return {**schema, **kinds[0]} if kinds else schema

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from app.agents.activity import PAUSED_BY_OPERATOR, STARTING
+from app.agents.activity import STARTING
+from app.facts import to_json
+from app.status import AgentState, AgentStatus
 from app.store.protocol import TaskStatus
-from app.web.words import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from actp_supervise.snapshot import ChildSnapshot, SupervisorSnapshot
+    from app.status import AgentHealth, JobStatus
     from app.store.protocol import TaskRow
 
 NO_PROGRESS: Final = 60.0
 """Seconds without progress from which an agent that is alive is said not to get on."""
-
-_WORST_FIRST: Final = (
-    "crashed", "failed", "backing_off", "stopped", "paused", "waiting", "stopping", "draining",
-    "restarting", "starting", "running", "standby", "disabled",
-)  # fmt: skip
 
 _OPPOSITES: Final = {"resume": "pause", "start": "stop", "retry": "cancel"}
 
@@ -50,43 +48,95 @@ class Action:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentLine:
-    """One agent as it is listed."""
+    """One agent as it is listed: its status, and what a reader wants of it in words and moments."""
 
-    agent_id: str
-    state: str
-    why: str | None
-    """Why it is in that state, where somebody or something made it so."""
-    doing: str | None
-    step: int
-    task_id: str | None
-    alive_at: datetime | None
-    progress_at: datetime | None
-    stuck: bool
-    """Whether it is alive and has made no progress for long."""
-    up_since: datetime | None
-    restart_at: datetime | None
-    throttled_until: datetime | None
-    restarts: int
-    crashes: int
-    tasks_done: int
-    tasks_failed: int
-    last_error: str | None
-    spent: float | None
+    status: AgentStatus
+    now: datetime
+    """The present moment."""
+    spent: float | None = None
     """USD today; None where the store does not say."""
-    budget: float | None
-    model: str
-    isolation: str
-    enabled: bool
-    actions: tuple[Action, ...]
+    budget: float | None = None
+
+    @property
+    def agent_id(self) -> str:
+        """What it is called."""
+        return self.status.agent_id
+
+    @property
+    def state(self) -> AgentState:
+        """What it is about, a pause and a wait for the model included."""
+        return self.status.state
+
+    @property
+    def health(self) -> AgentHealth:
+        """How it is doing just now."""
+        return self.status.health
+
+    @property
+    def why(self) -> str | None:
+        """Why it is in that state, where somebody or something made it so."""
+        if not self.status.enabled:
+            return str(self.status.why_disabled)
+        return f"{self.status.runs_on} runs it" if self.status.runs_on else self.health.paused
+
+    @property
+    def doing(self) -> str | None:
+        """What it does; an agent that runs and never says so is not said to start."""
+        is_silent = self.health.doing == STARTING and self.status.status is AgentState.RUNNING
+        return None if is_silent else self.health.doing
+
+    @property
+    def alive_at(self) -> datetime | None:
+        """When its loop last turned."""
+        return _ago(self.now, self.health.heartbeat_age)
+
+    @property
+    def progress_at(self) -> datetime | None:
+        """When it last took a step."""
+        return _ago(self.now, self.health.progress_age)
+
+    @property
+    def up_since(self) -> datetime | None:
+        """When its present run began."""
+        return _ago(self.now, self.status.uptime or None)
+
+    @property
+    def restart_at(self) -> datetime | None:
+        """When it is started again, where it waits for that."""
+        return _ahead(self.now, self.status.restart_in)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it is alive, works on a task, and has made no progress for long."""
+        health = self.health
+        is_at_work = self.status.pid is not None and bool(health.task_id)
+        return (
+            is_at_work and health.throttled_age is None and (health.progress_age or 0) > NO_PROGRESS
+        )
 
     @property
     def spent_share(self) -> float:
         """How much of the budget is spent, from 0 to 1."""
         return min(1.0, (self.spent or 0.0) / self.budget) if self.budget else 0.0
 
+    @property
+    def details(self) -> dict[str, object]:
+        """Everything that is known of it, as it is called in JSON, with durations rounded."""
+        known = to_json(self.status)
+        known |= known.pop("health") | {"last_run_at": known["last_run_at"]}
+        return {
+            name: round(value, 1) if isinstance(value, float) else value
+            for name, value in known.items()
+        }
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """What may be done about it."""
+        return _agent_actions(self.status) if self.status.enabled else ()
+
 
 def agent_lines(
-    statuses: Mapping[str, Mapping[str, Any]],
+    statuses: Iterable[AgentStatus],
     now: datetime,
     *,
     spent: Mapping[str, float] | None,
@@ -95,91 +145,27 @@ def agent_lines(
     """Return all agents, those that need a look first.
 
     Args:
-        statuses: What `AgentSupervisor.get_status` says.
+        statuses: How they are.
         now: The present moment.
         spent: USD of today by agent; None where the store does not say.
         budgets: USD that each may spend in a day.
     """
     lines = [
-        agent_line(
-            agent_id,
-            status,
-            now,
-            spent=None if spent is None else spent.get(agent_id, 0.0),
-            budget=budgets.get(agent_id),
+        AgentLine(
+            status=status,
+            now=now,
+            spent=None if spent is None else spent.get(status.agent_id, 0.0),
+            budget=budgets.get(status.agent_id),
         )
-        for agent_id, status in statuses.items()
+        for status in statuses
     ]
-    return sorted(lines, key=lambda line: (_rank(line.state), -line.crashes))
+    return sorted(lines, key=lambda line: (line.state.rank, -line.status.error_count))
 
 
-def _rank(state: str) -> int:
-    return _WORST_FIRST.index(state) if state in _WORST_FIRST else 0
-
-
-def agent_line(
-    agent_id: str,
-    status: Mapping[str, Any],
-    now: datetime,
-    *,
-    spent: float | None = None,
-    budget: float | None = None,
-) -> AgentLine:
-    """Return one agent; see `agent_lines`."""
-    progress_age = status.get("progress_age")
-    running = status["pid"] is not None
-    return AgentLine(
-        agent_id=agent_id,
-        state=_state(status),
-        why=_why(status),
-        doing=_doing(status),
-        step=status.get("step") or 0,
-        task_id=status["task_id"],
-        alive_at=_ago(now, status["heartbeat_age"]),
-        progress_at=_ago(now, progress_age),
-        stuck=running and progress_age is not None and progress_age > NO_PROGRESS
-        and bool(status["task_id"]) and status.get("throttled_age") is None,
-        up_since=_ago(now, status["uptime"] or None),
-        restart_at=_ahead(now, status["restart_in"]),
-        throttled_until=status["throttled_until"],
-        restarts=status["restarts"],
-        crashes=status["error_count"],
-        tasks_done=status.get("tasks_done", 0),
-        tasks_failed=status.get("tasks_failed", 0),
-        last_error=status["last_error"],
-        spent=spent,
-        budget=budget,
-        model=status["model"],
-        isolation=status["isolation"],
-        enabled=status["enabled"],
-        actions=_agent_actions(agent_id, status) if status["enabled"] else (),
-    )  # fmt: skip
-
-
-def _doing(status: Mapping[str, Any]) -> str | None:
-    is_silent = status["doing"] == STARTING and status["status"] == "running"
-    return None if is_silent else status["doing"]
-
-
-def _why(status: Mapping[str, Any]) -> str | None:
-    if not status["enabled"]:
-        return str(status["why_disabled"])
-    if status.get("runs_on"):
-        return f"{status['runs_on']} runs it"
-    return None if status["paused"] is None else str(status["paused"])
-
-
-def _state(status: Mapping[str, Any]) -> str:
-    if status["status"] == "running" and status["paused"]:
-        return "paused"
-    if status["status"] == "running" and status.get("throttled_age") is not None:
-        return "waiting"
-    return str(status["status"])
-
-
-def _agent_actions(agent_id: str, status: Mapping[str, Any]) -> tuple[Action, ...]:
+def _agent_actions(status: AgentStatus) -> tuple[Action, ...]:
+    agent_id = status.agent_id
     address = f"/agents/{quote(agent_id, safe='')}"
-    in_flight = status["task_id"] is not None
+    in_flight = status.health.task_id is not None
     what = (
         f"{agent_id} works on a task. It may finish that first; what is not finished in time "
         "goes back to the queue and begins anew."
@@ -190,9 +176,9 @@ def _agent_actions(agent_id: str, status: Mapping[str, Any]) -> tuple[Action, ..
             label=label, about=agent_id, path=f"{address}/{verb}", ask=what if ask else None
         )
 
-    if status["status"] in {"stopped", "stopping", "draining"}:
+    if status.status in {AgentState.STOPPED, AgentState.STOPPING, AgentState.DRAINING}:
         return (action("Start", "start"),)
-    held = status["paused"] == PAUSED_BY_OPERATOR  # of a pause of its own, a restart is the end
+    held = status.health.held  # of a pause of its own, a restart is the end
     return (
         action("Restart", "restart", ask=in_flight),
         action("Stop", "stop", ask=in_flight),
@@ -211,20 +197,20 @@ class Part:
 
 def summary(agents: Iterable[AgentLine]) -> list[Part]:
     """Say how many agents are in which state, as "3 running" and "1 backing off"."""
-    shown = [agent for agent in agents if agent.enabled]
+    shown = [agent for agent in agents if agent.status.enabled]
     if not shown:
         return [Part(text="no agent is enabled")]
     counts = Counter(agent.state for agent in shown)
     return [
         Part(
-            text=f"{counts[state]} {words(state)}",
+            text=f"{counts[state]} {state.words}",
             until=min(
                 (agent.restart_at for agent in shown
-                 if agent.state == state and agent.restart_at is not None),
+                 if agent.state is state and agent.restart_at is not None),
                 default=None,
             ),
         )
-        for state in sorted(counts, key=_rank, reverse=True)
+        for state in sorted(counts, key=lambda state: state.rank, reverse=True)
     ]  # fmt: skip
 
 
@@ -242,15 +228,15 @@ def task_actions(task: TaskRow) -> tuple[Action, ...]:
     return (Action(label="Cancel", about=about, path=f"/tasks/{task.id}/cancel", ask=ask),)
 
 
-def routine_actions(job: Mapping[str, Any]) -> tuple[Action, ...]:
+def routine_actions(job: JobStatus) -> tuple[Action, ...]:
     """Return what may be done about a routine."""
-    if job["disabled"]:
+    if job.disabled:
         return ()
-    name, address = job["name"], f"/scheduler/jobs/{quote(job['name'], safe='')}"
-    verb = "resume" if job["paused"] else "pause"
+    address = f"/scheduler/jobs/{quote(job.name, safe='')}"
+    verb = "resume" if job.paused else "pause"
     return (
-        Action(label="Run now", about=name, path=f"{address}/run"),
-        Action(label=verb.capitalize(), about=name, path=f"{address}/{verb}"),
+        Action(label="Run now", about=job.name, path=f"{address}/run"),
+        Action(label=verb.capitalize(), about=job.name, path=f"{address}/{verb}"),
     )
 
 
@@ -259,41 +245,47 @@ class Node:
     """A supervisor or a child in the tree."""
 
     name: str
-    kind: str
     state: str
-    strategy: str | None
-    restarts: int
-    up_since: datetime | None
-    restart_at: datetime | None
-    overdue: bool
-    last_error: str | None
+    strategy: str | None = None
+    restarts: int = 0
+    up_since: datetime | None = None
+    restart_at: datetime | None = None
+    overdue: bool = False
+    last_error: str | None = None
     troubled: bool
     """Whether it, or one below it, is not as it should be."""
-    children: list[Node] = field(default_factory=list)
+    children: list[Node]
 
 
-def node(tree: Mapping[str, Any], now: datetime) -> Node:
-    """Read the daemon's tree, as `Daemon.tree` gives it.
-
-    A child that is there to hold one supervisor of its own name is shown as one with it.
-    """
-    children = [node(each, now) for each in tree["children"]]
-    strategy = tree.get("strategy")
-    if len(children) == 1 and children[0].kind == "supervisor" and children[0].name == tree["name"]:
-        strategy, children = children[0].strategy, children[0].children
-    restart_at = tree.get("restart_at")
-    own = tree["state"] in _TROUBLED or bool(tree.get("overdue"))
+def node(tree: SupervisorSnapshot, now: datetime) -> Node:
+    """Read the daemon's tree."""
+    children = [_child(child, now) for child in tree.children]
     return Node(
-        name=tree["name"],
-        kind=tree["kind"],
-        state=tree["state"],
+        name=tree.name,
+        state=tree.state,
+        strategy=tree.strategy,
+        troubled=any(child.troubled for child in children),
+        children=children,
+    )
+
+
+def _child(child: ChildSnapshot, now: datetime) -> Node:
+    """Read a child; one that is there to hold one supervisor of its own name is shown with it."""
+    children = [node(below, now) for below in child.children]
+    strategy = None
+    if len(children) == 1 and children[0].name == child.name:
+        strategy, children = children[0].strategy, children[0].children
+    ahead = None if child.restart_at is None else child.restart_at - child.time
+    return Node(
+        name=child.name,
+        state=child.state,
         strategy=strategy,
-        restarts=tree.get("restarts", 0),
-        up_since=_ago(now, tree.get("uptime") or None),
-        restart_at=None if restart_at is None else _ahead(now, restart_at - tree["time"]),
-        overdue=bool(tree.get("overdue")),
-        last_error=tree.get("last_error"),
-        troubled=own or any(child.troubled for child in children),
+        restarts=child.restarts,
+        up_since=_ago(now, child.uptime or None),
+        restart_at=_ahead(now, ahead),
+        overdue=child.overdue,
+        last_error=child.last_error,
+        troubled=child.state in _TROUBLED or child.overdue or any(c.troubled for c in children),
         children=children,
     )
 

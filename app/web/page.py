@@ -13,8 +13,10 @@ import trio
 from quart import Request, Response
 from werkzeug.exceptions import NotFound
 
-from actp_supervise import events
+from app.event_kinds import EventKind, tone_of_event
+from app.status import tone_of
 from app.store.protocol import TaskStatus
+from app.tones import Tone
 from app.web import words
 
 if TYPE_CHECKING:
@@ -28,46 +30,8 @@ KEEP: Final = 0.25
 Less than the script waits after an event, or it would be shown the page from before it.
 """
 
-EVENT_KINDS: Final = tuple(
-    dict.fromkeys(
-        [
-            *(kind.action for kind in events.Event.__subclasses__()),
-            *("task_queued", "task_claimed", "task_finished", "task_released", "task_lost"),
-            "task_cancel_requested",
-            *("tool_called", "model_called", "turn", "routine_started", "routine_finished"),
-            *("agent_status", "health_changed", "store_away", "store_back"),
-            *("daemon_stopping", "loop_blocked", "settings_reloaded", "gap", "bye"),
-        ]
-    )
-)
-"""What the script listens for: an event stream has no name for them all."""
-
-_GOOD, _WARN, _BAD = "good", "warn", "bad"
-
-_TONES: Final = {
-    "healthy": _GOOD,
-    "running": _GOOD,
-    "succeeded": _GOOD,
-    "degraded": _WARN,
-    "starting": _WARN,
-    "restarting": _WARN,
-    "backing_off": _WARN,
-    "draining": _WARN,
-    "paused": _WARN,
-    "stopping": _WARN,
-    "unknown": _WARN,
-    "missed": _WARN,
-    "waiting": _WARN,
-    "interrupted": _WARN,
-    "critical": _BAD,
-    "crashed": _BAD,
-    "failed": _BAD,
-    "timed_out": _BAD,
-}
-
-_BAD_KINDS: Final = ("crashed", "failed", "stalled", "limit_reached", "blocked", "_away")
-_WARN_KINDS: Final = ("scheduled", "overdue", "released", "lost", "stopping")
-"""Parts of the names of events that are bad or worth a look, whatever comes of them."""
+_SIGNS: Final = ("gap", "bye")
+"""What stands in a stream of events and is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +76,10 @@ class Templates:
             redact(text), most
         )
         environment.globals |= {
-            "tone": lambda word: _TONES.get(word, "off"),
+            "tone": tone_of,
             "event_tone": event_tone,
             "statuses": list(TaskStatus),
-            "event_kinds": " ".join(EVENT_KINDS),
+            "event_kinds": " ".join((*EventKind, *_SIGNS)),
         }
         self._environment = environment
         self._assets = {path.name: path.read_bytes() for path in (folder / "static").iterdir()}
@@ -171,19 +135,11 @@ class Kept:
         self._pages = {each: kept for each, kept in self._pages.items() if kept[0] >= now}
 
 
-def event_tone(kind: str, facts: Mapping[str, Any]) -> str:
-    """Say how bad it is that an event happened, by its kind and by what came of it.
+def event_tone(kind: str, facts: Mapping[str, Any]) -> Tone:
+    """Return the tone of an event in a list: what is well has none, so that one sees what is not.
 
-    What is well has no tone, so that the eye finds what is not.
-
-    >>> event_tone("child_crashed", {}), event_tone("restart_scheduled", {})
-    ('bad', 'warn')
-    >>> event_tone("task_finished", {"outcome": "failed"}), event_tone("task_queued", {})
-    ('bad', '')
+    >>> event_tone("restart_scheduled", {}).name, event_tone("task_queued", {}).name
+    ('WARN', 'PLAIN')
     """
-    if facts.get("failed") or any(word in kind for word in _BAD_KINDS):
-        return _BAD
-    tone = _TONES.get(str(facts.get("outcome") or facts.get("status")), "")
-    if tone == _BAD:
-        return _BAD
-    return _WARN if tone == _WARN or any(word in kind for word in _WARN_KINDS) else ""
+    tone = tone_of_event(kind, facts)
+    return tone if tone in {Tone.WARN, Tone.BAD} else Tone.PLAIN

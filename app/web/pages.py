@@ -6,7 +6,9 @@ What the daemon itself knows is shown whether the store is there or not.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -17,11 +19,23 @@ from quart import request
 
 from actp_supervise.clock import SystemWallClock, WallClock
 from app.agents.budget import start_of_day
-from app.store.protocol import StoreError, TaskStatus
+from app.store.protocol import (
+    CostSum,
+    MemoryRow,
+    RunRow,
+    StoreError,
+    TaskRow,
+    TaskStatus,
+    ToolCall,
+    ToolStats,
+    Turn,
+    WorkerRow,
+)
 from app.web.inputs import TaskFilter, is_id, parse_query
-from app.web.overview import agent_line, agent_lines, node, routine_actions, summary, task_actions
+from app.web.overview import AgentLine, agent_lines, node, routine_actions, summary, task_actions
 from app.web.page import Kept, Rendered, Templates
 from app.web.problems import NOTHING_HERE, SOMETHING_WRONG, Problem, answer_http_error
+from app.web.routes import get, page, routes_of
 from app.web.spend import DAYS, bars, spend_by_day
 from app.web.transcript import transcript
 from app.web.views import STORE_TIMEOUT
@@ -51,6 +65,37 @@ BAR_WIDTH: Final = 20.0
 """Units of the plot that a day takes."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownOfAll:
+    """What the store knows that the overview shows; None for what it refused."""
+
+    counts: Mapping[str, Mapping[TaskStatus, int]] | None
+    oldest: Mapping[str, float] | None
+    costs: Sequence[CostSum] | None
+    latest: Sequence[TaskRow] | None
+    workers: Sequence[WorkerRow] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownOfAgent:
+    """What the store knows of an agent; None for what it refused."""
+
+    runs: Sequence[RunRow] | None
+    tools: Sequence[ToolStats] | None
+    costs: Sequence[CostSum] | None
+    spent: Sequence[CostSum] | None
+    memories: Sequence[MemoryRow] | None
+    latest: Sequence[TaskRow] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownOfTask:
+    """What the store knows of the conversation about a task; None for what it refused."""
+
+    turns: Sequence[Turn] | None
+    calls: Sequence[ToolCall] | None
+
+
 class Pages:
     """What a browser is shown.
 
@@ -65,16 +110,6 @@ class Pages:
         self._templates = Templates(daemon.redact)
         self._kept = Kept()
 
-    def routes(self) -> tuple[tuple[str, str, Callable[..., Awaitable[Response]]], ...]:
-        """Return method, address and what answers there."""
-        return (
-            ("GET", "/", self._index),
-            ("GET", "/ui/agents/<agent_id>", self._agent),
-            ("GET", "/ui/tasks", self._tasks),
-            ("GET", "/ui/tasks/<task_id>", self._task),
-            ("GET", "/static/<name>", self._asset),
-        )
-
     async def nowhere(self, error: NotFound) -> Response:
         """Answer where there is nothing: a browser with a page, a program with a problem."""
         accepted = request.accept_mimetypes.best_match(["application/problem+json", "text/html"])
@@ -85,15 +120,22 @@ class Pages:
     async def broken(self, error: InternalServerError) -> Response:
         """Answer for a page that failed, as is logged by now: with a page if one can be made."""
         rule = request.url_rule
-        if rule is not None and rule.rule in {page for _, page, _ in self.routes()}:
+        if rule is not None and rule.rule in {route.rule for route, _ in routes_of(Pages)}:
             # What every page shows may be what failed.
             with suppress(Exception):
                 return self._render("error.html", 500, detail=SOMETHING_WRONG).response()
         return await answer_http_error(error)
 
+    @get("/static/<name>", "A file of the pages", answers={200: "*/*", 304: ""}, problems=(404,))
     async def _asset(self, name: str) -> Response:
         return await self._templates.asset(name, request)
 
+    @page(
+        "/",
+        "The overview",
+        id="overview_page",
+        flags=(("agent", "Limits the events to those of one agent."),),
+    )
     async def _index(self) -> Response:
         agent_id = request.args.get("agent")
         if agent_id not in self._daemon.supervisor.get_status():
@@ -103,17 +145,20 @@ class Pages:
             f"/?agent={agent_id}&{steps=}", partial(self._render_index, agent_id, steps)
         )
 
+    @page("/ui/agents/<agent_id>", "The page of an agent", 404, 503, id="agent_page")
     async def _agent(self, agent_id: str) -> Response:
         steps = "steps" in request.args
         return await self._page(
             f"agent {agent_id} {steps=}", partial(self._render_agent, agent_id, steps)
         )
 
+    @page("/ui/tasks", "The tasks", 422, 503, id="tasks_page", query=TaskFilter)
     async def _tasks(self) -> Response:
         return await self._page(
             f"tasks {request.query_string!r}", partial(self._render_tasks, request.args)
         )
 
+    @page("/ui/tasks/<task_id>", "The page of a task", 404, 503, id="task_page")
     async def _task(self, task_id: str) -> Response:
         return await self._page(f"task {task_id}", partial(self._render_task, task_id))
 
@@ -147,6 +192,7 @@ class Pages:
         daemon, store, now = self._daemon, self._daemon.store, self._wall_clock.now()
         today = start_of_day(now, daemon.settings.timezone)
         known = await self._ask(
+            KnownOfAll,
             counts=store.count_tasks,
             oldest=store.oldest_queued,
             costs=partial(store.costs, since=today),
@@ -154,14 +200,16 @@ class Pages:
             workers=store.live_workers,
         )
         spent: dict[str, float] = defaultdict(float)
-        costs = known["costs"] if known else None
+        costs = known.costs if known else None
         for cost in costs or ():
             spent[cost.agent_id] += cost.cost_usd
         statuses = daemon.supervisor.get_status()
         budgets = {agent.agent_id: agent.daily_budget_usd for agent in daemon.settings.agents}
-        agents = agent_lines(statuses, now, spent=None if costs is None else spent, budgets=budgets)
-        oldest = (known and known["oldest"]) or {}
-        limits = [agent.budget for agent in agents if agent.enabled]
+        agents = agent_lines(
+            statuses.values(), now, spent=None if costs is None else spent, budgets=budgets
+        )
+        oldest = (known and known.oldest) or {}
+        limits = [agent.budget for agent in agents if agent.status.enabled]
         return self._render(
             "index.html",
             agents=agents,
@@ -188,35 +236,33 @@ class Pages:
         today = now.astimezone(UTC).date()
         since = start_of_day(now, UTC) - timedelta(days=DAYS - 1)
         known = await self._ask(
+            KnownOfAgent,
             runs=partial(store.runs, agent_id),
             tools=partial(store.tool_stats, agent_id),
             costs=partial(store.costs, since=since, agent_id=agent_id),
             spent=partial(
-                store.costs,
-                since=start_of_day(now, daemon.settings.timezone),
-                agent_id=agent_id,
+                store.costs, since=start_of_day(now, daemon.settings.timezone), agent_id=agent_id
             ),
             memories=partial(store.recall, agent_id),
             latest=partial(store.tasks, agent_type=agent_id, limit=LATEST_TASKS),
         )
         budgets = {agent.agent_id: agent.daily_budget_usd for agent in daemon.settings.agents}
-        costs = known["spent"] if known else None
+        costs = known.spent if known else None
         spent = None if costs is None else sum(cost.cost_usd for cost in costs)
         (agent,) = agent_lines(
-            {agent_id: statuses[agent_id]},
+            [statuses[agent_id]],
             now,
             spent=None if spent is None else {agent_id: spent},
             budgets=budgets,
         )
-        days = spend_by_day((known and known["costs"]) or (), today)
+        days = spend_by_day((known and known.costs) or (), today)
         return self._render(
             "agent.html",
             agent=agent,
-            class_path=statuses[agent_id].get("class"),
             jobs=[
                 (job, routine_actions(job))
                 for job in daemon.routines.jobs()
-                if job["agent_id"] == agent_id
+                if job.agent_id == agent_id
             ],
             known=known,
             days=days,
@@ -243,10 +289,11 @@ class Pages:
         if task is None:
             raise Problem(404, "There is no such task.")
         known = await self._ask(
+            KnownOfTask,
             turns=partial(store.turns, task_id, limit=LONGEST_TRANSCRIPT),
             calls=partial(store.tool_calls, task_id=task_id, limit=LONGEST_TRANSCRIPT),
         )
-        turns, calls = (known["turns"], known["calls"]) if known else (None, None)
+        turns, calls = (known.turns, known.calls) if known else (None, None)
         steps = transcript(turns or [], reversed(calls or []))
         status = self._daemon.supervisor.get_status().get(task.agent_type)
         return self._render(
@@ -254,8 +301,8 @@ class Pages:
             task=task,
             steps=steps,
             known=turns is not None,
-            doing=status["doing"] if status and status["task_id"] == task_id else None,
-            agent=status and agent_line(task.agent_type, status, self._wall_clock.now()),
+            doing=status.health.doing if status and status.health.task_id == task_id else None,
+            agent=status and AgentLine(status=status, now=self._wall_clock.now()),
             final=task.status not in {TaskStatus.QUEUED, TaskStatus.RUNNING},
         )
 
@@ -268,16 +315,20 @@ class Pages:
         ]
         return events[: -EVENTS_SHOWN - 1 : -1]
 
-    async def _ask(self, **questions: Callable[[], Awaitable[Any]]) -> dict[str, Any] | None:
+    async def _ask(self, kind: type[T], **questions: Callable[[], Awaitable[object]]) -> T | None:
         """Ask the store several things at once.
 
-        Returns:
-            The answers, with None for what it refused, as where a table is missing; None where it
-            answers nothing in time.
-        """
-        answers: dict[str, Any] = dict.fromkeys(questions)
+        Args:
+            kind: What the answers make; a field is None for what the store refused, as where a
+                table is missing.
+            questions: What to ask, by the fields of `kind`.
 
-        async def ask(name: str, question: Callable[[], Awaitable[Any]]) -> None:
+        Returns:
+            The answers; None where the store answers nothing in time.
+        """
+        answers: dict[str, object] = dict.fromkeys(questions)
+
+        async def ask(name: str, question: Callable[[], Awaitable[object]]) -> None:
             with suppress(StoreError):
                 answers[name] = await question()
 
@@ -285,7 +336,7 @@ class Pages:
             async with trio.open_nursery() as nursery:
                 for name, question in questions.items():
                     nursery.start_soon(ask, name, question)
-        return None if all(answer is None for answer in answers.values()) else answers
+        return None if all(answer is None for answer in answers.values()) else kind(**answers)
 
     async def _in_time(self, question: Callable[[], Awaitable[T]]) -> T:
         """Ask the store one thing without which there is nothing to show."""

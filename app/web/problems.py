@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Final
 
 from quart import Response
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from app.facts import to_json
 from app.store.protocol import StoreUnavailable, TableMissing
+from app.web.problem_details import FieldError, ProblemDetails
 
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
 RETRY_AFTER = 5
 """Seconds after which a client may try again what failed for want of the store."""
-
-
-class FieldError(TypedDict):
-    """What is wrong with one field of a request."""
-
-    field: str
-    """Its name; nested ones as `context.items.0`. Empty for the whole body."""
-    detail: str
 
 
 class Problem(Exception):
@@ -52,16 +46,15 @@ class Problem(Exception):
 
     def response(self) -> Response:
         """Return the answer."""
-        body: dict[str, Any] = {
-            "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
-            "status": self.status,
-            "detail": self.detail,
-        }
-        if self.errors is not None:
-            body["errors"] = self.errors
+        errors = None if self.errors is None else tuple(self.errors)
+        body = ProblemDetails(
+            title=HTTPStatus(self.status).phrase,
+            status=self.status,
+            detail=self.detail,
+            errors=errors,
+        )
         return Response(
-            json.dumps(body),
+            json.dumps(to_json(body)),
             self.status,
             headers=self.headers,
             content_type="application/problem+json",
@@ -71,7 +64,7 @@ class Problem(Exception):
 def unprocessable(errors: list[FieldError]) -> Problem:
     """Return the problem of a request whose fields are wrong."""
     first = errors[0]
-    detail = f"{first['field'] or 'The request body'}: {first['detail']}"
+    detail = f"{first.field or 'The request body'}: {first.detail}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return Problem(422, detail + more, errors=errors)
 

@@ -10,6 +10,7 @@ from quart import Response
 from actp_supervise.clock import SystemWallClock, WallClock
 from app import metrics
 from app.store.protocol import StoreError
+from app.web.routes import get
 from app.web.views import STORE_TIMEOUT
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from app.daemon import Daemon
-    from app.web.api import View
 
 FRESH_FOR: Final = 5.0
 """Seconds for which what the store said of the queue is good enough."""
@@ -39,10 +39,7 @@ class Scrape:
         self._queue_until = trio.current_time()
         daemon.metrics.present = self._present
 
-    def routes(self) -> tuple[tuple[str, str, View], ...]:
-        """Return method, address and what answers there."""
-        return (("GET", "/metrics", self._metrics),)
-
+    @get("/metrics", "Figures for Prometheus", "text/plain")
     async def _metrics(self) -> Response:
         if trio.current_time() >= self._queue_until:
             self._queue = ()
@@ -64,7 +61,7 @@ class Scrape:
         yield from metrics.of_agents(daemon.supervisor.get_status(), now)
         yield from self._queue
         yield from metrics.of_daemon(
-            health=daemon.health()["status"],
+            health=daemon.health().status,
             store_up=daemon.records.away_because is None,
             records_waiting=daemon.records.waiting,
             readers=daemon.events.readers,

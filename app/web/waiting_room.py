@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 from quart import Response, request
@@ -11,14 +11,15 @@ from quart import Response, request
 from actp_supervise import Restart, current_child, open_supervisor
 from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import serve
-from app.health import DEGRADED
+from app.status import Alive, Health, HealthState
 from app.web.application import make_app
 from app.web.page import Templates
 from app.web.problems import RETRY_AFTER, Problem
+from app.web.routes import get, post
 from app.web.views import answer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from app.settings import Settings
     from app.store.protocol import StoreUnavailable
@@ -76,33 +77,25 @@ class WaitingRoom:
         app = make_app(self, [self])
         await serve(app, self._address.listeners(), current_child().stopping)
 
-    def routes(self) -> tuple[tuple[str, str, Callable[..., Awaitable[Response]]], ...]:
-        """Return method, address and what answers there."""
-        return (
-            ("GET", "/health", self._health),
-            ("GET", "/livez", self._live),
-            ("GET", "/", self._page),
-            ("GET", "/ui/<path:_address>", self._page),
-            ("GET", "/static/<name>", self._asset),
-            ("GET", "/<path:_address>", self._not_yet),
-            ("POST", "/<path:_address>", self._not_yet),
-        )
-
+    @get("/health")
     async def _health(self) -> Response:
         return answer(self._state())
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> Health:
         # Never critical: agents that are not there yet lose nothing, and a restart would not help.
-        return {
-            "status": DEGRADED,
-            "agents": sum(agent.enabled for agent in self.settings.agents),
-            "uptime": trio.current_time() - self._started,
-            "reasons": [f"the daemon is {self.why}"],
-        }
+        return Health(
+            status=HealthState.DEGRADED,
+            agents=sum(agent.enabled for agent in self.settings.agents),
+            uptime=trio.current_time() - self._started,
+            reasons=(f"the daemon is {self.why}",),
+        )
 
+    @get("/livez")
     async def _live(self) -> Response:
-        return answer({"status": "alive"})
+        return answer(Alive())
 
+    @get("/")
+    @get("/ui/<path:_address>")
     async def _page(self, _address: str = "") -> Response:
         page = self._templates.render(
             "waiting.html",
@@ -116,9 +109,12 @@ class WaitingRoom:
         response.headers["Retry-After"] = str(RETRY_AFTER)
         return response
 
+    @get("/static/<name>")
     async def _asset(self, name: str) -> Response:
         return await self._templates.asset(name, request)
 
+    @get("/<path:_address>")
+    @post("/<path:_address>")
     async def _not_yet(self, _address: str) -> Response:
         headers = {"Retry-After": str(RETRY_AFTER)}
         raise Problem(503, f"The daemon is not up yet: it is {self.why}", headers=headers)

@@ -12,6 +12,7 @@ import trio
 
 from actp_supervise import current_child
 from actp_supervise.service import Outbox
+from app.facts import to_json
 from app.heartbeat import HealthHeartbeat
 from app.registry import AgentRegistry
 from app.settings import AgentSettings, load_settings
@@ -53,7 +54,9 @@ class Stage:
         await self.records.flush()
 
     def status(self, agent_id: str = "social") -> dict[str, Any]:
-        return self.supervisor.get_status()[agent_id]
+        """How an agent is, with the facts of its health among the others."""
+        known = to_json(self.supervisor.get_status()[agent_id])
+        return {**known.pop("health"), **known}
 
 
 @dataclass

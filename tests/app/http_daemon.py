@@ -17,12 +17,14 @@ import httpx
 import trio
 
 from actp_supervise.service import make_redactor
+from actp_supervise.snapshot import SupervisorSnapshot
 from app.event_log import EventLog
 from app.health_server import HealthServer
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
 from app.settings import load_settings
-from app.web.operations import OPERATIONS
+from app.status import AgentHealth, AgentState, AgentStatus, Health, HealthState, JobStatus
+from app.web.openapi import ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,36 +33,26 @@ AGENT_IDS = ("social", "content", "acquisition", "revenue")
 TOKEN = "correct-horse"
 
 
-def status(**changes: Any) -> dict[str, Any]:
-    return {
-        "status": "running",
+def status(agent_id: str = "social", **changes: Any) -> AgentStatus:
+    """How an agent is; what is changed may be a fact of its health too."""
+    of_health = {field.name for field in dataclasses.fields(AgentHealth)} - {"last_run_at"}
+    health = {"doing": "idle", "heartbeat_age": 1.5}
+    health |= {name: changes.pop(name) for name in of_health & changes.keys()}
+    facts = {
         "pid": 4711,
         "uptime": 61.5,
-        "restarts": 0,
-        "crashes": 0,
-        "restart_in": None,
-        "error_count": 0,
-        "last_error": None,
-        "doing": "idle",
-        "task_id": None,
-        "heartbeat_age": 1.5,
-        "paused": None,
-        "throttled_until": None,
         "last_run_at": datetime(2026, 11, 23, 7, 0, tzinfo=UTC),
-        "enabled": True,
-        "why_disabled": None,
-        "isolation": "loop",
         "model": "claude-haiku-5-5",
-    } | changes
+        "class_": "app.agents.social:SocialMediaDomainAgent",
+        "poll_interval": 30.0,
+    }
+    state = AgentState(changes.pop("status", "running"))
+    return AgentStatus(
+        agent_id=agent_id, status=state, health=AgentHealth(**health), **(facts | changes)
+    )
 
 
-TREE = {
-    "kind": "supervisor",
-    "name": "worker",
-    "state": "running",
-    "strategy": "one_for_one",
-    "children": [],
-}
+TREE = SupervisorSnapshot(name="worker", state="running", strategy="one_for_one", children=())
 
 
 def addresses(*, changing: bool) -> list[tuple[str, str]]:
@@ -68,9 +60,9 @@ def addresses(*, changing: bool) -> list[tuple[str, str]]:
     names = {"agent_id": "social", "task_id": "some-task", "name": "content-daily-pipeline"}
     return [
         (method, re.sub(r"<(\w+)>", lambda name: names[name[1]], rule))
-        for route, operation in OPERATIONS.items()
-        for method, rule in [route.split(" ")]
-        if operation.changes is changing
+        for route in ROUTES
+        for method, rule in [(route.method, route.rule)]
+        if route.changes is changing
     ]
 
 
@@ -78,14 +70,17 @@ def addresses(*, changing: bool) -> list[tuple[str, str]]:
 class Agents:
     """Stands in for AgentSupervisor: states to show, and a record of what was asked."""
 
-    statuses: dict[str, dict[str, Any]] = field(
-        default_factory=lambda: {agent_id: status() for agent_id in AGENT_IDS}
+    statuses: dict[str, AgentStatus] = field(
+        default_factory=lambda: {agent_id: status(agent_id) for agent_id in AGENT_IDS}
     )
     asked: list[tuple[str, str]] = field(default_factory=list)
     may_finish: trio.Event = field(default_factory=trio.Event)
 
-    def get_status(self) -> dict[str, dict[str, Any]]:
-        return self.statuses
+    def get_status(self) -> dict[str, AgentStatus]:
+        return {
+            agent_id: dataclasses.replace(status, agent_id=agent_id)
+            for agent_id, status in self.statuses.items()
+        }
 
     def notify_task(self, agent_id: str) -> None:
         self.asked.append(("notify", agent_id))
@@ -112,33 +107,34 @@ class Agents:
 class Routines:
     """Stands in for DailyRoutineScheduler."""
 
-    job: dict[str, Any] = field(
-        default_factory=lambda: {
-            "name": "content-daily-pipeline",
-            "agent_id": "content",
-            "method": "run_daily_pipeline",
-            "schedule": "0 6 * * *",
-            "timezone": "UTC",
-            "next_run_time": datetime(2026, 11, 24, 6, 0, tzinfo=UTC),
-            "last_run": None,
-            "running": False,
-            "paused": False,
-            "disabled": None,
-        }
+    job: JobStatus = field(
+        default_factory=lambda: JobStatus(
+            name="content-daily-pipeline",
+            agent_id="content",
+            method="run_daily_pipeline",
+            schedule="at 06:00",
+            cron="0 6 * * *",
+            timezone="UTC",
+            next_run_time=datetime(2026, 11, 24, 6, 0, tzinfo=UTC),
+            last_run=None,
+            running=False,
+            paused=False,
+            disabled=None,
+        )
     )
     asked: list[str] = field(default_factory=list)
 
-    def jobs(self) -> list[dict[str, Any]]:
+    def jobs(self) -> list[JobStatus]:
         return [self.job]
 
     async def run_now(self, name: str) -> None:
         self.asked.append(name)
 
     def pause(self, _name: str) -> None:
-        self.job["paused"] = True
+        self.job = dataclasses.replace(self.job, paused=True)
 
     def resume(self, _name: str) -> None:
-        self.job["paused"] = False
+        self.job = dataclasses.replace(self.job, paused=False)
 
 
 def make_daemon(
@@ -166,7 +162,7 @@ def make_daemon(
         redact=redact,
         tree=lambda: TREE,
     )
-    daemon.state = {"status": "healthy", "agents": 4, "uptime": 12.5, "reasons": []}
+    daemon.state = Health(status=HealthState.HEALTHY, agents=4, uptime=12.5, reasons=())
     daemon.health = lambda: daemon.state
     return daemon
 

@@ -12,6 +12,7 @@ import trio.testing
 
 from actp_supervise.service import make_redactor
 from actp_supervise.testing import TrioWallClock
+from app.event_kinds import EventKind
 from app.event_log import EventLog
 
 
@@ -30,7 +31,9 @@ async def read(reader, into):
 
 
 async def test_an_event_says_what_when_and_of_whom(log, autojump_clock):
-    log.publish("task_claimed", "content: taken", agent_id="content", task_id="t1", attempt=2)
+    log.publish(
+        EventKind.TASK_CLAIMED, "content: taken", agent_id="content", task_id="t1", attempt=2
+    )
     (event,) = log.recent()
     assert json.loads(event.json) == {
         "id": 1,
@@ -44,7 +47,7 @@ async def test_an_event_says_what_when_and_of_whom(log, autojump_clock):
 
 
 async def test_no_secret_is_published_and_a_text_is_one_line(log, autojump_clock):
-    log.publish("x", "the key\nis hunter2 " + "a" * 900, error="hunter2 again")
+    log.publish(EventKind.STORE_BACK, "the key\nis hunter2 " + "a" * 900, error="hunter2 again")
     (event,) = log.recent()
     assert event.text.startswith("the key is [redacted] aaa")
     assert len(event.text) == 500
@@ -52,13 +55,15 @@ async def test_no_secret_is_published_and_a_text_is_one_line(log, autojump_clock
 
 
 async def test_no_secret_is_published_however_deep_it_lies(log, autojump_clock):
-    log.publish("x", "", reasons=["the key is hunter2"], more={"why": ("hunter2",)})
+    log.publish(
+        EventKind.STORE_BACK, "", reasons=["the key is hunter2"], more={"why": ("hunter2",)}
+    )
     (event,) = log.recent()
     assert event.fields == {"reasons": ["the key is [redacted]"], "more": {"why": ["[redacted]"]}}
 
 
 async def test_facts_are_bounded_and_json_can_hold_them(log, autojump_clock):
-    log.publish("x", "", error="a" * 10_000, delay=float("inf"), path=Path("/tmp"))
+    log.publish(EventKind.STORE_BACK, "", error="a" * 10_000, delay=float("inf"), path=Path("/tmp"))
     (event,) = log.recent()
     assert len(event.fields["error"]) == 2000
     assert json.loads(event.json)["delay"] == "inf"
@@ -66,30 +71,30 @@ async def test_facts_are_bounded_and_json_can_hold_them(log, autojump_clock):
 
 async def test_the_newest_events_are_kept(log, autojump_clock):
     for number in range(8):
-        log.publish("x", str(number))
+        log.publish(EventKind.STORE_BACK, str(number))
     assert [event.id for event in log.recent()] == [4, 5, 6, 7, 8]
     assert [event.id for event in log.recent(6)] == [7, 8]
 
 
 async def test_a_night_of_steps_leaves_the_other_events_there(log, autojump_clock):
-    log.publish("child_crashed", "in the evening")
-    for kind in ("turn", "model_called", "tool_called") * 3:
+    log.publish(EventKind.CHILD_CRASHED, "in the evening")
+    for kind in (EventKind.TURN, EventKind.MODEL_CALLED, EventKind.TOOL_CALLED) * 3:
         log.publish(kind, "")
-    log.publish("task_finished", "in the morning")
+    log.publish(EventKind.TASK_FINISHED, "in the morning")
     assert [event.id for event in log.recent()] == [7, 8, 9, 10, 11]
     assert [event.text for event in log.without_steps()] == ["in the evening", "in the morning"]
 
 
 async def test_a_reader_gets_what_comes_and_what_it_has_missed(log, autojump_clock):
     now, earlier = [], []
-    log.publish("x", "one")
-    log.publish("x", "two")
+    log.publish(EventKind.STORE_BACK, "one")
+    log.publish(EventKind.STORE_BACK, "two")
     async with trio.open_nursery() as nursery:
         with log.subscribe() as one, log.subscribe(after=1) as two:
             nursery.start_soon(read, one, now)
             nursery.start_soon(read, two, earlier)
             await trio.testing.wait_all_tasks_blocked()
-            log.publish("x", "three")
+            log.publish(EventKind.STORE_BACK, "three")
             await trio.testing.wait_all_tasks_blocked()
             log.close()
     assert (now, earlier) == ([3], [2, 3])
@@ -99,7 +104,7 @@ async def test_a_reader_gets_what_comes_and_what_it_has_missed(log, autojump_clo
 async def test_a_reader_may_take_what_waits_in_one_go(log, autojump_clock):
     with log.subscribe() as reader:
         for number in range(5):
-            log.publish("x", str(number))
+            log.publish(EventKind.STORE_BACK, str(number))
         assert (await anext(reader)).id == 1
         assert [event.id for event in reader.waiting(3)] == [2, 3, 4]
         assert [event.id for event in reader.waiting(3)] == [5]
@@ -111,7 +116,7 @@ async def test_a_reader_that_is_too_slow_is_let_go_and_the_others_go_on(log, aut
         with log.subscribe(most=3) as slow, log.subscribe() as quick:
             nursery.start_soon(read, quick, got)
             for number in range(6):
-                log.publish("x", str(number))
+                log.publish(EventKind.STORE_BACK, str(number))
                 await trio.testing.wait_all_tasks_blocked()
             assert slow.too_slow
             assert log.readers == 1
@@ -123,7 +128,7 @@ async def test_a_reader_that_is_too_slow_is_let_go_and_the_others_go_on(log, aut
 
 
 async def test_a_reader_that_comes_when_all_is_over_gets_what_is_kept_and_ends(log, autojump_clock):
-    log.publish("x", "one")
+    log.publish(EventKind.STORE_BACK, "one")
     log.close()
     got = []
     with trio.fail_after(1), log.subscribe(after=0) as reader:
@@ -134,6 +139,6 @@ async def test_a_reader_that_comes_when_all_is_over_gets_what_is_kept_and_ends(l
 async def test_listeners_get_each_event_at_once(log, autojump_clock):
     got = []
     log.listeners.append(lambda event: got.append(event.kind))
-    log.publish("a", "")
-    log.publish("b", "")
-    assert got == ["a", "b"]
+    log.publish(EventKind.STORE_AWAY, "")
+    log.publish(EventKind.STORE_BACK, "")
+    assert got == ["store_away", "store_back"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 
 import pytest
 import trio
+from http_daemon import status as status_of
 
 from actp_supervise import Backoff, Restart, open_supervisor
 from actp_supervise.cron import ClockJumped, Cron, open_scheduler
@@ -15,6 +17,7 @@ from actp_supervise.testing import TrioWallClock
 from app.event_log import EventLog
 from app.happenings import tell_of_changes, tell_of_tree
 from app.routine import TREE_NAME
+from app.status import Health, HealthState
 
 
 @pytest.fixture
@@ -132,8 +135,8 @@ async def test_a_clock_that_jumped_is_told_of(log, autojump_clock):
 
 
 async def test_changes_of_health_and_status_are_told_once_each(log, autojump_clock):
-    health = {"status": "healthy", "reasons": []}
-    status = {"status": "running", "paused": None}
+    health = Health(status=HealthState.HEALTHY, agents=1, uptime=1.0, reasons=())
+    status = status_of("a")
     async with trio.open_nursery() as nursery:
 
         async def tell():
@@ -142,8 +145,9 @@ async def test_changes_of_health_and_status_are_told_once_each(log, autojump_clo
         nursery.start_soon(tell)
         await trio.sleep(5)
         assert log.recent() == []
-        health.update(status="degraded", reasons=["the store is away"])
-        status.update(paused="paused by an operator")
+        reasons = ("the store is away",)
+        health = dataclasses.replace(health, status=HealthState.DEGRADED, reasons=reasons)
+        status = status_of("a", paused="paused by an operator")
         await trio.sleep(5)
         nursery.cancel_scope.cancel()
     assert [(event.kind, event.text) for event in log.recent()] == [

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import traceback
+from datetime import UTC, datetime
 
 import pytest
+from http_daemon import status
 
 from app.health import overall
+from app.status import AgentHealth
 
 
-def agent(status="running", **changes):
-    known = {"enabled": True, "paused": None, "restart_in": None, "doing": "idle"}
-    return {"status": status, **known, **changes}
+def agent(state="running", **changes):
+    return status(status=state, **changes)
 
 
 BACKING_OFF = agent(
@@ -78,7 +81,7 @@ def test_no_agent_able_to_work_is_critical():
     ("paused", "until", "health"),
     [
         ("paused by an operator", None, "degraded"),
-        ("its daily budget is spent", "2026-11-24T00:00:00.000000Z", "degraded"),
+        ("its daily budget is spent", datetime(2026, 11, 24, tzinfo=UTC), "degraded"),
         ("Claude answers 401", None, "critical"),
     ],
 )
@@ -98,7 +101,7 @@ def test_an_agent_that_cannot_reach_the_model_for_long_is_in_trouble():
 
 
 def test_a_pause_does_not_hide_a_crash():
-    paused = {**BACKING_OFF, "paused": "paused by an operator"}
+    paused = dataclasses.replace(BACKING_OFF, health=AgentHealth(paused="paused by an operator"))
     assert overall({"social": paused, "content": agent()})[1] == [
         "social is paused by an operator and crashed and waits for its restart: "
         "ValueError: no such post"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import httpx
 import pytest
 import trio
@@ -9,7 +11,9 @@ import trio.testing
 from http_daemon import AGENT_IDS, TOKEN, make_daemon, served, status
 
 from actp_supervise import open_supervisor
+from app.facts import to_json
 from app.health_server import HealthServer
+from app.status import HealthState
 from app.store.protocol import (
     AgentRegistration,
     CostEntry,
@@ -71,10 +75,10 @@ async def test_an_agent_is_listed_with_its_status_and_health(client):
     ("state", "code"), [("healthy", 200), ("degraded", 200), ("critical", 503)]
 )
 async def test_health_is_503_only_when_critical(daemon, client, state, code):
-    daemon.state = {"status": state, "agents": 4, "uptime": 1.0, "reasons": ["social crashed"]}
+    daemon.state = replace(daemon.state, status=HealthState(state), reasons=("social crashed",))
     answer = await client.get("/health")
     assert answer.status_code == code
-    assert answer.json() == daemon.state
+    assert answer.json() == to_json(daemon.state)
 
 
 async def test_livez_answers_whatever_the_store_does(daemon, client):
@@ -294,7 +298,7 @@ async def test_a_job_is_run_paused_and_resumed(daemon, client):
 
 
 async def test_a_job_that_runs_is_not_run_once_more(daemon, client):
-    daemon.routines.job["running"] = True
+    daemon.routines.job = replace(daemon.routines.job, running=True)
     answer = await client.post("/scheduler/jobs/content-daily-pipeline/run")
     assert answer.status_code == 409
     assert "runs just now" in answer.json()["detail"]
@@ -302,7 +306,7 @@ async def test_a_job_that_runs_is_not_run_once_more(daemon, client):
 
 
 async def test_an_agent_that_paused_itself_is_not_resumed_by_word_alone(daemon, client):
-    daemon.supervisor.statuses["content"]["paused"] = "the key is wrong"
+    daemon.supervisor.statuses["content"] = status("content", paused="the key is wrong")
     answer = await client.post("/agents/content/resume")
     assert answer.status_code == 409
     assert "the key is wrong. Restarted, it tries again" in answer.json()["detail"]
@@ -310,7 +314,9 @@ async def test_an_agent_that_paused_itself_is_not_resumed_by_word_alone(daemon, 
 
 
 async def test_a_disabled_job_is_not_run(daemon, client):
-    daemon.routines.job["disabled"] = "its class has no run_daily_pipeline"
+    daemon.routines.job = replace(
+        daemon.routines.job, disabled="its class has no run_daily_pipeline"
+    )
     answer = await client.post("/scheduler/jobs/content-daily-pipeline/run")
     assert answer.status_code == 409
     assert "no run_daily_pipeline" in answer.json()["detail"]

@@ -30,7 +30,7 @@ async def test_it_is_shown_who_runs_where(store, settings):
     await say(store, "c", content="disabled")
     (agent,) = await listed_agents(settings)
     assert agent.status == "running"
-    assert [(place.worker_id, place.status) for place in agent.runs] == [
+    assert [(place.worker_id, place.status) for place in agent.workers] == [
         ("a", "running"),
         ("b", "standby"),
     ]
@@ -58,7 +58,7 @@ async def test_a_disabled_agent_is_listed_with_the_reason(store, settings):
     await store.register_agents("a", [registration])
     await say(store, "a", content="disabled")
     (agent,) = await listed_agents(settings)
-    assert (agent.status, agent.to_dict()["why"]) == ("disabled", why)
+    assert (agent.status, agent.why) == ("disabled", why)
     assert table([agent], settings).splitlines()[-1] == f"disabled: {why}"
     await say(store, "b", content="running")
     (agent,) = await listed_agents(settings)
@@ -87,7 +87,7 @@ async def test_one_that_runs_and_does_no_work_says_why(store, settings, health, 
     await store.record_heartbeat("content", health, status="running", worker_id="a")
     (agent,) = await listed_agents(settings)
     assert (agent.status, agent.why) == (status, why)
-    assert agent.to_dict()["last_status"] == "running"
+    assert agent.last_status == "running"
     notes = table([agent], settings).splitlines()[2:]
     assert notes == ([] if why is None else ["", f"content is {status}: {why}"])
 
@@ -133,4 +133,4 @@ async def test_what_an_ended_daemon_said_is_not_believed(store, settings):
     await store.forget_worker("a-run")
     (agent,) = await listed_agents(settings)
     assert agent.status == "unknown"
-    assert agent.to_dict()["workers"] == []
+    assert agent.workers == ()

@@ -11,6 +11,7 @@ import pytest
 import trio
 from http_daemon import make_daemon, served
 
+from app.event_kinds import EventKind
 from app.web.live import Live
 
 
@@ -80,7 +81,9 @@ async def until_read_by(daemon, readers):
 async def test_what_happens_is_told_as_it_happens(daemon):
     async with served(daemon) as client, reading(client) as events:
         await until_read_by(daemon, 1)
-        daemon.events.publish("child_crashed", "social crashed", agent_id="social", crashes=2)
+        daemon.events.publish(
+            EventKind.CHILD_CRASHED, "social crashed", agent_id="social", crashes=2
+        )
         kind, data, event_id = await anext(events)
         assert kind == "child_crashed"
         assert (data["agent_id"], data["crashes"], data["text"]) == ("social", 2, "social crashed")
@@ -99,21 +102,21 @@ async def test_a_task_that_is_posted_is_told_of(daemon):
 async def test_only_what_is_wanted_is_told(daemon):
     async with served(daemon) as client, reading(client, "/events?agent_id=content") as events:
         await until_read_by(daemon, 1)
-        daemon.events.publish("a", "", agent_id="social")
-        daemon.events.publish("b", "", agent_id="content")
-        assert (await anext(events))[0] == "b"
+        daemon.events.publish(EventKind.STORE_AWAY, "", agent_id="social")
+        daemon.events.publish(EventKind.STORE_BACK, "", agent_id="content")
+        assert (await anext(events))[0] == "store_back"
 
 
 async def test_a_reader_goes_on_where_it_left_off(daemon):
     for number in range(5):
-        daemon.events.publish("x", str(number))
+        daemon.events.publish(EventKind.STORE_BACK, str(number))
     last = {"Last-Event-ID": f"{daemon.events.start}-3"}
     async with served(daemon) as client, reading(client, **last) as events:
         assert [(await anext(events))[1]["id"] for _ in range(2)] == [4, 5]
 
 
 async def test_a_reader_from_an_earlier_start_is_told_of_the_gap_and_begins_anew(daemon):
-    daemon.events.publish("x", "one")
+    daemon.events.publish(EventKind.STORE_BACK, "one")
     last = {"Last-Event-ID": "deadbeef-900"}
     async with served(daemon) as client, reading(client, **last) as events:
         assert (await anext(events))[0] == "gap"
@@ -122,7 +125,7 @@ async def test_a_reader_from_an_earlier_start_is_told_of_the_gap_and_begins_anew
 
 async def test_what_is_not_kept_any_more_is_a_gap(daemon):
     for number in range(1200):
-        daemon.events.publish("x", str(number))
+        daemon.events.publish(EventKind.STORE_BACK, str(number))
     last = {"Last-Event-ID": f"{daemon.events.start}-3"}
     async with served(daemon) as client, reading(client, **last) as events:
         assert (await anext(events))[0] == "gap"
@@ -132,7 +135,7 @@ async def test_what_is_not_kept_any_more_is_a_gap(daemon):
 async def test_the_last_events_can_be_asked_for(daemon):
     for number in range(6):
         agent_id = "content" if number % 2 else "social"
-        daemon.events.publish("x", str(number), agent_id=agent_id)
+        daemon.events.publish(EventKind.STORE_BACK, str(number), agent_id=agent_id)
     address = "/events?recent=2&agent_id=content"
     async with served(daemon) as client, reading(client, address) as events:
         assert [(await anext(events))[1]["id"] for _ in range(2)] == [4, 6]
@@ -185,7 +188,7 @@ async def test_200_readers_all_get_everything_and_the_server_stays_quick(daemon)
         with trio.fail_after(60):
             await until_read_by(daemon, 200)
         for number in range(20):
-            daemon.events.publish("x", str(number))
+            daemon.events.publish(EventKind.STORE_BACK, str(number))
         with trio.fail_after(60):
             assert (await client.get("/livez")).status_code == 200
     assert got == [list(range(1, 21))] * 200
@@ -202,7 +205,7 @@ async def test_a_reader_that_reads_nothing_is_cut_off_and_costs_no_memory(daemon
             with trio.fail_after(60):
                 while daemon.events.readers:
                     for _ in range(100):
-                        daemon.events.publish("x", "a" * 500)
+                        daemon.events.publish(EventKind.STORE_BACK, "a" * 500)
                     await trio.sleep(0.01)
             assert (await client.get("/livez")).status_code == 200
 
@@ -211,7 +214,7 @@ async def test_a_reader_that_is_let_go_is_not_told_that_the_daemon_stops(daemon)
     async with served(daemon) as client, reading(client) as events:
         await until_read_by(daemon, 1)
         for number in range(300):  # with no time to read in between
-            daemon.events.publish("x", str(number))
+            daemon.events.publish(EventKind.STORE_BACK, str(number))
         assert [kind async for kind, *_ in events] == []
 
 

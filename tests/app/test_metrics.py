@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from store_calls import add, claim, cost, tool_call
 
 from actp_supervise.clock import SystemWallClock
+from app.event_kinds import EventKind
 from app.event_log import EventLog
 from app.metrics import MOST_NAMES, Metrics
 from app.store.protocol import Store, StoreUnavailable, TaskStatus
@@ -89,10 +90,12 @@ async def test_what_agents_do_adds_up(daemon):
 
 async def test_a_routine_tells_how_late_it_began_and_how_it_ended(counted):
     events, metrics = counted
-    events.publish("routine_started", "", job="content.run", late=3.0)
-    events.publish("routine_finished", "", job="content.run", outcome="succeeded", seconds=60.0)
-    events.publish("routine_finished", "", job="content.run", outcome="missed")
-    events.publish("routine_started", "", job="content.run", late=-2.0)  # the clock was set
+    events.publish(EventKind.ROUTINE_STARTED, "", job="content.run", late=3.0)
+    events.publish(
+        EventKind.ROUTINE_FINISHED, "", job="content.run", outcome="succeeded", seconds=60.0
+    )
+    events.publish(EventKind.ROUTINE_FINISHED, "", job="content.run", outcome="missed")
+    events.publish(EventKind.ROUTINE_STARTED, "", job="content.run", late=-2.0)  # the clock was set
     text = metrics.text().decode()
     assert 'actp_routine_runs_total{outcome="succeeded",routine="content.run"} 1.0' in text
     assert 'actp_routine_runs_total{outcome="missed",routine="content.run"} 1.0' in text
@@ -150,13 +153,13 @@ async def queued(view):
 
 async def test_a_slow_store_is_not_waited_for(daemon, autojump_clock):
     daemon.store = Queue(60)
-    ((_, _, view),) = Scrape(daemon).routes()
+    view = Scrape(daemon)._metrics
     assert await queued(view) == (None, STORE_TIMEOUT)
 
 
 async def test_what_a_store_said_that_is_slow_now_is_not_said_again(daemon, autojump_clock):
     daemon.store = Queue(0)
-    ((_, _, view),) = Scrape(daemon).routes()
+    view = Scrape(daemon)._metrics
     assert await queued(view) == (1, 0)
     daemon.store.seconds = 60
     await trio.sleep(5)
@@ -165,7 +168,7 @@ async def test_what_a_store_said_that_is_slow_now_is_not_said_again(daemon, auto
 
 async def test_however_often_one_asks_the_store_is_asked_every_5_s(daemon, autojump_clock):
     daemon.store = Queue(0)
-    ((_, _, view),) = Scrape(daemon).routes()
+    view = Scrape(daemon)._metrics
     got = []
     for _ in range(8):
         got.append((await queued(view))[0])
@@ -177,8 +180,8 @@ async def test_made_up_tools_of_an_agent_share_a_series(counted):
     events, metrics = counted
     facts = {"seconds": 0.1, "failed": False}
     for number in range(MOST_NAMES + 20):
-        events.publish("tool_called", "", agent_id="a", tool=f"tool-{number}", **facts)
-    events.publish("tool_called", "", agent_id="b", tool="tool-1", **facts)
+        events.publish(EventKind.TOOL_CALLED, "", agent_id="a", tool=f"tool-{number}", **facts)
+    events.publish(EventKind.TOOL_CALLED, "", agent_id="b", tool="tool-1", **facts)
     text = metrics.text().decode()
     assert 'actp_tool_duration_seconds_count{agent="a",tool="other"} 20.0' in text
     assert 'actp_tool_duration_seconds_count{agent="b",tool="tool-1"} 1.0' in text
@@ -187,14 +190,14 @@ async def test_made_up_tools_of_an_agent_share_a_series(counted):
 
 async def test_two_daemons_in_one_process_count_apart(counted):
     events, metrics = counted
-    events.publish("x", "")
-    assert 'actp_events_total{kind="x"} 1.0' in metrics.text().decode()
+    events.publish(EventKind.STORE_BACK, "")
+    assert 'actp_events_total{kind="store_back"} 1.0' in metrics.text().decode()
     assert 'kind="x"' not in Metrics().text().decode()
 
 
 async def test_when_a_series_was_made_is_left_out(counted):
     events, metrics = counted
-    events.publish("x", "")
+    events.publish(EventKind.STORE_BACK, "")
     assert "_created" not in metrics.text().decode()
 
 
@@ -226,8 +229,8 @@ async def test_promtool_finds_nothing_to_complain_of(daemon):
         await daemon.store.finish_task("t1", "k1", TaskStatus.SUCCEEDED)
         await daemon.store.record_tool_call(tool_call("c1"))
         await daemon.store.record_cost(cost("e1"))
-        daemon.events.publish("routine_started", "", job="content.run", late=0.5)
-        daemon.events.publish("routine_finished", "", job="content.run", outcome="failed")
+        daemon.events.publish(EventKind.ROUTINE_STARTED, "", job="content.run", late=0.5)
+        daemon.events.publish(EventKind.ROUTINE_FINISHED, "", job="content.run", outcome="failed")
         text = (await client.get("/metrics")).content
     checked = await trio.run_process(
         [promtool, "check", "metrics"],

@@ -90,7 +90,7 @@ async def test_daily_routine_jobs_registered(clock, start):
     scheduler = await start(all_routines())
     await trio.testing.wait_all_tasks_blocked()
     found = {
-        job["name"]: job["next_run_time"].astimezone(NEW_YORK).strftime("%a %H:%M")
+        job.name: job.next_run_time.astimezone(NEW_YORK).strftime("%a %H:%M")
         for job in scheduler.jobs()
     }
     assert found == {
@@ -101,9 +101,9 @@ async def test_daily_routine_jobs_registered(clock, start):
         "revenue.run_cost_audit": "Sun 23:00",
         "revenue.run_weekly_report": "Sun 20:00",
     }
-    assert {job["timezone"] for job in scheduler.jobs()} == {"America/New_York"}
-    weekly = next(job for job in scheduler.jobs() if job["method"] == "run_weekly_report")
-    assert (weekly["schedule"], weekly["cron"]) == ("At 20:00 on Sunday", "0 20 * * 0")
+    assert {job.timezone for job in scheduler.jobs()} == {"America/New_York"}
+    weekly = next(job for job in scheduler.jobs() if job.method == "run_weekly_report")
+    assert (weekly.schedule, weekly.cron) == ("At 20:00 on Sunday", "0 20 * * 0")
 
 
 async def test_routines_run_at_their_times_in_the_workers_zone(clock, start, ran):
@@ -139,10 +139,10 @@ async def test_a_routine_that_fails_is_recorded_and_the_others_go_on(clock, stor
 
     scheduler = await start(all_routines(), run=run)
     await trio.sleep(8.5 * 3600)
-    outcomes = {job["name"]: job["last_run"] for job in scheduler.jobs() if job["last_run"]}
-    assert outcomes["content.run_daily_pipeline"]["outcome"] == "failed"
-    assert "no templates" in outcomes["content.run_daily_pipeline"]["error"]
-    assert outcomes["revenue.run_daily_check"]["outcome"] == "succeeded"
+    outcomes = {job.name: job.last_run for job in scheduler.jobs() if job.last_run}
+    assert outcomes["content.run_daily_pipeline"].outcome == "failed"
+    assert "no templates" in outcomes["content.run_daily_pipeline"].error
+    assert outcomes["revenue.run_daily_check"].outcome == "succeeded"
     (fire,) = await store.fires("content.run_daily_pipeline")
     assert fire.scheduled_at == datetime(2026, 11, 22, 11, 0, tzinfo=UTC)
     assert fire.outcome == "failed"
@@ -153,8 +153,8 @@ async def test_how_it_went_is_known_after_a_restart_of_the_daemon(clock, start):
     await trio.sleep(7 * 3600)
     await first.shutdown()
     second = await start(all_routines(), instance="instance-2")
-    last_run = {job["name"]: job["last_run"] for job in second.jobs()}
-    assert last_run["content.run_daily_pipeline"]["outcome"] == "succeeded"
+    last_run = {job.name: job.last_run for job in second.jobs()}
+    assert last_run["content.run_daily_pipeline"].outcome == "succeeded"
 
 
 async def test_a_moment_that_passed_while_no_daemon_ran_is_made_up_for(clock, start, ran):
@@ -171,7 +171,7 @@ async def test_a_disabled_agents_routines_are_listed_and_not_run(clock, start, r
     scheduler = await start(all_routines(content="ENABLE_CONTENT_AGENT is false"))
     await trio.sleep(7 * 3600)
     job = scheduler.jobs()[0]
-    assert (job["name"], job["disabled"], job["next_run_time"]) == (
+    assert (job.name, job.disabled, job.next_run_time) == (
         "content.run_daily_pipeline",
         "ENABLE_CONTENT_AGENT is false",
         None,
@@ -191,9 +191,9 @@ async def test_a_paused_routine_lets_its_times_pass(clock, start, ran):
     scheduler = await start(all_routines())
     scheduler.pause("content.run_daily_pipeline")
     await trio.sleep(7 * 3600)
-    assert scheduler.jobs()[0]["paused"]
+    assert scheduler.jobs()[0].paused
     scheduler.resume("content.run_daily_pipeline")
-    assert not scheduler.jobs()[0]["paused"]
+    assert not scheduler.jobs()[0].paused
     await trio.sleep(24 * 3600)
     times = [moment for moment, name in ran.runs if name == "content.run_daily_pipeline"]
     assert times == ["Mon 06:00"]

@@ -7,10 +7,21 @@ import re
 from pathlib import Path
 
 import pytest
+from env_example import example
 
-from app import settings
+from actp_supervise.service import is_loopback
+from app import setting_values
 from app.agents.spec import AGENT_SPECS
-from app.settings import SettingsError, is_loopback, load_settings
+from app.settings import (
+    AgentSettings,
+    Section,
+    Settings,
+    SettingsError,
+    load_settings,
+    settings_of,
+    validate_env,
+    variables,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,7 +102,7 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(name, value):
 def test_every_variable_has_a_wrong_value():
     others = tuple(spec.env_prefix for spec in AGENT_SPECS if spec.agent_id != "content")
     flags = {spec.enable_flag for spec in AGENT_SPECS if spec.agent_id != "content"}
-    names = {name for name in known_variables() if not name.startswith(others)} - flags
+    names = {name for name in variables() if not name.startswith(others)} - flags
     assert WRONG.keys() == names
 
 
@@ -114,20 +125,6 @@ def test_a_wrong_secret_is_not_shown(name):
     with pytest.raises(SettingsError) as caught:
         load(**{name: "hunter2 with spaces"})
     assert "hunter2" not in str(caught.value)
-
-
-def test_no_secret_is_in_the_settings_repr_and_all_are_known_as_such():
-    loaded = load(
-        ANTHROPIC_API_KEY="secret-1",
-        SUPABASE_URL="https://x.supabase.co",
-        SUPABASE_SERVICE_ROLE_KEY="secret-2",
-        SUPABASE_DB_URL="postgres://u:secret-3@host/db",
-        WORKER_API_TOKEN="secret-4",
-        STRIPE_SECRET_KEY="secret-5",
-    )
-    assert "secret" not in repr(loaded).replace("other_secrets", "")
-    for number in range(1, 6):
-        assert any(f"secret-{number}" in secret for secret in loaded.secrets)
 
 
 @pytest.mark.parametrize("text", ["1", "true", "YES", "On"])
@@ -286,30 +283,65 @@ def test_naming_an_unknown_agent_names_the_known_ones():
         load().with_agents(["scoial"])
 
 
-def known_variables():
-    given = settings._Environment({})
-    settings._read(given)
-    return set(given.asked)
+def test_the_example_file_is_made_of_the_table_of_settings():
+    assert (ROOT / ".env.example").read_text() == example(), "python tests/env_example.py writes it"
 
 
 def test_the_example_file_names_every_variable_and_its_default(tmp_path):
-    example = (ROOT / ".env.example").read_text()
-    given = dict(re.findall(r"^(?:# )?([A-Z_]+)=(.*)$", example, re.MULTILINE))
-    assert given.keys() == known_variables()
+    given = dict(re.findall(r"^(?:# )?([A-Z_]+)=(.*)$", example(), re.MULTILINE))
+    assert given.keys() == set(variables())
     uncommented = tmp_path / ".env"
     uncommented.write_text("\n".join(f"{name}={value}" for name, value in given.items()))
     filled = load_settings({}, env_file=uncommented)
     assert filled == dataclasses.replace(load(), anthropic_base_url="https://api.anthropic.com")
 
 
-def test_the_reference_names_every_variable():
-    reference = (ROOT / "docs/reference/environment.md").read_text()
-    prefixes = tuple(spec.env_prefix for spec in AGENT_SPECS)
-    for name in known_variables():
-        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
-        assert not prefix or f"`{prefix}`" in reference
-        assert f"`{name.removeprefix(prefix)}`" in reference, name
-
-
 def test_the_example_file_as_it_is_changes_nothing():
     assert load_settings({}, env_file=ROOT / ".env.example") == load()
+
+
+REFERENCE = (ROOT / "docs/reference/environment.md").read_text()
+
+
+def section_of_reference(title):
+    return REFERENCE.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("setting", settings_of(Settings).values(), ids=lambda each: each.name)
+def test_the_reference_has_every_variable_in_its_section_with_its_default(setting):
+    text = section_of_reference(setting.section)
+    assert f"`{setting.name}`" in text
+    if isinstance(setting.default, int | float | str):
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{setting.name}` |"))
+        shown = setting.default if isinstance(setting.default, str) else f"{setting.default:g}"
+        assert row.split(" | ")[1] == shown
+
+
+def test_the_reference_has_every_variable_of_an_agent():
+    text = section_of_reference(Section.AGENTS)
+    for spec in AGENT_SPECS:
+        assert f"`{spec.enable_flag}` | `{spec.env_prefix}` | {spec.poll_interval:g} |" in text
+    enable, *others = settings_of(AgentSettings).values()
+    assert enable.name == "ENABLE"
+    assert [setting.name for setting in others if f"| `{setting.name}` |" not in text] == []
+
+
+def test_every_secret_of_the_table_is_known_as_such():
+    secret = {field: setting for field, setting in settings_of(Settings).items() if setting.secret}
+    loaded = load(
+        SUPABASE_URL="https://x.supabase.co",
+        **{setting.name: f"hidden-{setting.name}" for setting in secret.values()},
+    )
+    assert set(loaded.secrets) == {f"hidden-{setting.name}" for setting in secret.values()}
+    assert "hidden" not in repr(loaded)
+    assert {setting.read for setting in secret.values()} == {setting_values.secret}
+
+
+def test_the_environment_is_validated_for_a_daemon():
+    with pytest.raises(SettingsError, match="ANTHROPIC_API_KEY is not set"):
+        validate_env({}, env_file=None)
+    with pytest.raises(SettingsError, match="SUPABASE_SERVICE_ROLE_KEY is not set"):
+        validate_env({"ANTHROPIC_API_KEY": KEY, "SUPABASE_URL": "https://x.co"}, env_file=None)
+    warnings = " ".join(validate_env({"ANTHROPIC_API_KEY": KEY}, env_file=None).warnings)
+    for name in ("STRIPE_SECRET_KEY", "TELEGRAM_BOT_TOKEN", "APPLE_KEY_ID"):
+        assert f"{name} is not set: no agent can" in warnings

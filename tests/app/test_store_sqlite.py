@@ -17,8 +17,8 @@ import pytest
 import trio
 from store_calls import LONG, add, claim, register, turn
 
-from app.store import sqlite_tasks
 from app.store.protocol import StoreError, StoreUnavailable, TableMissing, TaskStatus
+from app.store.queue import sqlite as sqlite_queue
 from app.store.schema import check_required_tables
 from app.store.sqlite import open_sqlite_store
 
@@ -270,7 +270,7 @@ async def test_the_claim_looks_at_no_task_but_what_waits_in_that_queue(store, pa
                     "explain query plan " + statement, dict.fromkeys(PARAMETERS, "x")
                 )
             )
-            for statement in (sqlite_tasks._CLAIM, sqlite_tasks._LEASE_RAN_OUT)
+            for statement in (sqlite_queue._CLAIM, sqlite_queue._LEASE_RAN_OUT)
         }
     claim_plan, lease_plan = plans.values()
     assert "actp_agent_tasks_to_claim (agent_type=?)" in claim_plan

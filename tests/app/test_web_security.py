@@ -6,6 +6,7 @@ import hmac
 import json
 import re
 from contextlib import suppress
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from http_daemon import TOKEN, addresses, make_daemon, served, status
 from prometheus_client.parser import text_string_to_metric_families
 
 from actp_supervise.service.connection import IDLE_TIMEOUT
+from app.event_kinds import EventKind
 from app.store.protocol import CostEntry, RunOutcome, ToolCall, Turn
 from app.web.application import BODY_TIMEOUT
 from app.web.guard import SECURITY_HEADERS
@@ -266,12 +268,12 @@ async def test_the_name_of_the_scheme_is_not_case_sensitive(store, scheme):
 
 async def everything_evil(daemon, store, text: str) -> None:
     """Put a text wherever agents, tools and callers can."""
-    daemon.state = daemon.state | {"reasons": [text]}
+    daemon.state = replace(daemon.state, reasons=(text,))
     told = {"doing": text, "last_error": text, "error_count": 1, "paused": text}
     daemon.supervisor.statuses["content"] = status(**told, task_id="t1", why_disabled=text)
     daemon.supervisor.statuses[text] = status(**told, enabled=False, why_disabled=text)
-    daemon.routines.job |= {"name": text, "method": text, "disabled": text}
-    daemon.events.publish("agent_status", text, agent_id="content", task_id="t1", said=text)
+    daemon.routines.job = replace(daemon.routines.job, name=text, method=text, disabled=text)
+    daemon.events.publish(EventKind.AGENT_STATUS, text, agent_id="content", task_id="t1", said=text)
     await store.touch_worker(text, "instance", {text: text}, silent_after=1000.0)
     await store.start_run("run-1", "content", "instance")
     await store.finish_run("run-1", RunOutcome.CRASHED, error=text)

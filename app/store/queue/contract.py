@@ -25,6 +25,16 @@ FINAL_STATUSES = (TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELLED)
 """How a task may be finished."""
 
 
+def check_final(status: TaskStatus) -> None:
+    """Refuse what no task can be finished as.
+
+    Raises:
+        ValueError: If the status is not final.
+    """
+    if status not in FINAL_STATUSES:
+        raise ValueError(f"a task cannot be finished as {status}")
+
+
 class Lease(StrEnum):
     """What renewing a lease found."""
 
@@ -58,6 +68,9 @@ class TaskRow:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    unreadable: str | None = None
+    """What of the row makes no sense, as a person may write it by hand; then the rest is what could
+    be read of it, and whoever claims it finds it failed with this reason."""
 
 
 class Queue(Noun):

@@ -17,7 +17,8 @@ language plpgsql set search_path = '' as $$
 begin
     insert into public.actp_agent_tasks
         (id, agent_type, goal, context, priority, status, max_attempts, created_at)
-    values (p_id, p_agent_type, p_goal, p_context, p_priority, 'queued', p_max_attempts, now())
+    values (p_id, p_agent_type, p_goal, coalesce(p_context, '{}'), p_priority, 'queued', p_max_attempts,
+        now())
     on conflict (id) do nothing;
     return query select * from public.actp_agent_tasks where id = p_id;
 end

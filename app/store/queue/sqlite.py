@@ -10,7 +10,7 @@ from app.store.records import json_text, read_record
 from app.store.sqlite_connection import OnSqlite
 from app.store.sqlite_schema import after, sql, where_equal
 
-from .contract import FINAL_STATUSES, Lease, Queue, TaskRow, TaskStatus
+from .contract import Lease, Queue, TaskRow, TaskStatus, check_final
 
 if TYPE_CHECKING:
     import sqlite3
@@ -71,6 +71,8 @@ class SqliteQueue(Queue, OnSqlite):
         def query(db: sqlite3.Connection) -> dict[str, dict[TaskStatus, int]]:
             counts: dict[str, dict[TaskStatus, int]] = {}
             for agent_type, status, tasks in db.execute(_COUNT):
+                if status not in TaskStatus.__members__.values():
+                    continue  # one of another program's
                 counts.setdefault(agent_type, {})[TaskStatus(status)] = tasks
             return counts
 
@@ -98,7 +100,13 @@ class SqliteQueue(Queue, OnSqlite):
                 # Apart from the claim: with both in one `where`, no index would serve either.
                 db.execute(_LEASE_RAN_OUT, values)
                 claimed = db.execute(_CLAIM, values).fetchall()
-            return read_record(TaskRow, dict(claimed[0])) if claimed else None
+            while claimed:
+                task = read_record(TaskRow, dict(claimed[0]))
+                if task.unreadable is None:
+                    return task
+                db.execute(_SETTLE_UNREADABLE, {"id": task.id, "error": task.unreadable})
+                claimed = db.execute(_CLAIM, values).fetchall()
+            return None
 
         return await self.db.write(claim)
 
@@ -124,8 +132,7 @@ class SqliteQueue(Queue, OnSqlite):
         result: Mapping[str, Any] | None = None,
         error: str | None = None,
     ) -> bool:
-        if status not in FINAL_STATUSES:
-            raise ValueError(f"a task cannot be finished as {status}")
+        check_final(status)
         values = {
             "id": task_id,
             "token": token,
@@ -240,6 +247,13 @@ _CLAIMED_ALREADY = """
     select * from actp_agent_tasks where agent_type = :agent_type and status = 'running'
         and lease_token = :token
 """
+_SETTLE_UNREADABLE = sql("""
+    update actp_agent_tasks set
+        status = 'failed', error = :error, instance = null, lease_token = null, lease_until = null,
+        finished_at = {now}
+    where id = :id
+""")
+
 _CLAIM = sql("""
     update actp_agent_tasks set
         status = 'running',

@@ -92,6 +92,20 @@ Row = dict[str, Any]
 """A row of a domain table: its columns by name, moments as aware datetimes, json as values."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """What in a table that was there before would refuse every row of the worker."""
+
+    table: str
+    column: str
+    why: str
+    command: str
+    """The SQL that helps."""
+
+    def __str__(self) -> str:
+        return f"column {self.column} of table {self.table} {self.why} ({self.command})"
+
+
 class Tables(Noun):
     """Rows of the agents' own tables."""
 
