@@ -16,6 +16,7 @@ from pydantic import Field
 from actp_supervise.clock import SystemWallClock
 
 from .contract import (
+    Address,
     Arguments,
     Hand,
     HandError,
@@ -58,7 +59,9 @@ MOST_BYTES: Final = 20_000_000
 
 
 class AppStoreOptions(Options):
-    """Which form of the report is asked for."""
+    """Which form of the report is asked for, and where."""
+
+    api: Address = API
 
     version: Annotated[str, Field(pattern=r"^\d_\d$")] | None = None
     """Apple's present one where not given."""
@@ -229,7 +232,7 @@ async def open_app_store(setup: SetUp) -> AsyncIterator[Hand]:
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no private key"
         raise SetUpError(f"app_store: APPLE_KEY_FILE cannot be used: {why}") from None
-    async with httpx.AsyncClient(base_url=variables.get("APPLE_API_URL") or API) as client:
+    async with httpx.AsyncClient(base_url=options.api) as client:
         reports = AppStoreConnect(
             client,
             key_id=variables["APPLE_KEY_ID"],
@@ -250,11 +253,10 @@ APP_STORE: Final = Kind(
     options=AppStoreOptions,
     open=open_app_store,
     variables=(
-        Variable(name="APPLE_KEY_ID", purpose="The name of a key of App Store Connect"),
+        Variable(name="APPLE_KEY_ID", purpose="A key of App Store Connect", secret=True),
         Variable(name="APPLE_ISSUER_ID", purpose="The issuer that its page shows"),
         Variable(name="APPLE_KEY_FILE", purpose="The file of the key (.p8)"),
         Variable(name="APPLE_VENDOR_NUMBER", purpose="Whose sales, from Payments and Reports"),
-        Variable(name="APPLE_API_URL", purpose="Another place of Apple's API", required=False),
     ),
     package="jwt",
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import pydantic
 
@@ -46,6 +46,10 @@ class Options(pydantic.BaseModel):
     """What an operator may say about a hand in the file of agents."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+Address = Annotated[str, pydantic.Field(pattern=r"^https?://[^/?#\s]+$")]
+"""Where an API is, without a path."""
 
 
 class Arguments(pydantic.BaseModel):

@@ -15,6 +15,7 @@ import pydantic
 from pydantic import Field
 
 from .contract import (
+    Address,
     Arguments,
     Hand,
     HandError,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
         RefundCreateParams,
         SubscriptionListParams,
     )
+
+API: Final = "https://api.stripe.com"
 
 TIMEOUT: Final = 90.0
 """Seconds that a tool may take: a month's revenue is many requests."""
@@ -74,9 +77,12 @@ _A_YEAR: Final = {"day": 365.0, "week": 52.0, "month": 12.0, "year": 1.0}
 
 
 class StripeOptions(Options):
-    """How days are counted."""
+    """How days are counted, and where Stripe is."""
 
     timezone: str = "UTC"
+    """By whose days revenue is counted."""
+    api: Address = API
+    """For stripe-mock."""
 
     @pydantic.field_validator("timezone")
     @classmethod
@@ -279,12 +285,11 @@ async def open_stripe(setup: SetUp) -> AsyncIterator[Hand]:
     import stripe
 
     options = options_of(StripeOptions, setup.options, "stripe")
-    place = setup.variables.get("STRIPE_API_URL")
     http = stripe.HTTPXClient(timeout=REQUEST_TIMEOUT)
     client = stripe.StripeClient(
         setup.variables["STRIPE_SECRET_KEY"],
         http_client=http,
-        base_addresses={"api": place} if place else {},
+        base_addresses={"api": options.api},
         max_network_retries=1,
     )
     account = StripeAccount(client, ZoneInfo(options.timezone))
@@ -321,7 +326,6 @@ STRIPE: Final = Kind(
     open=open_stripe,
     variables=(
         Variable(name="STRIPE_SECRET_KEY", purpose="A (restricted) key of Stripe", secret=True),
-        Variable(name="STRIPE_API_URL", purpose="Another place of Stripe's API", required=False),
     ),
     package="stripe",
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from pydantic import Field
 
 from .contract import (
+    Address,
     Arguments,
     Hand,
     HandError,
@@ -68,7 +69,10 @@ class TooMany(TelegramError):
 
 
 class TelegramOptions(Options):
-    """There are none."""
+    """Where Telegram is."""
+
+    api: Address = API
+    """For a Bot API server of your own."""
 
 
 class TelegramSend(Arguments):
@@ -256,11 +260,10 @@ async def open_bot(token: str, chat_id: str, *, api: str = API) -> AsyncIterator
 @asynccontextmanager
 async def open_telegram(setup: SetUp) -> AsyncIterator[Hand]:
     """Open the hand."""
-    options_of(TelegramOptions, setup.options, "telegram")
+    options = options_of(TelegramOptions, setup.options, "telegram")
     variables = setup.variables
-    api = variables.get("TELEGRAM_API_URL") or API
     token, chat_id = variables["TELEGRAM_BOT_TOKEN"], variables["TELEGRAM_CHAT_ID"]
-    async with open_bot(token, chat_id, api=api) as bot:
+    async with open_bot(token, chat_id, api=options.api) as bot:
 
         async def send(given: TelegramSend, use: Use) -> Json:
             try:
@@ -285,8 +288,5 @@ TELEGRAM: Final = Kind(
     variables=(
         Variable(name="TELEGRAM_BOT_TOKEN", purpose="The token of a bot of yours", secret=True),
         Variable(name="TELEGRAM_CHAT_ID", purpose="The chat between it and you"),
-        Variable(
-            name="TELEGRAM_API_URL", purpose="Another place of Telegram's API", required=False
-        ),
     ),
 )

@@ -29,6 +29,7 @@ from app.hands import (
 )
 from app.hands.contract import Arguments, Hand, tool_of
 from app.hands.kinds import KINDS
+from app.settings import Settings, load_settings, settings_of
 
 
 class Greet(Arguments):
@@ -90,9 +91,22 @@ async def test_a_hand_that_cannot_be_set_up_is_an_error_of_the_opening():
 
 
 def test_the_variables_of_hands_are_told_for_the_settings():
-    found = {variable.name: variable for variable in variables_of(["stripe", "unknown"])}
-    assert found["STRIPE_SECRET_KEY"].secret
-    assert not found["STRIPE_API_URL"].required
+    assert [variable.name for variable in variables_of(["stripe", "unknown"])] == [
+        "STRIPE_SECRET_KEY"
+    ]
+
+
+def test_each_variable_of_a_hand_is_a_setting_and_as_secret_there():
+    settings = {setting.name: setting for setting in settings_of(Settings).values()}
+    for variable in variables_of(KINDS):
+        assert settings[variable.name].secret is variable.secret
+
+
+def test_the_settings_give_hands_their_variables():
+    environ = {variable.name: f"of-{variable.name}" for variable in variables_of(KINDS)}
+    environ |= {"APPLE_KEY_FILE": "/nowhere/key.p8"}
+    given = load_settings(environ, env_file=None).for_hands
+    assert given == environ
 
 
 def test_what_hands_need_is_loaded_only_where_they_are_opened():

@@ -62,18 +62,17 @@ async def connect(folder, *, wrong_key=False, **options):
     known = ec.generate_private_key(ec.SECP256R1()) if wrong_key else key
     service = Connect(known.public_key())
     async with serving(service.answer) as url:
-        wanted = [Wanted(name="app_store", options=options)]
-        async with open_hands(wanted, variables(folder / "key.p8", url)) as hands:
+        wanted = [Wanted(name="app_store", options={**options, "api": url})]
+        async with open_hands(wanted, variables(folder / "key.p8")) as hands:
             yield service, hands
 
 
-def variables(path, url="http://127.0.0.1:9"):
+def variables(path):
     return {
         "APPLE_KEY_ID": "KEY1",
         "APPLE_ISSUER_ID": "57246542-96fe",
         "APPLE_KEY_FILE": str(path),
         "APPLE_VENDOR_NUMBER": "80012345",
-        "APPLE_API_URL": url,
     }
 
 
@@ -155,7 +154,8 @@ async def test_what_is_no_report_is_the_tool_s_error(reply, why, tmp_path):
 async def test_apple_away_is_the_tool_s_error(tmp_path):
     async with connect(tmp_path):
         pass
-    async with open_hands([Wanted(name="app_store")], variables(tmp_path / "key.p8")) as hands:
+    wanted = [Wanted(name="app_store", options={"api": "http://127.0.0.1:9"})]
+    async with open_hands(wanted, variables(tmp_path / "key.p8")) as hands:
         with pytest.raises(HandError, match="App Store Connect is away"):
             await hands.call("app_store_sales", days("2026-11-01", "2026-11-01"), key="k")
 

@@ -87,8 +87,8 @@ def failure(status, kind, message):
 async def stripe(key=KEY, **options):
     service = Stripe()
     async with serving(service.answer) as url:
-        variables = {"STRIPE_SECRET_KEY": key, "STRIPE_API_URL": url}
-        async with open_hands([Wanted(name="stripe", options=options)], variables) as hands:
+        wanted = [Wanted(name="stripe", options={**options, "api": url})]
+        async with open_hands(wanted, {"STRIPE_SECRET_KEY": key}) as hands:
             yield service, hands
 
 
@@ -251,8 +251,8 @@ async def test_a_key_that_is_refused_is_named_and_not_shown():
 
 
 async def test_stripe_away_is_the_tool_s_error():
-    variables = {"STRIPE_SECRET_KEY": KEY, "STRIPE_API_URL": "http://127.0.0.1:9"}
-    async with open_hands([Wanted(name="stripe")], variables) as hands:
+    wanted = [Wanted(name="stripe", options={"api": "http://127.0.0.1:9"})]
+    async with open_hands(wanted, {"STRIPE_SECRET_KEY": KEY}) as hands:
         with pytest.raises(HandError, match="Stripe could not be reached"):
             await hands.call("stripe_subscriptions", {}, key="k")
 

@@ -84,9 +84,9 @@ async def the_hand(token=TOKEN):
         variables = {
             "TELEGRAM_BOT_TOKEN": token,
             "TELEGRAM_CHAT_ID": CHAT,
-            "TELEGRAM_API_URL": url,
         }
-        async with open_hands([Wanted(name="telegram")], variables) as hands:
+        wanted = [Wanted(name="telegram", options={"api": url})]
+        async with open_hands(wanted, variables) as hands:
             yield api, hands
 
 
