@@ -295,7 +295,7 @@ def tool_name(server: str, tool: str, *, taken: Mapping[str, object] | None = No
     >>> tool_name("time", "get_current_time"), tool_name("files", "read file")
     ('mcp__time__get_current_time', 'mcp__files__read_file')
     >>> tool_name("files", "x" * 80)
-    'mcp__files__xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx_7d9e8d'
+    'mcp__files__xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx_73287f'
     """
     whole = f"mcp__{server}__{tool}"
     name = re.sub(r"[^a-zA-Z0-9_-]", "_", whole)
