@@ -175,7 +175,7 @@ class Kind:
     check: Callable[[SetUp], object] = _no_check
     """Checks what its options alone do not tell, without opening anything; raises `SetUpError`."""
     package: str | None = None
-    """The package that it needs besides those of the daemon; it is in the dependency group `hands`."""
+    """The package that it needs besides those of the daemon, from the dependency group `hands`."""
 
 
 def options_of(options: type[OptionsT], given: Mapping[str, Json], name: str) -> OptionsT:
