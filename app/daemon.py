@@ -21,6 +21,7 @@ from app.shutdown import GracefulShutdown
 from app.status import Health
 from app.store.protocol import Store
 from app.supervisor import AgentSupervisor
+from app.unreadable import UnreadableTasks
 
 if TYPE_CHECKING:
     from actp_supervise.snapshot import SupervisorSnapshot
@@ -45,6 +46,7 @@ class Daemon:
     loop_watch: LoopWatch
     root: Supervisor
     """The tree of everything that runs."""
+    unreadable: UnreadableTasks
     notes: tuple[str, ...]
     """What is not as it should be, and will stay so until somebody does something."""
     redact: Callable[[str], str]
@@ -80,7 +82,7 @@ class Daemon:
             store_error=self.records.away_because,
             stopping=self.stopping,
             blocked=self.loop_watch.problem(),
-            notes=(*self.notes, *self.records.given_up),
+            notes=(*self.notes, *self.unreadable.notes, *self.records.given_up),
         )
         return Health(
             status=status,

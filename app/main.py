@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
 
+from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Interrupted, log_what_nobody_catches, shorten
 from actp_supervise.service.signals import INTERRUPTED, SIGNALS
-from actp_supervise.clock import SystemWallClock
 from app.command_line import WRONG, read_arguments
 from app.settings import HAS_TRIO_ASYNCIO, Settings, SettingsError, load_settings, validate_env
 from app.store.errors import StoreError, TableMissing, WrongSettings

@@ -41,6 +41,7 @@ from app.store.protocol import AgentRegistration
 from app.store.schema import TableReport, check_required_tables
 from app.store.steady import steady
 from app.supervisor import AgentSupervisor
+from app.unreadable import UnreadableTasks
 from app.web.waiting_room import open_waiting_room
 from app.worker import Presence, open_worker
 
@@ -102,6 +103,7 @@ async def run_daemon(
 
         instance = uuid.uuid4().hex
         launcher = AgentLauncher(settings, store, instance)
+        unreadable = UnreadableTasks(store)
         registry = AgentRegistry(store, settings.worker_id)
         heartbeat = HealthHeartbeat(registry, records, redact=redact)
         presence = Presence(settings, store, records, instance)
@@ -153,6 +155,7 @@ async def run_daemon(
                 metrics=metrics,
                 loop_watch=loop_watch,
                 root=root,
+                unreadable=unreadable,
                 notes=_notes(report),
                 redact=redact,
                 started_at=SystemWallClock().now(),
@@ -163,6 +166,7 @@ async def run_daemon(
             try:
                 services = await _subtree(root, "services")
                 services.start_soon(records.run, name="records")
+                services.start_soon(unreadable.watch, name="unreadable tasks")
                 await _register(registry, settings, records)
                 await services.start(
                     routines.start,

@@ -80,9 +80,7 @@ def _kind(text: str) -> str:
 
 def last_definitions(texts: Iterable[str]) -> dict[str, Function]:
     """Return what is left after texts of SQL, by `Function.identity`: the last one stands."""
-    return {
-        function.identity: function for text in texts for function in functions_in(text)
-    }
+    return {function.identity: function for text in texts for function in functions_in(text)}
 
 
 def wanted_functions() -> dict[str, Function]:

@@ -25,6 +25,7 @@ _REPAIRS: Final = (
         error = '{UNREADABLE}' || why,
         status = 'failed',
         not_before = null,
+        finished_at = coalesce(finished_at, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')),
         priority = case when typeof(priority) = 'integer' then priority else 0 end,
         attempts = case when typeof(attempts) = 'integer' then attempts else 0 end,
         created_at = case

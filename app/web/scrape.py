@@ -64,6 +64,7 @@ class Scrape:
             health=daemon.health().status,
             store_up=daemon.records.away_because is None,
             records_waiting=daemon.records.waiting,
+            unreadable=len(daemon.unreadable.ids),
             readers=daemon.events.readers,
             uptime=daemon.uptime,
         )

@@ -182,6 +182,18 @@ language sql stable set search_path = '' as $$
     )
 $$;
 
+create or replace function public.actp_unreadable_tasks(
+    p_within double precision, p_limit integer
+) returns jsonb language sql stable set search_path = '' as $$
+    select coalesce(jsonb_agg(id order by finished_at desc, seq desc), '[]') from (
+        select id, finished_at, seq from public.actp_agent_tasks
+        where status = 'failed' and error like 'cannot be read: %'
+            and finished_at >= now() - make_interval(secs => p_within)
+        order by finished_at desc, seq desc
+        limit greatest(p_limit, 0)
+    ) t
+$$;
+
 create or replace function public.actp_schema_version() returns bigint
 language sql immutable set search_path = '' as $$
     select 20261129000003
@@ -191,6 +203,8 @@ revoke all on function public.actp_obstacles() from public, anon, authenticated;
 grant execute on function public.actp_obstacles() to service_role;
 revoke all on function public.actp_schema() from public, anon, authenticated;
 grant execute on function public.actp_schema() to service_role;
+revoke all on function public.actp_unreadable_tasks(double precision, integer) from public, anon, authenticated;
+grant execute on function public.actp_unreadable_tasks(double precision, integer) to service_role;
 revoke all on function public.actp_schema_version() from public, anon, authenticated;
 grant execute on function public.actp_schema_version() to service_role;
 

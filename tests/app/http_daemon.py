@@ -24,6 +24,7 @@ from app.metrics import Metrics
 from app.observed_store import ObservedStore
 from app.settings import load_settings
 from app.status import AgentHealth, AgentState, AgentStatus, Health, HealthState, JobStatus
+from app.unreadable import UnreadableTasks
 from app.web.openapi import ROUTES
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ def make_daemon(
         events=events,
         metrics=metrics,
         records=SimpleNamespace(away_because=None, waiting=0, given_up=[]),
+        unreadable=UnreadableTasks(store),
         uptime=12.5,
         supervisor=Agents(),
         routines=Routines(),

@@ -423,7 +423,7 @@ async def test_a_project_without_migrations_opens_and_lacks_everything(new_proje
         for used in (store, steady(store, report)):
             with pytest.raises(TableMissing):
                 await add(used)
-            with pytest.raises(TableMissing, match="actp_agent_runs"):
+            with pytest.raises(TableMissing, match="actp_runs"):
                 await used.runs("social")
 
 

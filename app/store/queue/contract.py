@@ -65,6 +65,8 @@ class TaskRow:
     lease_until: datetime | None
     not_before: datetime | None
     cancel_requested: bool
+    routine: str | None = None
+    """Of a routine's run: the routine, and the day; effects are known by it. None of a task."""
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -90,6 +92,27 @@ class Queue(Noun):
         """Queue a task; with an id that is there already, return that task unchanged."""
 
     @verb
+    async def begin_task(
+        self,
+        task_id: str,
+        agent_type: str,
+        goal: str,
+        *,
+        context: Mapping[str, Any] | None = None,
+        routine: str | None = None,
+        worker_id: str,
+        instance: str,
+        token: str,
+        lease: Seconds,
+    ) -> TaskRow | None:
+        """Add a task that its caller claims in the same step, as a routine's run is.
+
+        Afterwards it is a task like any other: if its lease runs out or it is handed back, a worker
+        of that agent goes on with it. One that is there already is returned if the token holds it;
+        else the answer is None.
+        """
+
+    @verb
     async def task(self, task_id: str) -> TaskRow | None:
         """Return a task."""
 
@@ -106,6 +129,15 @@ class Queue(Noun):
     @verb
     async def count_tasks(self) -> dict[str, dict[TaskStatus, int]]:
         """Return agent_type -> status -> how many (statuses with none are left out)."""
+
+    @verb
+    async def unreadable_tasks(self, *, within: Seconds, limit: int = 20) -> list[str]:
+        """Return the ids of tasks that were settled because they could not be read, newest first.
+
+        Args:
+            within: How many seconds ago at most.
+            limit: The most to return.
+        """
 
     @verb
     async def oldest_queued(self) -> dict[str, float]:

@@ -24,6 +24,24 @@ begin
 end
 $$;
 
+create or replace function public.actp_begin_task(
+    p_id text, p_agent_type text, p_goal text, p_context jsonb, p_routine text, p_worker_id text,
+    p_instance text, p_token text, p_lease double precision
+) returns jsonb language plpgsql set search_path = '' as $$
+begin
+    insert into public.actp_agent_tasks
+        (id, agent_type, goal, context, routine, status, attempts, worker_id, instance,
+         lease_token, lease_until, created_at, started_at)
+    values (p_id, p_agent_type, p_goal, coalesce(p_context, '{}'), p_routine, 'running', 1,
+        p_worker_id, p_instance, p_token, now() + make_interval(secs => p_lease), now(), now())
+    on conflict (id) do nothing;
+    return (
+        select to_jsonb(t) from public.actp_agent_tasks t
+        where id = p_id and lease_token = p_token and status = 'running'
+    );
+end
+$$;
+
 create or replace function public.actp_tasks(
     p_status text, p_agent_type text, p_limit integer
 ) returns jsonb language sql stable set search_path = '' as $$
@@ -218,4 +236,17 @@ begin
         where id = p_id
             and status in ('queued', 'running', 'succeeded', 'failed', 'cancelled');
 end
+$$;
+
+-- Tasks that were settled because they could not be read, of the last seconds, newest first.
+create or replace function public.actp_unreadable_tasks(
+    p_within double precision, p_limit integer
+) returns jsonb language sql stable set search_path = '' as $$
+    select coalesce(jsonb_agg(id order by finished_at desc, seq desc), '[]') from (
+        select id, finished_at, seq from public.actp_agent_tasks
+        where status = 'failed' and error like 'cannot be read: %'
+            and finished_at >= now() - make_interval(secs => p_within)
+        order by finished_at desc, seq desc
+        limit greatest(p_limit, 0)
+    ) t
 $$;

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from app.store.records import json_text, read_record
+from app.store.records import UNREADABLE, json_text, read_record
 from app.store.sqlite_connection import OnSqlite
-from app.store.sqlite_schema import after, sql, where_equal
+from app.store.sqlite_schema import after, before, sql, where_equal
 
 from .contract import Lease, Queue, TaskRow, TaskStatus, check_final
 
@@ -47,6 +47,39 @@ class SqliteQueue(Queue, OnSqlite):
         return await self.db.write(add)
 
     @override
+    async def begin_task(
+        self,
+        task_id: str,
+        agent_type: str,
+        goal: str,
+        *,
+        context: Mapping[str, Any] | None = None,
+        routine: str | None = None,
+        worker_id: str,
+        instance: str,
+        token: str,
+        lease: float,
+    ) -> TaskRow | None:
+        values = {
+            "id": task_id,
+            "agent_type": agent_type,
+            "goal": goal,
+            "context": json_text(dict(context or {})),
+            "routine": routine,
+            "worker_id": worker_id,
+            "instance": instance,
+            "token": token,
+            "lease": after(lease),
+        }
+
+        def begin(db: sqlite3.Connection) -> TaskRow | None:
+            db.execute(_BEGIN, values)
+            found = db.execute(_CLAIMED_ALREADY + " and id = :id", values).fetchone()
+            return None if found is None else read_record(TaskRow, dict(found))
+
+        return await self.db.write(begin)
+
+    @override
     async def task(self, task_id: str) -> TaskRow | None:
         return await self.db.read(lambda db: _task(db, task_id))
 
@@ -79,8 +112,21 @@ class SqliteQueue(Queue, OnSqlite):
         return await self.db.read(query)
 
     @override
+    async def unreadable_tasks(self, *, within: float, limit: int = 20) -> list[str]:
+        values = {"since": before(within), "limit": max(0, limit), "error": f"{UNREADABLE}%"}
+        return await self.db.read(
+            lambda db: [task_id for (task_id,) in db.execute(_UNREADABLE, values)]
+        )
+
+    @override
     async def oldest_queued(self) -> dict[str, float]:
-        return await self.db.read(lambda db: dict(db.execute(_OLDEST_QUEUED).fetchall()))
+        return await self.db.read(
+            lambda db: {
+                agent_type: age
+                for agent_type, age in db.execute(_OLDEST_QUEUED)
+                if age is not None  # of a time that is none
+            }
+        )
 
     @override
     async def claim_task(
@@ -234,6 +280,14 @@ _ADD = sql("""
     values (:id, :agent_type, :goal, :context, :priority, 'queued', :max_attempts, {now})
     on conflict (id) do nothing
 """)
+_BEGIN = sql("""
+    insert into actp_agent_tasks
+        (id, agent_type, goal, context, routine, status, attempts, worker_id, instance,
+         lease_token, lease_until, created_at, started_at)
+    values (:id, :agent_type, :goal, :context, :routine, 'running', 1, :worker_id, :instance,
+        :token, {now :lease}, {now}, {now})
+    on conflict (id) do nothing
+""")
 _TASK = "select * from actp_agent_tasks where id = :id"
 _OLDEST_QUEUED = """
     select agent_type, max(0.0, (julianday('now') - julianday(min(created_at))) * 86400.0)
@@ -247,6 +301,13 @@ _CLAIMED_ALREADY = """
     select * from actp_agent_tasks where agent_type = :agent_type and status = 'running'
         and lease_token = :token
 """
+_UNREADABLE = sql("""
+    select id from actp_agent_tasks
+    where status = 'failed' and error like :error and finished_at >= {now :since}
+    order by finished_at desc, rowid desc
+    limit :limit
+""")
+
 _SETTLE_UNREADABLE = sql("""
     update actp_agent_tasks set
         status = 'failed', error = :error, instance = null, lease_token = null, lease_until = null,
