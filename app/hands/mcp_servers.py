@@ -240,7 +240,7 @@ class Link:
             call=call,
             timeout=self._server.timeout,
             approve=approve[self._server.approve],
-            acts=effect != "read",
+            acts=effect != "read" and self._server.approve != "never",
             source=f"MCP server {self.name}",
         )
 

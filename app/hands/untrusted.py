@@ -29,7 +29,8 @@ _DANGEROUS: Final = re.compile(
     "\ud800-\udfff]"
 )
 
-_MARKED: Final = re.compile(r'(?<!\\)"from_outside":')
+# Also where an answer was divided into pages, each of which holds a part of its JSON as a text.
+_MARKED: Final = re.compile(r'"from_outside\\*":')
 
 
 def as_data(value: object) -> str:

@@ -275,6 +275,7 @@ def result(content):
     [
         result(json.dumps(from_outside("a page", "text"))),
         result([{"type": "text", "text": json.dumps(from_outside("a page", "text"))}]),
+        result(json.dumps({"text": json.dumps(from_outside("a page", "x"))[:30], "_page": {}})),
         {"type": "web_search_tool_result", "content": []},
         {"type": "web_fetch_tool_result", "content": {}},
         {"type": "bash_code_execution_tool_result", "content": {}},
@@ -287,7 +288,7 @@ def test_what_came_from_outside_is_found_in_a_conversation(found):
 @pytest.mark.parametrize(
     "found",
     [
-        result(json.dumps({"note": '"from_outside": no key'})),
+        result(json.dumps({"note": "from_outside, which is no key"})),
         result([{"type": "image"}]),
         {"type": "text", "text": '{"from_outside": "x"}'},
         {"type": "tool_use"},

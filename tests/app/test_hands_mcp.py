@@ -17,7 +17,15 @@ import trio
 from processes import is_alive
 
 from actp_supervise import Backoff, Restart, open_supervisor
-from app.hands import HandError, Hands, OutcomeUnknownError, Wanted, check_hands, open_hands
+from app.hands import (
+    HandError,
+    Hands,
+    OutcomeUnknownError,
+    Wanted,
+    check_hands,
+    needs_approval,
+    open_hands,
+)
 from app.hands.contract import SetUp
 from app.hands.mcp_servers import Server, Times, open_servers, servers_of, tool_name
 
@@ -83,6 +91,8 @@ async def test_a_tool_s_effect_and_approval_come_from_its_hints():
 async def test_an_operator_says_what_needs_approval(approve, needed):
     async with servers(own=program(approve=approve)) as hands:
         assert {tool.approve for tool in hands.tools()} == needed
+        asked = {needs_approval(tool, has_read_outside=True) for tool in hands.tools()}
+        assert asked == needed
 
 
 @pytest.mark.parametrize(
