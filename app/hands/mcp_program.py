@@ -35,6 +35,9 @@ INHERITED: Final = frozenset(
 )
 """The variables of ours that a server gets. The daemon's keys are not for other people's code."""
 
+ENDING: Final = 1.0
+"""Seconds between the end of a program's output and its own, at most."""
+
 _CHUNK: Final = 65_536
 
 
@@ -121,6 +124,8 @@ async def _read(
                 await send.send(_message(line))
         if len(buffer) > MOST_MESSAGE:
             raise ServerEnded(f"it sent a message of more than {MOST_MESSAGE} bytes")
+    await trio.sleep(ENDING)  # if it is ending, its status says more
+    raise ServerEnded("it closed its output")
 
 
 def _message(line: bytes) -> SessionMessage | Exception:

@@ -57,6 +57,8 @@ MOST_TOOLS: Final = 200
 """Tools of one server."""
 
 _VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
+_SECRET: Final = re.compile("key|token|secret|pass|auth", re.IGNORECASE)
+"""What is in the name of a variable whose value is a secret though it stands in the file."""
 
 
 class Server(Options):
@@ -404,7 +406,8 @@ def servers_of(setup: SetUp) -> tuple[dict[str, Server], tuple[str, ...]]:
 
     made = {}
     for name, server in servers.items():
-        secrets += [*server.env.values(), *server.headers.values()]
+        secrets += [*server.headers.values()]
+        secrets += [value for key, value in server.env.items() if _SECRET.search(key)]
         made[name] = server.model_copy(
             update={
                 "args": tuple(filled(argument) for argument in server.args),

@@ -146,6 +146,18 @@ def test_a_variable_in_the_file_of_agents_is_replaced_and_kept_secret():
     assert "of-the-server" in secrets
 
 
+async def test_the_secrets_of_a_server_are_in_no_answer_and_no_error(tmp_path):
+    env = {"THEIR": "${VARIABLE}", "API_KEY": "of-the-file-of-agents", "FOLDER": str(tmp_path)}
+    options = {"own": {"command": sys.executable, "args": [str(SERVER)], "env": env}}
+    given = {"VARIABLE": "of-the-environment"}
+    async with open_hands([Wanted(name="mcp", options=options)], given) as hands:
+        await until(lambda: hands.problems == ())
+        why = f"of-the-environment of-the-file-of-agents {tmp_path}"
+        with pytest.raises(HandError) as caught:
+            await hands.call("mcp__own__refuse", {"why": why}, key="k")
+        assert f'[redacted] [redacted] {tmp_path}"' in str(caught.value)
+
+
 async def test_a_variable_that_is_not_set_is_named():
     options = {"a": {"command": "x", "env": {"KEY": "${NOT_THERE}"}}}
     wanted = [Wanted(name="mcp", options=options)]
@@ -199,6 +211,12 @@ async def test_a_server_that_speaks_nonsense_is_away_and_says_so():
     chatter = Server(command="/bin/sh", args=("-c", "echo nonsense; cat >/dev/null"))
     async with open_servers({"chatter": chatter}, times=times) as hand:
         assert "it was not ready within 1 s" in Hands([hand]).problems[0]
+
+
+async def test_a_server_that_closes_its_output_is_away():
+    mute = Server(command="/bin/sh", args=("-c", "exec >&-; cat >/dev/null"))
+    async with open_servers({"mute": mute}, times=QUICK) as hand:
+        assert "it closed its output" in Hands([hand]).problems[0]
 
 
 async def test_a_server_ends_with_the_hand_and_with_all_that_it_has_started():
