@@ -69,19 +69,11 @@ async def open_program(
         ProcessExited: If it ended with an error.
         ProcessNotStarted: If it cannot be started.
     """
-    their_input, our_output = os.pipe()
-    our_input, their_output = os.pipe()
-    run = process_child(
-        argv,
-        stdin=their_input,
-        stdout=their_output,
-        env={**{name: None for name in os.environ if name not in INHERITED}, **env},
-        cwd=cwd,
-        on_stderr=on_stderr,
-    )
+    (reading, our_output), (our_input, writing) = os.pipe(), os.pipe()
+    their_input, their_output = os.fdopen(reading, "rb", 0), os.fdopen(writing, "wb", 0)
     send_in, receive_in = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     send_out, receive_out = anyio.create_memory_object_stream[SessionMessage](0)
-    try:
+    with their_input, their_output:
         async with (
             trio.lowlevel.FdStream(our_output) as output,
             trio.lowlevel.FdStream(our_input) as from_it,
@@ -91,21 +83,29 @@ async def open_program(
             receive_out,
             trio.open_nursery() as nursery,
         ):
+            run = process_child(
+                argv,
+                stdin=reading,
+                stdout=writing,
+                env={**{name: None for name in os.environ if name not in INHERITED}, **env},
+                cwd=cwd,
+                on_stderr=on_stderr,
+            )
 
-            async def program() -> None:
-                await run()
+            async def program(
+                task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+            ) -> None:
+                await run(task_status=task_status)
                 if not current_child().stopping.is_set():
                     raise ServerEnded("it ended by itself")
                 nursery.cancel_scope.cancel(reason="the server was asked to stop, and has ended")
 
-            nursery.start_soon(program)
+            await nursery.start(program)
+            their_output.close()  # else what the program closes would seem open
             nursery.start_soon(_read, from_it, send_in)
             nursery.start_soon(_write, receive_out, output)
             yield receive_in, send_out
             nursery.cancel_scope.cancel(reason="the server is not needed any more")
-    finally:
-        os.close(their_input)
-        os.close(their_output)
 
 
 async def _read(
