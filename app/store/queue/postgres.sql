@@ -2,7 +2,7 @@
 -- there stands in supabase/migrations, whose last word on each is this.
 
 -- A table that was there before may hold tasks in other states, which are none of the worker's.
-create or replace function public.actp_task(p_id text) returns jsonb
+create or replace function public.actp_task(p_id text) returns setof jsonb
 language sql stable set search_path = '' as $$
     select to_jsonb(t) from public.actp_agent_tasks t
     where id = p_id
