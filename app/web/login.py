@@ -98,8 +98,9 @@ class Login:
         "Log a browser in, to read",
         details="Sets a cookie by which it may read for seven days. Changes need the token itself.",
         answers={204: ""},
-        problems=(400, 404, 422, 429),
+        problems=(400, 401, 404, 422, 429),
         body=LoginRequest,
+        needs_token=False,
     )
     async def _login(self) -> Response:
         settings = self._owner.settings

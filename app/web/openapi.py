@@ -45,6 +45,7 @@ PROBLEMS: Final = {
     415: "The body is not `application/json`.",
     421: "The server does not answer under that Host.",
     422: "The JSON or the query is not what is wanted; `errors` says where.",
+    429: "There were too many wrong tokens from this address.",
     500: "A mistake of the daemon's own. Its log has it.",
     503: "Not now: the store is away, or the daemon starts or stops.",
 }
@@ -53,6 +54,7 @@ _MEANINGS: Final = {
     200: "As asked.",
     201: "It is there now; `Location` is its address.",
     202: "It has begun; `Location` says where to see what becomes of it.",
+    204: "Done; there is nothing to show.",
     304: "The browser has it already.",
     503: "The daemon is critical.",
 }
@@ -61,6 +63,7 @@ _TEXT: Final = {"type": "string"}
 
 _PROBLEM_HEADERS: Final = {
     401: {"WWW-Authenticate": {"required": True, "schema": _TEXT}},
+    429: {"Retry-After": {"required": True, "schema": {"type": "integer"}}},
     503: {
         "Retry-After": {
             "description": "Seconds after which to try again, where the store is away.",
@@ -213,7 +216,7 @@ def _operation(route: Route, named: Named, *, secured: bool) -> Schema:
             "content": {"application/json": {"schema": schema}},
         }
     described["responses"] = _responses(route, named, secured=secured)
-    if route.changes and secured:
+    if route.changes and route.needs_token and secured:
         described["security"] = [{"bearer": []}]
     return described
 
@@ -259,7 +262,7 @@ def _responses(route: Route, named: Named, *, secured: bool) -> Schema:
     }
     every = [421, 500]
     if route.changes:
-        every += [403, 401] if secured else [403]
+        every += [403, 401] if secured and route.needs_token else [403]
     if route.method == "POST":
         every += [408, 413, 415]
     for status in (*every, *route.problems):
@@ -282,7 +285,7 @@ def _answer(status: int, shape: Any, named: Named, route: Route) -> Schema:  # n
         answer["content"] = {shape: {"schema": schema}}
     if route.changes and status in {201, 202}:
         answer["headers"] = _LOCATION
-    if route.body is not None:
+    if route.body is not None and status in {200, 201}:
         answer["links"] = _LINKS
     return answer
 

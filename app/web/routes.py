@@ -89,6 +89,8 @@ class Route:
     body: type[BaseModel] | None = None
     changes: bool = False
     """Whether it changes something, so that the checks for that apply."""
+    needs_token: bool = True
+    """Whether what it changes needs the token."""
     pages: bool = False
     """Whether its problems are pages too."""
     refuses: bool = False
