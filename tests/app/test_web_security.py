@@ -163,15 +163,14 @@ GUESS = "zqwx"  # one of many in an address, which tells whether the token is am
 )  # fmt: skip
 @pytest.mark.parametrize("accept", ["*/*", "text/html"])
 async def test_no_answer_tells_whether_the_address_has_the_token_in_it(store, path, accept):
-    answers = []
+    statuses = set()
     for token in (GUESS, "qzwy"):
         async with served(make_daemon(store, api_token=token)) as client:
             answer = await client.get(path.replace("{}", GUESS), headers={"Accept": accept})
-            answers.append(
-                (answer.status_code, re.sub(r'data-(now|clock)="[^"]*"', "", answer.text))
-            )
-    assert answers[0] == answers[1]
-    assert "[redacted]" not in answers[0][1]
+        statuses.add(answer.status_code)
+        assert GUESS not in f"{answer.text} {answer.headers}"
+        assert "[redacted]" not in f"{answer.text} {answer.headers}"
+    assert len(statuses) == 1
 
 
 async def test_a_token_that_is_called_as_a_field_takes_no_field_out(store):
