@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from .spec import AgentOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -62,6 +64,8 @@ class AgentContext:
     daily_budget_usd: float | None
     timezone: tzinfo
     task_lease: float
+    options: AgentOptions = field(default_factory=AgentOptions)
+    """How it holds its conversations."""
     redact: Callable[[str], str] = str
     """Takes secrets out of a text; before it is cut, for the half of one is not known."""
 

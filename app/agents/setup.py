@@ -14,6 +14,7 @@ from app.agents.client import make_client
 from app.agents.contract import AgentContext
 from app.agents.handle import AgentStore
 from app.agents.prices import PriceTable
+from app.agents.spec import AgentOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,6 +38,7 @@ class AgentSetup:
     run_id: str
     prices: PriceTable
     daily_budget_usd: float | None
+    options: AgentOptions = field(default_factory=AgentOptions)
     timezone: str
     task_lease: float
     api_key: str | None = field(repr=False)
@@ -80,6 +82,7 @@ def make_context(
         wait_for_work=wait_in_trio,
         prices=setup.prices,
         daily_budget_usd=setup.daily_budget_usd,
+        options=setup.options,
         timezone=zone_named(setup.timezone),
         task_lease=setup.task_lease,
         redact=make_redactor(setup.secrets),

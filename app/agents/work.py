@@ -69,11 +69,12 @@ class Worker:
             goal = self._context.redact(task.goal)
             logger.info("Task taken: %.200s", goal, extra={"action": "task_claimed"})
             try:
-                await self._work_off(task, token)
+                await self.work_off(task, token)
             except Paused as paused:
                 await self._pause(paused)
             except HandBack as back:
-                await self._rest(back)
+                if not back.alone:
+                    await self._rest(back)
         return True
 
     async def _claim(self, token: str) -> TaskRow | None:
@@ -99,8 +100,12 @@ class Worker:
                 await self._release_in_time(task, token)
             raise
 
-    async def _work_off(self, task: TaskRow, token: str) -> None:
-        """Do a task and record how it ended, or hand it back."""
+    async def work_off(self, task: TaskRow, token: str) -> Outcome:
+        """Do a task that is claimed and record how it ended, or hand it back.
+
+        Raises:
+            HandBack: If it is back in the queue, for this reason.
+        """
         goal = self._context.redact(task.goal)
         self._activity.progress(f"task: {goal:.80}", task_id=task.id)
         try:
@@ -115,10 +120,12 @@ class Worker:
         except LeaseEnded as ended:
             if ended.why is Lease.CANCEL_REQUESTED:
                 await self._finish(task, token, TaskStatus.CANCELLED)
-            else:
-                logger.warning("Task lost to another worker", extra={"action": "task_lost"})
+                return Outcome(failure="it was cancelled", result={})
+            logger.warning("Task lost to another worker", extra={"action": "task_lost"})
+            return Outcome(failure="another worker has its task", result={})
         except Refused as refused:
             await self._finish(task, token, TaskStatus.FAILED, error=str(refused))
+            return Outcome(failure=str(refused), result={})
         except HandBack as back:
             extra = {"action": "task_released", "seconds": back.delay}
             later = f"; to be tried again in {back.delay:.0f} s" if back.delay else ""
@@ -143,6 +150,7 @@ class Worker:
         else:
             status = TaskStatus.SUCCEEDED if outcome.failure is None else TaskStatus.FAILED
             await self._finish(task, token, status, result=outcome.result, error=outcome.failure)
+            return outcome
 
     async def _finish(
         self,

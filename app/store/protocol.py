@@ -26,7 +26,16 @@ from app.store.journal.contract import (
     ToolStats,
     Turn,
 )
-from app.store.ledger.contract import CostEntry, CostSum, Ledger
+from app.store.ledger.contract import (
+    CostEntry,
+    CostSum,
+    Ledger,
+    Limits,
+    Reservation,
+    Reserved,
+    Scope,
+    TaskCost,
+)
 from app.store.memory.contract import Memory, MemoryRow
 from app.store.queue.contract import FINAL_STATUSES, Lease, Queue, TaskRow, TaskStatus
 from app.store.registry.contract import (
@@ -59,20 +68,25 @@ __all__ = [
     "Lease",
     "LeaseHolder",
     "Ledger",
+    "Limits",
     "Memory",
     "MemoryRow",
     "Obstacle",
     "Query",
     "Queue",
     "Registry",
+    "Reservation",
+    "Reserved",
     "Row",
     "RunOutcome",
     "RunRow",
+    "Scope",
     "Store",
     "StoreError",
     "StoreUnavailable",
     "TableMissing",
     "Tables",
+    "TaskCost",
     "TaskRow",
     "TaskStatus",
     "ToolCall",
