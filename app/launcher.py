@@ -15,14 +15,14 @@ from actp_supervise.bridge import asyncio_child
 from actp_supervise.service import fields_of, log_context, shorten
 from app.agents.activity import Activity
 from app.agents.contract import Agent, AgentClassError, has_routine, load_agent_class
-from app.agents.host import run_agent, run_routine
+from app.agents.host import GOAL_METHOD, run_agent, run_routine
 from app.agents.prices import PriceTable, PriceTableError, load_prices
 from app.agents.process import run_in_process
 from app.agents.setup import AgentSetup, make_context
-from app.agents.spec import SHARED_TABLES, AgentOptions
+from app.agents.spec import SHARED_TABLES, AgentOptions, Routine
 from app.agents.wire import Work
 from app.routine import RoutineJob
-from app.settings import AgentSettings, Settings, SettingsError
+from app.settings import AgentSettings, Settings, SettingsError, Source
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,6 +54,11 @@ class AgentLauncher:
         self._agents = {agent.agent_id: agent for agent in settings.agents if agent.enabled}
         self._classes = {agent_id: _load_class(agent) for agent_id, agent in self._agents.items()}
 
+    @property
+    def prices(self) -> PriceTable:
+        """What calls of models cost."""
+        return self._prices
+
     async def run(self, config: AgentSettings, run: AgentRun) -> None:
         """Run a new instance of an agent to its end."""
         await self._run(config, run.activity, run.run_id, run.wait_for_work)
@@ -63,12 +68,29 @@ class AgentLauncher:
         run_id = uuid.uuid4().hex
         activity = Activity(trio.lowlevel.current_clock().current_time)
         with log_context(agent_id=agent_id, run=run_id, routine=method):
-            await self._run(self._agents[agent_id], activity, run_id, trio.sleep, method=method)
+            config = self._agents[agent_id]
+            goals = {routine.method: routine.goal for routine in config.spec.routines}
+            await self._run(
+                config, activity, run_id, trio.sleep, method=method, goal=goals.get(method)
+            )
 
     def reconfigure(self, config: AgentSettings) -> None:
         """Give an agent's routines other settings, from their next run on."""
         if config.agent_id in self._agents:
             self._agents[config.agent_id] = config
+
+    def take_agents(self, settings: Settings) -> None:
+        """Have the agents of these settings, and no others.
+
+        Raises:
+            SettingsError: If a class cannot be an agent; then nothing has changed.
+        """
+        agents = {agent.agent_id: agent for agent in settings.agents if agent.enabled}
+        new = {agent_id: agents[agent_id] for agent_id in agents.keys() - self._agents.keys()}
+        classes = {agent_id: _load_class(agent) for agent_id, agent in new.items()}
+        self._classes |= classes
+        self._agents = agents
+        self._settings = settings
 
     def routines(self) -> list[RoutineJob]:
         """Return the routines of all agents; those that cannot be run say why."""
@@ -77,17 +99,22 @@ class AgentLauncher:
                 agent_id=agent.agent_id,
                 method=routine.method,
                 cron=routine.cron,
-                disabled=self._why_not(agent, routine.method),
+                goal=routine.goal,
+                disabled=self._why_not(agent, routine),
             )
             for agent in self._settings.agents
             for routine in agent.spec.routines
         ]
 
-    def _why_not(self, agent: AgentSettings, method: str) -> str | None:
+    def _why_not(self, agent: AgentSettings, routine: Routine) -> str | None:
         if not agent.enabled:
             return agent.why_disabled
-        if not has_routine(self._classes[agent.agent_id], method):
-            return f"{agent.class_path} has no 'async def {method}(self)'"
+        cls = self._classes[agent.agent_id]
+        if routine.goal is not None:
+            fits = has_routine(cls, GOAL_METHOD)
+            return None if fits else f"{agent.class_path} has no 'async def {GOAL_METHOD}'"
+        if not has_routine(cls, routine.method):
+            return f"{agent.class_path} has no 'async def {routine.method}(self)'"
         return None
 
     async def _run(
@@ -98,6 +125,7 @@ class AgentLauncher:
         wait_for_work: Callable[[float], Awaitable[None]],
         *,
         method: str | None = None,
+        goal: str | None = None,
     ) -> None:
         """Run an agent, or one of its routines, isolated as it is configured."""
         setup = self._setup(config, run_id)
@@ -105,6 +133,7 @@ class AgentLauncher:
             work = Work(
                 setup=setup,
                 method=method,
+                goal=goal,
                 where=self._store.where,
                 log_fields=dict(fields_of(contextvars.copy_context())),
                 modules=sys.path,
@@ -124,7 +153,7 @@ class AgentLauncher:
             in_its_loop = asyncio_child(run_agent, isolation=config.isolation)
             await in_its_loop(cls, context, config.poll_interval)
         else:
-            await asyncio_child(run_routine, isolation=config.isolation)(cls, context, method)
+            await asyncio_child(run_routine, isolation=config.isolation)(cls, context, method, goal)
 
     def _setup(self, config: AgentSettings, run_id: str) -> AgentSetup:
         settings = self._settings
@@ -139,6 +168,7 @@ class AgentLauncher:
             prices=self._prices,
             daily_budget_usd=config.daily_budget_usd,
             options=AgentOptions(
+                prompt=config.spec.prompt,
                 effort=config.effort,
                 max_tokens=config.max_tokens,
                 max_turns=config.max_turns,
@@ -170,7 +200,10 @@ def _load_class(agent: AgentSettings) -> type[Agent]:
     try:
         return load_agent_class(agent.class_path)
     except AgentClassError as error:
-        raise SettingsError(f"{agent.spec.env_prefix}CLASS: {shorten(str(error))}") from error
+        place = f"{agent.spec.env_prefix}CLASS"
+        if agent.sources.get("class_path") is Source.FILE:
+            place = str(agent.spec.given["class"].place)
+        raise SettingsError(f"{place}: {shorten(str(error))}") from error
 
 
 def _load_prices(settings: Settings) -> PriceTable:

@@ -264,10 +264,15 @@ class JobStatus:
     name: str
     agent_id: str
     method: str
+    """The method that is called; of a goal, its name."""
+    goal: str | None = None
+    """What is to be reached, where no method is called."""
     schedule: str
     """When it runs, in words."""
     cron: str
     """The same as a cron expression."""
+    configured: str
+    """When it would run if that had not been changed, as a cron expression."""
     timezone: str
     next_run_time: datetime | None
     last_run: JobRun | None

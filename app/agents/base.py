@@ -118,7 +118,7 @@ class DomainAgent:
             needs_tool=needs_tool or self.needs_tool,
         )
         manner = Manner(
-            prompt=f"{self.prompt}\n\n{RULES}",
+            prompt=f"{self.context.options.prompt or self.prompt}\n\n{RULES}",
             tools=tools_of(self),
             max_tokens=self.max_tokens,
             max_turns=self.max_turns,

@@ -33,6 +33,7 @@ WITHOUT_SEQ: Final = frozenset(
         "actp_effects",
         "actp_job_runs",
         "actp_leases",
+        "actp_routine_times",
         "anthropic_cost_log",
     }
 )

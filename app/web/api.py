@@ -18,10 +18,18 @@ from app.agents.budget import start_of_day
 from app.status import AgentState, AgentStatus, Alive, Health, HealthState, JobStatus
 from app.store.protocol import StoreError, TaskRow, TaskStatus, Turn, WorkerRow
 from app.web import guard
-from app.web.inputs import TaskFilter, TaskRequest, TurnFilter, is_id, parse_body, parse_query
+from app.web.inputs import (
+    TaskFilter,
+    TaskRequest,
+    TimeOfRoutine,
+    TurnFilter,
+    is_id,
+    parse_body,
+    parse_query,
+)
 from app.web.problem_details import FieldError
 from app.web.problems import Problem, unprocessable
-from app.web.routes import ViewT, get, post
+from app.web.routes import ViewT, get, post, put
 from app.web.shapes import (
     Action,
     AgentCommand,
@@ -340,6 +348,23 @@ class Api:
     @get("/scheduler/jobs", "Every job", list[JobStatus])
     async def _jobs(self) -> Response:
         return answer(self._daemon.routines.jobs())
+
+    @put(
+        "/scheduler/jobs/<name>",
+        "Have a job run at other times",
+        JobStatus,
+        details="Kept in the store until the file of agents gives the job another time.",
+        body=TimeOfRoutine,
+        problems=(400, 404, 422, 503),
+    )
+    async def _set_time(self, name: str) -> Response:
+        self._job(name)
+        wanted = parse_body(TimeOfRoutine, await _json_body())
+        try:
+            await self._daemon.routines.set_time(name, wanted.cron)
+        except ValueError as error:
+            raise unprocessable([FieldError(field="cron", detail=str(error))]) from None
+        return answer(self._job(name))
 
     @post(
         "/scheduler/jobs/<name>/run",

@@ -95,6 +95,17 @@ class TaskRequest(BaseModel):
     """Higher comes first; equal ones by age."""
 
 
+class TimeOfRoutine(BaseModel):
+    """The body of `PUT /scheduler/jobs/{name}`."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+
+    cron: Annotated[str, Field(min_length=1, max_length=200)] | None
+    """When it is to run, as a cron expression; null for as it is configured."""
+
+
 class TaskFilter(BaseModel):
     """The query of `GET /tasks`."""
 

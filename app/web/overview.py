@@ -30,7 +30,7 @@ _TROUBLED: Final = frozenset({"failed", "backing_off"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """A button that posts to an address."""
+    """A button that posts to an address, or puts a time there."""
 
     label: str
     about: str
@@ -38,6 +38,8 @@ class Action:
     path: str
     ask: str | None = None
     """What is asked first, where something may be lost."""
+    cron: str | None = None
+    """The time that is there, where another is asked for and put."""
 
     @property
     def key(self) -> str:
@@ -237,6 +239,7 @@ def routine_actions(job: JobStatus) -> tuple[Action, ...]:
     return (
         Action(label="Run now", about=job.name, path=f"{address}/run"),
         Action(label=verb.capitalize(), about=job.name, path=f"{address}/{verb}"),
+        Action(label="Change time", about=job.name, path=address, cron=job.cron),
     )
 
 
