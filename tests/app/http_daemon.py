@@ -17,6 +17,7 @@ import httpx
 import trio
 
 from actp_supervise import Cron
+from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import make_redactor
 from actp_supervise.snapshot import SupervisorSnapshot
 from app.event_log import EventLog
@@ -91,10 +92,10 @@ class Agents:
         self.asked.append(("restart", agent_id))
         await self.may_finish.wait()
 
-    def pause_agent(self, agent_id: str) -> None:
+    async def pause_agent(self, agent_id: str) -> None:
         self.asked.append(("pause", agent_id))
 
-    def resume_agent(self, agent_id: str) -> None:
+    async def resume_agent(self, agent_id: str) -> None:
         self.asked.append(("resume", agent_id))
 
     async def stop_agent(self, agent_id: str) -> None:
@@ -167,6 +168,7 @@ def make_daemon(
         supervisor=Agents(),
         routines=Routines(),
         stopping=False,
+        clock=SystemWallClock(),
         redact=redact,
         tree=lambda: TREE,
     )

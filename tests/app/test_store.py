@@ -126,7 +126,6 @@ VERBS = {
     "record_answer": lambda s: s.record_answer(
         turn("new", role="tool"), call=tool_call("answered"), effect="begun"
     ),
-    "forget_turns": lambda s: s.forget_turns(older_than=0.0, limit=10),
     "set_routine_time": lambda s: s.set_routine_time("daily", "0 7 * * *", instead_of="0 6 * * *"),
     "start_run": lambda s: s.start_run("new", "social", "w1-run"),
     "finish_run": lambda s: s.finish_run("open", RunOutcome.CRASHED, error="e"),

@@ -38,7 +38,7 @@ $$;
 
 create or replace function public.actp_schema_version() returns bigint
 language sql immutable set search_path = '' as $$
-    select 20261129000005
+    select 20261129000006
 $$;
 
 revoke all on function public.actp_set_routine_time(text, text, text) from public, anon, authenticated;
