@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from app.store.protocol import Store
     from app.store.schema import TableReport
-    from app.supervisor import AgentRun
+    from app.supervised import AgentRun
 
 logger = logging.getLogger(__name__)
 

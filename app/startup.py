@@ -156,7 +156,7 @@ async def run_daemon(
                 name="worker",
                 limit=None,
                 backoff=SERVICE_BACKOFF,
-                on_event=tell_of_tree(events, agents.statuses()),
+                on_event=tell_of_tree(events, agents.agent_ids),
             ) as root,
         ):
             daemon = Daemon(

@@ -68,6 +68,7 @@ class ActivityState:
     tasks_done: int
     tasks_failed: int
     last_run_at: _Text | None
+    spent_usd: Annotated[float, msgspec.Meta(ge=0, le=1e12)] = 0.0
 
 
 _SET_BY_AGENT: Final = tuple(field.name for field in fields(ActivityState))
@@ -119,6 +120,8 @@ class Activity:
         self.step = 0
         self.tasks_done = 0
         self.tasks_failed = 0
+        self.spent_usd = 0.0
+        """What its calls of the model have cost."""
         self.last_run_at: str | None = None
         """When its last task ended, ISO 8601 in UTC."""
 
