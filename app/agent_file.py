@@ -301,15 +301,12 @@ def _texts(value: object, spot: Spot) -> list[str]:
 
 def _as_text(value: object, spot: Spot) -> str:
     """Return a value as it would be written in the environment, where all are read alike."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str | int | float):
-        text = str(value).strip()
-        if not text:
-            spot.wrong("is empty; leave the line out where the default is to hold")
-        return text
-    spot.wrong("must be a text, a number, true or false")
-    return None
+    if not isinstance(value, str | int | float):
+        spot.wrong("must be a text, a number, true or false")
+    text = str(value).lower() if isinstance(value, bool) else str(value).strip()
+    if not text:
+        spot.wrong("is empty; leave the line out where the default is to hold")
+    return text
 
 
 # Lines.

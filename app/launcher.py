@@ -74,11 +74,6 @@ class AgentLauncher:
                 config, activity, run_id, trio.sleep, method=method, goal=goals.get(method)
             )
 
-    def reconfigure(self, config: AgentSettings) -> None:
-        """Give an agent's routines other settings, from their next run on."""
-        if config.agent_id in self._agents:
-            self._agents[config.agent_id] = config
-
     def take_agents(self, settings: Settings) -> None:
         """Have the agents of these settings, and no others.
 

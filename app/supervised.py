@@ -111,7 +111,8 @@ class SupervisedAgent:
 
     def set_workers(self) -> None:
         """Have as many workers as are configured, from the agent's next run on."""
-        self.workers = [Worker(number=number + 1) for number in range(self.config.workers)]
+        if len(self.workers) != self.config.workers:
+            self.workers = [Worker(number=number + 1) for number in range(self.config.workers)]
 
     def notify(self) -> None:
         """Have all its workers look for work."""

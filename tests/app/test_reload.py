@@ -16,6 +16,7 @@ from actp_supervise import SupervisionError
 from actp_supervise.service import Outbox, ServiceManager
 from app.event_log import EventLog
 from app.reload import Reloader, changes
+from app.routine import RoutineJob
 from app.settings import AgentSettings, Settings, load_settings
 from app.store.outbox import store_outbox
 
@@ -57,11 +58,19 @@ def test_each_change_is_named_as_it_is_set():
 
 @dataclass
 class Agents:
-    """Stands in for AgentSupervisor and AgentLauncher: what they are given."""
+    """Stands in for AgentSupervisor: what it is given."""
 
     at_work: tuple[str, ...] = ("content",)
     watch_interval: float = 10.0
     given: list[AgentSettings] = field(default_factory=list)
+    added: list[AgentSettings] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+    def add_agent(self, config):
+        self.added.append(config)
+
+    async def remove_agent(self, agent_id):
+        self.removed.append(agent_id)
 
     def statuses(self):
         return dict.fromkeys(self.at_work, "running")
@@ -72,6 +81,33 @@ class Agents:
 
     async def restart_agent(self, agent_id):
         raise SupervisionError(f"child {agent_id!r} was stopped before it was ready")
+
+
+class Launcher:
+    """Stands in for AgentLauncher: the settings that it has, and routines made of them."""
+
+    def __init__(self):
+        self.has = None
+
+    def take_agents(self, settings):
+        self.has = settings
+
+    def routines(self):
+        return [
+            RoutineJob(agent_id=a.agent_id, method=r.method, cron=r.cron, disabled=None)
+            for a in self.has.agents
+            for r in a.spec.routines
+        ]
+
+
+class Routines:
+    """Stands in for the scheduler of routines."""
+
+    def __init__(self):
+        self.has = []
+
+    def set_routines(self, routines):
+        self.has = routines
 
 
 class Registry:
@@ -91,6 +127,7 @@ class Daemon:
     events: EventLog = field(default_factory=EventLog)
     records: Outbox = field(default_factory=store_outbox)
     store: Any = field(default_factory=Registry)
+    routines: Routines = field(default_factory=Routines)
 
 
 class Stage:
@@ -99,7 +136,7 @@ class Stage:
     def __init__(self):
         self.environ = {"STRIPE_SECRET_KEY": "stripe-one"}
         self.daemon = Daemon(self.read())
-        self.launcher = Agents()
+        self.launcher = Launcher()
         self.reloader = Reloader(self.daemon, self.launcher, ServiceManager({}), self.read)
         self.reload = self.reloader.reload
 
@@ -119,7 +156,8 @@ async def test_what_can_be_taken_up_is_and_the_rest_is_named(stage, caplog):
     assert stage.reload() == ["content"]
     content = next(a for a in stage.daemon.settings.agents if a.agent_id == "content")
     assert (content.model, content.single) == ("claude-opus-5-5", False)
-    assert stage.launcher.given == stage.daemon.supervisor.given == [content]
+    assert stage.daemon.supervisor.given == [content]
+    assert stage.launcher.has == stage.daemon.settings
     assert stage.daemon.supervisor.watch_interval == 3.0
     now = stage.daemon.settings
     assert (now.watch_interval, now.drain_timeout) == (3.0, before.drain_timeout)
