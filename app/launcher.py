@@ -191,6 +191,21 @@ def without_tables(settings: Settings, report: TableReport) -> Settings:
     return dataclasses.replace(settings, agents=tuple(agents))
 
 
+def with_unknown_models(settings: Settings, prices: PriceTable) -> Settings:
+    """Return the settings with a warning for each model that the price table does not name."""
+    unknown: dict[str, list[str]] = {}
+    for agent in settings.agents:
+        for model in filter(None, (agent.model, agent.fallback_model)):
+            if agent.enabled and not prices.knows(model):
+                unknown.setdefault(model, []).append(agent.agent_id)
+    warnings = tuple(
+        f"the model {model} of {', '.join(agent_ids)} is not in the price table"
+        f"{prices.hint(model)}; it is priced as the dearest that is"
+        for model, agent_ids in unknown.items()
+    )
+    return dataclasses.replace(settings, warnings=(*settings.warnings, *warnings))
+
+
 def _load_class(agent: AgentSettings) -> type[Agent]:
     try:
         return load_agent_class(agent.class_path)

@@ -26,7 +26,7 @@ from app.event_log import EventLog
 from app.happenings import tell_of_changes, tell_of_tree
 from app.health_server import HealthServer
 from app.heartbeat import HealthHeartbeat
-from app.launcher import AgentLauncher, without_tables
+from app.launcher import AgentLauncher, with_unknown_models, without_tables
 from app.logs import configure_logs
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from actp_supervise.service import Outbox
+    from app.agents.prices import PriceTable
     from app.settings import AgentSettings, Settings
     from app.store.protocol import Store, StoreUnavailable
     from app.web.listening import Address
@@ -108,6 +109,7 @@ async def run_daemon(
 
         instance = uuid.uuid4().hex
         launcher = AgentLauncher(settings, store, instance)
+        settings = with_unknown_models(settings, launcher.prices)
         unreadable = UnreadableTasks(store)
         registry = AgentRegistry(store, settings.worker_id)
         heartbeat = HealthHeartbeat(registry, redact=redact)
@@ -177,7 +179,7 @@ async def run_daemon(
                 started_at=SystemWallClock().now(),
                 started=trio.current_time(),
             )
-            reread_all = partial(_reread, reread, report)
+            reread_all = partial(_reread, reread, report, launcher.prices)
             reloader = Reloader(daemon, launcher, service, reread_all)
             try:
                 services = await _subtree(root, "services")
@@ -190,6 +192,7 @@ async def run_daemon(
                     restart=Restart.TRANSIENT,
                     shutdown_timeout=math.inf,  # bounded by that of its runs
                 )
+                services.start_soon(routines.watch_times, name="times of routines")
                 web = await _subtree(root, "web")
                 page = await web.start(
                     HealthServer(daemon, address=address).start,
@@ -240,8 +243,12 @@ async def check(settings: Settings) -> tuple[str, str | None]:
     async with open_store(settings) as store:
         report = await check_required_tables(store)
         settings = without_tables(settings, report)
-        AgentLauncher(settings, store, instance="none")
-        return banner.text(settings, where=store.where), report.warning
+        launcher = AgentLauncher(settings, store, instance="none")
+        settings = with_unknown_models(settings, launcher.prices)
+        agents = banner.agents_in_full(
+            settings, launcher.prices, launcher.routines(), SystemWallClock().now().date()
+        )
+        return f"{banner.text(settings, where=store.where)}\n{agents}", report.warning
 
 
 async def _register(registry: AgentRegistry, settings: Settings, records: Outbox) -> None:
@@ -317,8 +324,8 @@ def _log_errors(settings: Settings) -> Iterator[None]:
         ) from error
 
 
-def _reread(reread: Callable[[], Settings], report: TableReport) -> Settings:
-    return without_tables(reread(), report)
+def _reread(reread: Callable[[], Settings], report: TableReport, prices: PriceTable) -> Settings:
+    return with_unknown_models(without_tables(reread(), report), prices)
 
 
 def _say_waiting(
