@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 from actp_supervise.service import shorten
 from app.agents.activity import WAITING_FOR_STORE
-from app.status import HealthState
+from app.status import AgentState, HealthState
 from app.web.words import error_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from app.status import AgentHealth, AgentStatus
 
@@ -45,6 +45,7 @@ def overall(
     enabled = {agent_id: status for agent_id, status in statuses.items() if status.enabled}
     faults = {agent_id: _fault(status) for agent_id, status in enabled.items()}
     reasons = [f"{agent_id} {fault}" for agent_id, fault in faults.items() if fault is not None]
+    reasons += [reason for status in enabled.values() for reason in _faults_of_workers(status)]
     # It may answer the daemon, and lack just what an agent needs.
     of_agents = (status.health.store_error for status in enabled.values())
     store_error = store_error or next(filter(None, of_agents), None)
@@ -74,6 +75,18 @@ def _fault(status: AgentStatus) -> str | None:
     """Return what is wrong with an agent, if something is."""
     faults = [_pause(status.health), _trouble(status)]
     return " and ".join(filter(None, faults)) or None
+
+
+def _faults_of_workers(status: AgentStatus) -> Iterator[str]:
+    """Say which workers of an agent wait for their restart while others work."""
+    if status.status is AgentState.RUNNING and len(status.workers) > 1:
+        for worker in status.workers:
+            if worker.restart_in is not None:
+                error = shorten(error_line(status.last_error or ""), 200)
+                yield (
+                    f"{status.agent_id}: worker {worker.number} of {len(status.workers)} crashed "
+                    f"and waits for its restart: {error}"
+                )
 
 
 def _pause(health: AgentHealth) -> str | None:

@@ -334,7 +334,7 @@ def load_settings(
     if required and env_file is not None and not env_file.exists():
         raise SettingsError(f"{env_file} is not there any more: put it back, or restart the daemon")
     given = {**_read_file(env_file), **environ}
-    if env_file is not None and not given.get(AGENTS_VARIABLE, "").strip():
+    if env_file is not None and AGENTS_VARIABLE not in given:  # an empty value hides the file
         beside = env_file.with_name("agents.toml").absolute()
         if beside.is_file():
             given[AGENTS_VARIABLE] = str(beside)

@@ -52,6 +52,7 @@ _SETTINGS: Final = {
     "SUPABASE_URL": "",
     "SUPABASE_SERVICE_ROLE_KEY": "",
     "WORKER_PRICES": "",
+    "WORKER_AGENTS": "",
 }
 
 

@@ -191,6 +191,7 @@ async def picture(store):
         "costs": [asdict(row) for row in await store.costs(since=EPOCH)],
         "memory": [asdict(row) for row in await store.recall("social")],
         "fires": [asdict(row) for row in await store.fires("daily")],
+        "times": [asdict(row) for row in await store.routine_times()],
         "deals": await store.select(DomainTable.DEAL_LOG, Query()),
     }
     return {
