@@ -171,8 +171,8 @@ class AgentSettings:
     """Whether, of several daemons that share Supabase, one at a time runs it."""
     workers: int = _agents("WORKERS", values.workers, 1, reloads=True)
     """How many tasks it does at once."""
+    # Where the values of its settings come from, by field; for who asks what holds (`--dry-run`).
     sources: Mapping[str, Source] = field(default_factory=dict, compare=False)
-    """Where the values of its settings come from, by field."""
 
     @property
     def agent_id(self) -> str:
@@ -205,9 +205,7 @@ class Settings:
     )
     supabase_db_url: str | None = _kept("SUPABASE_DB_URL", values.secret, None, secret=True)
     """The Postgres behind it, for making the tables: python -m app.main --migrate"""
-    agents_path: Path | None = _agents(
-        AGENTS_VARIABLE, values.existing_file, None, example="agents.toml"
-    )
+    agents_path: Path | None = _agents(AGENTS_VARIABLE, values.existing_file, None)
     """The file of agents, in place of the four that ship; see agents.example.toml. Default:
     agents.toml beside .env, where there is one.
     """

@@ -14,10 +14,11 @@ import trio.testing
 
 from actp_supervise import SupervisionError
 from actp_supervise.service import Outbox, ServiceManager
+from app.agents.spec import PROMPTED_CLASS
 from app.event_log import EventLog
 from app.reload import Reloader, changes
 from app.routine import RoutineJob
-from app.settings import AgentSettings, Settings, load_settings
+from app.settings import AgentSettings, Settings, SettingsError, load_settings
 from app.store.outbox import store_outbox
 
 ROOT = Path(__file__).parents[2]
@@ -235,6 +236,109 @@ async def test_an_agent_that_is_stopped_meanwhile_does_not_end_the_reloader(stag
             await trio.testing.wait_all_tasks_blocked()
         hang_up.close()
     assert [agent.model for agent in stage.daemon.supervisor.given] == ["one", "other"]
+
+
+# The file of agents.
+
+FILE = """
+[agents.content]
+[agents.support]
+prompt = "You answer."
+[agents.support.routines]
+morning = {cron = "0 8 * * *", goal = "Sum up."}
+"""
+
+
+@pytest.fixture
+async def filed(caplog, tmp_path):
+    """A daemon whose agents stand in a file: content runs, and support."""
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "agents.toml"
+    path.write_text(FILE)
+
+    class Filed(Stage):
+        def read(self):
+            return settings(WORKER_AGENTS=str(path), **self.environ)
+
+        def write(self, *changes):
+            text = FILE
+            for old, new in changes:
+                assert old in text
+                text = text.replace(old, new)
+            path.write_text(text)
+
+    stage = Filed()
+    stage.daemon.supervisor.at_work = ("content", "support")
+    return stage
+
+
+async def test_a_new_prompt_needs_a_new_run(filed, caplog):
+    filed.write(("You answer.", "You answer kindly."))
+    assert filed.reload() == ["support"]
+    (support,) = filed.daemon.supervisor.given
+    assert support.spec.prompt == "You answer kindly."
+    assert "changed agents.support.prompt (support: with a new run" in caplog.messages[-1]
+
+
+async def test_a_new_time_of_a_routine_disturbs_no_work(filed, caplog):
+    filed.write(("0 8 * * *", "30 7 * * *"))
+    assert filed.reload() == []
+    crons = {job.name: job.cron for job in filed.daemon.routines.has}
+    assert crons["support.morning"] == "30 7 * * *"
+    assert caplog.messages == ["Settings reloaded: changed agents.support.routines"]
+
+
+async def test_more_workers_need_a_new_run(filed):
+    filed.write(("[agents.support]", "[agents.support]\nworkers = 3"))
+    assert filed.reload() == ["support"]
+    assert filed.daemon.supervisor.given[0].workers == 3
+
+
+async def test_an_agent_that_is_new_in_the_file_starts_and_one_that_is_gone_stops(filed, caplog):
+    filed.write(("[agents.content]\n", "[agents.shop]\nprompt = 'You sell.'\n"))
+    hang_up, hangups = trio.open_memory_channel(1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(filed.reloader.run, hangups)
+        await hang_up.send(1)
+        await trio.testing.wait_all_tasks_blocked()
+        hang_up.close()
+    assert [agent.agent_id for agent in filed.daemon.supervisor.added] == ["shop"]
+    assert filed.daemon.supervisor.removed == ["content"]
+    assert [agent.agent_id for agent in filed.daemon.settings.agents] == ["shop", "support"]
+    assert "changed agents.shop, agents.content" in caplog.messages[-1]
+
+
+async def test_a_wrong_file_changes_nothing(filed, caplog):
+    before = filed.daemon.settings
+    filed.write(("prompt", "promt"))
+    assert filed.reload() == []
+    assert filed.daemon.settings is before
+    assert "line 4: agents.support.promt: is no key here" in caplog.messages[-1]
+
+
+async def test_a_new_agent_whose_class_cannot_be_one_changes_nothing(filed, caplog):
+    class Refuses(Launcher):
+        def take_agents(self, settings):
+            raise SettingsError("agents.toml, line 8: agents.own.class: cannot import 'no'")
+
+    filed.launcher = Refuses()
+    filed.reloader = Reloader(filed.daemon, filed.launcher, ServiceManager({}), filed.read)
+    before = filed.daemon.settings
+    filed.write(("You answer.", "You answer kindly."))
+    assert filed.reloader.reload() == []
+    assert filed.daemon.settings is before
+    assert filed.daemon.supervisor.given == []
+    assert "all stays as it is: agents.toml, line 8" in caplog.messages[-1]
+
+
+async def test_another_class_waits_for_a_restart_of_the_daemon_with_all_that_belongs_to_it(
+    filed, caplog
+):
+    filed.write(('prompt = "You answer."', "class = 'package.module:Class'"))
+    assert filed.reload() == []
+    support = filed.daemon.settings.agents[1]
+    assert (support.class_path, support.spec.prompt) == (PROMPTED_CLASS, "You answer.")
+    assert "to change SUPPORT_AGENT_CLASS, agents.support.prompt, restart" in caplog.messages[-1]
 
 
 HANGS_UP_AT_THE_END = """
