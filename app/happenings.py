@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from app.event_log import EventLog
     from app.status import AgentStatus, Health, HealthState
 
-LOOK_EVERY: Final = 0.5
+LOOK_EVERY: Final = 1.0
 """Seconds between two looks whether something has changed."""
 
 _UNTOLD: Final = (ev.ChildReady, ev.StopRequested, ev.SupervisorStopped)

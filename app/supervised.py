@@ -264,7 +264,8 @@ def _health(
     if worker.run is not None:
         activity = worker.run.activity
         until = moment(activity.throttled_until)
-        return dataclasses.replace(activity.health(), throttled_until=until)
+        health = activity.health()
+        return health if until is None else dataclasses.replace(health, throttled_until=until)
     paused = PAUSED_BY_OPERATOR if agent.held_by is not None else None
     if child is None or child.restart_at is None or worker.last_beat_at is None:
         return AgentHealth(paused=paused)

@@ -32,7 +32,10 @@ STARTING: Final = "starting"
 """What an agent does until it says something else; code that only runs never does."""
 
 BEAT_INTERVAL: Final = 1.0
-"""Seconds between two signs of life of an agent's loop."""
+"""Seconds between two signs of life of an agent's loop, at least."""
+
+BEATS_IN_TIME: Final = 30.0
+"""Signs of life of which all but one may fail before an agent counts as hung."""
 
 LATE: Final = 1.0
 """Seconds by which a sign of life may be late; more than that and the loop itself stood still."""
@@ -96,6 +99,10 @@ class Activity:
     ) -> None:
         self._clock = clock
         self._threshold = threshold
+        self.beat_interval = BEAT_INTERVAL
+        """Seconds between two signs of life of its loop; fewer save work where there is time."""
+        if threshold < math.inf:
+            self.beat_interval = max(BEAT_INTERVAL, threshold / BEATS_IN_TIME)
         self.vouch = vouch
         self.pid = os.getpid()
         """The process that it runs in."""
@@ -130,7 +137,7 @@ class Activity:
     def beat(self) -> None:
         """Vouch for the loop: it turns."""
         now = self._clock()
-        late = now - self.beat_at - BEAT_INTERVAL
+        late = now - self.beat_at - self.beat_interval
         if late > LATE:  # blocked, or suspended with all the daemon: it could make no progress
             if self.progress_at is not None:
                 self.progress_at += late

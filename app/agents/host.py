@@ -13,7 +13,6 @@ from actp_supervise import current_child
 from actp_supervise.service import clean_json
 from app.store.protocol import StoreError, TaskStatus
 
-from .activity import BEAT_INTERVAL
 from .contract import make_agent
 from .handle import end
 
@@ -159,4 +158,4 @@ async def _alive(work: Coroutine[Any, Any, T], activity: Activity) -> T:
 async def _beat(activity: Activity) -> None:
     while True:
         activity.beat()
-        await asyncio.sleep(BEAT_INTERVAL)
+        await asyncio.sleep(activity.beat_interval)

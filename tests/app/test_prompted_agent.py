@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import trio
-from agents_at_work import FINAL, QUICK
+from agents_at_work import QUICK
 
 from app.agents.host import run_routine
 from app.agents.prompted import PromptedAgent
@@ -29,9 +28,7 @@ async def test_an_agent_of_a_prompt_does_its_tasks_by_it(at_work, store):
     )
     task_id = await at_work.add("Is the shop open?", agent_id="support")
     at_work.start(Quick, name="support")
-    with trio.fail_after(60):
-        while (task := await store.task(task_id)).status not in FINAL:
-            await trio.sleep(0.02)
+    task = await at_work.finished(task_id)
     assert (task.status, task.result["text"]) == (TaskStatus.SUCCEEDED, "Closed.")
     system = at_work.claude.requests[0]["system"][0]["text"]
     assert system.startswith("You answer questions of customers.\n\nYou work alone")
