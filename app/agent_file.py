@@ -258,6 +258,21 @@ def _check_prefixes(specs: Iterable[AgentSpec], root: Spot) -> None:
             )
 
 
+def variables_in(specs: Iterable[AgentSpec]) -> set[str]:
+    """Return the variables of the environment that options of tools refer to, as ``${NAME}``."""
+    found: set[str] = set()
+    waiting: list[object] = [hand.options for spec in specs for hand in spec.hands]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, str):
+            found.update(re.findall(r"\$\{(\w+)\}", value))
+    return found
+
+
 # Values.
 
 

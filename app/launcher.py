@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import sys
 import uuid
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -25,8 +26,9 @@ from app.routine import RoutineJob
 from app.settings import AgentSettings, Settings, SettingsError, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from app.hands import Hands, Wanted
     from app.store.protocol import Store
     from app.store.schema import TableReport
     from app.supervised import AgentRun
@@ -43,7 +45,8 @@ class AgentLauncher:
         instance: This start of the daemon.
 
     Raises:
-        SettingsError: If a class cannot be an agent, or the price table cannot be used.
+        SettingsError: If a class cannot be an agent, a tool cannot be set up, or the price table
+            cannot be used.
     """
 
     def __init__(self, settings: Settings, store: Store, instance: str) -> None:
@@ -53,6 +56,8 @@ class AgentLauncher:
         self._prices = _load_prices(settings)
         self._agents = {agent.agent_id: agent for agent in settings.agents if agent.enabled}
         self._classes = {agent_id: _load_class(agent) for agent_id, agent in self._agents.items()}
+        for agent in settings.agents:
+            _check_hands(agent, settings)
 
     @property
     def prices(self) -> PriceTable:
@@ -78,8 +83,11 @@ class AgentLauncher:
         """Have the agents of these settings, and no others.
 
         Raises:
-            SettingsError: If a class cannot be an agent; then nothing has changed.
+            SettingsError: If a class cannot be an agent, or a tool cannot be set up; then nothing
+                has changed.
         """
+        for agent in settings.agents:
+            _check_hands(agent, settings)
         agents = {agent.agent_id: agent for agent in settings.agents if agent.enabled}
         new = {agent_id: agents[agent_id] for agent_id in agents.keys() - self._agents.keys()}
         classes = {agent_id: _load_class(agent) for agent_id, agent in new.items()}
@@ -137,18 +145,32 @@ class AgentLauncher:
                 work, store=self._store, activity=activity, wait_for_work=wait_for_work
             )
             return
-        context = make_context(
-            setup,
-            store=self._store,
-            activity=activity,
-            wait_for_work=wait_for_work,
-        )
         cls = self._classes[config.agent_id]
-        if method is None:
-            in_its_loop = asyncio_child(run_agent, isolation=config.isolation)
-            await in_its_loop(cls, context, config.poll_interval)
-        else:
-            await asyncio_child(run_routine, isolation=config.isolation)(cls, context, method, goal)
+        async with self._open_hands(config) as hands:
+            context = make_context(
+                setup,
+                store=self._store,
+                activity=activity,
+                wait_for_work=wait_for_work,
+                hands=hands,
+            )
+            if method is None:
+                in_its_loop = asyncio_child(run_agent, isolation=config.isolation)
+                await in_its_loop(cls, context, config.poll_interval)
+            else:
+                routine_in_its_loop = asyncio_child(run_routine, isolation=config.isolation)
+                await routine_in_its_loop(cls, context, method, goal)
+
+    @asynccontextmanager
+    async def _open_hands(self, config: AgentSettings) -> AsyncIterator[Hands | None]:
+        """Open the tools that the file gives an agent, for one of its runs."""
+        if not config.spec.hands:
+            yield None
+            return
+        from app.hands import open_hands
+
+        async with open_hands(_wanted(config), self._settings.for_hands) as hands:
+            yield hands
 
     def _setup(self, config: AgentSettings, run_id: str) -> AgentSetup:
         settings = self._settings
@@ -164,6 +186,7 @@ class AgentLauncher:
             daily_budget_usd=config.daily_budget_usd,
             options=AgentOptions(
                 prompt=config.spec.prompt,
+                approve=config.spec.approve,
                 effort=config.effort,
                 max_tokens=config.max_tokens,
                 max_turns=config.max_turns,
@@ -204,6 +227,29 @@ def with_unknown_models(settings: Settings, prices: PriceTable) -> Settings:
         for model, agent_ids in unknown.items()
     )
     return dataclasses.replace(settings, warnings=(*settings.warnings, *warnings))
+
+
+def _wanted(config: AgentSettings) -> list[Wanted]:
+    from app.hands import Wanted
+
+    return [Wanted(name=hand.name, options=hand.options) for hand in config.spec.hands]
+
+
+def _check_hands(config: AgentSettings, settings: Settings) -> None:
+    """Check the tools that the file gives an agent, and open none.
+
+    Raises:
+        SettingsError: If one cannot be set up.
+    """
+    if not (config.enabled and config.spec.hands):
+        return
+    from app.hands import check_hands
+
+    where = config.spec.place
+    if config.isolation == "process":
+        raise SettingsError(f"{where}: tools need isolation loop or thread, not process")
+    for problem in check_hands(_wanted(config), settings.for_hands):
+        raise SettingsError(f"{where}: {shorten(problem)}")
 
 
 def _load_class(agent: AgentSettings) -> type[Agent]:

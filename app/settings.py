@@ -29,7 +29,7 @@ from dotenv.parser import Binding, parse_stream
 from actp_supervise.clock import local_timezone
 from actp_supervise.service import is_loopback
 from app import setting_values as values
-from app.agent_file import AgentFileError, read_agents
+from app.agent_file import AgentFileError, read_agents, variables_in
 from app.agents.spec import AGENT_SPECS, PROMPTED_CLASS, AgentSpec
 from app.status import Isolation
 
@@ -257,15 +257,21 @@ class Settings:
     stripe_secret_key: str | None = _services(
         "STRIPE_SECRET_KEY", values.secret, None, secret=True, without="no agent can use Stripe"
     )
-    """The agents that ship use none of these; a warning at start says which are missing. A class
-    of your own finds them in its environment, if they are set there and not only here.
+    """For hands of agents (`docs/reference/hands.md`); a warning at start says which are missing.
+    A class of your own finds them in its environment, if they are set there and not only here.
     """
     telegram_bot_token: str | None = _services(
         "TELEGRAM_BOT_TOKEN", values.secret, None, secret=True, without="no agent can use Telegram"
     )
+    telegram_chat_id: str | None = _services("TELEGRAM_CHAT_ID", values.word, None)
     apple_key_id: str | None = _services(
         "APPLE_KEY_ID", values.secret, None, secret=True, without="no agent can use the App Store"
     )
+    apple_issuer_id: str | None = _services("APPLE_ISSUER_ID", values.word, None)
+    apple_key_file: Path | None = _services("APPLE_KEY_FILE", values.path, None)
+    apple_vendor_number: str | None = _services("APPLE_VENDOR_NUMBER", values.word, None)
+    referred: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The other variables that the file of agents refers to, as in ``${CRM_TOKEN}``."""
     data_dir: Path
     warnings: tuple[str, ...]
     """What the operator may want to know; one line each."""
@@ -275,6 +281,17 @@ class Settings:
         """All values that must not reach a log, an event or an answer."""
         given = (getattr(self, name) for name, each in settings_of(Settings).items() if each.secret)
         return tuple(filter(None, given))
+
+    @property
+    def for_hands(self) -> dict[str, str]:
+        """The variables of services that are set, by name."""
+        found = {
+            setting.name: getattr(self, field)
+            for field, setting in settings_of(Settings).items()
+            if setting.section is Section.SERVICES
+        }
+        given = {name: str(value) for name, value in found.items() if value is not None}
+        return {**self.referred, **given}
 
     def with_agents(self, agent_ids: Iterable[str]) -> Settings:
         """Return the settings with these agents enabled and the others not.
@@ -368,9 +385,11 @@ def variables(specs: Iterable[AgentSpec] = AGENT_SPECS) -> tuple[str, ...]:
 def _read(environ: Mapping[str, str]) -> Settings:
     given = {name: value.strip() for name, value in environ.items()}
     read = {name: _value(each, given) for name, each in settings_of(Settings).items()}
+    specs = _specs(read["agents_path"])
     settings = Settings(
         **read,
-        agents=tuple(_agent(given, spec) for spec in _specs(read["agents_path"])),
+        agents=tuple(_agent(given, spec) for spec in specs),
+        referred={name: given[name] for name in variables_in(specs) if given.get(name)},
         data_dir=_data_dir(),
         warnings=(),
     )

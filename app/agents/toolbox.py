@@ -55,6 +55,11 @@ _AFTER_TIME: Final = {
     ),
 }
 
+_NOT_APPROVED: Final = (
+    "{tool} needs a person's approval, and there is nobody to ask: it was not called. Go on "
+    "without it, and say in your last answer what you would have called it with, and why."
+)
+
 _READ_MORE: Final[dict[str, Any]] = {
     "name": MORE,
     "description": "Show a further page of a tool's answer that was too long for one.",
@@ -98,11 +103,18 @@ class Toolbox:
         tools: Its tools.
         key: Names the work: effects that an earlier try had under it do not happen again.
         transcript: Where answers are recorded.
+        server_tools: The entries of the tools that the API runs itself.
     """
 
     def __init__(
-        self, context: AgentContext, tools: Sequence[Tool], key: str, transcript: Transcript
+        self,
+        context: AgentContext,
+        tools: Sequence[Tool],
+        key: str,
+        transcript: Transcript,
+        server_tools: Sequence[Mapping[str, Any]] = (),
     ) -> None:
+        self._server_tools = server_tools
         self._context = context
         self._store = context.store
         self._tools: Mapping[str, Tool] = {tool.name: tool for tool in tools}
@@ -113,7 +125,11 @@ class Toolbox:
     @property
     def definitions(self) -> list[dict[str, Any]]:
         """What the API is told of the tools."""
-        definitions = [*(tool.definition for tool in self._tools.values()), _READ_MORE]
+        definitions = [
+            *(tool.definition for tool in self._tools.values()),
+            *map(dict, self._server_tools),
+            _READ_MORE,
+        ]
         return sorted(definitions, key=lambda definition: str(definition["name"]))
 
     def changes_something(self, name: str) -> bool:
@@ -181,6 +197,9 @@ class Toolbox:
     async def _with_effect(
         self, tool: Tool, use: ToolUse, arguments: dict[str, Any], told: _Told
     ) -> dict[str, Any] | None:
+        has_read_outside = self._transcript.history.has_read_outside
+        if tool.needs_approval(has_read_outside=has_read_outside):
+            raise ToolError(_NOT_APPROVED.format(tool=tool.name))
         call = self._call(tool, use, arguments)
         if tool.effect != "read":
             begun = await self._begin(call)
