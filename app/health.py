@@ -45,7 +45,8 @@ def overall(
     enabled = {agent_id: status for agent_id, status in statuses.items() if status.enabled}
     faults = {agent_id: _fault(status) for agent_id, status in enabled.items()}
     reasons = [f"{agent_id} {fault}" for agent_id, fault in faults.items() if fault is not None]
-    reasons += [reason for status in enabled.values() for reason in _faults_of_workers(status)]
+    for status in enabled.values():
+        reasons += _faults_of_parts(status)
     # It may answer the daemon, and lack just what an agent needs.
     of_agents = (status.health.store_error for status in enabled.values())
     store_error = store_error or next(filter(None, of_agents), None)
@@ -77,8 +78,10 @@ def _fault(status: AgentStatus) -> str | None:
     return " and ".join(filter(None, faults)) or None
 
 
-def _faults_of_workers(status: AgentStatus) -> Iterator[str]:
-    """Say which workers of an agent wait for their restart while others work."""
+def _faults_of_parts(status: AgentStatus) -> Iterator[str]:
+    """Say which workers of an agent wait for their restart while others work, and which tools."""
+    for problem in status.problems:
+        yield f"{status.agent_id}: {problem}"
     if status.status is AgentState.RUNNING and len(status.workers) > 1:
         for worker in status.workers:
             if worker.restart_in is not None:

@@ -8,7 +8,7 @@ import logging
 import sys
 import uuid
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from app.supervised import AgentRun
 
 logger = logging.getLogger(__name__)
+
+SERVERS_TIMEOUT: Final = 15.0
+"""Seconds that a run waits for its MCP servers before it begins without those that are away."""
 
 
 class AgentLauncher:
@@ -66,7 +69,11 @@ class AgentLauncher:
 
     async def run(self, config: AgentSettings, run: AgentRun) -> None:
         """Run a new instance of an agent to its end."""
-        await self._run(config, run.activity, run.run_id, run.wait_for_work)
+
+        def opened(hands: Hands) -> None:
+            run.problems = lambda: hands.problems
+
+        await self._run(config, run.activity, run.run_id, run.wait_for_work, opened=opened)
 
     async def run_routine(self, agent_id: str, method: str) -> None:
         """Run a routine to its end, on an instance of its own beside the agent that does tasks."""
@@ -129,6 +136,7 @@ class AgentLauncher:
         *,
         method: str | None = None,
         goal: str | None = None,
+        opened: Callable[[Hands], object] = lambda _: None,
     ) -> None:
         """Run an agent, or one of its routines, isolated as it is configured."""
         setup = self._setup(config, run_id)
@@ -146,7 +154,7 @@ class AgentLauncher:
             )
             return
         cls = self._classes[config.agent_id]
-        async with self._open_hands(config) as hands:
+        async with self._open_hands(config, opened) as hands:
             context = make_context(
                 setup,
                 store=self._store,
@@ -162,7 +170,9 @@ class AgentLauncher:
                 await routine_in_its_loop(cls, context, method, goal)
 
     @asynccontextmanager
-    async def _open_hands(self, config: AgentSettings) -> AsyncIterator[Hands | None]:
+    async def _open_hands(
+        self, config: AgentSettings, opened: Callable[[Hands], object]
+    ) -> AsyncIterator[Hands | None]:
         """Open the tools that the file gives an agent, for one of its runs."""
         if not config.spec.hands:
             yield None
@@ -170,6 +180,11 @@ class AgentLauncher:
         from app.hands import open_hands
 
         async with open_hands(_wanted(config), self._settings.for_hands) as hands:
+            opened(hands)
+            # A conversation keeps the tools that it began with, so servers get time to be there.
+            with trio.move_on_after(SERVERS_TIMEOUT):
+                while hands.problems:  # noqa: ASYNC110  (no event tells)
+                    await trio.sleep(0.1)
             yield hands
 
     def _setup(self, config: AgentSettings, run_id: str) -> AgentSetup:

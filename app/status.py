@@ -224,6 +224,8 @@ class AgentStatus:
     """Seconds between two looks at the queue."""
     health: AgentHealth
     """Of all its workers together."""
+    problems: tuple[str, ...] = ()
+    """Which of its tools do not work now, and why."""
     workers: tuple[WorkerStatus, ...] = ()
     workers_running: Annotated[
         int, Gauge("actp_agent_workers", "Workers of an agent that run.")

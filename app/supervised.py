@@ -37,6 +37,8 @@ class AgentRun:
     activity: Activity
     wait_for_work: Callable[[float], Awaitable[None]]
     """Returns after so many seconds, or sooner when a task was posted; for Trio."""
+    problems: Callable[[], tuple[str, ...]] = tuple
+    """Tells which of its tools do not work now, and why."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     cut: bool = False
     """Whether it was ended because the daemon is to stop at once."""
@@ -224,6 +226,7 @@ def status_of(
         class_=config.class_path,
         poll_interval=config.poll_interval,
         health=health,
+        problems=tuple(dict.fromkeys(each for run in agent.runs for each in run.problems())),
         workers=workers,
         workers_running=len(agent.runs),
         workers_busy=sum(run.activity.task_id is not None for run in agent.runs),

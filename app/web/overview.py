@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from app.agents.activity import STARTING
 from app.facts import to_json
-from app.status import AgentState, AgentStatus
+from app.status import AgentState, AgentStatus, WorkerStatus
 from app.store.protocol import TaskStatus
 
 if TYPE_CHECKING:
@@ -49,6 +49,24 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLine:
+    """One of an agent's workers as it is listed."""
+
+    status: WorkerStatus
+    now: datetime
+
+    @property
+    def up_since(self) -> datetime | None:
+        """When its present run began."""
+        return _ago(self.now, self.status.uptime or None)
+
+    @property
+    def restart_at(self) -> datetime | None:
+        """When it is started again, where it waits for that."""
+        return _ahead(self.now, self.status.restart_in)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentLine:
     """One agent as it is listed: its status, and what a reader wants of it in words and moments."""
 
@@ -80,6 +98,11 @@ class AgentLine:
         if not self.status.enabled:
             return str(self.status.why_disabled)
         return f"{self.status.runs_on} runs it" if self.status.runs_on else self.health.paused
+
+    @property
+    def workers(self) -> list[WorkerLine]:
+        """Its workers."""
+        return [WorkerLine(status=worker, now=self.now) for worker in self.status.workers]
 
     @property
     def doing(self) -> str | None:
@@ -126,6 +149,8 @@ class AgentLine:
         """Everything that is known of it, as it is called in JSON, with durations rounded."""
         known = to_json(self.status)
         known |= known.pop("health") | {"last_run_at": known["last_run_at"]}
+        known["workers"] = len(known["workers"])
+        known["problems"] = "; ".join(known["problems"]) or None
         return {
             name: round(value, 1) if isinstance(value, float) else value
             for name, value in known.items()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import textwrap
 from datetime import date
+from pathlib import Path
 
 import pytest
 
-from app.agent_file import line_of
+from app.agent_file import OWN_KEYS, line_of
 from app.agents.prices import load_prices
 from app.agents.spec import AGENT_SPECS, PROMPTED_CLASS
 from app.banner import agents_in_full
@@ -329,3 +331,46 @@ def test_no_field_of_an_agents_spec_is_forgotten_when_it_comes_from_the_file(loa
         if getattr(support.spec, field.name) != field.default
     }
     assert {"prompt", "hands", "approve", "given", "place"} <= said
+
+
+# The example.
+
+EXAMPLE = Path(__file__).parents[2] / "agents.example.toml"
+
+
+def test_the_example_is_read_and_its_agents_can_be_started():
+    settings = load_settings({"WORKER_AGENTS": str(EXAMPLE)}, env_file=None)
+    assert [each.agent_id for each in settings.agents] == ["support", "content", "revenue"]
+    launcher = AgentLauncher(settings, store=None, instance="i")
+    jobs = {job.name: (job.cron, job.disabled) for job in launcher.routines()}
+    assert jobs["support.morning"] == ("30 7 * * 1-5", None)
+    assert jobs["content.run_daily_pipeline"] == ("30 7 * * *", None)
+    assert not any(
+        "price table" in w for w in with_unknown_models(settings, load_prices()).warnings
+    )
+
+
+def test_the_example_names_every_key():
+    text = EXAMPLE.read_text()
+    keys = {each.key for each in settings_of(AgentSettings).values()} - {"fallback_model"}
+    named = {key for key in (*keys, *OWN_KEYS) if re.search(rf"\b{key}\b", text)}
+    assert named == {*keys, *OWN_KEYS}
+
+
+def test_what_is_commented_out_in_the_example_can_be_read_too(tmp_path):
+    lines = EXAMPLE.read_text().splitlines()
+    shown = [
+        re.sub(r"^# (\[|command|args|url|headers|class|run_daily)", r"\1", line) for line in lines
+    ]
+    assert shown != lines
+    path = tmp_path / "agents.toml"
+    path.write_text("\n".join(shown))
+    settings = load_settings({"WORKER_AGENTS": str(path)}, env_file=None)
+    assert "own" in [each.agent_id for each in settings.agents]
+
+
+def test_every_key_is_in_the_reference():
+    reference = (EXAMPLE.parent / "docs" / "reference" / "agents-file.md").read_text()
+    keys = {each.key for each in settings_of(AgentSettings).values()}
+    missing = [key for key in (*keys, "prompt", "tools", "approve") if f"`{key}`" not in reference]
+    assert missing == []

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
+import pytest
+import trio
 from agents_at_work import QUICK
+from agents_stage import INSTANCE, WORKER, staged
 
+from actp_supervise.bridge import asyncio_child
 from app.agents.host import run_routine
 from app.agents.prompted import PromptedAgent
 from app.agents.spec import AgentOptions
-from app.demo.claude import Reply
+from app.demo.claude import Reply, SimulatedClaude, serve_claude
+from app.health import overall
 from app.launcher import AgentLauncher
-from app.settings import load_settings
+from app.settings import SettingsError, load_settings
 from app.store.protocol import TaskStatus
 
 OPTIONS = AgentOptions(prompt="You answer questions of customers.")
@@ -46,8 +52,6 @@ async def test_a_routine_with_a_goal_is_a_conversation_about_it(at_work, store):
 
 
 async def run_in_loop(function, *args):
-    from actp_supervise.bridge import asyncio_child
-
     results = []
 
     async def code():
@@ -94,3 +98,81 @@ def test_the_launcher_takes_agents_that_are_new_and_forgets_those_that_are_gone(
     off = replace(settings.agents[0], enabled=False, why_disabled="so")
     launcher.take_agents(replace(settings, agents=(off,)))
     assert [job.disabled for job in launcher.routines()] == ["so"]
+
+
+# Tools of the file.
+
+WITH_TIME = f"""
+[agents.social]
+prompt = "You tell the time."
+single = false
+[agents.social.mcp.time]
+command = {sys.executable!r}
+args = ["-m", "mcp_server_time"]
+env = {{ZONE = "${{ZONE}}"}}
+"""
+
+
+async def test_the_tools_that_the_file_gives_an_agent_are_open_while_it_runs(store, tmp_path):
+    claude = SimulatedClaude()
+    claude.plan(
+        Reply(tools=(("mcp__time__get_current_time", {"timezone": "UTC"}),)), Reply(text="Noon.")
+    )
+    path = tmp_path / "agents.toml"
+    path.write_text(WITH_TIME)
+    async with trio.open_nursery() as nursery:
+        url = await nursery.start(serve_claude, claude)
+        environ = {
+            "ANTHROPIC_API_KEY": "k",
+            "ANTHROPIC_BASE_URL": url,
+            "WORKER_AGENTS": str(path),
+            "ZONE": "UTC",
+        }
+        settings = load_settings(environ, env_file=None)
+        launcher = AgentLauncher(replace(settings, worker_id=WORKER), store, INSTANCE)
+        async with staged(store, launcher.run, environ=environ) as stage:
+            await stage.supervisor.start_all()
+            await store.add_task("t", "social", "What time is it?")
+            stage.supervisor.notify_task("social")
+            with trio.fail_after(60):
+                while not (task := await store.task("t")).finished_at:  # noqa: ASYNC110
+                    await trio.sleep(0.05)
+        nursery.cancel_scope.cancel()
+    assert (task.status, task.result["text"]) == (TaskStatus.SUCCEEDED, "Noon.")
+    (call,) = await store.tool_calls(task_id="t")
+    assert (call.tool, call.error) == ("mcp__time__get_current_time", None)
+
+
+def test_a_tool_that_cannot_be_set_up_is_told_at_the_start_with_its_agent(tmp_path):
+    text = "[agents.shop]\nprompt = 'x'\ntools = ['stripe']\n"
+    with pytest.raises(SettingsError, match=r"line 1: agents\.shop: stripe: STRIPE_SECRET_KEY"):
+        launcher_of(tmp_path, text)
+    launcher_of(tmp_path, text, ENABLE_SHOP_AGENT="no")
+    with pytest.raises(SettingsError, match=r"agents\.shop: tools need isolation loop or thread"):
+        launcher_of(tmp_path, text, SHOP_AGENT_ISOLATION="process")
+
+
+def test_variables_that_the_file_refers_to_are_for_its_tools_and_no_others(tmp_path):
+    path = tmp_path / "agents.toml"
+    path.write_text(WITH_TIME)
+    environ = {"WORKER_AGENTS": str(path), "ZONE": "UTC", "OTHER": "x"}
+    settings = load_settings(environ, env_file=None)
+    assert settings.for_hands == {"ZONE": "UTC"}
+    assert "referred" not in repr(settings)
+
+
+async def test_a_server_that_is_away_is_a_reason_for_health_and_no_crash(store, tmp_path, clock):
+    path = tmp_path / "agents.toml"
+    path.write_text(WITH_TIME.replace(repr(sys.executable), "'/no/such/program'"))
+    environ = {"ANTHROPIC_API_KEY": "k", "WORKER_AGENTS": str(path), "ZONE": "UTC"}
+    settings = load_settings(environ, env_file=None)
+    launcher = AgentLauncher(replace(settings, worker_id=WORKER), store, INSTANCE)
+    async with staged(store, launcher.run, environ=environ) as stage:
+        await stage.supervisor.start_all()
+        await trio.sleep(20)
+        status = stage.supervisor.get_status()["social"]
+        assert (status.status, status.error_count) == ("running", 0)
+        (problem,) = status.problems
+        state, reasons = overall({"social": status})
+        assert (state, reasons) == ("degraded", [f"social: {problem}"])
+        assert "time" in problem
