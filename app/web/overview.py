@@ -150,7 +150,7 @@ class AgentLine:
         known = to_json(self.status)
         known |= known.pop("health") | {"last_run_at": known["last_run_at"]}
         known["workers"] = len(known["workers"])
-        known["problems"] = "; ".join(known["problems"]) or None
+        known["problems"] = "; ".join(known["problems"]) or "none"
         return {
             name: round(value, 1) if isinstance(value, float) else value
             for name, value in known.items()
