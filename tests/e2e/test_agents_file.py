@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 
-from daemons import ROOT, until
+from daemons import IDLER, ROOT, until
 
 OWN = """
 [agents.one]
@@ -14,6 +14,14 @@ class = "own:Idler"
 class = "own:Idler"
 workers = 3
 """
+
+WITH_ROUTINE = (
+    IDLER.replace("Idler", "WithRoutine")
+    + """
+    async def run_it(self):
+        pass
+"""
+)
 
 
 def named(agents):
@@ -73,6 +81,27 @@ async def test_the_example_is_a_daemon_that_runs(place):
         assert done["status"] == "succeeded"
         jobs = {job["name"]: job["cron"] for job in await daemon.get("/scheduler/jobs")}
         assert jobs["support.morning"] == "30 7 * * 1-5"
+
+
+async def test_a_time_that_was_put_holds_after_a_restart_until_the_file_says_another(idle_place):
+    file = idle_place.folder / "agents.toml"
+    text = "[agents.one]\nclass = 'own:WithRoutine'\n[agents.one.routines]\nrun_it = '0 6 * * *'\n"
+    file.write_text(text)
+    (idle_place.folder / "own.py").write_text(WITH_ROUTINE)
+
+    async def cron(daemon):
+        (job,) = await daemon.get("/scheduler/jobs")
+        return job["cron"]
+
+    async with idle_place.daemon() as daemon:
+        answer = await daemon.http.put("/scheduler/jobs/one.run_it", json={"cron": "30 7 * * *"})
+        assert answer.status_code == 200
+    async with idle_place.daemon() as daemon:
+        assert await cron(daemon) == "30 7 * * *"
+        file.write_text(text.replace("0 6", "0 5"))
+        daemon.signal(signal.SIGHUP)
+        await until(lambda: daemon.logged("settings_reloaded"))
+        assert await cron(daemon) == "0 5 * * *"
 
 
 async def test_only_agents_of_the_file_can_be_named(idle_place):
