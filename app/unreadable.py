@@ -1,4 +1,4 @@
-"""Tasks that could not be read: made by hand with a value that makes no sense, and settled as failed.
+"""Tasks that could not be read: made by hand with a value that makes no sense, and then failed.
 
 They hold up nobody, and so nobody would notice; the health of the daemon names them for a day, or
 until they are tried again or deleted.

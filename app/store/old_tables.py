@@ -60,7 +60,7 @@ def type_changes(db: psycopg.Connection) -> tuple[str, str] | None:
         return None
     keys = _keys_of(db, wrong)
     said = ", ".join(f"{each.table}.{each.name} is of type {each.kind}" for each in sorted(wrong))
-    needed = ", ".join(sorted({kind for kind in wrong.values()}))
+    needed = ", ".join(sorted(set(wrong.values())))
     drops = [f"alter table {table} drop constraint {name}" for table, name, _ in keys]
     changes = [_change(column, kind) for column, kind in sorted(wrong.items())]
     adds = [f"alter table {table} add constraint {name} {text}" for table, name, text in keys]

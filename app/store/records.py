@@ -94,7 +94,9 @@ _ENDLESS: Final = {
 
 def read_moment(value: JSON) -> datetime:
     """Read a moment, in UTC; one without a zone, as somebody may write by hand, is in UTC too."""
-    if isinstance(value, str) and value in _ENDLESS:  # PostgreSQL's words for "until told otherwise"
+    if (
+        isinstance(value, str) and value in _ENDLESS
+    ):  # PostgreSQL's words for "until told otherwise"
         return _ENDLESS[value]
     try:
         moment = msgspec.convert(value, datetime, strict=False)
@@ -131,9 +133,7 @@ def as_it_is(value: JSON) -> JSON:
     return value
 
 
-def read_record(
-    row_type: type[RowT], record: Mapping[str, Any], *, parsed: bool = False
-) -> RowT:
+def read_record(row_type: type[RowT], record: Mapping[str, Any], *, parsed: bool = False) -> RowT:
     """Make a row from a database's record; columns that the row does not have are left out.
 
     Args:
@@ -153,7 +153,9 @@ def read_record(
     except KeyError as error:
         raise StoreError(f"{row_type.__name__}: there is no column {error}") from error
     except (msgspec.ValidationError, OverflowError, ValueError) as error:
-        if "unreadable" not in shape.defaults or not (values["id"] and isinstance(values["id"], str)):
+        if "unreadable" not in shape.defaults or not (
+            values["id"] and isinstance(values["id"], str)
+        ):
             raise StoreError(f"{row_type.__name__}: {error}") from error
     return _what_can_be_read(row_type, values)
 
@@ -235,9 +237,7 @@ def _shape(row_type: type[Any]) -> _Shape:
         json=of(Any),
         moments=of(datetime),
         defaults={
-            field.name: field.default
-            for field in fields(row_type)
-            if field.default is not MISSING
+            field.name: field.default for field in fields(row_type) if field.default is not MISSING
         },
     )
 

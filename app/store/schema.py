@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from app.store.tables.contract import Obstacle
+
 if TYPE_CHECKING:
-    from app.store.protocol import Obstacle, Store
+    from app.store.protocol import Store
 
 MIGRATION_COMMAND = "python -m app.main --migrate"
 """What makes the tables that are missing."""

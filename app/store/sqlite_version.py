@@ -47,7 +47,7 @@ _REPAIRS: Final = (
         from actp_agent_tasks
     ) as looked
     where looked.place = actp_agent_tasks.rowid and why is not null
-    """,
+    """,  # noqa: S608  (no value of another's)
 )
 """What rows made by hand need before the checks of today hold of them."""
 
@@ -80,9 +80,7 @@ def upgrade(db: sqlite3.Connection, tables: Iterable[str]) -> None:
 
 
 def _version(db: sqlite3.Connection) -> int:
-    if not db.execute(
-        "select 1 from sqlite_schema where name = 'actp_schema_version'"
-    ).fetchone():
+    if not db.execute("select 1 from sqlite_schema where name = 'actp_schema_version'").fetchone():
         return 0
     row = db.execute("select version from actp_schema_version").fetchone()
     version = int(row[0]) if row else 0
@@ -114,7 +112,7 @@ def _make_anew(db: sqlite3.Connection, statement: str) -> None:
         for name, needed, default in rows
     }
     db.execute(
-        f"insert into {anew} (rowid, {', '.join(columns)})"
+        f"insert into {anew} (rowid, {', '.join(columns)})"  # noqa: S608  (names of ours)
         f" select rowid, {', '.join(columns.values())} from {table}"
     )
     db.execute(f"drop table {table}")

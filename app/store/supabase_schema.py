@@ -98,7 +98,7 @@ async def missing_in(
     """
     try:
         found = await _schema(db)
-    except FunctionMissing:  # nothing was migrated: what is of an earlier version is told at the start
+    except FunctionMissing:  # nothing was migrated, or this one was dropped
         probed = {
             table: lacking
             for table, columns in columns_in_use().items()
@@ -123,7 +123,7 @@ async def missing_in(
 
 @dataclass(frozen=True, slots=True)
 class _Schema:
-    """What is there: the columns of each table, and the functions with what they take and answer."""
+    """The columns of each table that is there, and what each function takes and answers."""
 
     tables: dict[str, list[str]]
     functions: list[str]

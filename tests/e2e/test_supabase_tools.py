@@ -51,10 +51,14 @@ async def over_tcp(db_url: str) -> AsyncIterator[str]:
             pass
 
     async def serve(client):
-        async with client, await trio.open_unix_socket(f"{where['host']}/.s.PGSQL.5432") as server:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(pump, client, server)
-                nursery.start_soon(pump, server, client)
+        path = f"{where['host']}/.s.PGSQL.5432"
+        async with (
+            client,
+            await trio.open_unix_socket(path) as server,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(pump, client, server)
+            nursery.start_soon(pump, server, client)
 
     async with trio.open_nursery() as nursery:
         (listener,) = await nursery.start(partial(trio.serve_tcp, host="127.0.0.1"), serve, 0)
@@ -178,6 +182,7 @@ async def test_the_daemon_works_on_a_supabase_that_is_not_ours(place, tmp_path_f
             task_id = await daemon.post("social", LIKE)
             async with open_supabase_store(address, key) as store:
                 with trio.fail_after(PATIENCE):
-                    while (await store.task(task_id)).status != "succeeded":
+                    # Another program is waited for.
+                    while (await store.task(task_id)).status != "succeeded":  # noqa: ASYNC110
                         await trio.sleep(0.1)
                 assert len(await store.tool_calls(task_id=task_id)) == 2

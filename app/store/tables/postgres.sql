@@ -79,8 +79,10 @@ begin
             ('actp_agent_tasks', 'status',
                 array['queued', 'running', 'succeeded', 'failed', 'cancelled']),
             ('actp_agent_runs', 'outcome', array['stopped', 'crashed', 'interrupted']),
-            ('actp_agent_registry', 'status', array['starting', 'running', 'backing_off',
-                'stopping', 'stopped', 'finished', 'failed', 'disabled'])
+            ('actp_agent_registry', 'status', array[
+                'crashed', 'backing_off', 'stopped', 'stopping', 'draining', 'restarting',
+                'starting', 'running', 'standby', 'disabled'
+            ])
         ) as known (name, column_name, words)
         join pg_catalog.pg_class c on c.relname = known.name
             and c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
