@@ -229,9 +229,7 @@ class ModelCalls:
         self._booked.append(entry)
         return entry.cost_usd
 
-    def _most_it_costs(
-        self, request: Request, now: datetime, *, with_prompt: bool = True
-    ) -> float:
+    def _most_it_costs(self, request: Request, now: datetime, *, with_prompt: bool = True) -> float:
         prompt = 0
         if with_prompt:
             prompt = len(json.dumps(request, default=str)) // CHARACTERS_PER_TOKEN
@@ -273,7 +271,11 @@ class _Call:
     """
 
     def __init__(
-        self, client: AsyncAnthropic, request: Request, now: datetime, hear: Any  # noqa: ANN401
+        self,
+        client: AsyncAnthropic,
+        request: Request,
+        now: datetime,
+        hear: Any,  # noqa: ANN401
     ) -> None:
         self._client = client
         self._request = request

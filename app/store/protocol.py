@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from app.store.approvals.contract import ApprovalRow, Approvals, ApprovalStatus, Question
 from app.store.errors import StoreError, StoreUnavailable, TableMissing
 from app.store.journal.contract import (
     Effect,
@@ -56,6 +57,9 @@ __all__ = [
     "REQUIRED_TABLES",
     "AgentRegistration",
     "AgentRow",
+    "ApprovalRow",
+    "ApprovalStatus",
+    "Approvals",
     "Arguments",
     "Before",
     "CostEntry",
@@ -73,6 +77,7 @@ __all__ = [
     "MemoryRow",
     "Obstacle",
     "Query",
+    "Question",
     "Queue",
     "Registry",
     "Reservation",
@@ -112,7 +117,7 @@ REQUIRED_TABLES = (
 """The tables of R39, in the order of the requirement."""
 
 
-class Store(Registry, Queue, Journal, Ledger, Memory, Tables):
+class Store(Registry, Queue, Journal, Ledger, Memory, Approvals, Tables):
     """Everything that the daemon asks of a database. See the module for the rules."""
 
     @property

@@ -145,7 +145,7 @@ class Journal(Noun):
 
     @verb
     async def forget_turns(self, *, older_than: Seconds, limit: int) -> None:
-        """Delete steps of conversations, the oldest first.
+        """Delete steps of conversations, the oldest first; of tasks that are not over, none.
 
         Args:
             older_than: Seconds that they are there at least.

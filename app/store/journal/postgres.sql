@@ -59,6 +59,10 @@ create or replace function public.actp_forget_turns(
     delete from public.actp_task_turns where id in (
         select id from public.actp_task_turns
         where created_at < now() - make_interval(secs => p_older_than)
+            and task_id not in (  -- a task may wait for weeks, and goes on by its steps
+                select id from public.actp_agent_tasks
+                where status in ('queued', 'running', 'waiting')
+            )
         order by created_at
         limit p_limit
         for update skip locked

@@ -170,6 +170,9 @@ _TURNS = """
 _FORGET_TURNS = sql("""
     delete from actp_task_turns where id in (
         select id from actp_task_turns where created_at < {now :older_than}
+            and task_id not in (
+                select id from actp_agent_tasks where status in ('queued', 'running', 'waiting')
+            )
         order by created_at limit :limit
     )
 """)

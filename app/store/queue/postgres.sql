@@ -6,7 +6,7 @@ create or replace function public.actp_task(p_id text) returns jsonb
 language sql stable set search_path = '' as $$
     select to_jsonb(t) from public.actp_agent_tasks t
     where id = p_id
-        and status in ('queued', 'running', 'succeeded', 'failed', 'cancelled')
+        and status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled')
 $$;
 
 create or replace function public.actp_add_task(
@@ -49,7 +49,7 @@ create or replace function public.actp_tasks(
         select * from public.actp_agent_tasks
         where (p_status is null or status = p_status)
             and (p_agent_type is null or agent_type = p_agent_type)
-            and status in ('queued', 'running', 'succeeded', 'failed', 'cancelled')
+            and status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled')
         order by seq desc
         limit greatest(p_limit, 0)
     ) t
@@ -63,7 +63,7 @@ language sql stable set search_path = '' as $$
             select agent_type, status, count(*) as tasks
             from public.actp_agent_tasks group by agent_type, status
         ) counted
-        where status in ('queued', 'running', 'succeeded', 'failed', 'cancelled')
+        where status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled')
         group by agent_type
     ) by_agent
 $$;
@@ -215,12 +215,19 @@ begin
     update public.actp_agent_tasks set
         status = 'cancelled', instance = null, lease_token = null, lease_until = null,
         not_before = null, finished_at = now()
-    where id = p_id and (status = 'queued' or (status = 'running' and lease_until < now()));
+    where id = p_id
+        and (status in ('queued', 'waiting') or (status = 'running' and lease_until < now()));
+    update public.actp_approvals set
+        status = 'expired', decided_at = now(),
+        comment = 'its task was over before it was decided', about = null
+    where task_id = p_id and status = 'waiting' and exists (
+        select from public.actp_agent_tasks where id = p_id and status = 'cancelled'
+    );
     update public.actp_agent_tasks set cancel_requested = true
     where id = p_id and status = 'running';
     return query select * from public.actp_agent_tasks
         where id = p_id
-            and status in ('queued', 'running', 'succeeded', 'failed', 'cancelled');
+            and status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled');
 end
 $$;
 
@@ -234,7 +241,7 @@ begin
     where id = p_id and status in ('failed', 'cancelled');
     return query select * from public.actp_agent_tasks
         where id = p_id
-            and status in ('queued', 'running', 'succeeded', 'failed', 'cancelled');
+            and status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled');
 end
 $$;
 

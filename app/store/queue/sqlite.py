@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from app.store.approvals.sqlite import WITHDRAW
 from app.store.records import UNREADABLE, json_text, read_record
 from app.store.sqlite_connection import OnSqlite
 from app.store.sqlite_schema import after, before, sql, where_equal
@@ -212,6 +213,7 @@ class SqliteQueue(Queue, OnSqlite):
         def cancel(db: sqlite3.Connection) -> TaskRow | None:
             db.execute(_CANCEL_IDLE, {"id": task_id})
             db.execute(_CANCEL_RUNNING, {"id": task_id})
+            db.execute(WITHDRAW, {"id": task_id})
             return _task(db, task_id)
 
         return await self.db.write(cancel)
@@ -369,7 +371,7 @@ _CANCEL_IDLE = sql("""
     update actp_agent_tasks set status = 'cancelled', instance = null, lease_token = null,
         lease_until = null, not_before = null, finished_at = {now}
     where id = :id
-        and (status = 'queued' or (status = 'running' and lease_until < {now}))
+        and (status in ('queued', 'waiting') or (status = 'running' and lease_until < {now}))
 """)
 _CANCEL_RUNNING = """
     update actp_agent_tasks set cancel_requested = 1 where id = :id and status = 'running'

@@ -53,6 +53,7 @@ begin
                 || ' priced created_at'),
             ('actp_budget_reservations', 'id agent_id amount_usd created_at expires_at'),
             ('actp_effects', 'key agent_id began_at'),
+            ('actp_approvals', 'id task_id agent_id tool arguments status created_at'),
             ('actp_job_runs', 'job_name scheduled_at worker_id instance claimed_at'),
             ('actp_engagement_actions', 'id'),
             ('actp_viral_templates', 'id'),
@@ -77,7 +78,7 @@ begin
             pg_catalog.pg_get_expr(k.conbin, k.conrelid) as condition, known.words
         from (values
             ('actp_agent_tasks', 'status',
-                array['queued', 'running', 'succeeded', 'failed', 'cancelled']),
+                array['queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled']),
             ('actp_agent_runs', 'outcome', array['stopped', 'crashed', 'interrupted']),
             ('actp_agent_registry', 'status', array[
                 'crashed', 'backing_off', 'stopped', 'stopping', 'draining', 'restarting',
