@@ -23,6 +23,11 @@ class AgentOptions:
     """Seconds that a call of a tool may take."""
     task_budget_usd: float | None = None
     """What one task may cost, in all its attempts."""
+    approve: tuple[str, ...] = ()
+    """Names of tools whose calls a person has to approve, with ``*`` for any characters; with ``!``
+    in front, of tools that need no approval. The last that fits counts."""
+    approval_timeout: float | None = None
+    """Seconds after which what nobody has decided counts as denied; None for never."""
     total_budget_usd: float | None = None
     """What all agents together may spend in a day."""
 

@@ -14,7 +14,7 @@ from app.store.records import moment_text
 
 from .handle import end, finish_anyway
 from .lease import LeaseEnded, under_lease
-from .outcomes import HandBack, Outcome, Paused, Refused
+from .outcomes import HandBack, Outcome, Parked, Paused, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -126,6 +126,11 @@ class Worker:
         except Refused as refused:
             await self._finish(task, token, TaskStatus.FAILED, error=str(refused))
             return Outcome(failure=str(refused), result={})
+        except Parked as parked:
+            logger.info("Task %s", parked.reason, extra={"action": "task_parked"})
+            if not await finish_anyway(self._store.park_task(task.id, token)):
+                logger.warning("Task lost to another worker", extra={"action": "task_lost"})
+            raise
         except HandBack as back:
             extra = {"action": "task_released", "seconds": back.delay}
             later = f"; to be tried again in {back.delay:.0f} s" if back.delay else ""
