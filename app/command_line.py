@@ -13,7 +13,7 @@ import actp_supervise
 from app.agents.spec import AGENT_SPECS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 WRONG: Final = 2
 """The exit code for wrong use or configuration."""
@@ -39,17 +39,20 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
 
 
 _GOES_WITH: Final = {
-    "json": ("list_agents", "tail", "task"),
+    "json": ("list_agents", "tail", "task", "approvals", "approve", "deny"),
     "watch": ("list_agents",),
     "agent": ("task", "tail"),
     "context": ("task",),
     "priority": ("task",),
     "wait": ("task",),
     "export": ("migrate",),
+    "comment": ("approve", "deny"),
 }
 """Flags that mean nothing without one of some others."""
 
-_RUNS_NO_AGENT: Final = ("list_agents", "restart_agent", "migrate", "tail", "task")
+_RUNS_NO_AGENT: Final = (
+    "list_agents", "restart_agent", "migrate", "tail", "task", "approvals", "approve", "deny"
+)  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -113,8 +116,15 @@ def _parser() -> argparse.ArgumentParser:
         type=_unicode,
         help="have an agent of the running daemon do something",
     )
+    _add_approvals(command.add_argument)
     _add_details(parser)
     return parser
+
+
+def _add_approvals(add: Callable[..., object]) -> None:
+    add("--approvals", action="store_true", help="show what waits for a person's approval")
+    add("--approve", metavar="ID", help="let an agent do what it asked for")
+    add("--deny", metavar="ID", help="do not let it")
 
 
 def _add_details(parser: argparse.ArgumentParser) -> None:
@@ -140,10 +150,18 @@ def _add_details(parser: argparse.ArgumentParser) -> None:
         "--priority", metavar="N", type=int, help="with --task: higher first, 0 if not given"
     )
     parser.add_argument(
+        "--comment",
+        metavar="TEXT",
+        type=_unicode,
+        help="with --approve or --deny: what the agent is told",
+    )
+    parser.add_argument(
         "--wait", action="store_true", help="with --task: follow it, and print the result"
     )
     parser.add_argument(
-        "--json", action="store_true", help="with --list-agents, --tail or --task: as JSON"
+        "--json",
+        action="store_true",
+        help="with --list-agents, --tail, --task or the flags of approvals: as JSON",
     )
 
 

@@ -22,6 +22,7 @@ from app.status import Health
 from app.store.protocol import Store
 from app.supervisor import AgentSupervisor
 from app.unreadable import UnreadableTasks
+from app.waiting_approvals import WaitingApprovals
 
 if TYPE_CHECKING:
     from actp_supervise.snapshot import SupervisorSnapshot
@@ -47,6 +48,7 @@ class Daemon:
     root: Supervisor
     """The tree of everything that runs."""
     unreadable: UnreadableTasks
+    approvals: WaitingApprovals
     notes: tuple[str, ...]
     """What is not as it should be, and will stay so until somebody does something."""
     redact: Callable[[str], str]

@@ -42,6 +42,7 @@ from app.store.schema import TableReport, check_required_tables
 from app.store.steady import steady
 from app.supervisor import AgentSupervisor
 from app.unreadable import UnreadableTasks
+from app.waiting_approvals import WaitingApprovals
 from app.web.waiting_room import open_waiting_room
 from app.worker import Presence, open_worker
 
@@ -104,6 +105,7 @@ async def run_daemon(
         instance = uuid.uuid4().hex
         launcher = AgentLauncher(settings, store, instance)
         unreadable = UnreadableTasks(store)
+        approvals = WaitingApprovals(store)
         registry = AgentRegistry(store, settings.worker_id)
         heartbeat = HealthHeartbeat(registry, records, redact=redact)
         presence = Presence(settings, store, records, instance)
@@ -156,6 +158,7 @@ async def run_daemon(
                 loop_watch=loop_watch,
                 root=root,
                 unreadable=unreadable,
+                approvals=approvals,
                 notes=_notes(report),
                 redact=redact,
                 started_at=SystemWallClock().now(),
@@ -167,6 +170,7 @@ async def run_daemon(
                 services = await _subtree(root, "services")
                 services.start_soon(records.run, name="records")
                 services.start_soon(unreadable.watch, name="unreadable tasks")
+                services.start_soon(approvals.watch, name="approvals")
                 await _register(registry, settings, records)
                 await services.start(
                     routines.start,

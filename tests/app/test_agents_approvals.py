@@ -192,7 +192,7 @@ async def test_a_kill_while_it_asks_asks_no_second_time(at_work, store, verb):
     task_id = await at_work.add()
     dying, reached = killed_in(verb, store)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(at_work.cancellable, Careful, store=dying))
+        nursery.start_soon(partial(at_work.cancellable, Careful, store=dying, task_lease=1.0))
         await reached.wait()
         nursery.cancel_scope.cancel()
     at_work.start(Careful)

@@ -22,6 +22,7 @@ from app.routine import DailyRoutineScheduler, RoutineJob
 from app.settings import load_settings
 from app.shutdown import GracefulShutdown
 from app.unreadable import UnreadableTasks
+from app.waiting_approvals import WaitingApprovals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,6 +69,7 @@ async def whole_daemon(
             loop_watch=LoopWatch(),
             root=root,
             unreadable=UnreadableTasks(store),
+            approvals=WaitingApprovals(store),
             notes=(),
             redact=redact,
             started_at=datetime(2026, 11, 23, tzinfo=UTC),

@@ -1,0 +1,45 @@
+"""Approvals that wait for a person: counted, and ended when their time is over.
+
+A person who has set no time-out is waited for without end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from app.store.protocol import StoreError
+
+if TYPE_CHECKING:
+    from app.store.protocol import Store
+
+LOOK_EVERY: Final = 10.0
+"""Seconds between two looks at the store, so by which an approval may expire late."""
+
+
+class WaitingApprovals:
+    """How many wait, in all daemons that share the store.
+
+    Args:
+        store: Where the approvals are.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.count = 0
+        """As of the last look."""
+
+    async def watch(self) -> None:
+        """Look now and then, until cancelled."""
+        while True:
+            await self.look()
+            await trio.sleep(LOOK_EVERY)
+
+    async def look(self) -> None:
+        """End what is overdue and count the rest; while the store is away the last count stays."""
+        try:
+            await self._store.expire_approvals()
+            self.count = await self._store.count_waiting_approvals()
+        except StoreError:
+            return
