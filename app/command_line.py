@@ -44,6 +44,10 @@ _GOES_WITH: Final = {
     "agent": ("task", "tail"),
     "context": ("task",),
     "priority": ("task",),
+    "not_before": ("task",),
+    "timeout": ("task",),
+    "max_attempts": ("task",),
+    "unique_key": ("task",),
     "wait": ("task",),
     "export": ("migrate",),
     "comment": ("approve", "deny"),
@@ -154,6 +158,28 @@ def _add_details(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         type=_unicode,
         help="with --approve or --deny: what the agent is told",
+    )
+    parser.add_argument(
+        "--not-before",
+        metavar="TIME",
+        help="with --task: when it may begin, as in 2026-12-01T08:00:00+01:00",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=float,
+        help="with --task: how long one attempt may take",
+    )
+    parser.add_argument(
+        "--max-attempts",
+        metavar="N",
+        type=int,
+        help="with --task: after how many attempts that failed it fails, 3 if not given",
+    )
+    parser.add_argument(
+        "--unique-key",
+        metavar="KEY",
+        help="with --task: nothing is posted while one of the agent's with this key waits or runs",
     )
     parser.add_argument(
         "--wait", action="store_true", help="with --task: follow it, and print the result"

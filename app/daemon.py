@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import trio
 
 from actp_supervise import Backoff, Supervisor, current_child, open_supervisor
+from actp_supervise.clock import SystemWallClock, WallClock
 from actp_supervise.service import LoopWatch, Outbox, shorten
 from app.event_log import EventLog
 from app.health import overall
@@ -52,6 +53,8 @@ class Daemon:
     notes: tuple[str, ...]
     """What is not as it should be, and will stay so until somebody does something."""
     redact: Callable[[str], str]
+    clock: WallClock = field(default_factory=SystemWallClock)
+    """Tells the time of day as the store has it, by which ages are shown."""
     started_at: datetime
     started: float
     """The same by Trio's clock."""

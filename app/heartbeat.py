@@ -1,4 +1,4 @@
-"""HealthHeartbeat: who is alive, told to the registry, and who is not any more (R15 to R17).
+"""HealthHeartbeat: who is alive, told with each beat, and who is not any more (R15 to R17).
 
 A heartbeat vouches for the agent and not for the daemon: it is published only where the agent's own
 loop has turned since the last one. Whether the store can be reached is another matter, and makes
@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from actp_supervise.service import clean_json
 from app.agents.activity import Activity
+from app.store.protocol import AgentBeat
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from actp_supervise.service import Outbox
     from app.registry import AgentRegistry
 
 
@@ -34,6 +33,8 @@ class _Watched:
     status: Callable[[], str | None]
     published: float
     """The latest beat that the registry knows of, by Trio's time; at first, when the run began."""
+    sending: float = 0.0
+    """The beat that is under way to it."""
 
 
 class HealthHeartbeat:
@@ -41,21 +42,14 @@ class HealthHeartbeat:
 
     Args:
         registry: Where they are published.
-        records: Writes them down when the store is there.
         redact: Takes secrets out of what agents say that they do.
     """
 
-    def __init__(
-        self,
-        registry: AgentRegistry,
-        records: Outbox,
-        *,
-        redact: Callable[[str], str] = str,
-    ) -> None:
+    def __init__(self, registry: AgentRegistry, *, redact: Callable[[str], str] = str) -> None:
         self._registry = registry
-        self._records = records
         self._redact = redact
         self._watched: dict[str, _Watched] = {}
+        self._due: set[str] = set()
         self._news = trio.Event()
 
     def watch(
@@ -76,7 +70,7 @@ class HealthHeartbeat:
         self._watched.pop(agent_id, None)
 
     async def start(self, interval: float = 30.0) -> None:
-        """Publish the heartbeats of all agents that are alive, for ever.
+        """Have the heartbeats of all agents that are alive sent with the next beat, for ever.
 
         Args:
             interval: Seconds between two; the first of a new run comes sooner.
@@ -86,19 +80,29 @@ class HealthHeartbeat:
             with trio.move_on_after(interval):
                 await self._news.wait()
                 await trio.sleep(FIRST_BEAT)
-            self._publish()
+            self._due |= {
+                agent_id
+                for agent_id, watched in self._watched.items()
+                if watched.activity.beat_at != watched.published
+            }
 
-    def _publish(self) -> None:
-        for agent_id, watched in self._watched.items():
-            beat_at = watched.activity.beat_at
-            if beat_at == watched.published:
-                continue
-            watched.published = beat_at
-            self._records.put(
-                f"heartbeat of {agent_id}",
-                partial(self.send, agent_id, watched.activity.snapshot()),
-                key=("heartbeat", agent_id),
-            )
+    def due(self) -> list[AgentBeat]:
+        """Return the heartbeats that are to be sent; they stay due until they were."""
+        beats = []
+        for agent_id in sorted(self._due & self._watched.keys()):
+            watched = self._watched[agent_id]
+            watched.sending = watched.activity.beat_at
+            health = clean_json(watched.activity.snapshot(), self._redact)
+            beats.append(AgentBeat(agent_id=agent_id, status=watched.status(), health=health))
+        return beats
+
+    def sent(self, beats: Iterable[AgentBeat]) -> None:
+        """Note that these have arrived."""
+        for beat in beats:
+            self._due.discard(beat.agent_id)
+            watched = self._watched.get(beat.agent_id)
+            if watched is not None:
+                watched.published = watched.sending
 
     async def send(self, agent_id: str, health_dict: Mapping[str, Any]) -> None:
         """Set an agent's last heartbeat and health in the registry.

@@ -252,6 +252,10 @@ async def _task(settings: Settings, options: argparse.Namespace) -> None:
         agent_id=options.agent,
         context=options.context or {},
         priority=options.priority or 0,
+        details={
+            name: getattr(options, name)
+            for name in ("not_before", "timeout", "max_attempts", "unique_key")
+        },
         wait=options.wait,
         as_json=options.json,
     )

@@ -17,6 +17,7 @@ from app.store.protocol import ApprovalStatus, Before, Lease, Store, TaskRow, Ta
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from app.event_log import EventLog
     from app.store.protocol import ApprovalRow, CostEntry, Question, ToolCall, Turn
@@ -64,6 +65,9 @@ class ObservedStore(Before):
         context: Mapping[str, Any] | None = None,
         priority: int = 0,
         max_attempts: int = 3,
+        not_before: datetime | None = None,
+        timeout: float | None = None,
+        unique_key: str | None = None,
     ) -> TaskRow:
         task = await self.store.add_task(
             task_id,
@@ -72,8 +76,12 @@ class ObservedStore(Before):
             context=context,
             priority=priority,
             max_attempts=max_attempts,
+            not_before=not_before,
+            timeout=timeout,
+            unique_key=unique_key,
         )
-        if task.status is TaskStatus.QUEUED and task.attempts == 0:
+        is_new = task.id == task_id  # and not the one that has its unique key
+        if is_new and task.status is TaskStatus.QUEUED and task.attempts == 0:
             self._tell(EventKind.TASK_QUEUED, f"{agent_type}: queued: {task.goal}", task)
         return task
 

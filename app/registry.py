@@ -32,6 +32,7 @@ class AgentRegistry:
         self._agent_ids: tuple[str, ...] = ()
         self._restartable: tuple[str, ...] = ()
         self._poll_token: str | None = None
+        self._registered: dict[str, AgentRegistration] = {}
 
     async def register_all(self, agents: Sequence[AgentRegistration]) -> None:
         """Upsert a row for every agent; these are the daemon's from now on.
@@ -40,6 +41,7 @@ class AgentRegistry:
         keeps what that one says of it.
         """
         self._agent_ids = tuple(agent.agent_id for agent in agents)
+        self._registered = {agent.agent_id: agent for agent in agents}
         # A request for one that is disabled here is for another daemon to take.
         self._restartable = tuple(a.agent_id for a in agents if a.status != AgentState.DISABLED)
         elsewhere = await self._elsewhere()
@@ -47,6 +49,20 @@ class AgentRegistry:
             self._worker_id,
             [a for a in agents if a.status not in _IDLE or a.agent_id not in elsewhere],
         )
+
+    async def register_again(self, agent_ids: Sequence[str]) -> None:
+        """Register agents of this daemon that the registry has lost."""
+        lost = [self._registered[each] for each in agent_ids if each in self._registered]
+        await self._store.register_agents(self._worker_id, lost)
+
+    async def set_paused(self, agent_id: str, by: str | None) -> bool:
+        """Pause an agent in all daemons, or resume it; False if there is no such agent.
+
+        Args:
+            agent_id: The agent.
+            by: Who pauses it; None to resume it.
+        """
+        return await self._store.set_paused(agent_id, by)
 
     async def set_status(self, agent_id: str, status: str) -> None:
         """Set an agent's status, and when it was last seen."""

@@ -1,4 +1,8 @@
-"""What is not kept for ever: the conversations about tasks, or an unattended database fills up."""
+"""What is not kept for ever, or an unattended database fills up.
+
+It is deleted in small steps, so that nobody waits long for one, and until nothing is left that is
+old enough. The sums of costs are kept.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +12,69 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from app.crashes import HOUR
-from app.store.protocol import StoreError, StoreUnavailable
+from app.store.protocol import Kept, StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from app.store.protocol import Store
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE: Final = 5_000
-"""How many steps are deleted an hour at most: more than agents can say, and done in a moment."""
+STEP: Final = 1_000
+"""How much is deleted at once, at most."""
+
+SMALLEST_STEP: Final = 50
+"""Where even this takes too long, it is left for the next hour."""
+
+BETWEEN_STEPS: Final = 0.05
+"""Seconds that others have the database for themselves between two steps."""
+
+_IN_WORDS: Final = {
+    Kept.TURNS: "conversations",
+    Kept.TASKS: "finished tasks",
+    Kept.RUNS: "runs of agents",
+    Kept.TOOL_CALLS: "calls of tools",
+    Kept.COSTS: "costs of calls",
+    Kept.FIRES: "runs of routines",
+    Kept.EFFECTS: "effects",
+    Kept.APPROVALS: "approvals",
+    Kept.WORKERS: "daemons that ended",
+}
 
 
 async def forget_old_turns(store: Store, older_than: float) -> None:
-    """Delete conversations that are so many seconds old, and again every hour, for ever."""
+    """Delete conversations that are that many seconds old, and again every hour, for ever."""
+    await forget_old(store, {Kept.TURNS: older_than})
+
+
+async def forget_old(store: Store, ages: Mapping[Kept, float]) -> None:
+    """Delete what is over for long, and again every hour, for ever.
+
+    Args:
+        store: Where it is.
+        ages: For how many seconds each kind is kept; what is not named is kept for ever.
+    """
+    while True:
+        for what, older_than in ages.items():
+            await _forget(store, what, older_than)
+        await trio.sleep(HOUR)
+
+
+async def _forget(store: Store, what: Kept, older_than: float) -> None:
+    step = STEP
     while True:
         try:
-            await store.forget_turns(older_than=older_than, limit=AT_ONCE)
-        except StoreUnavailable:
-            pass  # others say so, and there is no hurry
+            deleted = await store.forget_old(what, older_than=older_than, limit=step)
         except StoreError as error:
-            extra = {"action": "turns_not_forgotten"}
-            logger.warning("Old conversations could not be deleted: %s", error, extra=extra)
-        await trio.sleep(HOUR)
+            step = step // 4 if isinstance(error, StoreUnavailable) else 0
+            if step < SMALLEST_STEP:
+                extra = {"action": "not_forgotten", "what": str(what)}
+                logger.warning(
+                    "Old %s could not be deleted: %s", _IN_WORDS[what], error, extra=extra
+                )
+                return
+        else:
+            if deleted < step:
+                return
+        await trio.sleep(BETWEEN_STEPS)

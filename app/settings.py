@@ -211,7 +211,9 @@ class Settings:
     watch_interval: float = _daemon(
         "SUPERVISOR_WATCH_INTERVAL", values.interval, 10.0, reloads=True
     )
-    """How often restart requests are taken up and hung agents restarted."""
+    """The most seconds between two beats, by which restart requests, cancellations, pauses and work
+    are noticed; there are 4.5 at most.
+    """
     heartbeat_interval: float = _daemon("WORKER_HEARTBEAT_INTERVAL", values.interval, 30.0)
     """How often agents and daemons show in the store that they live, and after how long without a
     sign an agent counts as hung and is restarted, or a daemon on another machine as dead. At
@@ -220,6 +222,8 @@ class Settings:
     stale_threshold: float = _daemon("WORKER_STALE_THRESHOLD", values.interval, 90.0)
     transcript_days: float = _daemon("WORKER_TRANSCRIPT_DAYS", values.days, 30.0)
     """How many days the conversations about tasks are kept; 0 for ever."""
+    retention_days: float = _daemon("WORKER_RETENTION_DAYS", values.days, 90.0)
+    """How many days finished tasks, runs, calls of tools and single costs are kept; 0 for ever."""
     log_file: Path | None = _daemon("WORKER_LOG_FILE", values.path, None)
     """A file for the log, in place of stderr. It may be moved away at any time: a new one is
     begun.

@@ -17,8 +17,10 @@ from actp_supervise import Restart, Supervisor, open_supervisor
 from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Block, LoopWatch, ServiceManager, make_redactor, open_private
 from app import banner
+from app.beat import DaemonBeat
 from app.crashes import DAY
 from app.daemon import SERVICE_BACKOFF, Daemon, hold_agents, hold_services
+from app.desk import Desk
 from app.event_kinds import EventKind
 from app.event_log import EventLog
 from app.happenings import tell_of_changes, tell_of_tree
@@ -30,21 +32,22 @@ from app.metrics import Metrics
 from app.observed_store import ObservedStore
 from app.registry import AgentRegistry
 from app.reload import Reloader, catch_hangups
-from app.retention import forget_old_turns
+from app.retention import forget_old
 from app.routine import DailyRoutineScheduler
 from app.settings import SettingsError
 from app.shutdown import GracefulShutdown
 from app.status import AgentState
+from app.store.clock import StoreClock
 from app.store.open import open_store, open_store_patiently, patiently
 from app.store.outbox import store_outbox
-from app.store.protocol import AgentRegistration
+from app.store.protocol import AgentRegistration, Kept
 from app.store.schema import TableReport, check_required_tables
 from app.store.steady import steady
 from app.supervisor import AgentSupervisor
 from app.unreadable import UnreadableTasks
 from app.waiting_approvals import WaitingApprovals
 from app.web.waiting_room import open_waiting_room
-from app.worker import Presence, open_worker
+from app.worker import DaemonPresence, open_worker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -87,7 +90,8 @@ async def run_daemon(
     redact = make_redactor(settings.secrets)
     _configure_logging(settings, redact)
     service = ServiceManager()
-    events = EventLog(redact=redact)
+    clock = StoreClock()
+    events = EventLog(redact=redact, wall_clock=clock)
     metrics = Metrics()
     events.listeners.append(metrics.count)
     records = store_outbox(partial(_tell_of_store, events))
@@ -97,7 +101,8 @@ async def run_daemon(
             waiting = partial(_say_waiting, service, show)
             kept = await stack.enter_async_context(open_store_patiently(settings, waiting=waiting))
             report = await patiently(partial(check_required_tables, kept), waiting)
-            store = ObservedStore(steady(kept, report), events)
+            desk = Desk(steady(kept, report), clock)
+            store = ObservedStore(desk, events)
             if prepare is not None:
                 await prepare(store)
         settings = without_tables(settings, report)
@@ -107,8 +112,16 @@ async def run_daemon(
         unreadable = UnreadableTasks(store)
         approvals = WaitingApprovals(store)
         registry = AgentRegistry(store, settings.worker_id)
-        heartbeat = HealthHeartbeat(registry, records, redact=redact)
-        presence = Presence(settings, store, records, instance)
+        heartbeat = HealthHeartbeat(registry, redact=redact)
+        presence = DaemonPresence(settings, instance)
+        beat = DaemonBeat(
+            desk,
+            presence=presence,
+            heartbeat=heartbeat,
+            registry=registry,
+            records=records,
+            lease=settings.task_lease,
+        )
         agents = AgentSupervisor(
             settings.agents,
             launch=launcher.run,
@@ -116,6 +129,7 @@ async def run_daemon(
             registry=registry,
             heartbeat=heartbeat,
             records=records,
+            beat=beat,
             instance=instance,
             drain_timeout=settings.drain_timeout,
             single_lease=settings.task_lease,
@@ -125,6 +139,7 @@ async def run_daemon(
             on_status=presence.publish,
         )
         presence.statuses = agents.statuses
+        desk.wake, desk.wake_all = agents.wake, agents.wake_all
         routines = DailyRoutineScheduler(
             launcher.routines(),
             run=launcher.run_routine,
@@ -138,7 +153,7 @@ async def run_daemon(
         loop_watch = LoopWatch(partial(_tell_of_block, events))
 
         async with (
-            open_worker(settings, store, records, presence, instance),
+            open_worker(settings, store, records, presence),
             open_supervisor(
                 name="worker",
                 limit=None,
@@ -161,6 +176,7 @@ async def run_daemon(
                 approvals=approvals,
                 notes=_notes(report),
                 redact=redact,
+                clock=clock,
                 started_at=SystemWallClock().now(),
                 started=trio.current_time(),
             )
@@ -185,7 +201,6 @@ async def run_daemon(
                     shutdown_timeout=WEB_STOP_TIMEOUT,
                 )
                 services.start_soon(heartbeat.start, settings.heartbeat_interval, name="heartbeat")
-                services.start_soon(presence.start, name="presence")
                 await services.start(loop_watch.run, name="loop_watch")
                 shutdown.register()
                 banner.show(settings, where=store.where, page=page)
@@ -200,9 +215,7 @@ async def run_daemon(
                 )
                 services.start_soon(tell, name="happenings")
                 services.start_soon(metrics.measure_lag, name="loop_lag")
-                if settings.transcript_days:
-                    keep = settings.transcript_days * DAY
-                    services.start_soon(forget_old_turns, store, keep, name="retention")
+                services.start_soon(forget_old, store, _kept_for(settings), name="retention")
 
                 await shutdown.stop_event.wait()
                 service.stopping()
@@ -250,6 +263,13 @@ async def _register(registry: AgentRegistry, settings: Settings, records: Outbox
     records.put("registration of the agents", partial(registry.register_all, registrations))
     with trio.move_on_after(START_TIMEOUT):
         await records.flush()
+
+
+def _kept_for(settings: Settings) -> dict[Kept, float]:
+    """Return for how many seconds each kind of record is kept."""
+    days = dict.fromkeys(Kept, settings.retention_days)
+    days[Kept.TURNS] = settings.transcript_days
+    return {what: kept * DAY for what, kept in days.items() if kept}
 
 
 def _first_status(agent: AgentSettings) -> AgentState:

@@ -44,9 +44,10 @@ if TYPE_CHECKING:
 
     from actp_supervise.events import Event
     from actp_supervise.service import Outbox
+    from app.beat import DaemonBeat
     from app.heartbeat import HealthHeartbeat
     from app.registry import AgentRegistry
-    from app.store.protocol import Store
+    from app.store.protocol import Pause, Store
 
     Launch = Callable[["AgentSettings", "AgentRun"], Awaitable[object]]
     """Runs one agent to its end: see `app.launcher`."""
@@ -55,6 +56,9 @@ logger = logging.getLogger(__name__)
 
 HISTORY_TIMEOUT: Final = 5.0
 """Seconds that the start of the agents waits for the store to say how often they crashed."""
+
+PAUSE_TIMEOUT: Final = 2.0
+"""Seconds that one who pauses an agent waits until the store has it; it is written later, too."""
 
 
 class UnknownAgentError(LookupError):
@@ -106,8 +110,10 @@ class _Agent:
     """Whether it waits because another daemon runs the agent, or may."""
     runs_on: str | None = None
     """The daemon that runs it instead of this one."""
-    held: bool = False
-    """Whether an operator paused it."""
+    held_by: str | None = None
+    """Who paused it; None where it is not paused."""
+    holding: bool = False
+    """Whether the store is still to be told that it is paused, or resumed."""
     last_error: str | None = None
     last_run_at: datetime | None = None
     last_beat_at: float | None = None
@@ -124,11 +130,12 @@ class AgentSupervisor:
         registry: Where their status is published.
         heartbeat: Knows which of them are alive.
         records: Writes all that down, also when the store was away for a while.
+        beat: Tells what others ask of the agents.
         instance: This start of the daemon.
         drain_timeout: Seconds that an agent asked to stop has for its work in flight.
         single_lease: Seconds after which another daemon takes over a *single* agent of one that
             died.
-        watch_interval: Seconds between two looks for restart requests.
+        watch_interval: The most seconds between two beats, which look for what others ask.
         stale_threshold: Seconds after which an agent that gives no sign of life is hung.
         redact: Takes secrets out of what is recorded of an error.
         on_status: Called when the status of an agent may have changed.
@@ -144,6 +151,7 @@ class AgentSupervisor:
         registry: AgentRegistry,
         heartbeat: HealthHeartbeat,
         records: Outbox,
+        beat: DaemonBeat,
         instance: str,
         drain_timeout: float = 30.0,
         single_lease: float = 60.0,
@@ -158,6 +166,7 @@ class AgentSupervisor:
         self._registry = registry
         self._heartbeat = heartbeat
         self._records = records
+        self._beat = beat
         self._instance = instance
         self.watch_interval = watch_interval
         self._stale_threshold = stale_threshold
@@ -220,12 +229,15 @@ class AgentSupervisor:
         self._begun.set()
 
     async def watch_loop(self) -> None:
-        """Take up restart requests, for ever; the tree itself restarts hung agents."""
+        """Beat, and take up what others ask, for ever; the tree itself restarts hung agents."""
         async with trio.open_nursery() as restarts:
             while True:
-                await trio.sleep(self.watch_interval)
-                for agent_id in await self._restart_requests():
-                    restarts.start_soon(self._restart_as_asked, agent_id)
+                beat = await self._beat.once(self._served())
+                if beat is not None:
+                    self._heed_pauses(beat.pauses)
+                    for agent_id in beat.restarts:
+                        restarts.start_soon(self._restart_as_asked, agent_id)
+                await self._beat.wait(self.watch_interval)
 
     async def restart_agent(self, agent_id: str) -> None:
         """Stop an agent, work in flight finishing, and start a new instance of it.
@@ -285,26 +297,30 @@ class AgentSupervisor:
                 agent.run.scope.cancel(reason="the daemon is to stop at once")
         await self.stop_all()
 
-    def pause_agent(self, agent_id: str) -> None:
-        """Have an agent take no new task until it is resumed; what is in flight goes on.
+    async def pause_agent(self, agent_id: str, by: str = "an operator") -> None:
+        """Have an agent take no new task in any daemon until it is resumed.
 
-        It stays paused over its restarts, and until the daemon ends.
+        What is in flight goes on. It stays paused over its restarts, and over those of daemons.
+
+        Args:
+            agent_id: The agent.
+            by: Who pauses it.
 
         Raises:
             UnknownAgentError: If there is no such agent.
             AgentDisabledError: If it is disabled.
         """
-        self._hold(agent_id, held=True)
+        await self._hold(agent_id, by)
 
-    def resume_agent(self, agent_id: str) -> None:
+    async def resume_agent(self, agent_id: str) -> None:
         """Have a paused agent take tasks again.
 
         Raises:
             UnknownAgentError: If there is no such agent.
             AgentDisabledError: If it is disabled.
         """
-        self._hold(agent_id, held=False)
-        self.notify_task(agent_id)
+        await self._hold(agent_id, None)
+        self._beat.hurry()  # for what it has to do
 
     def reconfigure(self, config: AgentSettings) -> bool:
         """Give an agent other settings, from its next run on.
@@ -319,6 +335,16 @@ class AgentSupervisor:
     def notify_task(self, agent_id: str) -> None:
         """Have an agent look now at its queue, and whether the task in flight is cancelled."""
         self._known(agent_id).posted.set()
+
+    def wake(self, agent_id: str) -> None:
+        """Have an agent look, if there is one of that name here."""
+        if agent_id in self._agents:
+            self.notify_task(agent_id)
+
+    def wake_all(self) -> None:
+        """Have all agents look."""
+        for agent_id in self._agents:
+            self.notify_task(agent_id)
 
     # What is to be seen.
 
@@ -426,7 +452,7 @@ class AgentSupervisor:
             ),
             wait_for_work=partial(_wait_for_work, agent),
         )
-        run.activity.held = agent.held
+        run.activity.held = agent.held_by is not None
         child.beat()
         agent.run = run
         self._heartbeat.watch(agent_id, run.activity, partial(self._status, agent))
@@ -483,21 +509,19 @@ class AgentSupervisor:
 
     # Watching.
 
-    async def _restart_requests(self) -> list[str]:
-        try:
-            requests = await self._registry.poll_restart_requests(
-                [
-                    agent_id
-                    for agent_id, agent in self._agents.items()
-                    if agent.config.enabled and not agent.standby
-                ]
-            )
-        except StoreError as error:  # asked again at the next look, by when nothing is lost
-            self._records.note(str(error))
-            return []
-        if not self._records.waiting:  # reading may go well while writing does not
-            self._records.note(None)
-        return requests
+    def _served(self) -> list[str]:
+        """Return the agents that run here just now, or are about to."""
+        return [
+            agent_id
+            for agent_id, agent in self._agents.items()
+            if agent.config.enabled and not agent.standby
+        ]
+
+    def _heed_pauses(self, pauses: Sequence[Pause]) -> None:
+        paused_by = {pause.agent_id: pause.paused_by for pause in pauses}
+        for agent_id, agent in self._agents.items():
+            if not agent.holding:  # else this is what the store had before
+                self._set_held(agent, paused_by.get(agent_id))
 
     async def _restart_as_asked(self, agent_id: str) -> None:
         extra = {"action": "restart_requested", "agent_id": agent_id}
@@ -530,11 +554,24 @@ class AgentSupervisor:
             raise UnknownAgentError(unknown_agent(agent_id, self._agents))
         return self._agents[agent_id]
 
-    def _hold(self, agent_id: str, *, held: bool) -> None:
+    async def _hold(self, agent_id: str, by: str | None) -> None:
+        """Pause an agent, or resume it: here at once, and in the store as soon as may be."""
         agent = self._enabled(agent_id)
-        agent.held = held
+        self._set_held(agent, by)
+        agent.holding = True
+
+        async def write() -> None:
+            await self._registry.set_paused(agent_id, by)
+            agent.holding = False
+
+        self._records.put(f"pause of {agent_id}", write, key=("pause", agent_id))
+        with trio.move_on_after(PAUSE_TIMEOUT):
+            await self._records.flush()
+
+    def _set_held(self, agent: _Agent, by: str | None) -> None:
+        agent.held_by = by
         if agent.run is not None:
-            agent.run.activity.held = held
+            agent.run.activity.held = by is not None
 
     def _enabled(self, agent_id: str) -> _Agent:
         agent = self._known(agent_id)
@@ -598,7 +635,7 @@ class AgentSupervisor:
             activity = agent.run.activity
             until = self._moment(activity.throttled_until)
             return dataclasses.replace(activity.health(), throttled_until=until)
-        paused = PAUSED_BY_OPERATOR if agent.held else None
+        paused = PAUSED_BY_OPERATOR if agent.held_by is not None else None
         if agent.child is None or agent.child.restart_at is None or agent.last_beat_at is None:
             return AgentHealth(paused=paused)
         age = round(trio.current_time() - agent.last_beat_at, 3)

@@ -2,7 +2,7 @@
 
 Each daemon holds a lock that the kernel lets go when it dies, however it dies. So whoever starts
 next on the same machine knows at once which tasks nobody works on any more. On other machines it is
-noticed by its silence, for each daemon says in the store from time to time that it is there. The
+noticed by its silence, for each daemon says in its beats that it is there. The
 lock files lie beside the database file.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -22,15 +23,15 @@ import trio
 
 from actp_supervise.clock import SystemWallClock, WallClock
 from actp_supervise.service import why
-from app.store.protocol import StoreError
+from app.store.protocol import Presence, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from actp_supervise.service import Outbox
     from app.settings import Settings
-    from app.store.protocol import Store
+    from app.store.protocol import AgentBeat, Store
 
 logger = logging.getLogger(__name__)
 
@@ -38,49 +39,79 @@ FAREWELL_TIMEOUT: Final = 3.0
 """Seconds that the end of a daemon waits for the store to take note of it."""
 
 
-class Presence:
+class DaemonPresence:
     """What this daemon says of itself in the store, where others see it.
 
     Args:
         settings: What it is called, and how often it says so.
-        store: Where daemons are known.
-        records: Writes it down.
         instance: This start of the daemon.
         wall_clock: Tells the time of day.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        records: Outbox,
-        instance: str,
-        *,
-        wall_clock: WallClock | None = None,
+        self, settings: Settings, instance: str, *, wall_clock: WallClock | None = None
     ) -> None:
         self._settings = settings
-        self._store = store
-        self._records = records
-        self._instance = instance
+        self.instance = instance
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
         self._heard_at: datetime | None = None
         """When this daemon itself was last heard of."""
         self._excused = (0.0, datetime.min.replace(tzinfo=UTC))
         """How many more seconds of silence others are allowed, and until when."""
+        self._due_at = -math.inf
+        """When it is to say so again, by Trio's time."""
         self.statuses: Callable[[], Mapping[str, str]] = dict
         """Tells agent_id -> status, as it is by then."""
+        self.on_publish: Callable[[], object] = lambda: None
+        """Called when there is something new to say."""
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two times that it is said."""
+        return self._settings.heartbeat_interval
 
     def publish(self) -> None:
-        """Have it written, with the statuses of the agents."""
-        self._records.put("this daemon", self._touch, key="this daemon")
+        """Have it said with the next beat, with the statuses of the agents."""
+        self._due_at = -math.inf
+        self.on_publish()
 
-    async def start(self) -> None:
-        """Say it as often as agents say that they live, for ever."""
-        while True:
-            self.publish()
-            await trio.sleep(self._settings.heartbeat_interval)
+    def due(self, heartbeats: Sequence[AgentBeat]) -> Presence | None:
+        """Return what a beat is to say, with heartbeats of agents; None if nothing is due."""
+        if not heartbeats and trio.current_time() < self._due_at:
+            return None
+        self._due_at = trio.current_time() + self._settings.heartbeat_interval
+        return Presence(
+            worker_id=self._settings.worker_id,
+            agents=dict(self.statuses()),
+            silent_after=self._patience(),
+            heartbeats=list(heartbeats),
+        )
 
-    async def _touch(self) -> None:
+    async def arrive(self, store: Store) -> None:
+        """Say for the first time that this daemon is there."""
+        dead = await store.touch_worker(
+            self._settings.worker_id,
+            self.instance,
+            self.statuses(),
+            silent_after=self._patience(),
+        )
+        self.said(dead)
+
+    def said(self, dead: Sequence[str]) -> None:
+        """Note that it was said, and which daemons were found dead by it."""
+        self._heard_at = self._wall_clock.now()
+        for worker_id in dead:
+            extra = {"action": "worker_died", "worker": worker_id}
+            logger.warning(
+                "Daemon %s is silent; its tasks are queued again", worker_id, extra=extra
+            )
+
+    def unsaid(self) -> None:
+        """Note that it could not be said, and is due still."""
+        self._due_at = -math.inf
+
+    def _patience(self) -> float:
+        """Return the seconds of silence after which another daemon counts as dead just now."""
         now = self._wall_clock.now()
         patience = silent_after(self._settings)
         silence = (now - self._heard_at).total_seconds() if self._heard_at else 0.0
@@ -89,17 +120,7 @@ class Presence:
         if silence > patience:
             self._excused = (silence, now + timedelta(seconds=patience))
         excused, until = self._excused
-        if now < until:
-            patience += excused
-        dead = await self._store.touch_worker(
-            self._settings.worker_id, self._instance, self.statuses(), silent_after=patience
-        )
-        self._heard_at = now
-        for worker_id in dead:
-            extra = {"action": "worker_died", "worker": worker_id}
-            logger.warning(
-                "Daemon %s is silent; its tasks are queued again", worker_id, extra=extra
-            )
+        return patience + excused if now < until else patience
 
 
 def silent_after(settings: Settings) -> float:
@@ -130,7 +151,7 @@ def lock_folder(settings: Settings) -> Path:
 
 @asynccontextmanager
 async def open_worker(
-    settings: Settings, store: Store, records: Outbox, presence: Presence, instance: str
+    settings: Settings, store: Store, records: Outbox, presence: DaemonPresence
 ) -> AsyncIterator[None]:
     """Make this daemon known for the time of the block.
 
@@ -141,16 +162,17 @@ async def open_worker(
         store: Where daemons are known.
         records: Writes it down, as soon as it runs.
         presence: Makes it known.
-        instance: This start of the daemon.
 
     Raises:
         OSError: If the lock file cannot be made.
     """
     folder = lock_folder(settings)
+    instance = presence.instance
     lock = _take_lock(folder, instance)
     noted = False
     try:
-        presence.publish()
+        # Before the starts of runs, which name their daemon.
+        records.put("this daemon", partial(presence.arrive, store))
         records.put("daemons that died", partial(_clear_up, store, folder))
         yield
     finally:

@@ -26,6 +26,13 @@ logger = logging.getLogger(__name__)
 RELEASE_TIMEOUT: Final = 1.5
 """Seconds for settling a task once the agent is cancelled; else its lease does it in the end."""
 
+FAILED_IN_A_ROW: Final = 3
+"""After errors in so many different tasks and none that ended well it is the agent's own fault.
+
+Until then an error is the task's, which waits by itself: the agent goes on with others, and one
+task does not use up its restarts.
+"""
+
 LOOK_AT_CLOCK: Final = 60.0
 """Seconds between two looks whether a pause is over: the machine may sleep meanwhile."""
 
@@ -45,6 +52,8 @@ class Worker:
         self._store = context.store
         self._activity = context.activity
         self._do = do
+        self._failed: set[str] = set()
+        """Tasks in which its code raised an error, since the last one that came to an end."""
 
     async def run(self, poll_interval: float) -> None:
         """Do tasks until asked to stop; the one in flight is finished.
@@ -108,15 +117,17 @@ class Worker:
         """
         goal = self._context.redact(task.goal)
         self._activity.progress(f"task: {goal:.80}", task_id=task.id)
+        limit = asyncio.timeout(task.timeout)
         try:
-            outcome = await under_lease(
-                self._do(task),
-                store=self._store,
-                task=task,
-                token=token,
-                lease=self._context.task_lease,
-                wait=self._context.wait_for_work,
-            )
+            async with limit:
+                outcome = await under_lease(
+                    self._do(task),
+                    store=self._store,
+                    task=task,
+                    token=token,
+                    lease=self._context.task_lease,
+                    wait=self._context.wait_for_work,
+                )
         except LeaseEnded as ended:
             if ended.why is Lease.CANCEL_REQUESTED:
                 await self._finish(task, token, TaskStatus.CANCELLED)
@@ -126,36 +137,49 @@ class Worker:
         except Refused as refused:
             await self._finish(task, token, TaskStatus.FAILED, error=str(refused))
             return Outcome(failure=str(refused), result={})
-        except Parked as parked:
-            logger.info("Task %s", parked.reason, extra={"action": "task_parked"})
-            if not await finish_anyway(self._store.park_task(task.id, token)):
-                logger.warning("Task lost to another worker", extra={"action": "task_lost"})
-            raise
         except HandBack as back:
-            extra = {"action": "task_released", "seconds": back.delay}
-            later = f"; to be tried again in {back.delay:.0f} s" if back.delay else ""
-            logger.warning("Task handed back: %s%s", back.reason, later, extra=extra)
-            await self._release(  # noqa: ASYNC120  (a cancellation outweighs the reason)
-                task,
-                token,
-                count_attempt=back.count_attempt,
-                delay=back.delay,
-                error=back.reason,
-            )
+            await self._hand_back(task, token, back)  # noqa: ASYNC120  (a cancellation outweighs it)
             raise
         except asyncio.CancelledError:
             await self._release_in_time(task, token)
             raise
         except Exception as error:
-            reason = f"the agent crashed with {type(error).__name__} while it did this"
-            await self._release(  # noqa: ASYNC120  (a cancellation outweighs the crash)
-                task, token, count_attempt=True, error=reason
-            )
-            raise
+            if await self._fail_attempt(task, token, error, timed_out=limit.expired()):
+                raise
+            return Outcome(failure=f"its attempt ended by {type(error).__name__}", result={})
         else:
             status = TaskStatus.SUCCEEDED if outcome.failure is None else TaskStatus.FAILED
+            self._failed.clear()
             await self._finish(task, token, status, result=outcome.result, error=outcome.failure)
             return outcome
+
+    async def _hand_back(self, task: TaskRow, token: str, back: HandBack) -> None:
+        """Let go of a task that cannot go on now, or not before a person has decided."""
+        if isinstance(back, Parked):
+            logger.info("Task %s", back.reason, extra={"action": "task_parked"})
+            if not await finish_anyway(self._store.park_task(task.id, token)):
+                logger.warning("Task lost to another worker", extra={"action": "task_lost"})
+            return
+        extra = {"action": "task_released", "seconds": back.delay}
+        later = f"; to be tried again in {back.delay:.0f} s" if back.delay else ""
+        logger.warning("Task handed back: %s%s", back.reason, later, extra=extra)
+        await self._release(
+            task, token, count_attempt=back.count_attempt, delay=back.delay, error=back.reason
+        )
+
+    async def _fail_attempt(
+        self, task: TaskRow, token: str, error: Exception, *, timed_out: bool
+    ) -> bool:
+        """Hand a task back that raised an error; return whether that is the agent's own fault."""
+        if timed_out:
+            reason = f"it took longer than its time-out of {task.timeout:g} s"
+            logger.warning("Task given up: %s", reason, extra={"action": "task_timed_out"})
+        else:
+            reason = f"the agent's code raised {type(error).__name__} while it did this"
+            logger.error("Task failed", exc_info=error, extra={"action": "task_crashed"})
+            self._failed.add(task.id)
+        await self._release(task, token, count_attempt=True, error=reason)
+        return len(self._failed) >= FAILED_IN_A_ROW
 
     async def _finish(
         self,

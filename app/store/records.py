@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 RowT = TypeVar("RowT")
 ValueT = TypeVar("ValueT")
 
+_MORE_THAN_ONE = 2
 _LONGEST = 100 * 366 * 86_400.0
 
 
@@ -271,6 +272,8 @@ def read_answer(hint: Any, answer: JSON) -> Any:  # noqa: ANN401  (a type, and w
             raise StoreError("there is an answer where none belongs")
         return None
     plain, optional = _kind(hint)
+    if is_dataclass(plain) and isinstance(answer, list) and len(answer) < _MORE_THAN_ONE:
+        answer = answer[0] if answer else None  # a function that returns rows, of which one is
     if answer is None and optional:
         return None
     try:

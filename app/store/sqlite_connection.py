@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+from collections import deque
 from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -24,8 +27,16 @@ from app.store.sqlite_schema import ensure_schema
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
+    Work = Callable[[sqlite3.Connection], Any]
+
 ResultT = TypeVar("ResultT")
 RowT = TypeVar("RowT")
+
+MOST_LOG: Final = 8 * 1024 * 1024
+"""Bytes that SQLite's log keeps on the disk once it was written to the database."""
+
+MOST_TOGETHER: Final = 100
+"""Writes that share a transaction at most."""
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 _UNAVAILABLE = _BUSY | {
@@ -51,8 +62,34 @@ class _Locked(StoreUnavailable):
     """Another process has the file locked, which passes soon."""
 
 
+@dataclass(slots=True, eq=False)
+class _Write:
+    """What one caller wants written, and what came of it."""
+
+    work: Work
+    task: trio.lowlevel.Task
+    deadline: float
+    """Until when it waits for the lock that another process has, by Trio's time."""
+    is_under_way: bool = False
+    """Whether a thread is at it, which cannot be called back."""
+    is_done: bool = False
+    result: Any = None
+    error: Exception | None = None
+
+    def do(self, run: Callable[[Work], Any]) -> None:
+        """Do it; what it returns or raises is kept."""
+        try:
+            self.result, self.error = run(self.work), None
+        except Exception as error:  # noqa: BLE001  (the caller gets it)
+            self.error = error
+
+
 class SqliteDatabase:
-    """An open database file. Calls run in the order in which they were made."""
+    """An open database file. Calls run in the order in which they were made.
+
+    Those who write at the same time share a transaction, because what costs time is to have the
+    disk keep it: one of them leads, and takes with it what the others have handed in by then.
+    """
 
     def __init__(
         self,
@@ -67,6 +104,8 @@ class SqliteDatabase:
         self._lock_timeout = lock_timeout
         self._writing = trio.CapacityLimiter(1)
         self._reading = trio.CapacityLimiter(1)
+        self._pending: deque[_Write] = deque()
+        self._has_leader = False
         # SQLite keeps its log for as long as anybody has the database open.
         self._files = {file: _identity(file) for file in (path, Path(f"{path}-wal"))}
 
@@ -74,7 +113,8 @@ class SqliteDatabase:
         """Run `work` in a transaction that holds the write lock from its first statement.
 
         Cancelled while it waits for its turn or for another process's lock, nothing has happened;
-        once `work` runs, it ends and is committed, and its result is returned.
+        once `work` runs, it ends and is committed, and its result is returned. It may share the
+        transaction with other work, and be run again if one of them raises an error.
         A transaction that read first and wrote later would fail at once beside another writer,
         whatever the time-out, so there is only this kind.
 
@@ -83,7 +123,82 @@ class SqliteDatabase:
             TableMissing: If a table or column is not there.
             StoreError: If SQLite refuses for any other reason.
         """
-        return await self._run(self._transaction, work, self._writing)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        deadline = trio.current_time() + self._lock_timeout
+        mine = _Write(work, trio.lowlevel.current_task(), deadline)
+        self._pending.append(mine)
+        if self._has_leader:
+            await self._wait(mine)
+        if not mine.is_done:
+            await self._lead(mine)
+        if mine.error is not None:
+            raise self._in_store_words(mine.error) from mine.error
+        return mine.result  # type: ignore[no-any-return]  # what its work returned
+
+    async def _wait(self, mine: _Write) -> None:
+        """Wait until it is written, or is the next to lead."""
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            if mine.is_under_way:
+                return trio.lowlevel.Abort.FAILED
+            self._pending.remove(mine)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    async def _lead(self, mine: _Write) -> None:
+        """Write what is pending by now, with one's own; then the next one leads."""
+        self._has_leader = True
+        try:
+            await self._write_pending()
+            while not mine.is_done:  # another process has the lock
+                await trio.sleep(LOCK_BACKOFF.initial)
+                await self._write_pending()
+        finally:
+            if mine in self._pending:
+                self._pending.remove(mine)
+            self._has_leader = bool(self._pending)
+            if self._pending:
+                trio.lowlevel.reschedule(self._pending[0].task)
+
+    async def _write_pending(self) -> None:
+        leader = trio.lowlevel.current_task()
+        writes = list(islice(self._pending, MOST_TOGETHER))
+        for write in writes:
+            write.is_under_way = True
+        try:
+            await trio.to_thread.run_sync(self._write, writes, limiter=self._writing)
+        finally:
+            now = trio.current_time()
+            for write in writes:
+                write.is_under_way = False
+                write.is_done |= write.error is not None and now >= write.deadline
+                if write.is_done:
+                    self._pending.remove(write)
+                    if write.task is not leader:
+                        trio.lowlevel.reschedule(write.task)
+
+    def _write(self, writes: list[_Write]) -> None:
+        """Write them in one transaction; if that cannot be, each in its own."""
+
+        def together(db: sqlite3.Connection) -> list[Any]:
+            return [write.work(db) for write in writes]
+
+        if len(writes) > 1:
+            try:
+                results = self._transaction(together)
+            except Exception as error:  # noqa: BLE001  (it comes again where it belongs)
+                if _is_busy(error):
+                    for write in writes:
+                        write.error = error
+                    return
+            else:
+                for write, write.result in zip(writes, results, strict=True):
+                    write.is_done, write.error = True, None
+                return
+        for write in writes:
+            write.do(self._transaction)
+            write.is_done = not _is_busy(write.error)
 
     async def read(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
         """Run `work`, which may only read; it sees all that was committed. Raises as `write`."""
@@ -115,12 +230,17 @@ class SqliteDatabase:
         async def attempt() -> ResultT:
             try:
                 return await trio.to_thread.run_sync(run, work, limiter=limiter)
-            except sqlite3.Error as error:
-                raise store_error(error, self.path) from error
-            except (OverflowError, UnicodeError) as error:
-                raise StoreError(f"SQLite cannot hold this value: {error}") from error
+            except (sqlite3.Error, OverflowError, UnicodeError) as error:
+                raise self._in_store_words(error) from error
 
         return await retry(attempt, _Locked, backoff=LOCK_BACKOFF, within=self._lock_timeout)
+
+    def _in_store_words(self, error: Exception) -> Exception:
+        if isinstance(error, sqlite3.Error):
+            return store_error(error, self.path)
+        if isinstance(error, OverflowError | UnicodeError):
+            return StoreError(f"SQLite cannot hold this value: {error}")
+        return error
 
     def _transaction(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
         self._check_file()
@@ -194,7 +314,10 @@ def _connect(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     with ExitStack() as opened:
         writer = _connection(path, opened)
         writer.execute("pragma journal_mode = wal")
-        writer.execute("pragma synchronous = normal")
+        # What was acknowledged is on the disk: a power cut loses no note of what was done.
+        writer.execute("pragma synchronous = full")
+        # Or the log stays as long as it was once, beside a reader that was forgotten.
+        writer.execute(f"pragma journal_size_limit = {MOST_LOG}")
         # An error now if the file is read-only, rather than at the first write; to begin is none.
         writer.execute("begin immediate")
         writer.execute("pragma user_version = 0")
@@ -255,6 +378,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _primary_code(error: sqlite3.Error) -> int:
     code = getattr(error, "sqlite_errorcode", None)
     return sqlite3.SQLITE_ERROR if code is None else code & 0xFF
+
+
+def _is_busy(error: Exception | None) -> bool:
+    return isinstance(error, sqlite3.Error) and _primary_code(error) in _BUSY
 
 
 def store_error(error: sqlite3.Error, path: Path) -> StoreError:

@@ -12,7 +12,7 @@ from contextlib import closing
 from functools import cache
 from typing import TYPE_CHECKING
 
-from app.store import sqlite_version
+from app.store import sqlite_totals, sqlite_version
 from app.store.records import duration
 from app.store.tables.contract import DomainTable, domain_columns
 
@@ -110,7 +110,9 @@ _TABLES = (
         health text,
         last_seen text,
         last_heartbeat text,
-        registered_at text not null
+        registered_at text not null,
+        paused_by text,
+        paused_at text
     )""",
     """
     create table if not exists actp_agent_runs (
@@ -147,7 +149,9 @@ _TABLES = (
         routine text,
         created_at {made_now} check (created_at glob '[0-9][0-9][0-9][0-9]-*'),
         started_at text,
-        finished_at text
+        finished_at text,
+        timeout real,
+        unique_key text
     )""",
         made_id=_MADE_ID,
         made_now=_MADE_NOW,
@@ -258,18 +262,40 @@ _TABLES = (
         error text,
         primary key (job_name, scheduled_at)
     )""",
+    *sqlite_totals.TABLES,
     *(_domain_table(table) for table in DomainTable),
 )
 
 # Every index ends in rowid by itself, so "of this agent, newest first" needs no sort.
 _INDEXES = (
     # The claim: priority first, then age. Without it a claim reads the whole queue.
-    """create index if not exists actp_agent_tasks_to_claim
-        on actp_agent_tasks (agent_type, priority desc) where status = 'queued'""",
+    """create index if not exists actp_agent_tasks_ready
+        on actp_agent_tasks (agent_type, priority desc)
+        where status = 'queued' and not_before is null""",
+    # Apart from those that can be claimed, or each claim would pass by all that wait.
+    """create index if not exists actp_agent_tasks_later
+        on actp_agent_tasks (agent_type, not_before)
+        where status = 'queued' and not_before is not null""",
+    """create index if not exists actp_agent_tasks_age
+        on actp_agent_tasks (agent_type, created_at)
+        where status = 'queued' and not_before is null""",
+    """create index if not exists actp_agent_tasks_tokens
+        on actp_agent_tasks (lease_token) where status = 'running'""",
+    """create unique index if not exists actp_agent_tasks_unique
+        on actp_agent_tasks (agent_type, unique_key)
+        where unique_key is not null and status in ('queued', 'running', 'waiting')""",
     """create index if not exists actp_agent_tasks_leases
         on actp_agent_tasks (agent_type, lease_until) where status = 'running'""",
     """create index if not exists actp_agent_tasks_by_status
         on actp_agent_tasks (status)""",
+    """create index if not exists actp_agent_tasks_over
+        on actp_agent_tasks (finished_at) where status in ('succeeded', 'failed', 'cancelled')""",
+    """create index if not exists actp_agent_runs_over
+        on actp_agent_runs (finished_at) where finished_at is not null""",
+    """create index if not exists actp_job_runs_over
+        on actp_job_runs (finished_at) where finished_at is not null""",
+    """create index if not exists actp_effects_by_time
+        on actp_effects (began_at)""",
     """create index if not exists actp_agent_tasks_by_agent
         on actp_agent_tasks (agent_type)""",
     """create index if not exists actp_agent_tasks_by_agent_and_status
@@ -306,13 +332,18 @@ _INDEXES = (
 )
 
 
+_OUTDATED = ("drop index if exists actp_agent_tasks_to_claim",)
+"""What indexes of earlier versions others stand in for."""
+
+
 def ensure_schema(db: sqlite3.Connection) -> None:
     """Make what is missing: tables, columns of tables of an earlier version, indexes.
 
     A file that has it all is only read, so that opening it waits for nobody.
     """
-    upgraded = sqlite_version.is_current(db)
-    if upgraded and not missing_tables(db) and _names(db, "index") >= _INDEX_NAMES:
+    indexes, triggers = _names(db, "index"), _names(db, "trigger")
+    is_current = sqlite_version.is_current(db) and triggers >= sqlite_totals.TRIGGERS
+    if is_current and not missing_tables(db) and indexes >= _INDEX_NAMES:
         return
     db.execute("begin immediate")
     try:
@@ -322,8 +353,9 @@ def ensure_schema(db: sqlite3.Connection) -> None:
             for column in columns:
                 db.execute(f"alter table {table} add column {expected_columns()[table][column]}")
         sqlite_version.upgrade(db, _TABLES)
-        for statement in _INDEXES:
+        for statement in (*_OUTDATED, *_INDEXES):
             db.execute(statement)
+        sqlite_totals.ensure_totals(db, _names(db, "trigger"))
         db.execute("commit")
     finally:
         if db.in_transaction:

@@ -14,7 +14,7 @@ import httpx
 from postgrest import APIError
 
 from actp_supervise.service import shorten
-from app.store.errors import StoreError, StoreUnavailable, TableMissing
+from app.store.errors import StoreError, StoreUnavailable, TableMissing, WrongSettings
 from app.store.schema import MIGRATION_COMMAND
 
 if TYPE_CHECKING:
@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 
 MOST_SAID: Final = 200
 """Characters of what the project said: it may be a whole page of HTML."""
+
+__all__ = [
+    "FunctionMissing",
+    "KeyRefused",
+    "PassingFault",
+    "StrangeAnswer",
+    "WrongSettings",
+    "in_store_words",
+    "refuse_strange_answers",
+]
 
 _AWAY = (
     "PGRST000",  # PostgREST reaches no database

@@ -30,9 +30,11 @@ WITHOUT_SEQ: Final = frozenset(
     {
         "actp_agent_registry",
         "actp_budget_reservations",
+        "actp_cost_days",
         "actp_effects",
         "actp_job_runs",
         "actp_leases",
+        "actp_task_totals",
         "anthropic_cost_log",
     }
 )

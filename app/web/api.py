@@ -25,9 +25,11 @@ from app.store.protocol import (
     Turn,
     WorkerRow,
 )
+from app.store.protocol import TaskFilter as WhichTasks
 from app.web import guard
 from app.web.inputs import (
     ApprovalFilter,
+    BulkRequest,
     Decision,
     TaskFilter,
     TaskRequest,
@@ -46,6 +48,7 @@ from app.web.shapes import (
     JobCommand,
     Ready,
     SupervisorNode,
+    TaskNumber,
 )
 from app.web.spend import DAYS, DaySpend, spend_by_day
 from app.web.views import STORE_TIMEOUT, answer
@@ -211,7 +214,7 @@ class Api:
         "What is in flight goes on. It lasts over restarts, until it is resumed.",
     )
     async def _pause(self, agent_id: str) -> Response:
-        return self._hold("pause", agent_id, self._daemon.supervisor.pause_agent)
+        return await self._hold("pause", agent_id, self._daemon.supervisor.pause_agent)
 
     @_command("resume", "Let an agent take tasks again")
     async def _resume(self, agent_id: str) -> Response:
@@ -221,7 +224,7 @@ class Api:
                 f"Agent {agent_id!r} paused itself: {health.paused}. Restarted, it tries again."
             )
             raise Problem(409, detail)
-        return self._hold("resume", agent_id, self._daemon.supervisor.resume_agent)
+        return await self._hold("resume", agent_id, self._daemon.supervisor.resume_agent)
 
     def _command(
         self, action: Action, agent_id: str, command: Callable[[str], Awaitable[object]]
@@ -231,11 +234,13 @@ class Api:
         self._commands.begin(f"{action} {agent_id}", partial(command, agent_id))
         return _accepted(action, agent_id, status)
 
-    def _hold(self, action: Action, agent_id: str, hold: Callable[[str], object]) -> Response:
-        """Pause or resume an agent, which is done at once."""
+    async def _hold(
+        self, action: Action, agent_id: str, hold: Callable[[str], Awaitable[object]]
+    ) -> Response:
+        """Pause or resume an agent: here at once, elsewhere within seconds."""
         status = self._commandable(agent_id)
         logger.info("Asked over HTTP: %s %s", action, agent_id, extra={"action": "command"})
-        hold(agent_id)
+        await hold(agent_id)
         return _accepted(action, agent_id, status)
 
     def _commandable(self, agent_id: str) -> AgentState:
@@ -257,8 +262,8 @@ class Api:
         "/agents/task",
         "Post a task",
         tag="Tasks",
-        details="Its agent begins at once if it is idle.",
-        answers={201: TaskRow},
+        details="Its agent begins at once if idle. 200 with the task that has its `unique_key`.",
+        answers={200: TaskRow, 201: TaskRow},
         problems=(400, 409, 422, 503),
         headers=("Idempotency-Key",),
         body=TaskRequest,
@@ -278,8 +283,15 @@ class Api:
             wanted.goal,
             context=wanted.context,
             priority=wanted.priority,
+            max_attempts=wanted.max_attempts,
+            not_before=wanted.not_before,
+            timeout=wanted.timeout,
+            unique_key=wanted.unique_key,
         )
-        if any(getattr(task, name) != value for name, value in wanted):
+        if task.id != task_id:  # one of its kind waits or runs
+            return answer(task, 200, Location=f"/tasks/{task.id}")
+        # When it may begin changes with each attempt.
+        if any(getattr(task, name) != value for name, value in wanted if name != "not_before"):
             raise Problem(409, "That Idempotency-Key came with another task before.")
         self._wake(task)
         return answer(task, 201, Location=f"/tasks/{task.id}")
@@ -340,6 +352,36 @@ class Api:
             )
         self._wake(task)
         return answer(task)
+
+    @post(
+        "/tasks/retry",
+        "Queue tasks again that failed or were cancelled",
+        tag="Tasks",
+        details="All that the filter fits; an empty one fits all.",
+        answers={200: TaskNumber},
+        problems=(400, 422, 503),
+        body=BulkRequest,
+    )
+    async def _retry_tasks(self) -> Response:
+        return await self._in_bulk(self._daemon.store.retry_tasks)
+
+    @post(
+        "/tasks/cancel",
+        "Cancel tasks that wait, and ask agents to end those that run",
+        tag="Tasks",
+        details="All that the filter fits; an empty one fits all.",
+        answers={200: TaskNumber},
+        problems=(400, 422, 503),
+        body=BulkRequest,
+    )
+    async def _cancel_tasks(self) -> Response:
+        return await self._in_bulk(self._daemon.store.cancel_tasks)
+
+    async def _in_bulk(self, verb: Callable[..., Awaitable[int]]) -> Response:
+        wanted = dict(parse_body(BulkRequest, await _json_body()))
+        limit = wanted.pop("limit")
+        tasks = await verb(WhichTasks(**wanted), limit=limit)
+        return answer(TaskNumber(tasks=tasks))
 
     async def _found(
         self, verb: Callable[[str], Awaitable[TaskRow | None]], task_id: str

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from app.event_log import KEPT
+from app.setting_values import LONGEST
 from app.store.protocol import ApprovalStatus, TaskStatus
 from app.web.problem_details import FieldError
 from app.web.problems import Problem, unprocessable
@@ -31,6 +33,9 @@ MAX_DEPTH: Final = 20
 
 MAX_LIMIT: Final = 200
 """Tasks in one list."""
+
+MAX_BULK: Final = 1_000
+"""Tasks that one request retries or cancels."""
 
 _ID: Final = r"^[A-Za-z0-9_-]{1,64}$"
 
@@ -74,6 +79,21 @@ VALUE_SCHEMA: Final[dict[str, Any]] = {
 """What `parse_body` takes inside of such an object."""
 
 
+def _moment(value: object) -> object:
+    """Read a moment, which needs a time zone."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise PydanticCustomError("moment", "Should be a time as in 2026-12-01T08:00:00+01:00")
+    return moment.astimezone(UTC)
+
+
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+"""A moment in ISO 8601, with its time zone."""
+
+
 class TaskRequest(BaseModel):
     """The body of `POST /agents/task`."""
 
@@ -96,6 +116,18 @@ class TaskRequest(BaseModel):
     """Whatever the agent should know."""
     priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1), BeforeValidator(_integral)] = 0
     """Higher comes first; equal ones by age."""
+    not_before: Moment | None = None
+    """When it may begin; at once where that is over."""
+    timeout: Annotated[float, Field(gt=0, le=LONGEST)] | None = None
+    """Seconds that one attempt may take."""
+    max_attempts: Annotated[int, Field(ge=1, le=100), BeforeValidator(_integral)] = 3
+    """How often it is tried before it fails."""
+    unique_key: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Of one agent's tasks that wait or run, no two have the same; then the one there is given."""
+
+
+def _status(value: object) -> object:
+    return TaskStatus(str(value)) if value in list(TaskStatus) else value
 
 
 class TaskFilter(BaseModel):
@@ -139,6 +171,27 @@ class Decision(BaseModel):
     """What the tool is to be called with instead; only where it is approved."""
     by: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """Who decides, as it is to be kept; *API* where not given."""
+
+
+class BulkRequest(BaseModel):
+    """The body of `POST /tasks/retry` and `POST /tasks/cancel`: which tasks."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+
+    agent_type: Id | None = None
+    """Those of one agent."""
+    status: Annotated[TaskStatus, BeforeValidator(_status)] | None = None
+    """Those that stand there."""
+    text: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Those whose goal contains it, upper and lower case alike."""
+    since: Moment | None = None
+    """Those made then or later."""
+    until: Moment | None = None
+    """Those made before."""
+    limit: Annotated[int, Field(ge=1, le=MAX_BULK), BeforeValidator(_integral)] = MAX_BULK
+    """The most at once, the oldest first."""
 
 
 class TurnFilter(BaseModel):

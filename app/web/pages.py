@@ -17,7 +17,6 @@ from urllib.parse import quote, urlencode
 import trio
 from quart import request
 
-from actp_supervise.clock import SystemWallClock, WallClock
 from app.agents.budget import start_of_day
 from app.store.protocol import (
     FINAL_STATUSES,
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from werkzeug.datastructures import MultiDict
     from werkzeug.exceptions import InternalServerError, NotFound
 
+    from actp_supervise.clock import WallClock
     from app.daemon import Daemon
     from app.event_log import LoggedEvent
 
@@ -118,12 +118,13 @@ class Pages:
 
     Args:
         daemon: The running daemon's parts.
-        wall_clock: Tells the time of day; the machine's where not given.
+        wall_clock: Tells the time of day; the daemon's, which follows the store's, where not
+            given.
     """
 
     def __init__(self, daemon: Daemon, wall_clock: WallClock | None = None) -> None:
         self._daemon = daemon
-        self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
+        self._wall_clock = daemon.clock if wall_clock is None else wall_clock
         self._templates = Templates(daemon.redact)
         self._kept = Kept()
 

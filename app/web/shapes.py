@@ -46,6 +46,13 @@ class AgentCommand:
 
 
 @fact
+class TaskNumber:
+    """How many tasks a request for many has concerned."""
+
+    tasks: int
+
+
+@fact
 class JobCommand:
     """A job that was asked to run."""
 

@@ -12,6 +12,8 @@ import trio
 
 from actp_supervise import current_child
 from actp_supervise.service import Outbox
+from app.beat import DaemonBeat
+from app.desk import Desk
 from app.facts import to_json
 from app.heartbeat import HealthHeartbeat
 from app.registry import AgentRegistry
@@ -19,6 +21,7 @@ from app.settings import AgentSettings, load_settings
 from app.store.outbox import store_outbox
 from app.store.protocol import AgentRegistration, Before, Store, StoreUnavailable
 from app.supervisor import AgentRun, AgentSupervisor
+from app.worker import DaemonPresence
 
 WORKER = "worker-1"
 INSTANCE = "instance-1"
@@ -111,7 +114,17 @@ async def staged(
     configs = agents(*agent_ids, **(environ or {}))
     records = store_outbox()
     registry = AgentRegistry(store, WORKER)
-    heartbeat = HealthHeartbeat(registry, records)
+    heartbeat = HealthHeartbeat(registry)
+    desk = Desk(store)
+    presence = DaemonPresence(load_settings({"WORKER_ID": WORKER}, env_file=None), INSTANCE)
+    beat = DaemonBeat(
+        desk,
+        presence=presence,
+        heartbeat=heartbeat,
+        registry=registry,
+        records=records,
+        lease=options.get("single_lease", 60.0),
+    )
     await store.touch_worker(WORKER, INSTANCE, {}, silent_after=1000.0)
     await registry.register_all(
         [AgentRegistration(agent_id=c.agent_id, class_name="X", model="m") for c in configs]
@@ -121,13 +134,17 @@ async def staged(
         async with AgentSupervisor(
             configs,
             launch=launch,
-            store=store,
+            store=desk,
             registry=registry,
             heartbeat=heartbeat,
             records=records,
+            beat=beat,
             instance=INSTANCE,
+            on_status=presence.publish,
             **options,
         ) as supervisor:
+            presence.statuses = supervisor.statuses
+            desk.wake, desk.wake_all = supervisor.wake, supervisor.wake_all
             yield Stage(supervisor, registry, heartbeat, records, nursery, store)
         await records.flush()
         nursery.cancel_scope.cancel()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import trio
 
+from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import make_redactor
 from actp_supervise.snapshot import SupervisorSnapshot
 from app.event_log import EventLog
@@ -96,10 +97,10 @@ class Agents:
         self.asked.append(("restart", agent_id))
         await self.may_finish.wait()
 
-    def pause_agent(self, agent_id: str) -> None:
+    async def pause_agent(self, agent_id: str) -> None:
         self.asked.append(("pause", agent_id))
 
-    def resume_agent(self, agent_id: str) -> None:
+    async def resume_agent(self, agent_id: str) -> None:
         self.asked.append(("resume", agent_id))
 
     async def stop_agent(self, agent_id: str) -> None:
@@ -168,6 +169,7 @@ def make_daemon(
         supervisor=Agents(),
         routines=Routines(),
         stopping=False,
+        clock=SystemWallClock(),
         redact=redact,
         tree=lambda: TREE,
     )

@@ -226,13 +226,13 @@ async def test_it_waits_while_the_store_is_away(store):
 
 async def test_an_operator_can_pause_and_resume_it(place):
     await place.done("nothing")
-    place.stage.supervisor.pause_agent("social")
+    await place.stage.supervisor.pause_agent("social")
     await place.post("sleep 0")
     await trio.sleep(0.5)
     assert (await place.store.task("sleep 0")).status is TaskStatus.QUEUED
     assert place.stage.status()["paused"] == "paused by an operator"
 
-    place.stage.supervisor.resume_agent("social")
+    await place.stage.supervisor.resume_agent("social")
     await place.when("sleep 0", lambda task: task.status is TaskStatus.SUCCEEDED)
 
 

@@ -128,21 +128,49 @@ async def test_a_conversation_without_end_fails_after_the_most_turns(at_work):
     assert task.result["turns"] == len(at_work.claude.requests) == 3
 
 
-async def test_a_crash_of_the_agent_counts_as_an_attempt_and_leaves_the_task_to_the_next(
+async def test_an_error_in_a_task_counts_as_its_attempt_and_the_agent_goes_on(at_work, store):
+    class Failing(QuickAgent):
+        async def converse(self, goal, **_options):
+            if goal == "poison":
+                raise KeyError("sk-ant-secret")
+            return Outcome(failure=None, result={})
+
+    poison = await at_work.add("poison", max_attempts=2)
+    healthy = await at_work.add("a healthy one")
+    child, _ = at_work.start(Failing)
+    assert (await at_work.finished(healthy)).status is TaskStatus.SUCCEEDED
+    task = await at_work.finished(poison)
+    assert (task.status, task.attempts) == (TaskStatus.FAILED, 2)
+    assert child.crashes == 0
+
+
+async def test_errors_in_three_tasks_and_none_that_ends_well_are_a_crash_of_the_agent(
     at_work, store
 ):
     class Crashing(QuickAgent):
         async def converse(self, *_args, **_kwargs):
             raise KeyError("sk-ant-secret")
 
-    task_id = await at_work.add()
+    ids = [await at_work.add(f"{number}", max_attempts=1) for number in range(4)]
     child, activity = at_work.start(Crashing)
     await until(lambda: child.state.value == "failed")
 
-    task = await store.task(task_id)
-    assert (task.status, task.attempts) == (TaskStatus.QUEUED, 1)
+    statuses = [(await store.task(task_id)).status for task_id in ids]
+    assert statuses == [TaskStatus.FAILED] * 3 + [TaskStatus.QUEUED]
     assert "KeyError" in child.last_error
     assert activity.tasks_failed == 0
+
+
+async def test_a_task_that_takes_longer_than_its_time_out_fails_the_attempt(at_work, store):
+    class Slow(QuickAgent):
+        async def converse(self, *_args, **_kwargs):
+            await asyncio.sleep(1000)
+
+    task_id = await at_work.add(max_attempts=1, timeout=0.05)
+    at_work.start(Slow)
+    task = await at_work.finished(task_id)
+    assert task.status is TaskStatus.FAILED
+    assert task.error == "it took longer than its time-out of 0.05 s"
 
 
 async def test_code_that_cancels_itself_is_a_crash_that_counts(at_work, store):
@@ -158,7 +186,7 @@ async def test_code_that_cancels_itself_is_a_crash_that_counts(at_work, store):
     assert (task.status, task.attempts) == (TaskStatus.QUEUED, 1)
 
 
-async def test_a_task_that_crashes_its_agent_each_time_fails_without_telling_secrets(
+async def test_a_task_that_fails_by_an_error_each_time_fails_without_telling_secrets(
     at_work, store
 ):
     class Crashing(QuickAgent):
@@ -170,7 +198,7 @@ async def test_a_task_that_crashes_its_agent_each_time_fails_without_telling_sec
 
     task = await at_work.finished(task_id)
     assert task.status is TaskStatus.FAILED
-    assert task.error == "the agent crashed with KeyError while it did this"
+    assert task.error == "the agent's code raised KeyError while it did this"
 
 
 async def test_what_an_agent_of_somebody_elses_says_of_a_task_is_kept_without_secrets(

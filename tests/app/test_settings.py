@@ -64,6 +64,7 @@ WRONG = {
     "WORKER_HEARTBEAT_INTERVAL": ["0", "-1", "nan", "often"],
     "WORKER_STALE_THRESHOLD": ["0", "-1", "inf", "never"],
     "WORKER_TASK_LEASE": ["0", "0.5", "86401", "nan", "long"],
+    "WORKER_RETENTION_DAYS": ["-1", "36501", "nan", "inf", "a month"],
     "WORKER_TRANSCRIPT_DAYS": ["-1", "36501", "nan", "inf", "a month"],
     "SUPERVISOR_WATCH_INTERVAL": ["0", "-5", "inf", "often"],
     "WORKER_DB_PATH": ["/", "~nobody-of-that-name/x.db", "a\0b"],

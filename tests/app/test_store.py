@@ -128,7 +128,6 @@ VERBS = {
     "record_answer": lambda s: s.record_answer(
         turn("new", role="tool"), call=tool_call("answered"), effect="begun"
     ),
-    "forget_turns": lambda s: s.forget_turns(older_than=0.0, limit=10),
     "start_run": lambda s: s.start_run("new", "social", "w1-run"),
     "finish_run": lambda s: s.finish_run("open", RunOutcome.CRASHED, error="e"),
     "add_task": lambda s: add(s, "new"),

@@ -13,14 +13,12 @@ import pytest
 import trio
 from store_calls import (
     EPOCH,
-    LONG,
     NOON,
     SHORT,
     cost,
     lapse,
     reserve,
     tool_call,
-    turn,
 )
 
 from app.store.protocol import (
@@ -54,22 +52,6 @@ async def test_tool_calls_are_listed_by_agent_and_task_newest_first(store):
     assert await ids(agent_id="social") == ["c4", "c3", "c1"]
     assert await ids(task_id="t2") == ["c3", "c2"]
     assert await ids(agent_id="social", task_id="t2") == ["c3"]
-
-
-async def test_of_old_turns_the_oldest_are_forgotten_first(store):
-    for name in ("one", "two", "three"):
-        await store.record_turn(turn(name))
-    await lapse()
-
-    async def left():
-        return [each.id for each in await store.turns("t1")]
-
-    await store.forget_turns(older_than=LONG, limit=10)
-    assert await left() == ["one", "two", "three"]
-    await store.forget_turns(older_than=SHORT, limit=2)
-    assert await left() == ["three"]
-    await store.forget_turns(older_than=SHORT, limit=10)
-    assert await left() == []
 
 
 async def test_tool_statistics_count_errors_and_durations(store):

@@ -247,7 +247,7 @@ async def test_opening_makes_what_an_older_file_lacks_and_keeps_what_it_has(path
         db.execute("drop table actp_task_turns")
         db.execute("alter table actp_workers drop column last_seen")
         db.execute("alter table actp_workers drop column agents")
-        db.execute("drop index actp_agent_tasks_to_claim")
+        db.execute("drop index actp_agent_tasks_ready")
         db.execute("alter table actp_agent_registry drop column needs_restart")
         db.execute("alter table actp_agent_tasks drop column settled_token")
     async with open_sqlite_store(path) as store:
@@ -273,7 +273,7 @@ async def test_the_claim_looks_at_no_task_but_what_waits_in_that_queue(store, pa
             for statement in (sqlite_queue._CLAIM, sqlite_queue._LEASE_RAN_OUT)
         }
     claim_plan, lease_plan = plans.values()
-    assert "actp_agent_tasks_to_claim (agent_type=?)" in claim_plan
+    assert "actp_agent_tasks_ready (agent_type=?)" in claim_plan
     assert "TEMP B-TREE" not in claim_plan
     assert "actp_agent_tasks_leases (agent_type=? AND lease_until<?)" in lease_plan
 

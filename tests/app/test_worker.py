@@ -16,7 +16,7 @@ from app.settings import load_settings
 from app.store.outbox import store_outbox
 from app.store.protocol import TaskStatus
 from app.store.sqlite import open_sqlite_store
-from app.worker import Life, Presence, life_of, open_worker
+from app.worker import DaemonPresence, Life, life_of, open_worker
 
 
 @pytest.fixture
@@ -29,10 +29,10 @@ def settings(tmp_path):
 async def daemon(settings, store, instance):
     """Be a daemon for the time of the block, which begins when it is made known."""
     records = store_outbox()
-    presence = Presence(settings, store, records, instance)
+    presence = DaemonPresence(settings, instance)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(records.run)
-        async with open_worker(settings, store, records, presence, instance):
+        async with open_worker(settings, store, records, presence):
             await records.flush()
             yield
         nursery.cancel_scope.cancel()
@@ -74,14 +74,11 @@ async def test_a_daemon_that_was_silent_itself_gives_others_time_to_speak(tmp_pa
     """As two on a laptop whose lid was closed: the first to wake had called the other dead."""
     path = tmp_path / "store.db"
     clock = TrioWallClock(datetime(2026, 12, 1, 22, tzinfo=UTC))
-    records = store_outbox()
-    async with open_sqlite_store(path) as store, trio.open_nursery() as nursery:
-        presence = Presence(settings, store, records, "own-run", wall_clock=clock)
-        nursery.start_soon(records.run)
+    async with open_sqlite_store(path) as store:
+        presence = DaemonPresence(settings, "own-run", wall_clock=clock)
 
         async def speak():
-            presence.publish()
-            await records.flush()
+            await presence.arrive(store)
             return [worker.instance for worker in await store.live_workers()]
 
         await store.touch_worker("other", "other-run", {}, silent_after=60.0)
@@ -96,4 +93,3 @@ async def test_a_daemon_that_was_silent_itself_gives_others_time_to_speak(tmp_pa
         assert await speak() == ["other-run", "own-run"]
         clock.step(11)
         assert await speak() == ["own-run"], "it has had 90 s to speak since"
-        nursery.cancel_scope.cancel()

@@ -63,6 +63,21 @@ class ToolStats:
     last_called_at: datetime
 
 
+class Kept(StrEnum):
+    """What is kept for a time: see `Journal.forget_old`."""
+
+    TURNS = "turns"
+    TASKS = "tasks"
+    """Tasks that are over, with their turns."""
+    RUNS = "runs"
+    TOOL_CALLS = "tool_calls"
+    COSTS = "costs"
+    FIRES = "fires"
+    EFFECTS = "effects"
+    APPROVALS = "approvals"
+    WORKERS = "workers"
+
+
 class Effect(StrEnum):
     """What is known of an effect that a tool is about to have."""
 
@@ -144,11 +159,15 @@ class Journal(Noun):
         """
 
     @verb
-    async def forget_turns(self, *, older_than: Seconds, limit: int) -> None:
-        """Delete steps of conversations, the oldest first; of tasks that are not over, none.
+    async def forget_old(self, what: Kept, *, older_than: Seconds, limit: int) -> int:
+        """Delete what is over for long, the oldest first; return how much it was.
+
+        The sums of costs stay, as does the latest fire of each job, and what a task needs that is
+        not over: it may wait for a person for longer than anything is kept.
 
         Args:
-            older_than: Seconds that they are there at least.
+            what: Of which kind.
+            older_than: Seconds that it is over at least.
             limit: The most to delete at once, for that takes time.
         """
 

@@ -53,22 +53,6 @@ returns jsonb language sql stable set search_path = '' as $$
     ) t
 $$;
 
-create or replace function public.actp_forget_turns(
-    p_older_than double precision, p_limit integer
-) returns void language sql set search_path = '' as $$
-    delete from public.actp_task_turns where id in (
-        select id from public.actp_task_turns
-        where created_at < now() - make_interval(secs => p_older_than)
-            and task_id not in (  -- a task may wait for weeks, and goes on by its steps
-                select id from public.actp_agent_tasks
-                where status in ('queued', 'running', 'waiting')
-            )
-        order by created_at
-        limit p_limit
-        for update skip locked
-    )
-$$;
-
 create or replace function public.actp_record_tool_call(p_call jsonb)
 returns void language sql set search_path = '' as $$
     insert into public.actp_tool_call_log
@@ -173,4 +157,64 @@ language sql stable set search_path = '' as $$
         order by scheduled_at desc
         limit greatest(p_limit, 0)
     ) f
+$$;
+
+create or replace function public.actp_forget_old(
+    p_what text, p_older_than double precision, p_limit integer
+) returns integer language plpgsql set search_path = '' as $$
+declare
+    before constant timestamptz = now() - make_interval(secs => p_older_than);
+    gone text[];
+    deleted integer;
+begin
+    if p_what = 'tasks' then
+        gone = array(
+            select id from public.actp_agent_tasks
+            where status in ('succeeded', 'failed', 'cancelled') and finished_at < before
+            order by finished_at limit greatest(p_limit, 0) for update skip locked
+        );
+        delete from public.actp_task_turns where task_id = any (gone);
+        delete from public.actp_agent_tasks where id = any (gone);
+    elsif p_what = 'fires' then
+        -- By the latest one the scheduler knows from when on moments were missed.
+        delete from public.actp_job_runs where ctid = any (array(
+            select ctid from public.actp_job_runs fire
+            where finished_at < before and scheduled_at < (
+                select max(scheduled_at) from public.actp_job_runs later
+                where later.job_name = fire.job_name
+            )
+            order by finished_at limit greatest(p_limit, 0) for update skip locked
+        ));
+    else
+        execute format(
+            'delete from public.%1$I where ctid = any (array('
+            'select ctid from public.%1$I o where %2$I < $1%3$s order by %2$I limit $2'
+            ' for update skip locked))',
+            case p_what
+                when 'turns' then 'actp_task_turns'
+                when 'runs' then 'actp_agent_runs'
+                when 'tool_calls' then 'actp_tool_call_log'
+                when 'costs' then 'anthropic_cost_log'
+                when 'effects' then 'actp_effects'
+                when 'approvals' then 'actp_approvals'
+                when 'workers' then 'actp_workers'
+            end,
+            case
+                when p_what in ('turns', 'costs') then 'created_at'
+                when p_what = 'runs' then 'finished_at'
+                when p_what = 'tool_calls' then 'called_at'
+                when p_what = 'effects' then 'began_at'
+                when p_what = 'approvals' then 'decided_at'
+                else 'ended_at'
+            end,
+            case when p_what in ('turns', 'effects', 'approvals') then
+                -- A task may wait for a person for longer than anything is kept.
+                ' and not exists (select from public.actp_agent_tasks t where t.id = o.task_id'
+                ' and t.status in (''queued'', ''running'', ''waiting''))'
+            end
+        ) using before, greatest(p_limit, 0);
+    end if;
+    get diagnostics deleted = row_count;
+    return deleted;
+end
 $$;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from typing_extensions import override
 
@@ -11,7 +11,7 @@ from app.store.records import json_text, moment_text, read_json
 from app.store.sqlite_connection import OnSqlite
 from app.store.sqlite_schema import WORKER_OF_INSTANCE, before, sql, where_equal
 
-from .contract import Effect, EffectState, Fire, Journal, ToolCall, ToolStats, Turn
+from .contract import Effect, EffectState, Fire, Journal, Kept, ToolCall, ToolStats, Turn
 
 if TYPE_CHECKING:
     import sqlite3
@@ -50,9 +50,17 @@ class SqliteJournal(Journal, OnSqlite):
         return await self.db.rows(Turn, _TURNS, values)
 
     @override
-    async def forget_turns(self, *, older_than: float, limit: int) -> None:
+    async def forget_old(self, what: Kept, *, older_than: float, limit: int) -> int:
         values = {"older_than": before(older_than), "limit": max(0, limit)}
-        await self.db.execute(_FORGET_TURNS, values)
+
+        def forget(db: sqlite3.Connection) -> int:
+            rows = [tuple(row) for row in db.execute(_OLD[what], values)]
+            if what is Kept.TASKS:
+                db.executemany("delete from actp_task_turns where task_id = ?", _ids(db, rows))
+            db.executemany(f"delete from {_TABLES[what]} where rowid = ?", rows)  # noqa: S608  (ours)
+            return len(rows)
+
+        return await self.db.write(forget)
 
     @override
     async def record_tool_call(self, call: ToolCall) -> None:
@@ -150,6 +158,11 @@ def _record_turn(db: sqlite3.Connection, values: dict[str, Any]) -> bool:
     return db.execute(_TURN, values).fetchone() is not None
 
 
+def _ids(db: sqlite3.Connection, rows: list[tuple[int]]) -> list[tuple[str]]:
+    found = "select id from actp_agent_tasks where rowid = ?"
+    return [tuple(db.execute(found, row).fetchone()) for row in rows]
+
+
 _RECORD_TURN = sql("""
     insert into actp_task_turns
         (id, task_id, agent_id, run_id, step, role, content, meta, created_at)
@@ -167,15 +180,52 @@ _TURNS = """
         and rowid > coalesce((select rowid from actp_task_turns where id = :after), 0)
     order by rowid limit :limit
 """
-_FORGET_TURNS = sql("""
-    delete from actp_task_turns where id in (
-        select id from actp_task_turns where created_at < {now :older_than}
-            and task_id not in (
-                select id from actp_agent_tasks where status in ('queued', 'running', 'waiting')
-            )
-        order by created_at limit :limit
+_TABLES: Final = {
+    Kept.TURNS: "actp_task_turns",
+    Kept.TASKS: "actp_agent_tasks",
+    Kept.RUNS: "actp_agent_runs",
+    Kept.TOOL_CALLS: "actp_tool_call_log",
+    Kept.COSTS: "anthropic_cost_log",
+    Kept.FIRES: "actp_job_runs",
+    Kept.EFFECTS: "actp_effects",
+    Kept.APPROVALS: "actp_approvals",
+    Kept.WORKERS: "actp_workers",
+}
+_TIMES: Final = {
+    Kept.TURNS: "created_at",
+    Kept.TASKS: "finished_at",
+    Kept.RUNS: "finished_at",
+    Kept.TOOL_CALLS: "called_at",
+    Kept.COSTS: "created_at",
+    Kept.FIRES: "finished_at",
+    Kept.EFFECTS: "began_at",
+    Kept.APPROVALS: "decided_at",
+    Kept.WORKERS: "ended_at",
+}
+"""Since when it is over; null for what is not."""
+_OF_TASK_OVER: Final = """and not exists (
+    select 1 from actp_agent_tasks t
+    where t.id = task_id and t.status in ('queued', 'running', 'waiting')
+)"""
+_MORE: Final = {
+    **dict.fromkeys((Kept.TURNS, Kept.EFFECTS, Kept.APPROVALS), _OF_TASK_OVER),
+    Kept.TASKS: "and status in ('succeeded', 'failed', 'cancelled')",
+    # By the latest one the scheduler knows from when on moments were missed.
+    Kept.FIRES: """and scheduled_at < (
+        select max(scheduled_at) from actp_job_runs later
+        where later.job_name = actp_job_runs.job_name
+    )""",
+}
+_OLD: Final = {
+    what: sql(
+        "select rowid from {table} where {time} < {now :older_than} {more} order by {time}"
+        " limit :limit",
+        table=table,
+        time=_TIMES[what],
+        more=_MORE.get(what, ""),
     )
-""")
+    for what, table in _TABLES.items()
+}
 _RECORD_TOOL_CALL = sql("""
     insert into actp_tool_call_log
         (id, agent_id, run_id, task_id, tool, arguments, duration, error, result, called_at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 
 from app.store.verbs import Noun, Seconds, verb
@@ -107,6 +107,11 @@ class TaskCost:
     cost_usd: float = 0.0
     estimated_usd: float = 0.0
     """Of that, what calls may have cost whose answer was lost."""
+
+
+def first_whole_day(since: datetime) -> date:
+    """Return the first day (UTC) that begins at a moment or later."""
+    return (since.astimezone(UTC) + timedelta(days=1, microseconds=-1)).date()
 
 
 class Ledger(Noun):

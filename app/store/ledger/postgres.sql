@@ -31,18 +31,33 @@ returns void language sql set search_path = '' as $$
     select public.actp_release_budget(p_reservation);
 $$;
 
+-- Whole days from the sums that are kept; of the day in which the moment is, what came after it.
 create or replace function public.actp_costs(p_since timestamptz, p_agent_id text)
 returns jsonb language sql stable set search_path = '' as $$
+    with since as (
+        select ((p_since at time zone 'utc') + interval '1 day' - interval '1 microsecond')::date
+            as first_day
+    )
     select coalesce(jsonb_agg(
         to_jsonb(s) order by s.day, s.agent_id collate "C", s.model collate "C"
     ), '[]') from (
-        select agent_id, model, (created_at at time zone 'utc')::date as day, count(*) as calls,
-            sum(input_tokens) as input_tokens, sum(output_tokens) as output_tokens,
-            sum(cache_read_tokens) as cache_read_tokens,
-            sum(cache_write_5m_tokens + cache_write_1h_tokens) as cache_write_tokens,
-            sum(cost_usd) as cost_usd
-        from public.anthropic_cost_log
-        where created_at >= p_since and (p_agent_id is null or agent_id = p_agent_id)
+        select agent_id, model, day, sum(calls) as calls, sum(input_tokens) as input_tokens,
+            sum(output_tokens) as output_tokens, sum(cache_read_tokens) as cache_read_tokens,
+            sum(cache_write_tokens) as cache_write_tokens, sum(cost_usd) as cost_usd
+        from (
+            select agent_id, model, day, calls, input_tokens, output_tokens, cache_read_tokens,
+                cache_write_tokens, cost_usd
+            from public.actp_cost_days
+            where day >= (select first_day from since)
+            union all
+            select agent_id, model, (created_at at time zone 'utc')::date, 1, input_tokens,
+                output_tokens, cache_read_tokens,
+                cache_write_5m_tokens + cache_write_1h_tokens, cost_usd
+            from public.anthropic_cost_log
+            where created_at >= p_since
+                and created_at < (select first_day from since)::timestamp at time zone 'utc'
+        ) parts
+        where p_agent_id is null or agent_id = p_agent_id
         group by 1, 2, 3
     ) s
 $$;
@@ -171,4 +186,37 @@ begin
         from public.anthropic_cost_log where task_id = p_task_id
     );
 end
+$$;
+
+-- Keeps the sums of costs; they stay when the entries are deleted.
+create or replace function public.actp_sum_costs() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+    if tg_op = 'UPDATE' then
+        perform public.actp_add_costs(old, -1);
+    end if;
+    perform public.actp_add_costs(new, 1);
+    return null;
+end
+$$;
+
+-- Adds an entry to the sums, or takes it off.
+create or replace function public.actp_add_costs(
+    p_entry public.anthropic_cost_log, p_times integer
+) returns void language sql set search_path = '' as $$
+    insert into public.actp_cost_days as d
+        (day, agent_id, model, calls, input_tokens, output_tokens, cache_read_tokens,
+         cache_write_tokens, cost_usd)
+    values ((p_entry.created_at at time zone 'utc')::date, p_entry.agent_id, p_entry.model,
+        p_times, p_times * p_entry.input_tokens, p_times * p_entry.output_tokens,
+        p_times * p_entry.cache_read_tokens,
+        p_times * (p_entry.cache_write_5m_tokens + p_entry.cache_write_1h_tokens),
+        p_times * p_entry.cost_usd)
+    on conflict (day, agent_id, model) do update set
+        calls = d.calls + excluded.calls,
+        input_tokens = d.input_tokens + excluded.input_tokens,
+        output_tokens = d.output_tokens + excluded.output_tokens,
+        cache_read_tokens = d.cache_read_tokens + excluded.cache_read_tokens,
+        cache_write_tokens = d.cache_write_tokens + excluded.cache_write_tokens,
+        cost_usd = d.cost_usd + excluded.cost_usd
 $$;

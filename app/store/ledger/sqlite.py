@@ -20,6 +20,7 @@ from .contract import (
     Reserved,
     Scope,
     TaskCost,
+    first_whole_day,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class SqliteLedger(Ledger, OnSqlite):
     async def costs(self, *, since: datetime, agent_id: str | None = None) -> list[CostSum]:
         given = {} if agent_id is None else {"agent_id": agent_id}
         statement = sql(_COSTS, of_agent="and agent_id = :agent_id" * bool(given))
-        return await self.db.rows(CostSum, statement, {**given, "since": moment_text(since)})
+        values = {"since": moment_text(since), "first_day": first_whole_day(since).isoformat()}
+        return await self.db.rows(CostSum, statement, {**given, **values})
 
     @override
     async def reserve(
@@ -105,14 +107,21 @@ _RECORD_COST = sql("""
         priced = excluded.priced, estimated = 0, request_id = excluded.request_id
     where estimated and not excluded.estimated
 """)
+# Whole days from the sums that are kept; of the day in which the moment is, what came after it.
 _COSTS = """
-    select agent_id, model, substr(created_at, 1, 10) as day, count(*) as calls,
-        sum(input_tokens) as input_tokens, sum(output_tokens) as output_tokens,
-        sum(cache_read_tokens) as cache_read_tokens,
-        sum(cache_write_5m_tokens + cache_write_1h_tokens) as cache_write_tokens,
-        sum(cost_usd) as cost_usd
-    from anthropic_cost_log where created_at >= :since {of_agent}
-    group by agent_id, model, day order by day, agent_id, model
+    select agent_id, model, day, sum(calls) as calls, sum(input_tokens) as input_tokens,
+        sum(output_tokens) as output_tokens, sum(cache_read_tokens) as cache_read_tokens,
+        sum(cache_write_tokens) as cache_write_tokens, sum(cost_usd) as cost_usd
+    from (
+        select agent_id, model, day, calls, input_tokens, output_tokens, cache_read_tokens,
+            cache_write_tokens, cost_usd
+        from actp_cost_days where day >= :first_day {of_agent}
+        union all
+        select agent_id, model, substr(created_at, 1, 10), 1, input_tokens, output_tokens,
+            cache_read_tokens, cache_write_5m_tokens + cache_write_1h_tokens, cost_usd
+        from anthropic_cost_log
+        where created_at >= :since and created_at < :first_day {of_agent}
+    ) group by agent_id, model, day order by day, agent_id, model
 """
 _BOOK = """
     insert into anthropic_cost_log

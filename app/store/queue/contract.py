@@ -72,9 +72,27 @@ class TaskRow:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    timeout: float | None = None
+    """Seconds that one attempt may take; None for no limit."""
+    unique_key: str | None = None
+    """Of one agent's tasks that wait or run, no two have the same key."""
     unreadable: str | None = None
     """What of the row makes no sense, as a person may write it by hand; then the rest is what could
     be read of it, and whoever claims it finds it failed with this reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFilter:
+    """Which tasks; conditions that are None leave none out."""
+
+    agent_type: str | None = None
+    status: TaskStatus | None = None
+    text: str | None = None
+    """Part of the goal, upper and lower case alike."""
+    since: datetime | None = None
+    """Made at that moment or later."""
+    until: datetime | None = None
+    """Made before it."""
 
 
 class Queue(Noun):
@@ -90,8 +108,14 @@ class Queue(Noun):
         context: Mapping[str, Any] | None = None,
         priority: int = 0,
         max_attempts: int = 3,
+        not_before: datetime | None = None,
+        timeout: float | None = None,
+        unique_key: str | None = None,
     ) -> TaskRow:
-        """Queue a task; with an id that is there already, return that task unchanged."""
+        """Queue a task; with an id that is there already, return that task unchanged.
+
+        Where the agent has a task with the same `unique_key` that is not over, return that one.
+        """
 
     @verb
     async def begin_task(
@@ -143,7 +167,10 @@ class Queue(Noun):
 
     @verb
     async def oldest_queued(self) -> dict[str, float]:
-        """Return agent_type -> how many seconds its oldest task that is queued has waited."""
+        """Return agent_type -> how many seconds its oldest task that could be claimed has waited.
+
+        A task that waits on purpose (`not_before`) is not counted before its time.
+        """
 
     @verb
     async def claim_task(
@@ -153,7 +180,7 @@ class Queue(Noun):
 
         Expired leases of that agent go back to the queue first, or to failed after
         `max_attempts`. Claiming counts an attempt. A `token` that already holds a task gets that
-        one again.
+        one again. A paused agent (`Registry.set_paused`) gets none.
         """
 
     @verb
@@ -208,5 +235,17 @@ class Queue(Noun):
     async def retry_task(self, task_id: str) -> TaskRow | None:
         """Put a failed or cancelled task back in the queue with all its attempts before it.
 
-        Any other is returned as it is. None if not there.
+        Any other is returned as it is, and so is one whose `unique_key` a task has that is not
+        over. None if not there.
+        """
+
+    @verb
+    async def cancel_tasks(self, which: TaskFilter, *, limit: int = 1000) -> int:
+        """Do as `cancel_task` for the oldest tasks of a filter; return how many it concerned."""
+
+    @verb
+    async def retry_tasks(self, which: TaskFilter, *, limit: int = 1000) -> int:
+        """Do as `retry_task` for the oldest tasks of a filter; return how many are queued anew.
+
+        Of several with one `unique_key` one is queued, and none where another is not over.
         """

@@ -11,16 +11,29 @@ $$;
 
 create or replace function public.actp_add_task(
     p_id text, p_agent_type text, p_goal text, p_context jsonb, p_priority integer,
-    p_max_attempts integer
-) returns setof public.actp_agent_tasks
-language plpgsql set search_path = '' as $$
+    p_max_attempts integer, p_not_before timestamptz, p_timeout double precision,
+    p_unique_key text
+) returns jsonb language plpgsql set search_path = '' as $$
+declare
+    found_task jsonb;
 begin
-    insert into public.actp_agent_tasks
-        (id, agent_type, goal, context, priority, status, max_attempts, created_at)
-    values (p_id, p_agent_type, p_goal, coalesce(p_context, '{}'), p_priority, 'queued', p_max_attempts,
-        now())
-    on conflict (id) do nothing;
-    return query select * from public.actp_agent_tasks where id = p_id;
+    for tries in 1..3 loop  -- the one of the same key may end between the statements
+        insert into public.actp_agent_tasks
+            (id, agent_type, goal, context, priority, status, max_attempts, not_before, timeout,
+             unique_key, created_at)
+        values (p_id, p_agent_type, p_goal, coalesce(p_context, '{}'), p_priority, 'queued',
+            p_max_attempts, case when p_not_before > now() then p_not_before end, p_timeout,
+            p_unique_key, now())
+        on conflict do nothing;
+        select to_jsonb(t) into found_task from public.actp_agent_tasks t where id = p_id;
+        if found_task is null then
+            select to_jsonb(t) into found_task from public.actp_agent_tasks t
+            where agent_type = p_agent_type and unique_key = p_unique_key
+                and status in ('queued', 'running', 'waiting');
+        end if;
+        exit when found_task is not null;
+    end loop;
+    return found_task;
 end
 $$;
 
@@ -55,24 +68,47 @@ create or replace function public.actp_tasks(
     ) t
 $$;
 
--- By agent and status. A table that was there before may hold tasks in other states.
+-- By agent and status: those that are over from the sums that are kept, the others are few.
 create or replace function public.actp_task_counts() returns jsonb
 language sql stable set search_path = '' as $$
     select coalesce(jsonb_object_agg(agent_type, counts), '{}') from (
         select agent_type, jsonb_object_agg(status, tasks) as counts from (
-            select agent_type, status, count(*) as tasks
-            from public.actp_agent_tasks group by agent_type, status
+            select agent_type, status, sum(tasks) as tasks from public.actp_task_totals
+            group by agent_type, status having sum(tasks) > 0
+            union all
+            select agent_type, status, count(*) from public.actp_agent_tasks
+            where status in ('queued', 'running', 'waiting') group by agent_type, status
         ) counted
-        where status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled')
         group by agent_type
     ) by_agent
 $$;
 
 create or replace function public.actp_oldest_queued() returns jsonb
 language sql stable set search_path = '' as $$
+    with recursive agents as (  -- a look into the index for each, and not at each task
+        select min(agent_type) as agent_type from public.actp_agent_tasks
+        where status = 'queued' and not_before is null
+        union all
+        select (
+            select min(t.agent_type) from public.actp_agent_tasks t
+            where status = 'queued' and not_before is null and t.agent_type > agents.agent_type
+        )
+        from agents where agents.agent_type is not null
+    )
     select coalesce(jsonb_object_agg(agent_type, age), '{}') from (
         select agent_type, greatest(0, extract(epoch from now() - min(created_at))) as age
-        from public.actp_agent_tasks where status = 'queued' group by agent_type
+        from (
+            select agent_type, (
+                select min(t.created_at) from public.actp_agent_tasks t
+                where t.agent_type = agents.agent_type and status = 'queued'
+                    and not_before is null
+            ) as created_at
+            from agents where agent_type is not null
+            union all
+            select agent_type, created_at from public.actp_agent_tasks
+            where status = 'queued' and not_before <= now()
+        ) ready
+        group by agent_type
     ) waiting
 $$;
 
@@ -119,7 +155,13 @@ begin
     if found then
         return;
     end if;
-    -- Apart from the claim: with both in one "where", no index would serve either.
+    if exists (
+        select from public.actp_agent_registry
+        where agent_id = p_agent_type and paused_at is not null
+    ) then
+        return;
+    end if;
+    -- Apart from the claim: with all in one "where", no index would serve any.
     for expired in
         select * from public.actp_agent_tasks
         where agent_type = p_agent_type and status = 'running' and lease_until < now()
@@ -130,11 +172,17 @@ begin
             expired.worker_id, expired.attempts, expired.max_attempts
         ), null, 0);
     end loop;
+    update public.actp_agent_tasks t set not_before = null
+    from (
+        select id from public.actp_agent_tasks
+        where agent_type = p_agent_type and status = 'queued' and not_before <= now()
+        for update skip locked
+    ) due
+    where t.id = due.id;
     return query
         with next as materialized (
             select id from public.actp_agent_tasks
-            where agent_type = p_agent_type and status = 'queued'
-                and (not_before is null or not_before <= now())
+            where agent_type = p_agent_type and status = 'queued' and not_before is null
             order by priority desc, seq
             limit 1
             for update skip locked
@@ -146,7 +194,6 @@ begin
             instance = p_instance,
             lease_token = p_token,
             lease_until = now() + make_interval(secs => p_lease),
-            not_before = null,
             started_at = now()
         from next where t.id = next.id
         returning t.*;
@@ -238,7 +285,12 @@ begin
         status = 'queued', attempts = 0, result = null, error = null, worker_id = null,
         settled_token = null, not_before = null, cancel_requested = false, started_at = null,
         finished_at = null
-    where id = p_id and status in ('failed', 'cancelled');
+    where id = p_id and status in ('failed', 'cancelled') and not exists (
+        select from public.actp_agent_tasks other
+        where other.agent_type = actp_agent_tasks.agent_type
+            and other.unique_key = actp_agent_tasks.unique_key
+            and other.status in ('queued', 'running', 'waiting')
+    );
     return query select * from public.actp_agent_tasks
         where id = p_id
             and status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled');
@@ -256,4 +308,97 @@ create or replace function public.actp_unreadable_tasks(
         order by finished_at desc, seq desc
         limit greatest(p_limit, 0)
     ) t
+$$;
+
+create or replace function public.actp_cancel_tasks(p_which jsonb, p_limit integer)
+returns integer language plpgsql set search_path = '' as $$
+declare
+    found_task record;
+    concerned integer = 0;
+begin
+    for found_task in
+        select id from public.actp_agent_tasks
+        where status in ('queued', 'running', 'waiting')
+            and (p_which ->> 'agent_type' is null or agent_type = p_which ->> 'agent_type')
+            and (p_which ->> 'status' is null or status = p_which ->> 'status')
+            and (p_which ->> 'text' is null or goal ~* ('***=' || (p_which ->> 'text')))
+            and (p_which ->> 'since' is null
+                or created_at >= (p_which ->> 'since')::timestamptz)
+            and (p_which ->> 'until' is null or created_at < (p_which ->> 'until')::timestamptz)
+        order by seq
+        limit greatest(p_limit, 0)
+    loop
+        perform public.actp_cancel_task(found_task.id);
+        concerned = concerned + 1;
+    end loop;
+    return concerned;
+end
+$$;
+
+create or replace function public.actp_retry_tasks(p_which jsonb, p_limit integer)
+returns integer language plpgsql set search_path = '' as $$
+declare
+    found_task record;
+    queued integer = 0;
+begin
+    for found_task in
+        select id from public.actp_agent_tasks
+        where status in ('failed', 'cancelled')
+            and (p_which ->> 'agent_type' is null or agent_type = p_which ->> 'agent_type')
+            and (p_which ->> 'status' is null or status = p_which ->> 'status')
+            and (p_which ->> 'text' is null or goal ~* ('***=' || (p_which ->> 'text')))
+            and (p_which ->> 'since' is null
+                or created_at >= (p_which ->> 'since')::timestamptz)
+            and (p_which ->> 'until' is null or created_at < (p_which ->> 'until')::timestamptz)
+        order by seq
+        limit greatest(p_limit, 0)
+    loop
+        if (select status = 'queued' from public.actp_retry_task(found_task.id)) then
+            queued = queued + 1;
+        end if;
+    end loop;
+    return queued;
+end
+$$;
+
+-- Keeps the sums of tasks that are over. In several rows each, so that two who finish a task of one
+-- agent need not wait for each other.
+create or replace function public.actp_sum_tasks() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+    if tg_op = 'TRUNCATE' then
+        delete from public.actp_task_totals where true;
+    elsif tg_op = 'INSERT' then
+        perform public.actp_add_totals((
+            select jsonb_agg(jsonb_build_array(agent_type, status, 1)) from added
+            where status in ('succeeded', 'failed', 'cancelled')
+        ));
+    elsif tg_op = 'DELETE' then
+        perform public.actp_add_totals((
+            select jsonb_agg(jsonb_build_array(agent_type, status, -1)) from removed
+            where status in ('succeeded', 'failed', 'cancelled')
+        ));
+    else
+        perform public.actp_add_totals((
+            select jsonb_agg(jsonb_build_array(agent_type, status, n)) from (
+                select agent_type, status, 1 as n from added
+                union all
+                select agent_type, status, -1 from removed
+            ) changed
+            where status in ('succeeded', 'failed', 'cancelled')
+        ));
+    end if;
+    return null;
+end
+$$;
+
+-- Adds [agent_type, status, number] of each to the sums.
+create or replace function public.actp_add_totals(p_changes jsonb)
+returns void language sql set search_path = '' as $$
+    insert into public.actp_task_totals as t (agent_type, status, shard, tasks)
+    select change ->> 0, change ->> 1, pg_backend_pid() % 16, sum((change ->> 2)::integer)
+    from jsonb_array_elements(p_changes) as c (change)
+    group by 1, 2 having sum((change ->> 2)::integer) <> 0
+    order by 1, 2
+    on conflict (agent_type, status, shard) do update set tasks = t.tasks + excluded.tasks
 $$;

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from app.store.approvals.sqlite import WITHDRAW
-from app.store.records import UNREADABLE, json_text, read_record
+from app.store.records import UNREADABLE, json_text, moment_text, read_record
 from app.store.sqlite_connection import OnSqlite
 from app.store.sqlite_schema import after, before, sql, where_equal
 
-from .contract import Lease, Queue, TaskRow, TaskStatus, check_final
+from .contract import Lease, Queue, TaskFilter, TaskRow, TaskStatus, check_final
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping
+    from datetime import datetime
 
 
 class SqliteQueue(Queue, OnSqlite):
@@ -31,6 +32,9 @@ class SqliteQueue(Queue, OnSqlite):
         context: Mapping[str, Any] | None = None,
         priority: int = 0,
         max_attempts: int = 3,
+        not_before: datetime | None = None,
+        timeout: float | None = None,
+        unique_key: str | None = None,
     ) -> TaskRow:
         values = {
             "id": task_id,
@@ -39,11 +43,17 @@ class SqliteQueue(Queue, OnSqlite):
             "context": json_text(dict(context or {})),
             "priority": priority,
             "max_attempts": max_attempts,
+            "not_before": None if not_before is None else moment_text(not_before),
+            "timeout": timeout,
+            "unique_key": unique_key,
         }
 
         def add(db: sqlite3.Connection) -> TaskRow:
-            db.execute(_ADD, values)
-            return read_record(TaskRow, dict(db.execute(_TASK, {"id": task_id}).fetchone()))
+            found = db.execute(_ADDED_ALREADY, values).fetchone()
+            if found is None:
+                db.execute(_ADD, values)
+                found = db.execute(_TASK, values).fetchone()
+            return read_record(TaskRow, dict(found))
 
         return await self.db.write(add)
 
@@ -143,9 +153,10 @@ class SqliteQueue(Queue, OnSqlite):
 
         def claim(db: sqlite3.Connection) -> TaskRow | None:
             claimed = db.execute(_CLAIMED_ALREADY, values).fetchall()
-            if not claimed:
-                # Apart from the claim: with both in one `where`, no index would serve either.
+            if not claimed and db.execute(_PAUSED, values).fetchone() is None:
+                # Apart from the claim: with all in one `where`, no index would serve any.
                 db.execute(_LEASE_RAN_OUT, values)
+                db.execute(_IS_TIME, values)
                 claimed = db.execute(_CLAIM, values).fetchall()
             while claimed:
                 task = read_record(TaskRow, dict(claimed[0]))
@@ -226,6 +237,37 @@ class SqliteQueue(Queue, OnSqlite):
 
         return await self.db.write(retry)
 
+    @override
+    async def cancel_tasks(self, which: TaskFilter, *, limit: int = 1000) -> int:
+        def cancel(db: sqlite3.Connection) -> int:
+            found = db.execute(_TO_CANCEL, _filter(which, limit)).fetchall()
+            for row in found:
+                db.execute(_CANCEL_IDLE, {"id": row["id"]})
+                db.execute(_CANCEL_RUNNING, {"id": row["id"]})
+                db.execute(WITHDRAW, {"id": row["id"]})
+            return len(found)
+
+        return await self.db.write(cancel)
+
+    @override
+    async def retry_tasks(self, which: TaskFilter, *, limit: int = 1000) -> int:
+        def retry(db: sqlite3.Connection) -> int:
+            found = db.execute(_TO_RETRY, _filter(which, limit)).fetchall()
+            return sum(db.execute(_RETRY, {"id": row["id"]}).rowcount for row in found)
+
+        return await self.db.write(retry)
+
+
+def _filter(which: TaskFilter, limit: int) -> dict[str, Any]:
+    return {
+        "agent_type": which.agent_type,
+        "status": which.status,
+        "text": None if which.text is None else which.text.casefold(),
+        "since": None if which.since is None else moment_text(which.since),
+        "until": None if which.until is None else moment_text(which.until),
+        "limit": max(0, limit),
+    }
+
 
 def _hand_back(where: str, *, error: str, uncounted: str = "0", more: str = "") -> str:
     """Make the statement that ends a claim without a result.
@@ -278,9 +320,10 @@ def _settle(db: sqlite3.Connection, statement: str, values: dict[str, Any]) -> b
 
 _ADD = sql("""
     insert into actp_agent_tasks
-        (id, agent_type, goal, context, priority, status, max_attempts, created_at)
-    values (:id, :agent_type, :goal, :context, :priority, 'queued', :max_attempts, {now})
-    on conflict (id) do nothing
+        (id, agent_type, goal, context, priority, status, max_attempts, not_before, timeout,
+         unique_key, created_at)
+    values (:id, :agent_type, :goal, :context, :priority, 'queued', :max_attempts,
+        iif(:not_before > {now}, :not_before, null), :timeout, :unique_key, {now})
 """)
 _BEGIN = sql("""
     insert into actp_agent_tasks
@@ -290,14 +333,28 @@ _BEGIN = sql("""
         :token, {now :lease}, {now}, {now})
     on conflict (id) do nothing
 """)
-_TASK = "select * from actp_agent_tasks where id = :id"
-_OLDEST_QUEUED = """
-    select agent_type, max(0.0, (julianday('now') - julianday(min(created_at))) * 86400.0)
-    from actp_agent_tasks where status = 'queued' group by agent_type
+_ADDED_ALREADY = """
+    select * from actp_agent_tasks where id = :id
+    union all
+    select * from actp_agent_tasks
+    where agent_type = :agent_type and unique_key = :unique_key
+        and status in ('queued', 'running', 'waiting')
+    limit 1
 """
+_TASK = "select * from actp_agent_tasks where id = :id"
+_OLDEST_QUEUED = sql("""
+    select agent_type, max(0.0, (julianday('now') - julianday(min(created_at))) * 86400.0)
+    from (
+        select agent_type, min(created_at) as created_at from actp_agent_tasks
+        where status = 'queued' and not_before is null group by agent_type
+        union all
+        select agent_type, min(created_at) from actp_agent_tasks
+        where status = 'queued' and not_before <= {now} group by agent_type
+    ) group by agent_type
+""")
 _COUNT = """
-    select agent_type, status, count(*) as tasks from actp_agent_tasks
-    group by agent_type, status
+    select agent_type, status, sum(tasks) as tasks from actp_task_totals
+    group by agent_type, status having sum(tasks) > 0
 """
 _CLAIMED_ALREADY = """
     select * from actp_agent_tasks where agent_type = :agent_type and status = 'running'
@@ -316,7 +373,13 @@ _SETTLE_UNREADABLE = sql("""
         finished_at = {now}
     where id = :id
 """)
-
+_PAUSED = """
+    select 1 from actp_agent_registry where agent_id = :agent_type and paused_at is not null
+"""
+_IS_TIME = sql("""
+    update actp_agent_tasks set not_before = null
+    where agent_type = :agent_type and status = 'queued' and not_before <= {now}
+""")
 _CLAIM = sql("""
     update actp_agent_tasks set
         status = 'running',
@@ -325,12 +388,10 @@ _CLAIM = sql("""
         instance = :instance,
         lease_token = :token,
         lease_until = {now :lease},
-        not_before = null,
         started_at = {now}
     where id = (
         select id from actp_agent_tasks
-        where agent_type = :agent_type and status = 'queued'
-            and (not_before is null or not_before <= {now})
+        where agent_type = :agent_type and status = 'queued' and not_before is null
         order by priority desc, rowid
         limit 1
     )
@@ -380,8 +441,25 @@ _RETRY = """
     update actp_agent_tasks set status = 'queued', attempts = 0, result = null, error = null,
         worker_id = null, settled_token = null, not_before = null, cancel_requested = 0,
         started_at = null, finished_at = null
-    where id = :id and status in ('failed', 'cancelled')
+    where id = :id and status in ('failed', 'cancelled') and not exists (
+        select 1 from actp_agent_tasks other
+        where other.agent_type = actp_agent_tasks.agent_type
+            and other.unique_key = actp_agent_tasks.unique_key
+            and other.status in ('queued', 'running', 'waiting')
+    )
 """
+_FILTERED = """
+    select id from actp_agent_tasks
+    where status in ({statuses})
+        and (:agent_type is null or agent_type = :agent_type)
+        and (:status is null or status = :status)
+        and (:text is null or instr(casefold(goal), :text))
+        and (:since is null or created_at >= :since)
+        and (:until is null or created_at < :until)
+    order by rowid limit :limit
+"""
+_TO_CANCEL = sql(_FILTERED, statuses="'queued', 'running', 'waiting'")
+_TO_RETRY = sql(_FILTERED, statuses="'failed', 'cancelled'")
 REQUEUE_TASKS_OF_WORKER = _hand_back(
     "instance = :instance",
     error="worker_id || ' ended in attempt ' || attempts || ' of ' || max_attempts",

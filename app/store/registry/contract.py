@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from app.store.queue.contract import Lease
 from app.store.verbs import Noun, Seconds, verb
 
 
@@ -28,6 +29,9 @@ class AgentRow:
     last_heartbeat: datetime | None
     heartbeat_age: float | None
     """Seconds since `last_heartbeat` by the database's clock."""
+    paused_by: str | None = None
+    """Who paused it, for all daemons; None where it is not paused."""
+    paused_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,75 @@ class LeaseHolder:
 
     instance: str
     worker_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentBeat:
+    """The heartbeat of one agent, as a daemon passes it on."""
+
+    agent_id: str
+    status: str | None
+    """None to leave the status as it is."""
+    health: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presence:
+    """What a daemon says of itself in a beat, when it is due."""
+
+    worker_id: str
+    agents: dict[str, str]
+    """agent_id -> what the agent's status is in this daemon."""
+    silent_after: Seconds
+    """Seconds of silence after which another daemon counts as dead."""
+    heartbeats: list[AgentBeat]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """An agent that an operator has paused."""
+
+    agent_id: str
+    paused_by: str
+    paused_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedClaim:
+    """A claim that its holder may not simply go on with."""
+
+    token: str
+    state: Lease
+    """`LOST` or `CANCEL_REQUESTED`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedLease:
+    """Who has a named lease that was asked for in a beat."""
+
+    name: str
+    instance: str
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """What a beat brings back."""
+
+    now: datetime
+    """The database's time."""
+    work: list[str]
+    """The agents with a task that could be claimed."""
+    restarts: list[str]
+    """The agents whose restart was asked for."""
+    pauses: list[Pause]
+    """All agents that are paused."""
+    ended: list[EndedClaim]
+    leases: list[NamedLease]
+    dead: list[str]
+    """The worker_ids of daemons that this beat has forgotten."""
+    unregistered: list[str]
+    """Agents of this daemon that the registry does not have, as after a reset of the tables."""
 
 
 class RunOutcome(StrEnum):
@@ -130,6 +203,45 @@ class Registry(Noun):
         """Set `last_heartbeat`, `last_seen`, `health`, and the status where it is given.
 
         `last_heartbeat` of its open runs too: of those in that daemon, where it is given.
+        """
+
+    @verb
+    async def beat(
+        self,
+        instance: str,
+        *,
+        agents: Sequence[str],
+        tokens: Sequence[str],
+        leases: Sequence[str],
+        lease: Seconds,
+        request: str,
+        presence: Presence | None,
+    ) -> Beat:
+        """Do in one step all that a daemon says and asks every few seconds.
+
+        Where there is nothing to write, nothing is written.
+
+        Args:
+            instance: This start of the daemon.
+            agents: The agents that it runs just now, whose restarts and work it asks about.
+            tokens: The claims of tasks that it holds; each is prolonged to `lease` seconds from
+                now once a third of that has passed.
+            leases: The named leases that it holds or wants, as by `hold_lease`.
+            lease: Seconds that claims and named leases last.
+            request: Made by the caller. A beat that is repeated with the same one is told of the
+                same restarts again, so a lost answer loses none.
+            presence: As by `touch_worker` and `record_heartbeat`, when that is due.
+        """
+
+    @verb
+    async def set_paused(self, agent_id: str, by: str | None) -> bool:
+        """Pause an agent in all daemons, or resume it; False if no such agent is registered.
+
+        No task of a paused agent can be claimed.
+
+        Args:
+            agent_id: The agent.
+            by: Who pauses it; None to resume it. One that is paused already stays as it is.
         """
 
     @verb

@@ -205,3 +205,130 @@ language sql stable set search_path = '' as $$
         limit greatest(p_limit, 0)
     ) r
 $$;
+
+create or replace function public.actp_set_paused(p_agent_id text, p_by text)
+returns boolean language sql set search_path = '' as $$
+    with changed as (
+        update public.actp_agent_registry set
+            paused_at = case when p_by is not null then coalesce(paused_at, now()) end,
+            paused_by = case when p_by is not null then coalesce(paused_by, p_by) end
+        where agent_id = p_agent_id
+        returning 1
+    )
+    select exists (select from changed)
+$$;
+
+-- Whether an agent has a task that could be claimed. Each branch has an index of its own.
+create or replace function public.actp_has_work(p_agent_type text) returns boolean
+language sql stable set search_path = '' as $$
+    select not exists (
+            select from public.actp_agent_registry
+            where agent_id = p_agent_type and paused_at is not null
+        )
+        and (
+            exists (
+                select from public.actp_agent_tasks
+                where agent_type = p_agent_type and status = 'queued' and not_before is null
+            )
+            or exists (
+                select from public.actp_agent_tasks
+                where agent_type = p_agent_type and status = 'queued' and not_before <= now()
+            )
+            or exists (
+                select from public.actp_agent_tasks
+                where agent_type = p_agent_type and status = 'running' and lease_until < now()
+            )
+        )
+$$;
+
+create or replace function public.actp_beat(
+    p_instance text, p_agents jsonb, p_tokens jsonb, p_leases jsonb, p_lease double precision,
+    p_request text, p_presence jsonb
+) returns jsonb language plpgsql set search_path = '' as $$
+declare
+    served constant text[] = array(select jsonb_array_elements_text(p_agents));
+    held constant text[] = array(select jsonb_array_elements_text(p_tokens));
+    wanted constant text[] = array(select jsonb_array_elements_text(p_leases));
+    asked constant boolean = exists (
+        select from public.actp_agent_registry
+        where agent_id = any (served) and (needs_restart or restart_token = p_request)
+    );
+    heart record;
+    lease_name text;
+    dead jsonb = '[]';
+    restarts jsonb = '[]';
+    unregistered jsonb = '[]';
+begin
+    if asked or p_presence is not null then
+        -- All in one order: two that lock in another order would wait for each other.
+        perform from public.actp_agent_registry
+        where agent_id = any (served) or p_presence -> 'agents' ? agent_id
+        order by agent_id for update;
+    end if;
+    if p_presence is not null then
+        for heart in
+            select * from jsonb_to_recordset(p_presence -> 'heartbeats')
+                as h (agent_id text, status text, health jsonb)
+        loop
+            perform public.actp_record_heartbeat(
+                heart.agent_id, heart.health, heart.status, p_presence ->> 'worker_id'
+            );
+        end loop;
+        unregistered = (
+            select coalesce(jsonb_agg(agent_id order by agent_id), '[]')
+            from jsonb_object_keys(p_presence -> 'agents') as ours (agent_id)
+            where not exists (
+                select from public.actp_agent_registry r where r.agent_id = ours.agent_id
+            )
+        );
+        dead = public.actp_touch_worker(
+            p_presence ->> 'worker_id', p_instance, p_presence -> 'agents',
+            (p_presence ->> 'silent_after')::double precision
+        );
+    end if;
+    if asked then
+        restarts = public.actp_take_restart_requests(p_agents, p_request);
+    end if;
+    foreach lease_name in array wanted loop
+        perform public.actp_hold_lease(lease_name, p_instance, p_lease);
+    end loop;
+    update public.actp_agent_tasks t set lease_until = now() + make_interval(secs => p_lease)
+    from (
+        select id from public.actp_agent_tasks
+        where status = 'running' and lease_token = any (held)
+            and lease_until < now() + make_interval(secs => p_lease * 2 / 3)
+        for update skip locked  -- it is being settled
+    ) due
+    where t.id = due.id;
+    return jsonb_build_object(
+        'now', now(),
+        'dead', dead,
+        'restarts', restarts,
+        'unregistered', unregistered,
+        'work', (
+            select coalesce(jsonb_agg(agent_id), '[]') from unnest(served) as s (agent_id)
+            where public.actp_has_work(agent_id)
+        ),
+        'pauses', (
+            select coalesce(jsonb_agg(jsonb_build_object(
+                'agent_id', agent_id, 'paused_by', coalesce(paused_by, ''), 'paused_at', paused_at
+            ) order by agent_id), '[]')
+            from public.actp_agent_registry where paused_at is not null
+        ),
+        'ended', (
+            select coalesce(jsonb_agg(jsonb_build_object('token', h.token, 'state',
+                case when t.id is null then 'lost' else 'cancel_requested' end)), '[]')
+            from unnest(held) as h (token)
+            left join public.actp_agent_tasks t
+                on t.lease_token = h.token and t.status = 'running'
+            where t.id is null or t.cancel_requested
+        ),
+        'leases', (
+            select coalesce(jsonb_agg(jsonb_build_object(
+                'name', name, 'instance', instance, 'worker_id', worker_id
+            )), '[]')
+            from public.actp_leases where name = any (wanted)
+        )
+    );
+end
+$$;

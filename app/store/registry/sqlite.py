@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from app.store.queue.contract import Lease
 from app.store.queue.sqlite import REQUEUE_TASKS_OF_WORKER
-from app.store.records import json_text, read_record
+from app.store.records import json_text, read_moment, read_record
 from app.store.sqlite_connection import OnSqlite
 from app.store.sqlite_schema import WORKER_OF_INSTANCE, after, before, sql
 
 from .contract import (
+    AgentBeat,
     AgentRegistration,
     AgentRow,
+    Beat,
+    EndedClaim,
     LeaseHolder,
+    NamedLease,
+    Pause,
+    Presence,
     Registry,
     RunOutcome,
     RunRow,
@@ -70,18 +78,54 @@ class SqliteRegistry(Registry, OnSqlite):
         status: str | None = None,
         worker_id: str | None = None,
     ) -> None:
+        beat = AgentBeat(agent_id=agent_id, status=status, health=dict(health))
+        await self.db.write(lambda db: _record_heartbeat(db, beat, worker_id))
+
+    @override
+    async def beat(
+        self,
+        instance: str,
+        *,
+        agents: Sequence[str],
+        tokens: Sequence[str],
+        leases: Sequence[str],
+        lease: float,
+        request: str,
+        presence: Presence | None,
+    ) -> Beat:
         values = {
-            "agent_id": agent_id,
-            "health": json_text(dict(health)),
-            "status": status,
-            "worker_id": worker_id,
+            "instance": instance,
+            "agent_ids": json_text(list(agents)),
+            "tokens": json_text(list(tokens)),
+            "names": json_text(list(leases)),
+            "lease": after(lease),
+            "due": after(lease * 2 / 3),
+            "token": request,
         }
 
-        def record(db: sqlite3.Connection) -> None:
-            db.execute(_HEARTBEAT, values)
-            db.execute(_HEARTBEAT_OF_RUN, values)
+        def look(db: sqlite3.Connection) -> Beat | None:
+            if presence is not None or leases or db.execute(_TO_WRITE, values).fetchone()[0]:
+                return None
+            return _told(db, values)
 
-        await self.db.write(record)
+        def write(db: sqlite3.Connection) -> Beat:
+            dead = [] if presence is None else _touch(db, instance, presence)
+            for name in leases:
+                db.execute(_HOLD_LEASE, {**values, "name": name})
+            db.execute(_RENEW_CLAIMS, values)
+            restarts = sorted(row["agent_id"] for row in db.execute(_TAKE_RESTARTS, values))
+            told = _told(db, values)
+            known = {agent_id for (agent_id,) in db.execute(_AGENT_IDS)}
+            ours = [] if presence is None else sorted(presence.agents.keys() - known)
+            return replace(told, dead=dead, restarts=restarts, unregistered=ours)
+
+        # A read waits for no other process, and most beats find nothing to write.
+        told = await self.db.read(look)
+        return await self.db.write(write) if told is None else told
+
+    @override
+    async def set_paused(self, agent_id: str, by: str | None) -> bool:
+        return bool(await self.db.execute(_SET_PAUSED, {"agent_id": agent_id, "by": by}))
 
     @override
     async def agents(self) -> list[AgentRow]:
@@ -91,21 +135,10 @@ class SqliteRegistry(Registry, OnSqlite):
     async def touch_worker(
         self, worker_id: str, instance: str, agents: Mapping[str, str], *, silent_after: float
     ) -> list[str]:
-        values = {
-            "worker_id": worker_id,
-            "instance": instance,
-            "agents": json_text(dict(agents)),
-            "silent_after": before(silent_after),
-        }
-
-        def touch(db: sqlite3.Connection) -> list[str]:
-            db.execute(_TOUCH_WORKER, values)
-            silent = db.execute(_SILENT_WORKERS, values).fetchall()
-            for row in silent:
-                _forget(db, row["instance"])
-            return [row["worker_id"] for row in silent]
-
-        return await self.db.write(touch)
+        presence = Presence(
+            worker_id=worker_id, agents=dict(agents), silent_after=silent_after, heartbeats=[]
+        )
+        return await self.db.write(lambda db: _touch(db, instance, presence))
 
     @override
     async def live_workers(self) -> list[WorkerRow]:
@@ -151,6 +184,49 @@ class SqliteRegistry(Registry, OnSqlite):
     @override
     async def runs(self, agent_id: str, *, limit: int = 20) -> list[RunRow]:
         return await self.db.rows(RunRow, _RUNS, {"agent_id": agent_id, "limit": max(0, limit)})
+
+
+def _touch(db: sqlite3.Connection, instance: str, presence: Presence) -> list[str]:
+    """Record that a daemon is there; return the worker_ids of those that are forgotten for it."""
+    values = {
+        "worker_id": presence.worker_id,
+        "instance": instance,
+        "agents": json_text(presence.agents),
+        "silent_after": before(presence.silent_after),
+    }
+    db.execute(_TOUCH_WORKER, values)
+    for beat in presence.heartbeats:
+        _record_heartbeat(db, beat, presence.worker_id)
+    silent = db.execute(_SILENT_WORKERS, values).fetchall()
+    for row in silent:
+        _forget(db, row["instance"])
+    return [row["worker_id"] for row in silent]
+
+
+def _record_heartbeat(db: sqlite3.Connection, beat: AgentBeat, worker_id: str | None) -> None:
+    values = {**asdict(beat), "health": json_text(beat.health), "worker_id": worker_id}
+    db.execute(_HEARTBEAT, values)
+    db.execute(_HEARTBEAT_OF_RUN, values)
+
+
+def _told(db: sqlite3.Connection, values: dict[str, str]) -> Beat:
+    """Return what a beat only reads."""
+    held = {row["lease_token"]: row for row in db.execute(_CLAIMS, values)}
+    ended = {
+        token: Lease.CANCEL_REQUESTED if token in held else Lease.LOST
+        for token in json.loads(values["tokens"])
+        if token not in held or held[token]["cancel_requested"]
+    }
+    return Beat(
+        now=read_moment(db.execute(_NOW).fetchone()[0]),
+        work=[agent_id for (agent_id,) in db.execute(_WORK, values)],
+        restarts=[],
+        pauses=[read_record(Pause, dict(row)) for row in db.execute(_PAUSES)],
+        ended=[EndedClaim(token=token, state=state) for token, state in ended.items()],
+        leases=[read_record(NamedLease, dict(row)) for row in db.execute(_LEASES, values)],
+        dead=[],
+        unregistered=[],
+    )
 
 
 def _forget(db: sqlite3.Connection, instance: str) -> None:
@@ -281,5 +357,63 @@ _HOLD_LEASE = sql(
     worker_id=WORKER_OF_INSTANCE,
 )
 _LEASE = "select instance, worker_id from actp_leases where name = :name"
+_LEASES = """
+    select name, instance, worker_id from actp_leases
+    where name in (select value from json_each(:names)) order by name
+"""
+_NOW = sql("select {now}")
+_AGENT_IDS = "select agent_id from actp_agent_registry"
+_SET_PAUSED = sql("""
+    update actp_agent_registry set
+        paused_at = iif(:by is null, null, coalesce(paused_at, {now})),
+        paused_by = iif(:by is null, null, coalesce(paused_by, :by))
+    where agent_id = :agent_id
+""")
+_PAUSES = """
+    select agent_id, coalesce(paused_by, '') as paused_by, paused_at from actp_agent_registry
+    where paused_at is not null order by agent_id
+"""
+_OUR_CLAIMS = "status = 'running' and lease_token in (select value from json_each(:tokens))"
+_CLAIMS = sql(
+    "select lease_token, cancel_requested from actp_agent_tasks where {ours}", ours=_OUR_CLAIMS
+)
+_RENEW_CLAIMS = sql(
+    """
+    update actp_agent_tasks set lease_until = {now :lease}
+    where {ours} and lease_until < {now :due}
+    """,
+    ours=_OUR_CLAIMS,
+)
+_TO_WRITE = sql(
+    """
+    select exists (select 1 from actp_agent_registry where {asked})
+        or exists (
+            select 1 from actp_agent_tasks where {ours} and lease_until < {now :due}
+        )
+    """,
+    asked=_ASKED_TO_RESTART,
+    ours=_OUR_CLAIMS,
+)
+# Each branch has an index of its own, so an empty queue costs three looks.
+_WORK = sql("""
+    select value from json_each(:agent_ids) as asked
+    where not exists (
+            select 1 from actp_agent_registry where agent_id = value and paused_at is not null
+        )
+        and (
+            exists (
+                select 1 from actp_agent_tasks
+                where agent_type = value and status = 'queued' and not_before is null
+            )
+            or exists (
+                select 1 from actp_agent_tasks
+                where agent_type = value and status = 'queued' and not_before <= {now}
+            )
+            or exists (
+                select 1 from actp_agent_tasks
+                where agent_type = value and status = 'running' and lease_until < {now}
+            )
+        )
+""")
 _DROP_LEASE = "delete from actp_leases where name = :name and instance = :instance"
 _DROP_LEASES = "delete from actp_leases where instance = :instance"

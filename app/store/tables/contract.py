@@ -98,12 +98,14 @@ class Obstacle:
 
     table: str
     column: str
+    """Empty where it is the whole table."""
     why: str
     command: str
     """The SQL that helps."""
 
     def __str__(self) -> str:
-        return f"column {self.column} of table {self.table} {self.why} ({self.command})"
+        of_column = f"column {self.column} of " if self.column else ""
+        return f"{of_column}table {self.table} {self.why} ({self.command})"
 
 
 class Tables(Noun):

@@ -104,6 +104,33 @@ begin
             );
         end if;
     end loop;
+    for found in
+        select c.relname as table_name, string_agg(needed.privilege, ', ' order by needed.place)
+            as privileges
+        from pg_catalog.pg_class c
+        cross join (values (1, 'select'), (2, 'insert'), (3, 'update'), (4, 'delete'))
+            as needed (place, privilege)
+        where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
+            and c.relname in (
+                'actp_workers', 'actp_leases', 'actp_agent_registry', 'actp_agent_runs',
+                'actp_agent_tasks', 'actp_task_totals', 'actp_agent_memory', 'actp_task_turns',
+                'actp_tool_call_log', 'anthropic_cost_log', 'actp_cost_days',
+                'actp_budget_reservations', 'actp_effects', 'actp_approvals', 'actp_job_runs',
+                'actp_engagement_actions', 'actp_viral_templates', 'actp_deal_log',
+                'actp_revenue_goals', 'actp_weekly_snapshots'
+            )
+            and not pg_catalog.has_table_privilege(c.oid, needed.privilege)
+        group by 1
+        order by 1
+    loop
+        obstacles = obstacles || jsonb_build_object(
+            'table', found.table_name,
+            'column', '',
+            'why', format('denies the worker to %s', found.privileges),
+            'command', format('grant select, insert, update, delete on public.%I to %I',
+                found.table_name, current_user)
+        );
+    end loop;
     return obstacles;
 end
 $$;

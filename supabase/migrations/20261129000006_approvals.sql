@@ -199,20 +199,64 @@ returns void language sql set search_path = '' as $$
     update public.actp_approvals set told_at = now() where id = p_id and told_at is null
 $$;
 
-create or replace function public.actp_forget_turns(
-    p_older_than double precision, p_limit integer
-) returns void language sql set search_path = '' as $$
-    delete from public.actp_task_turns where id in (
-        select id from public.actp_task_turns
-        where created_at < now() - make_interval(secs => p_older_than)
-            and task_id not in (  -- a task may wait for weeks, and goes on by its steps
-                select id from public.actp_agent_tasks
-                where status in ('queued', 'running', 'waiting')
+create or replace function public.actp_forget_old(
+    p_what text, p_older_than double precision, p_limit integer
+) returns integer language plpgsql set search_path = '' as $$
+declare
+    before constant timestamptz = now() - make_interval(secs => p_older_than);
+    gone text[];
+    deleted integer;
+begin
+    if p_what = 'tasks' then
+        gone = array(
+            select id from public.actp_agent_tasks
+            where status in ('succeeded', 'failed', 'cancelled') and finished_at < before
+            order by finished_at limit greatest(p_limit, 0) for update skip locked
+        );
+        delete from public.actp_task_turns where task_id = any (gone);
+        delete from public.actp_agent_tasks where id = any (gone);
+    elsif p_what = 'fires' then
+        -- By the latest one the scheduler knows from when on moments were missed.
+        delete from public.actp_job_runs where ctid = any (array(
+            select ctid from public.actp_job_runs fire
+            where finished_at < before and scheduled_at < (
+                select max(scheduled_at) from public.actp_job_runs later
+                where later.job_name = fire.job_name
             )
-        order by created_at
-        limit p_limit
-        for update skip locked
-    )
+            order by finished_at limit greatest(p_limit, 0) for update skip locked
+        ));
+    else
+        execute format(
+            'delete from public.%1$I where ctid = any (array('
+            'select ctid from public.%1$I o where %2$I < $1%3$s order by %2$I limit $2'
+            ' for update skip locked))',
+            case p_what
+                when 'turns' then 'actp_task_turns'
+                when 'runs' then 'actp_agent_runs'
+                when 'tool_calls' then 'actp_tool_call_log'
+                when 'costs' then 'anthropic_cost_log'
+                when 'effects' then 'actp_effects'
+                when 'approvals' then 'actp_approvals'
+                when 'workers' then 'actp_workers'
+            end,
+            case
+                when p_what in ('turns', 'costs') then 'created_at'
+                when p_what = 'runs' then 'finished_at'
+                when p_what = 'tool_calls' then 'called_at'
+                when p_what = 'effects' then 'began_at'
+                when p_what = 'approvals' then 'decided_at'
+                else 'ended_at'
+            end,
+            case when p_what in ('turns', 'effects', 'approvals') then
+                -- A task may wait for a person for longer than anything is kept.
+                ' and not exists (select from public.actp_agent_tasks t where t.id = o.task_id'
+                ' and t.status in (''queued'', ''running'', ''waiting''))'
+            end
+        ) using before, greatest(p_limit, 0);
+    end if;
+    get diagnostics deleted = row_count;
+    return deleted;
+end
 $$;
 
 create or replace function public.actp_task(p_id text) returns jsonb
@@ -233,18 +277,6 @@ create or replace function public.actp_tasks(
         order by seq desc
         limit greatest(p_limit, 0)
     ) t
-$$;
-
-create or replace function public.actp_task_counts() returns jsonb
-language sql stable set search_path = '' as $$
-    select coalesce(jsonb_object_agg(agent_type, counts), '{}') from (
-        select agent_type, jsonb_object_agg(status, tasks) as counts from (
-            select agent_type, status, count(*) as tasks
-            from public.actp_agent_tasks group by agent_type, status
-        ) counted
-        where status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled')
-        group by agent_type
-    ) by_agent
 $$;
 
 create or replace function public.actp_cancel_task(p_id text)
@@ -278,10 +310,40 @@ begin
         status = 'queued', attempts = 0, result = null, error = null, worker_id = null,
         settled_token = null, not_before = null, cancel_requested = false, started_at = null,
         finished_at = null
-    where id = p_id and status in ('failed', 'cancelled');
+    where id = p_id and status in ('failed', 'cancelled') and not exists (
+        select from public.actp_agent_tasks other
+        where other.agent_type = actp_agent_tasks.agent_type
+            and other.unique_key = actp_agent_tasks.unique_key
+            and other.status in ('queued', 'running', 'waiting')
+    );
     return query select * from public.actp_agent_tasks
         where id = p_id
             and status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled');
+end
+$$;
+
+create or replace function public.actp_cancel_tasks(p_which jsonb, p_limit integer)
+returns integer language plpgsql set search_path = '' as $$
+declare
+    found_task record;
+    concerned integer = 0;
+begin
+    for found_task in
+        select id from public.actp_agent_tasks
+        where status in ('queued', 'running', 'waiting')
+            and (p_which ->> 'agent_type' is null or agent_type = p_which ->> 'agent_type')
+            and (p_which ->> 'status' is null or status = p_which ->> 'status')
+            and (p_which ->> 'text' is null or goal ~* ('***=' || (p_which ->> 'text')))
+            and (p_which ->> 'since' is null
+                or created_at >= (p_which ->> 'since')::timestamptz)
+            and (p_which ->> 'until' is null or created_at < (p_which ->> 'until')::timestamptz)
+        order by seq
+        limit greatest(p_limit, 0)
+    loop
+        perform public.actp_cancel_task(found_task.id);
+        concerned = concerned + 1;
+    end loop;
+    return concerned;
 end
 $$;
 
@@ -364,13 +426,40 @@ begin
             );
         end if;
     end loop;
+    for found in
+        select c.relname as table_name, string_agg(needed.privilege, ', ' order by needed.place)
+            as privileges
+        from pg_catalog.pg_class c
+        cross join (values (1, 'select'), (2, 'insert'), (3, 'update'), (4, 'delete'))
+            as needed (place, privilege)
+        where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
+            and c.relname in (
+                'actp_workers', 'actp_leases', 'actp_agent_registry', 'actp_agent_runs',
+                'actp_agent_tasks', 'actp_task_totals', 'actp_agent_memory', 'actp_task_turns',
+                'actp_tool_call_log', 'anthropic_cost_log', 'actp_cost_days',
+                'actp_budget_reservations', 'actp_effects', 'actp_approvals', 'actp_job_runs',
+                'actp_engagement_actions', 'actp_viral_templates', 'actp_deal_log',
+                'actp_revenue_goals', 'actp_weekly_snapshots'
+            )
+            and not pg_catalog.has_table_privilege(c.oid, needed.privilege)
+        group by 1
+        order by 1
+    loop
+        obstacles = obstacles || jsonb_build_object(
+            'table', found.table_name,
+            'column', '',
+            'why', format('denies the worker to %s', found.privileges),
+            'command', format('grant select, insert, update, delete on public.%I to %I',
+                found.table_name, current_user)
+        );
+    end loop;
     return obstacles;
 end
 $$;
 
 create or replace function public.actp_schema_version() returns bigint
 language sql immutable set search_path = '' as $$
-    select 20261129000005
+    select 20261129000006
 $$;
 
 revoke all on function public.actp_ask_approval(jsonb, double precision) from public, anon, authenticated;
@@ -391,18 +480,18 @@ revoke all on function public.actp_expire_approvals() from public, anon, authent
 grant execute on function public.actp_expire_approvals() to service_role;
 revoke all on function public.actp_told_approval(text) from public, anon, authenticated;
 grant execute on function public.actp_told_approval(text) to service_role;
-revoke all on function public.actp_forget_turns(double precision, integer) from public, anon, authenticated;
-grant execute on function public.actp_forget_turns(double precision, integer) to service_role;
+revoke all on function public.actp_forget_old(text, double precision, integer) from public, anon, authenticated;
+grant execute on function public.actp_forget_old(text, double precision, integer) to service_role;
 revoke all on function public.actp_task(text) from public, anon, authenticated;
 grant execute on function public.actp_task(text) to service_role;
 revoke all on function public.actp_tasks(text, text, integer) from public, anon, authenticated;
 grant execute on function public.actp_tasks(text, text, integer) to service_role;
-revoke all on function public.actp_task_counts() from public, anon, authenticated;
-grant execute on function public.actp_task_counts() to service_role;
 revoke all on function public.actp_cancel_task(text) from public, anon, authenticated;
 grant execute on function public.actp_cancel_task(text) to service_role;
 revoke all on function public.actp_retry_task(text) from public, anon, authenticated;
 grant execute on function public.actp_retry_task(text) to service_role;
+revoke all on function public.actp_cancel_tasks(jsonb, integer) from public, anon, authenticated;
+grant execute on function public.actp_cancel_tasks(jsonb, integer) to service_role;
 revoke all on function public.actp_obstacles() from public, anon, authenticated;
 grant execute on function public.actp_obstacles() to service_role;
 revoke all on function public.actp_schema_version() from public, anon, authenticated;

@@ -209,7 +209,7 @@ $$;
 
 create or replace function public.actp_schema_version() returns bigint
 language sql immutable set search_path = '' as $$
-    select 20261129000004
+    select 20261129000005
 $$;
 
 do $$
