@@ -7,7 +7,7 @@ import trio
 from store_calls import LONG, MAIL, SHORT, add, ask, claim, claimed_ids, decide, lapse, turn
 
 from app.store.approvals.sqlite import TASK_IS_OVER
-from app.store.protocol import ApprovalStatus, TaskStatus
+from app.store.protocol import ApprovalStatus, Kept, TaskStatus
 
 
 @pytest.fixture
@@ -196,18 +196,21 @@ async def test_a_task_that_waits_is_not_retried(parked):
     assert (await parked.retry_task("t1")).status is TaskStatus.WAITING
 
 
-async def test_the_steps_of_a_task_that_waits_are_kept(store):
+@pytest.mark.parametrize("what", [Kept.TURNS, Kept.EFFECTS, Kept.APPROVALS])
+async def test_what_a_task_that_waits_needs_is_kept_until_it_is_over(store, what):
     await add(store)
     await claim(store, "k1")
     await store.record_turn(turn("said"), token="k1")
-    await ask(store)
+    await store.begin_effect("mail", agent_id="social", task_id="t1")
+    await ask(store, "a1")
+    await decide(store, "a1")
+    await ask(store, "a2", about="use 2")
     await store.park_task("t1", "k1")
     await lapse()
-    await store.forget_turns(older_than=0.0, limit=10)
-    assert len(await store.turns("t1")) == 1
+    assert await store.forget_old(what, older_than=0.0, limit=10) == 0
     await store.cancel_task("t1")
-    await store.forget_turns(older_than=0.0, limit=10)
-    assert await store.turns("t1") == []
+    await lapse()
+    assert await store.forget_old(what, older_than=0.0, limit=10) > 0
 
 
 async def test_approvals_are_listed_newest_first_by_status_and_by_task(store):
