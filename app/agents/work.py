@@ -144,9 +144,10 @@ class Worker:
             await self._release_in_time(task, token)
             raise
         except Exception as error:
-            if await self._fail_attempt(task, token, error, timed_out=limit.expired()):
+            reason = await self._fail_attempt(task, token, error, timed_out=limit.expired())
+            if len(self._failed) >= FAILED_IN_A_ROW:  # then it is the agent's own fault
                 raise
-            return Outcome(failure=f"its attempt ended by {type(error).__name__}", result={})
+            return Outcome(failure=reason, result={})
         else:
             status = TaskStatus.SUCCEEDED if outcome.failure is None else TaskStatus.FAILED
             self._failed.clear()
@@ -169,8 +170,8 @@ class Worker:
 
     async def _fail_attempt(
         self, task: TaskRow, token: str, error: Exception, *, timed_out: bool
-    ) -> bool:
-        """Hand a task back that raised an error; return whether that is the agent's own fault."""
+    ) -> str:
+        """Hand a task back that raised an error; return why, in words."""
         if timed_out:
             reason = f"it took longer than its time-out of {task.timeout:g} s"
             logger.warning("Task given up: %s", reason, extra={"action": "task_timed_out"})
@@ -179,7 +180,7 @@ class Worker:
             logger.error("Task failed", exc_info=error, extra={"action": "task_crashed"})
             self._failed.add(task.id)
         await self._release(task, token, count_attempt=True, error=reason)
-        return len(self._failed) >= FAILED_IN_A_ROW
+        return reason
 
     async def _finish(
         self,

@@ -147,6 +147,11 @@ class SqliteJournal(Journal, OnSqlite):
         return await self.db.rows(Fire, _FIRES, {"job_name": job_name, "limit": max(0, limit)})
 
 
+def _ids(db: sqlite3.Connection, rows: list[tuple[int]]) -> list[tuple[str]]:
+    found = "select id from actp_agent_tasks where rowid = ?"
+    return [tuple(db.execute(found, row).fetchone()) for row in rows]
+
+
 def _turn_values(turn: Turn, token: str | None) -> dict[str, Any]:
     meta = None if turn.meta is None else json_text(turn.meta)
     return {**asdict(turn), "content": json_text(turn.content), "meta": meta, "token": token}
@@ -156,11 +161,6 @@ def _record_turn(db: sqlite3.Connection, values: dict[str, Any]) -> bool:
     """Insert a step if its task is held; True also of one that is there already."""
     db.execute(_RECORD_TURN, values)
     return db.execute(_TURN, values).fetchone() is not None
-
-
-def _ids(db: sqlite3.Connection, rows: list[tuple[int]]) -> list[tuple[str]]:
-    found = "select id from actp_agent_tasks where rowid = ?"
-    return [tuple(db.execute(found, row).fetchone()) for row in rows]
 
 
 _RECORD_TURN = sql("""
