@@ -185,8 +185,13 @@ def existing_file(text: str) -> Path:
     return found
 
 
-def secret(text: str) -> str:
-    """Read a key, a token or a password."""
+def word(text: str) -> str:
+    """Read what a service calls something."""
     if not re.fullmatch("[!-~]+", text):
         raise ValueError("printable ASCII without spaces")
     return text
+
+
+def secret(text: str) -> str:
+    """Read a key, a token or a password."""
+    return word(text)

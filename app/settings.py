@@ -232,15 +232,19 @@ class Settings:
     stripe_secret_key: str | None = _services(
         "STRIPE_SECRET_KEY", values.secret, None, secret=True, without="no agent can use Stripe"
     )
-    """The agents that ship use none of these; a warning at start says which are missing. A class
-    of your own finds them in its environment, if they are set there and not only here.
+    """For hands of agents (`docs/reference/hands.md`); a warning at start says which are missing.
+    A class of your own finds them in its environment, if they are set there and not only here.
     """
     telegram_bot_token: str | None = _services(
         "TELEGRAM_BOT_TOKEN", values.secret, None, secret=True, without="no agent can use Telegram"
     )
+    telegram_chat_id: str | None = _services("TELEGRAM_CHAT_ID", values.word, None)
     apple_key_id: str | None = _services(
         "APPLE_KEY_ID", values.secret, None, secret=True, without="no agent can use the App Store"
     )
+    apple_issuer_id: str | None = _services("APPLE_ISSUER_ID", values.word, None)
+    apple_key_file: Path | None = _services("APPLE_KEY_FILE", values.path, None)
+    apple_vendor_number: str | None = _services("APPLE_VENDOR_NUMBER", values.word, None)
     data_dir: Path
     warnings: tuple[str, ...]
     """What the operator may want to know; one line each."""
@@ -250,6 +254,16 @@ class Settings:
         """All values that must not reach a log, an event or an answer."""
         given = (getattr(self, name) for name, each in settings_of(Settings).items() if each.secret)
         return tuple(filter(None, given))
+
+    @property
+    def for_hands(self) -> dict[str, str]:
+        """The variables of services that are set, by name."""
+        found = {
+            setting.name: getattr(self, field)
+            for field, setting in settings_of(Settings).items()
+            if setting.section is Section.SERVICES
+        }
+        return {name: str(value) for name, value in found.items() if value is not None}
 
     def with_agents(self, agent_ids: Iterable[str]) -> Settings:
         """Return the settings with these agents enabled and the others not.

@@ -35,18 +35,18 @@ _EXPIRED: Final = (
 )
 
 
-def needs_approval(name: str, marked: bool | None, patterns: Iterable[str]) -> bool:  # noqa: FBT001
+def needs_approval(name: str, patterns: Iterable[str], *, by_itself: bool = False) -> bool:
     """Return whether a person has to approve a tool's calls.
 
-    The operator's patterns come before what the tool says of itself, and of those the last that
+    The operator's patterns come before what the tool needs by itself, and of those the last that
     fits; one with ``!`` in front says that no approval is needed.
 
-    >>> needs_approval("send_mail", None, ["send_*"]), needs_approval("recall", None, ["send_*"])
+    >>> needs_approval("send_mail", ["send_*"]), needs_approval("recall", ["send_*"])
     (True, False)
-    >>> needs_approval("send_mail", True, ["*", "!send_mail"])
+    >>> needs_approval("send_mail", ["*", "!send_mail"], by_itself=True)
     False
     """
-    needed = bool(marked)
+    needed = by_itself
     for pattern in patterns:
         wanted = not pattern.startswith("!")
         if fnmatchcase(name, pattern.removeprefix("!")):
@@ -66,15 +66,21 @@ class Gate:
         self._context = context
         self._task_id = task_id
 
-    def guards(self, tool: Tool) -> bool:
-        """Return whether a person has to approve the calls of a tool."""
-        return needs_approval(tool.name, tool.approve, self._context.options.approve)
+    def guards(self, tool: Tool, *, has_read_outside: bool) -> bool:
+        """Return whether a person has to approve a call of a tool.
+
+        Args:
+            tool: The tool.
+            has_read_outside: Whether the conversation has read text that other people wrote.
+        """
+        by_itself = tool.needs_approval(has_read_outside=has_read_outside)
+        return needs_approval(tool.name, self._context.options.approve, by_itself=by_itself)
 
     @property
     def guards_budget(self) -> bool:
         """Return whether a person is asked where the task's budget is spent."""
         patterns = self._context.options.approve
-        return self._task_id is not None and needs_approval(BUDGET, None, patterns)
+        return self._task_id is not None and needs_approval(BUDGET, patterns)
 
     async def ask(
         self, tool: str, arguments: dict[str, Any], *, about: str, why: str | None

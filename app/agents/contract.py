@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from anthropic import AsyncAnthropic
 
+    from app.hands import Hands
     from app.store.protocol import Store
 
     from .activity import Activity
@@ -66,6 +67,8 @@ class AgentContext:
     task_lease: float
     options: AgentOptions = field(default_factory=AgentOptions)
     """How it holds its conversations."""
+    hands: Hands | None = None
+    """What it can do besides its own methods; they live on Trio's side."""
     redact: Callable[[str], str] = str
     """Takes secrets out of a text; before it is cut, for the half of one is not known."""
 

@@ -8,12 +8,14 @@ has answered is called again.
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
+
+from app.hands import block
+from app.hands.server_tools import failures_of, sources_of
 
 from .approvals import Gate
 from .claude import ModelCalls, Patience
@@ -68,6 +70,8 @@ class Manner:
 
     prompt: str
     tools: Sequence[Tool]
+    server_tools: Sequence[Mapping[str, Any]] = ()
+    """The entries of the tools that the API runs itself."""
     max_tokens: int
     max_turns: int
     patience: Patience
@@ -99,7 +103,9 @@ class Conversation:
         )
         self._transcript = Transcript(context, work.task_id, work.token)
         gate = Gate(context, work.task_id)
-        self._toolbox = Toolbox(context, manner.tools, work.key, self._transcript, gate)
+        self._toolbox = Toolbox(
+            context, manner.tools, work.key, self._transcript, gate, manner.server_tools
+        )
         self._calls = ModelCalls(
             context, client, work.task_id, manner.patience, random.Random(), gate
         )
@@ -181,11 +187,11 @@ class Conversation:
         now = (await self._context.store.ping()).astimezone(self._context.timezone)
         parts = [f"<goal>\n{self._work.goal}\n</goal>"]
         if self._work.context:
-            parts.append(f"<context>\n{_as_data(self._work.context)}\n</context>")
+            parts.append(block("context", self._work.context))
         if earlier:
             parts.append(
                 "An earlier try at this goal called these tools. What it did is done: do not do "
-                f"it again.\n<earlier>\n{_as_data(list(earlier))}\n</earlier>"
+                f"it again.\n{block('earlier', list(earlier))}"
             )
         parts.append(f"It is {now:%A}, {now:%Y-%m-%d %H:%M} ({self._context.timezone}).")
         return "\n\n".join(parts)
@@ -227,6 +233,9 @@ class Conversation:
             "tokens": tokens_of(reply.usage),
         }
         await self._transcript.add("assistant", step, reply.content, meta)
+        for failure in failures_of(reply.content):
+            extra = {"action": "tool_failed", "task_id": self._work.task_id}
+            logger.warning("A tool of the API failed: %s", failure, extra=extra)
         self._context.activity.progress(f"turn {step}", task_id=self._work.task_id, step=step)
 
     def _request(self, model: str, max_tokens: int) -> Request:
@@ -257,6 +266,7 @@ class Conversation:
     async def _outcome(self, failure: str | None) -> Outcome:
         last, history = self._history.last, self._history
         cost = await self._cost()
+        sources = sources_of(part for said in history.messages for part in said["content"])
         return Outcome(
             failure=failure,
             result={
@@ -273,6 +283,7 @@ class Conversation:
                 },
                 "model": None if last is None else last.model,
                 "stop_reason": None if last is None else last.stop_reason,
+                **({"sources": sources} if sources else {}),
             },
         )
 
@@ -281,8 +292,3 @@ class Conversation:
         if self._work.task_id is not None:
             return await self._context.store.settle_task(self._work.task_id)
         return self._calls.cost
-
-
-def _as_data(value: object) -> str:
-    """Write facts so that nothing in them can end the place where they stand."""
-    return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")

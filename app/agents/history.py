@@ -10,6 +10,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from app.hands import is_from_outside
+
 from .toolbox import ToolUse
 
 if TYPE_CHECKING:
@@ -79,6 +81,8 @@ class History:
     """What the model was told last of that, where it has not replied since."""
     step: int = 0
     """The number of the last reply, summaries included."""
+    has_read_outside: bool = False
+    """Whether the model was shown what other people wrote: it may ask for what they want."""
     _answers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -119,6 +123,7 @@ class History:
             tokens=int(meta.get("tokens") or 0),
         )
         self.last, self.step, self.told, self._answers = said, step, None, {}
+        self.has_read_outside |= any(map(is_from_outside, content))
         self.cuts = self.cuts + 1 if said.stop_reason == "max_tokens" else 0
         self.refusals += said.stop_reason == "refusal"
         if said.stop_reason == "compaction":
@@ -138,6 +143,7 @@ class History:
             use = uses.get(block.get("tool_use_id", ""))
             if use is not None and use.id not in self._answers:
                 self._answers[use.id] = block
+                self.has_read_outside |= is_from_outside(block)
                 self.called[use.name] += not block.get("is_error", False)
         if not self.open_uses:
             self._told([self._answers[use.id] for use in self.last.uses])

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from actp_supervise import Backoff
     from app.agents.activity import Activity
+    from app.hands import Hands
     from app.store.protocol import Store
 
 
@@ -54,6 +55,7 @@ def make_context(
     activity: Activity,
     wait_for_work: Callable[[float], Awaitable[None]],
     patience: Backoff | None = None,
+    hands: Hands | None = None,
 ) -> AgentContext:
     """Make what an agent is given; the one place that does.
 
@@ -64,6 +66,7 @@ def make_context(
         wait_for_work: Returns after so many seconds, or sooner when a task was posted; called on
             Trio's side.
         patience: How long its store waits between two tries, in place of the usual.
+        hands: Its hands, as they are open.
     """
 
     async def wait_in_trio(seconds: float) -> None:
@@ -85,6 +88,7 @@ def make_context(
         options=setup.options,
         timezone=zone_named(setup.timezone),
         task_lease=setup.task_lease,
+        hands=hands,
         redact=make_redactor(setup.secrets),
     )
 

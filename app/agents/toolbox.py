@@ -109,6 +109,7 @@ class Toolbox:
         key: Names the work: effects that an earlier try had under it do not happen again.
         transcript: Where answers are recorded.
         gate: Asks a person where a tool needs it.
+        server_tools: The entries of the tools that the API runs itself.
     """
 
     def __init__(
@@ -118,7 +119,9 @@ class Toolbox:
         key: str,
         transcript: Transcript,
         gate: Gate,
+        server_tools: Sequence[Mapping[str, Any]] = (),
     ) -> None:
+        self._server_tools = server_tools
         self._context = context
         self._store = context.store
         self._tools: Mapping[str, Tool] = {tool.name: tool for tool in tools}
@@ -127,13 +130,19 @@ class Toolbox:
         self._gate = gate
         self._approvals: dict[str, ApprovalRow] = {}
         """What was decided of the calls at hand, by their ids."""
+        self._guarded: set[str] = set()
+        """Those of them that a person has to approve."""
         self._parked: Parked | None = None
         self._pages = Pages(context.redact)
 
     @property
     def definitions(self) -> list[dict[str, Any]]:
         """What the API is told of the tools."""
-        definitions = [*(tool.definition for tool in self._tools.values()), _READ_MORE]
+        definitions = [
+            *(tool.definition for tool in self._tools.values()),
+            *map(dict, self._server_tools),
+            _READ_MORE,
+        ]
         return sorted(definitions, key=lambda definition: str(definition["name"]))
 
     def changes_something(self, name: str) -> bool:
@@ -172,13 +181,17 @@ class Toolbox:
         Raises:
             Parked: If one of them is not decided yet.
         """
-        self._approvals, self._parked = {}, None
-        last = self._transcript.history.last
+        self._approvals, self._parked, self._guarded = {}, None, set()
+        history = self._transcript.history
+        last = history.last
         why = None if last is None else last.text or None
         for use in uses:
             tool = self._tools.get(use.name)
-            if tool is None or not isinstance(use.arguments, dict) or not self._gate.guards(tool):
+            if tool is None or not isinstance(use.arguments, dict):
                 continue
+            if not self._gate.guards(tool, has_read_outside=history.has_read_outside):
+                continue
+            self._guarded.add(use.id)
             if self._transcript.task_id is not None:
                 self._approvals[use.id] = await self._gate.ask(
                     use.name, use.arguments, about=f"{step}/{use.id}", why=why
@@ -241,7 +254,7 @@ class Toolbox:
             begun = await self._begin(call)
             while begun.state is Effect.UNKNOWN and tool.effect == "once":
                 told.effect = call.key
-                call = await self._again(tool, call, arguments)
+                call = await self._again(tool, use, call, arguments)
                 begun = await self._begin(call)
             if begun.state is Effect.DONE:
                 return _block_of(begun)
@@ -269,17 +282,16 @@ class Toolbox:
         Raises:
             ToolError: If nobody approved it.
         """
+        if use.id not in self._guarded:
+            return arguments
         approval = self._approvals.get(use.id)
-        if approval is None:
-            if self._gate.guards(tool):  # and there is no task that could wait
-                approval = await self._gate.decided(tool.name, arguments, about=use.id, why=None)
-            else:
-                return arguments
+        if approval is None:  # there is no task that could wait, which is said by this
+            approval = await self._gate.decided(tool.name, arguments, about=use.id, why=None)
         check_approved(approval)
         told.note, told.arguments = note_of(self._approvals, use.id), approval.arguments
         return approval.arguments
 
-    async def _again(self, tool: Tool, call: Call, arguments: dict[str, Any]) -> Call:
+    async def _again(self, tool: Tool, use: ToolUse, call: Call, arguments: dict[str, Any]) -> Call:
         """Return the call by which a tool is called once more whose last call's end is unknown.
 
         A person who has to approve the tool's calls is asked about this too. The new call has a key
@@ -290,7 +302,7 @@ class Toolbox:
             Parked: If that is not decided yet.
         """
         cut_short = _CUT_SHORT.format(tool=tool.name)
-        if not self._gate.guards(tool):
+        if use.id not in self._guarded:
             raise ToolError(cut_short)
         decision = await self._gate.decided(
             tool.name, arguments, about=f"again {call.key}", why=_ASK_AGAIN.format(tool=tool.name)

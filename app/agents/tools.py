@@ -24,6 +24,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, overload
 
 from anthropic.lib.tools import BetaAsyncFunctionTool, ToolError
+from typing_extensions import override
 
 from app.store.protocol import JSON
 
@@ -114,36 +116,39 @@ def tool(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tool:
-    """A method of an agent that the model may call."""
+class Tool(ABC):
+    """What the model may call: a method of an agent, or what one of its hands gives it."""
 
     name: str
     effect: Effect
-    target: Target
+    target: Target = ()
     timeout: float | None
     approve: bool | None
-    method: MethodType
+    acts: bool = False
+    """Whether it changes something that others than the operator see."""
 
     @property
-    def _described(self) -> tuple[str, InputSchema]:
-        return _described(getattr(self.method, "__func__", self.method))
-
-    @property
+    @abstractmethod
     def definition(self) -> dict[str, Any]:
         """What the API is told of it."""
-        description, schema = self._described
-        return {"name": self.name, "description": description, "input_schema": schema}
 
+    @abstractmethod
     async def call(self, arguments: dict[str, Any]) -> JSON:
-        """Check the arguments by the schema and call the method.
+        """Check the arguments by the schema and carry the call out.
 
         Raises:
+            ToolError: If nothing came of it; the text is for the model.
             ValueError: If they do not keep it; its cause is pydantic's error.
         """
-        description, schema = self._described
-        return await BetaAsyncFunctionTool[Any](
-            self.method, description=description, input_schema=schema
-        ).call(arguments)
+
+    def needs_approval(self, *, has_read_outside: bool) -> bool:
+        """Return whether a person has to approve a call.
+
+        Args:
+            has_read_outside: Whether the conversation has read text that other people wrote, which
+                may be what makes the model want the call.
+        """
+        return bool(self.approve) or (self.acts and has_read_outside)
 
     def target_of(self, arguments: dict[str, Any]) -> dict[str, Any] | None:
         """Return what a call is about, so that the same is done once; None where it stands alone.
@@ -160,6 +165,30 @@ class Tool:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodTool(Tool):
+    """A method of an agent as a tool."""
+
+    method: MethodType
+
+    @property
+    def _described(self) -> tuple[str, InputSchema]:
+        return _described(getattr(self.method, "__func__", self.method))
+
+    @property
+    @override
+    def definition(self) -> dict[str, Any]:
+        description, schema = self._described
+        return {"name": self.name, "description": description, "input_schema": schema}
+
+    @override
+    async def call(self, arguments: dict[str, Any]) -> JSON:
+        description, schema = self._described
+        return await BetaAsyncFunctionTool[Any](
+            self.method, description=description, input_schema=schema
+        ).call(arguments)
+
+
 def tools_of(agent: object) -> list[Tool]:
     """Return the tools of an agent or of its class, by name.
 
@@ -171,7 +200,7 @@ def tools_of(agent: object) -> list[Tool]:
 
 def _tool(method: MethodType) -> Tool:
     mark = cast("_Mark", getattr(method, _MARK))
-    return Tool(
+    return MethodTool(
         name=str(method.__name__),
         effect=mark.effect,
         target=mark.target,

@@ -238,9 +238,9 @@ async def test_an_operators_pattern_lets_a_tool_pass_that_asks(at_work):
 
 
 def test_the_last_pattern_that_fits_counts():
-    assert needs_approval("send_mail", None, ["*", "!send_*", "send_mail"])
-    assert not needs_approval("send_mail", None, ["send_mail", "!*"])
-    assert not needs_approval("send_mail", None, ["Send_*"])
+    assert needs_approval("send_mail", ["*", "!send_*", "send_mail"])
+    assert not needs_approval("send_mail", ["send_mail", "!*"])
+    assert not needs_approval("send_mail", ["Send_*"])
 
 
 async def test_a_once_tool_that_was_cut_off_is_asked_about_before_it_is_called_again(
