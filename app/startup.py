@@ -44,6 +44,7 @@ from app.store.protocol import AgentRegistration, Kept
 from app.store.schema import TableReport, check_required_tables
 from app.store.steady import steady
 from app.supervisor import AgentSupervisor
+from app.telegram_approvals import TelegramApprovals
 from app.unreadable import UnreadableTasks
 from app.waiting_approvals import WaitingApprovals
 from app.web.waiting_room import open_waiting_room
@@ -187,6 +188,7 @@ async def run_daemon(
                 services.start_soon(records.run, name="records")
                 services.start_soon(unreadable.watch, name="unreadable tasks")
                 services.start_soon(approvals.watch, name="approvals")
+                _ask_on_telegram(services, settings, store, instance)
                 await _register(registry, settings, records)
                 await services.start(
                     routines.start,
@@ -335,6 +337,16 @@ def _say_waiting(
     show(error)
     extra = {"action": "store_awaited", "seconds": seconds}
     logger.warning("Waiting for the store: %s (next try in %.1f s)", error, seconds, extra=extra)
+
+
+def _ask_on_telegram(services: Supervisor, settings: Settings, store: Store, instance: str) -> None:
+    """Have approvals asked for on the operator's phone, where a bot is set up."""
+    token, chat_id = settings.telegram_bot_token, settings.telegram_chat_id
+    if token is None or chat_id is None:
+        return
+    redact = make_redactor(settings.secrets)
+    telegram = TelegramApprovals(store, token, chat_id, instance=instance, redact=redact)
+    services.start_soon(telegram.run, name="telegram")
 
 
 async def _subtree(root: Supervisor, name: str) -> Supervisor:
