@@ -14,7 +14,7 @@ import trio
 import trio.testing
 from http_daemon import make_daemon, served, status
 from prometheus_client.parser import text_string_to_metric_families
-from store_calls import LONG, SHORT, add, claim, cost, lapse, tool_call, turn
+from store_calls import LONG, SHORT, add, ask, claim, cost, decide, lapse, tool_call, turn
 
 from actp_supervise import cron
 from actp_supervise import events as ev
@@ -92,6 +92,12 @@ async def do_everything(daemon):
     await store.renew_task("t1", "k2", lease=LONG)
     await store.cancel_task("t1")
     await store.finish_task("t1", "k3", TaskStatus.SUCCEEDED)
+    await add(store, "t0")
+    await claim(store, "k0")
+    await ask(store, task_id="t0")
+    await store.park_task("t0", "k0")
+    await decide(store)
+    await store.cancel_task("t0")
     await store.record_tool_call(tool_call("c1", error="no"))
     await store.record_cost(cost("e1", duration=1.0))
     await store.record_turn(turn("turn-1"))
