@@ -170,7 +170,7 @@ $$;
 create or replace function public.actp_begin_task(
     p_id text, p_agent_type text, p_goal text, p_context jsonb, p_routine text, p_worker_id text,
     p_instance text, p_token text, p_lease double precision
-) returns jsonb language plpgsql set search_path = '' as $$
+) returns setof jsonb language plpgsql set search_path = '' as $$
 begin
     insert into public.actp_agent_tasks
         (id, agent_type, goal, context, routine, status, attempts, worker_id, instance,
@@ -178,10 +178,8 @@ begin
     values (p_id, p_agent_type, p_goal, coalesce(p_context, '{}'), p_routine, 'running', 1,
         p_worker_id, p_instance, p_token, now() + make_interval(secs => p_lease), now(), now())
     on conflict (id) do nothing;
-    return (
-        select to_jsonb(t) from public.actp_agent_tasks t
-        where id = p_id and lease_token = p_token and status = 'running'
-    );
+    return query select to_jsonb(t) from public.actp_agent_tasks t
+        where id = p_id and lease_token = p_token and status = 'running';
 end
 $$;
 
@@ -208,26 +206,27 @@ end
 $$;
 
 create or replace function public.actp_schema_version() returns bigint
-language sql immutable set search_path = '' as $$
+language sql stable set search_path = '' as $$
     select 20261129000005
 $$;
 
-do $$
-declare
-    made record;
-begin
-    for made in
-        select p.oid::regprocedure as name from pg_proc p
-        where p.pronamespace = 'public'::regnamespace and p.proname in (
-            'actp_begin_task', 'actp_book_lost', 'actp_record_answer', 'actp_record_cost',
-            'actp_begin_effect', 'actp_record_step', 'actp_reserve', 'actp_schema_version',
-            'actp_settle_task'
-        )
-    loop
-        execute format('revoke all on function %s from public, anon, authenticated', made.name);
-        execute format('grant execute on function %s to service_role', made.name);
-    end loop;
-end
-$$;
+revoke all on function public.actp_record_step(jsonb, text) from public, anon, authenticated;
+grant execute on function public.actp_record_step(jsonb, text) to service_role;
+revoke all on function public.actp_record_answer(jsonb, jsonb, text, text) from public, anon, authenticated;
+grant execute on function public.actp_record_answer(jsonb, jsonb, text, text) to service_role;
+revoke all on function public.actp_record_cost(jsonb, text) from public, anon, authenticated;
+grant execute on function public.actp_record_cost(jsonb, text) to service_role;
+revoke all on function public.actp_book_lost(text) from public, anon, authenticated;
+grant execute on function public.actp_book_lost(text) to service_role;
+revoke all on function public.actp_reserve(jsonb, timestamp with time zone, jsonb, double precision) from public, anon, authenticated;
+grant execute on function public.actp_reserve(jsonb, timestamp with time zone, jsonb, double precision) to service_role;
+revoke all on function public.actp_settle_task(text) from public, anon, authenticated;
+grant execute on function public.actp_settle_task(text) to service_role;
+revoke all on function public.actp_begin_task(text, text, text, jsonb, text, text, text, text, double precision) from public, anon, authenticated;
+grant execute on function public.actp_begin_task(text, text, text, jsonb, text, text, text, text, double precision) to service_role;
+revoke all on function public.actp_begin_effect(text, text, text, text) from public, anon, authenticated;
+grant execute on function public.actp_begin_effect(text, text, text, text) to service_role;
+revoke all on function public.actp_schema_version() from public, anon, authenticated;
+grant execute on function public.actp_schema_version() to service_role;
 
 notify pgrst, 'reload schema';

@@ -259,7 +259,7 @@ begin
 end
 $$;
 
-create or replace function public.actp_task(p_id text) returns jsonb
+create or replace function public.actp_task(p_id text) returns setof jsonb
 language sql stable set search_path = '' as $$
     select to_jsonb(t) from public.actp_agent_tasks t
     where id = p_id
@@ -458,7 +458,7 @@ end
 $$;
 
 create or replace function public.actp_schema_version() returns bigint
-language sql immutable set search_path = '' as $$
+language sql stable set search_path = '' as $$
     select 20261129000006
 $$;
 

@@ -91,39 +91,6 @@ begin
 end
 $$;
 
--- Keeps the sums of costs; they stay when the entries are deleted.
-create or replace function public.actp_sum_costs() returns trigger
-language plpgsql set search_path = '' as $$
-begin
-    if tg_op = 'UPDATE' then
-        perform public.actp_add_costs(old, -1);
-    end if;
-    perform public.actp_add_costs(new, 1);
-    return null;
-end
-$$;
-
--- Adds an entry to the sums, or takes it off.
-create or replace function public.actp_add_costs(
-    p_entry public.anthropic_cost_log, p_times integer
-) returns void language sql set search_path = '' as $$
-    insert into public.actp_cost_days as d
-        (day, agent_id, model, calls, input_tokens, output_tokens, cache_read_tokens,
-         cache_write_tokens, cost_usd)
-    values ((p_entry.created_at at time zone 'utc')::date, p_entry.agent_id, p_entry.model,
-        p_times, p_times * p_entry.input_tokens, p_times * p_entry.output_tokens,
-        p_times * p_entry.cache_read_tokens,
-        p_times * (p_entry.cache_write_5m_tokens + p_entry.cache_write_1h_tokens),
-        p_times * p_entry.cost_usd)
-    on conflict (day, agent_id, model) do update set
-        calls = d.calls + excluded.calls,
-        input_tokens = d.input_tokens + excluded.input_tokens,
-        output_tokens = d.output_tokens + excluded.output_tokens,
-        cache_read_tokens = d.cache_read_tokens + excluded.cache_read_tokens,
-        cache_write_tokens = d.cache_write_tokens + excluded.cache_write_tokens,
-        cost_usd = d.cost_usd + excluded.cost_usd
-$$;
-
 -- Books open reservations at what their calls may have cost: those of a task, or without one those
 -- whose time is over.
 create or replace function public.actp_book_lost(p_task_id text)
@@ -219,4 +186,37 @@ begin
         from public.anthropic_cost_log where task_id = p_task_id
     );
 end
+$$;
+
+-- Keeps the sums of costs; they stay when the entries are deleted.
+create or replace function public.actp_sum_costs() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+    if tg_op = 'UPDATE' then
+        perform public.actp_add_costs(old, -1);
+    end if;
+    perform public.actp_add_costs(new, 1);
+    return null;
+end
+$$;
+
+-- Adds an entry to the sums, or takes it off.
+create or replace function public.actp_add_costs(
+    p_entry public.anthropic_cost_log, p_times integer
+) returns void language sql set search_path = '' as $$
+    insert into public.actp_cost_days as d
+        (day, agent_id, model, calls, input_tokens, output_tokens, cache_read_tokens,
+         cache_write_tokens, cost_usd)
+    values ((p_entry.created_at at time zone 'utc')::date, p_entry.agent_id, p_entry.model,
+        p_times, p_times * p_entry.input_tokens, p_times * p_entry.output_tokens,
+        p_times * p_entry.cache_read_tokens,
+        p_times * (p_entry.cache_write_5m_tokens + p_entry.cache_write_1h_tokens),
+        p_times * p_entry.cost_usd)
+    on conflict (day, agent_id, model) do update set
+        calls = d.calls + excluded.calls,
+        input_tokens = d.input_tokens + excluded.input_tokens,
+        output_tokens = d.output_tokens + excluded.output_tokens,
+        cache_read_tokens = d.cache_read_tokens + excluded.cache_read_tokens,
+        cache_write_tokens = d.cache_write_tokens + excluded.cache_write_tokens,
+        cost_usd = d.cost_usd + excluded.cost_usd
 $$;
