@@ -48,7 +48,7 @@ begin
 end
 $$;
 
-create or replace function public.actp_approval(p_id text) returns jsonb
+create or replace function public.actp_approval(p_id text) returns setof jsonb
 language sql stable set search_path = '' as $$
     select to_jsonb(a) from public.actp_approvals a where id = p_id
 $$;
@@ -81,7 +81,7 @@ $$;
 
 create or replace function public.actp_decide_approval(
     p_id text, p_approve boolean, p_decided_by text, p_comment text, p_arguments jsonb
-) returns jsonb language plpgsql set search_path = '' as $$
+) returns setof jsonb language plpgsql set search_path = '' as $$
 declare
     of_task text;
 begin
@@ -99,7 +99,7 @@ begin
     where a.id = p_id and a.status = 'waiting'
         and (a.expires_at is null or a.expires_at > now());
     perform public.actp_go_on(of_task);
-    return public.actp_approval(p_id);
+    return query select to_jsonb(a) from public.actp_approvals a where a.id = p_id;
 end
 $$;
 
@@ -138,7 +138,9 @@ begin
             and (is_over or a.expires_at <= now());
         if found then
             perform public.actp_go_on(overdue.task_id);
-            expired = expired || public.actp_approval(overdue.id);
+            expired = expired || (
+                select to_jsonb(a) from public.actp_approvals a where a.id = overdue.id
+            );
         end if;
     end loop;
     return expired;
