@@ -188,7 +188,8 @@ async def run_daemon(
                 services.start_soon(records.run, name="records")
                 services.start_soon(unreadable.watch, name="unreadable tasks")
                 services.start_soon(approvals.watch, name="approvals")
-                _ask_on_telegram(services, settings, store, instance)
+                events.listeners.append(approvals.notice)
+                _ask_on_telegram(services, settings, store, events, instance)
                 await _register(registry, settings, records)
                 await services.start(
                     routines.start,
@@ -339,13 +340,16 @@ def _say_waiting(
     logger.warning("Waiting for the store: %s (next try in %.1f s)", error, seconds, extra=extra)
 
 
-def _ask_on_telegram(services: Supervisor, settings: Settings, store: Store, instance: str) -> None:
+def _ask_on_telegram(
+    services: Supervisor, settings: Settings, store: Store, events: EventLog, instance: str
+) -> None:
     """Have approvals asked for on the operator's phone, where a bot is set up."""
     token, chat_id = settings.telegram_bot_token, settings.telegram_chat_id
     if token is None or chat_id is None:
         return
     redact = make_redactor(settings.secrets)
     telegram = TelegramApprovals(store, token, chat_id, instance=instance, redact=redact)
+    events.listeners.append(telegram.notice)
     services.start_soon(telegram.run, name="telegram")
 
 

@@ -17,6 +17,7 @@ import trio
 
 from actp_supervise import Backoff
 from actp_supervise.service import LeaderLease, shorten
+from app.event_kinds import EventKind
 from app.hands.telegram import (
     API,
     MOST_TEXT,
@@ -32,6 +33,7 @@ from app.store.protocol import ApprovalRow, ApprovalStatus, StoreError, StoreUna
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from app.event_log import LoggedEvent
     from app.hands.telegram import Press
     from app.store.protocol import Store
 
@@ -46,8 +48,8 @@ LEASE: Final = 60.0
 class Pace:
     """How often Telegram and the store are asked, in seconds."""
 
-    look_every: float = 5.0
-    """Between two looks for questions that are not told yet."""
+    look_every: float = 15.0
+    """Between two looks for questions of other daemons; those of this one are told at once."""
     wait: float = 30.0
     """For which Telegram holds a request for presses while there are none."""
     least_between: float = 1.0
@@ -92,11 +94,18 @@ class TelegramApprovals:
         self._store = store
         self._token = token
         self._chat_id = chat_id
+        self.asked = trio.Event()
+        """Set where a question is there to be told."""
         self._redact = redact
         self._api = api
         self._lease = LeaderLease(
             store, LEASE_NAME, instance, LEASE, away=StoreUnavailable, refused=StoreError
         )
+
+    def notice(self, event: LoggedEvent) -> None:
+        """Tell a question at once that is asked in this daemon."""
+        if event.kind is EventKind.APPROVAL_ASKED:
+            self.asked.set()
 
     async def run(self) -> None:
         """Ask and take answers, while no other daemon does, until cancelled."""
@@ -156,8 +165,10 @@ class _Asking:
         self._bot = bot
 
     async def step(self) -> None:
+        self._approvals.asked = trio.Event()
         await self._approvals.tell_new(self._bot)
-        await trio.sleep(self._approvals.pace.look_every)
+        with trio.move_on_after(self._approvals.pace.look_every):
+            await self._approvals.asked.wait()
 
 
 class _Listening:

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from app.event_kinds import EventKind
 from app.store.protocol import StoreError
 
 if TYPE_CHECKING:
+    from app.event_log import LoggedEvent
     from app.store.protocol import Store
 
-LOOK_EVERY: Final = 10.0
-"""Seconds between two looks at the store, so by which an approval may expire late."""
+LOOK_EVERY: Final = 60.0
+"""Seconds between two looks at the store, so by which an approval may expire late; what happens in
+this daemon is seen at once."""
+
+NEWS: Final = frozenset({EventKind.APPROVAL_ASKED, EventKind.APPROVAL_DECIDED})
+"""What makes a look worth while."""
 
 
 class WaitingApprovals:
@@ -29,12 +35,20 @@ class WaitingApprovals:
         self._store = store
         self.count = 0
         """As of the last look."""
+        self._news = trio.Event()
+
+    def notice(self, event: LoggedEvent) -> None:
+        """Have a look soon where an event is about approvals."""
+        if event.kind in NEWS:
+            self._news.set()
 
     async def watch(self) -> None:
         """Look now and then, until cancelled."""
         while True:
+            self._news = trio.Event()
             await self.look()
-            await trio.sleep(LOOK_EVERY)
+            with trio.move_on_after(LOOK_EVERY):
+                await self._news.wait()
 
     async def look(self) -> None:
         """End what is overdue and count the rest; while the store is away the last count stays."""

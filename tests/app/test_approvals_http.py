@@ -7,12 +7,14 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+import trio
 from http_daemon import TOKEN, make_daemon, served
 from store_calls import LONG, MAIL, SHORT, add, ask, claim, decide, lapse
 
 from app.facts import to_json
 from app.store.protocol import ApprovalRow, ApprovalStatus, TaskStatus
 from app.terminal.approvals import in_words
+from app.waiting_approvals import LOOK_EVERY, WaitingApprovals
 
 
 @pytest.fixture
@@ -153,11 +155,24 @@ async def test_what_expires_is_ended_counted_and_told(daemon, client, store):
     await ask(store, "a1", expires_in=SHORT)
     await ask(store, "a2", about="use 2", expires_in=LONG)
     await lapse()
-    daemon.approvals = type(daemon.approvals)(daemon.store)
+    daemon.approvals = WaitingApprovals(daemon.store)
     await daemon.approvals.look()
     assert daemon.approvals.count == 1
     assert [event.kind for event in daemon.events.recent()] == ["approval_decided"]
     assert "actp_approvals_waiting 1.0" in (await client.get("/metrics")).text
+
+
+async def test_what_is_asked_here_is_counted_at_once(daemon, store):
+    daemon.approvals = WaitingApprovals(daemon.store)
+    daemon.events.listeners.append(daemon.approvals.notice)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(daemon.approvals.watch)
+        await add(daemon.store)
+        await ask(daemon.store)
+        with trio.fail_after(LOOK_EVERY - 10):
+            while not daemon.approvals.count:  # noqa: ASYNC110  (a look sets no event)
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
 
 
 # Pages and the terminal.
