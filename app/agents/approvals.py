@@ -125,6 +125,13 @@ class Gate:
             raise Parked([tool])
         return answer
 
+    async def asked_before(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return the calls that a person was asked for in this task: tools and their arguments."""
+        if self._task_id is None:
+            return []
+        rows = await self._context.store.approvals(task_id=self._task_id, limit=200)
+        return [(row.tool, row.arguments if row.asked is None else row.asked) for row in rows]
+
     async def granted_usd(self) -> float:
         """Return the highest budget that a person has approved for the task; 0 for none."""
         if self._task_id is None:

@@ -184,12 +184,15 @@ class Toolbox:
         self._approvals, self._parked, self._guarded = {}, None, set()
         history = self._transcript.history
         last = history.last
+        # What was asked for stays so, though the settings say otherwise by now: it may be denied.
+        asked = await self._gate.asked_before() if self._transcript.is_resumed else []
         why = None if last is None else last.text or None
         for use in uses:
             tool = self._tools.get(use.name)
             if tool is None or not isinstance(use.arguments, dict):
                 continue
-            if not self._gate.guards(tool, has_read_outside=history.has_read_outside):
+            needed = self._gate.guards(tool, has_read_outside=history.has_read_outside)
+            if not needed and (use.name, use.arguments) not in asked:
                 continue
             self._guarded.add(use.id)
             if self._transcript.task_id is not None:

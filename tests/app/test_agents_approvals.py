@@ -237,6 +237,16 @@ async def test_an_operators_pattern_lets_a_tool_pass_that_asks(at_work):
     assert Careful.sent == [SENT]
 
 
+async def test_what_was_denied_is_not_called_though_the_settings_ask_no_more(at_work):
+    task_id, (row,) = await waiting(at_work)
+    await at_work.tree.stop("social")
+    await decide(at_work, row, approve=False)
+    at_work.claude.plan(Reply(text="Done."))
+    at_work.start(Careful, name="other", options=options("!send_mail"))
+    assert (await at_work.finished(task_id)).status is TaskStatus.SUCCEEDED
+    assert Careful.sent == []
+
+
 def test_the_last_pattern_that_fits_counts():
     assert needs_approval("send_mail", ["*", "!send_*", "send_mail"])
     assert not needs_approval("send_mail", ["send_mail", "!*"])
