@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from app.event_log import LoggedEvent
     from app.store.protocol import Store
 
-LOOK_EVERY: Final = 60.0
-"""Seconds between two looks at the store, so by which an approval may expire late; what happens in
-this daemon is seen at once."""
+LOOK_EVERY: Final = 30.0
+"""Seconds between two looks at the store while some wait, so by which one may expire late."""
+
+LOOK_IDLE: Final = 600.0
+"""Seconds between two looks while none waits: what is asked in this daemon is seen at once, and who
+asked elsewhere looks there. An idle daemon is to ask the store little."""
 
 NEWS: Final = frozenset({EventKind.APPROVAL_ASKED, EventKind.APPROVAL_DECIDED})
 """What makes a look worth while."""
@@ -47,13 +50,14 @@ class WaitingApprovals:
         while True:
             self._news = trio.Event()
             await self.look()
-            with trio.move_on_after(LOOK_EVERY):
+            with trio.move_on_after(LOOK_EVERY if self.count else LOOK_IDLE):
                 await self._news.wait()
 
     async def look(self) -> None:
         """End what is overdue and count the rest; while the store is away the last count stays."""
         try:
-            await self._store.expire_approvals()
             self.count = await self._store.count_waiting_approvals()
+            if self.count and (expired := await self._store.expire_approvals()):
+                self.count -= len(expired)
         except StoreError:
             return

@@ -14,7 +14,7 @@ from store_calls import LONG, MAIL, SHORT, add, ask, claim, decide, lapse
 from app.facts import to_json
 from app.store.protocol import ApprovalRow, ApprovalStatus, TaskStatus
 from app.terminal.approvals import in_words
-from app.waiting_approvals import LOOK_EVERY, WaitingApprovals
+from app.waiting_approvals import LOOK_IDLE, WaitingApprovals
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ async def test_what_is_asked_here_is_counted_at_once(daemon, store):
         nursery.start_soon(daemon.approvals.watch)
         await add(daemon.store)
         await ask(daemon.store)
-        with trio.fail_after(LOOK_EVERY - 10):
+        with trio.fail_after(LOOK_IDLE / 10):
             while not daemon.approvals.count:  # noqa: ASYNC110  (a look sets no event)
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
