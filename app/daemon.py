@@ -24,6 +24,7 @@ from app.status import Health
 from app.store.protocol import Store
 from app.supervisor import AgentSupervisor
 from app.unreadable import UnreadableTasks
+from app.waiting_approvals import WaitingApprovals
 from app.work_watch import WorkWatch
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Daemon:
     root: Supervisor
     """The tree of everything that runs."""
     unreadable: UnreadableTasks
+    approvals: WaitingApprovals
     work: WorkWatch
     notes: tuple[Reason, ...]
     """What is not as it should be, and will stay so until somebody does something."""

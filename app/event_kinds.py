@@ -73,7 +73,23 @@ class EventKind(StrEnum):
             "outcome",
         ),
     )
+    TASK_PARKED = (
+        "task_parked", Tone.WARN, "It waits for a person's approval, and no worker has it."
+    )  # fmt: skip
     TASK_LOST = "task_lost", Tone.WARN, "Its lease ran out and another daemon took it."
+
+    APPROVAL_ASKED = (
+        "approval_asked",
+        Tone.WARN,
+        "An agent asks whether it may call a tool.",
+        count("actp_approvals_asked", "Approvals that were asked for here.", "agent", "tool"),
+    )
+    APPROVAL_DECIDED = (
+        "approval_decided",
+        Tone.PLAIN,
+        "A person has decided, or it has expired; the text says who.",
+        count("actp_approvals_decided", "Approvals that were decided here.", "agent", "status"),
+    )
 
     TOOL_CALLED = (
         "tool_called",

@@ -48,7 +48,9 @@ from app.store.protocol import AgentRegistration, Kept
 from app.store.schema import TableReport, check_required_tables
 from app.store.steady import steady
 from app.supervisor import AgentSupervisor
+from app.telegram_approvals import TelegramApprovals
 from app.unreadable import UnreadableTasks
+from app.waiting_approvals import WaitingApprovals
 from app.web.waiting_room import open_waiting_room
 from app.work_watch import WorkWatch
 from app.worker import DaemonPresence, open_worker
@@ -122,6 +124,8 @@ async def run_daemon(
         errors = ErrorsOfAgents(redact)
         stack.enter_context(errors.listening())
         work = WorkWatch(store, events, errors, instance=instance)
+        approvals = WaitingApprovals(store)
+        work.approvals = approvals.waiting
         registry = AgentRegistry(store, settings.worker_id)
         heartbeat = HealthHeartbeat(registry, redact=redact)
         presence = DaemonPresence(settings, instance)
@@ -185,6 +189,7 @@ async def run_daemon(
                 root=root,
                 unreadable=unreadable,
                 work=work,
+                approvals=approvals,
                 notes=_notes(report),
                 delivery=alerts.reasons,
                 redact=redact,
@@ -198,6 +203,9 @@ async def run_daemon(
                 services = await _subtree(root, "services")
                 services.start_soon(records.run, name="records")
                 services.start_soon(unreadable.watch, name="unreadable tasks")
+                services.start_soon(approvals.watch, name="approvals")
+                events.listeners.append(approvals.notice)
+                _ask_on_telegram(services, settings, store, events, instance)
                 await _register(registry, settings, records)
                 await services.start(
                     routines.start,
@@ -358,6 +366,19 @@ def _say_waiting(
     show(error)
     extra = {"action": "store_awaited", "seconds": seconds}
     logger.warning("Waiting for the store: %s (next try in %.1f s)", error, seconds, extra=extra)
+
+
+def _ask_on_telegram(
+    services: Supervisor, settings: Settings, store: Store, events: EventLog, instance: str
+) -> None:
+    """Have approvals asked for on the operator's phone, where a bot is set up."""
+    token, chat_id = settings.telegram_bot_token, settings.telegram_chat_id
+    if token is None or chat_id is None:
+        return
+    redact = make_redactor(settings.secrets)
+    telegram = TelegramApprovals(store, token, chat_id, instance=instance, redact=redact)
+    events.listeners.append(telegram.notice)
+    services.start_soon(telegram.run, name="telegram")
 
 
 async def _subtree(root: Supervisor, name: str) -> Supervisor:

@@ -330,8 +330,12 @@ _OUTCOMES = {
     "interrupted": Tone.WARN,
     "failed": Tone.BAD,
     "timed_out": Tone.BAD,
+    "waiting": Tone.WARN,
+    "approved": Tone.GOOD,
+    "denied": Tone.BAD,
+    "expired": Tone.WARN,
 }
-"""What tasks, runs and routines come to."""
+"""What tasks, runs, routines and approvals come to."""
 
 _TONES: Mapping[str, Tone] = {
     **_OUTCOMES,

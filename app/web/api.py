@@ -17,11 +17,21 @@ from werkzeug.exceptions import MethodNotAllowed
 from app.agents.budget import start_of_day
 from app.health import served_by, why_unserved
 from app.status import AgentState, AgentStatus, Alive, Health, HealthState, JobStatus
-from app.store.protocol import StoreError, TaskRow, TaskStatus, Turn, WorkerRow
+from app.store.protocol import (
+    ApprovalRow,
+    ApprovalStatus,
+    StoreError,
+    TaskRow,
+    TaskStatus,
+    Turn,
+    WorkerRow,
+)
 from app.store.protocol import TaskFilter as WhichTasks
 from app.web import guard
 from app.web.inputs import (
+    ApprovalFilter,
     BulkRequest,
+    Decision,
     TaskFilter,
     TaskRequest,
     TimeOfRoutine,
@@ -410,6 +420,53 @@ class Api:
         if task.agent_type in self._daemon.supervisor.get_status():
             self._daemon.supervisor.notify_task(task.agent_type)
 
+    @get(
+        "/approvals",
+        "Approvals, the newest first",
+        list[ApprovalRow],
+        problems=(422, 503),
+        query=ApprovalFilter,
+    )
+    async def _approvals(self) -> Response:
+        wanted = parse_query(ApprovalFilter, request.args)
+        return answer(await self._daemon.store.approvals(**dict(wanted)))
+
+    @get("/approvals/<approval_id>", "One approval", ApprovalRow, problems=(404, 503))
+    async def _approval(self, approval_id: str) -> Response:
+        store = self._daemon.store
+        return answer(_there(await store.approval(approval_id) if is_id(approval_id) else None))
+
+    @post(
+        "/approvals/<approval_id>",
+        "Approve or deny",
+        ApprovalRow,
+        details="The first decision stands: the same again is answered alike, another is a 409.",
+        problems=(400, 404, 409, 422, 503),
+        body=Decision,
+    )
+    async def _decide(self, approval_id: str) -> Response:
+        wanted = parse_body(Decision, await _json_body())
+        if wanted.arguments is not None and not wanted.approve:
+            detail = "Goes with approve: true; what is denied is not called"
+            raise unprocessable([FieldError(field="arguments", detail=detail)])
+        store = self._daemon.store
+        before = _there(await store.approval(approval_id) if is_id(approval_id) else None)
+        changed = wanted.arguments if wanted.arguments != before.arguments else None
+        by = wanted.by or "API"
+        row = _there(
+            await store.decide_approval(
+                approval_id,
+                approve=wanted.approve,
+                decided_by=by,
+                comment=wanted.comment or None,
+                arguments=changed,
+            )
+        )
+        _check_decided(row, wanted, by)
+        if row.agent_id in self._daemon.supervisor.get_status():
+            self._daemon.supervisor.notify_task(row.agent_id)
+        return answer(row)
+
     @get("/scheduler/jobs", "Every job", list[JobStatus])
     async def _jobs(self) -> Response:
         return answer(self._daemon.routines.jobs())
@@ -474,6 +531,27 @@ class Api:
         if name not in jobs:
             raise Problem(404, f"There is no such job; known are {', '.join(jobs)}.")
         return jobs[name]
+
+
+def _there(row: ApprovalRow | None) -> ApprovalRow:
+    if row is None:
+        raise Problem(404, "There is no such approval.")
+    return row
+
+
+def _check_decided(row: ApprovalRow, wanted: Decision, by: str) -> None:
+    """Refuse a decision that another one came before.
+
+    Raises:
+        Problem: 409.
+    """
+    status = ApprovalStatus.APPROVED if wanted.approve else ApprovalStatus.DENIED
+    same = (row.status, row.comment, row.decided_by) == (status, wanted.comment or None, by)
+    if same and wanted.arguments in (None, row.arguments):
+        return
+    when = "" if row.decided_at is None else f" at {row.decided_at:%Y-%m-%d %H:%M} UTC"
+    whom = "" if row.decided_by is None else f" by {row.decided_by}"
+    raise Problem(409, f"It was decided before: {row.status}{whom}{when}.")
 
 
 def _accepted(action: Action, agent_id: str, status: AgentState) -> Response:

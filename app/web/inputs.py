@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from app.event_log import KEPT
 from app.setting_values import LONGEST
-from app.store.protocol import TaskStatus
+from app.store.protocol import ApprovalStatus, TaskStatus
 from app.web.problem_details import FieldError
 from app.web.problems import Problem, unprocessable
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 MAX_GOAL: Final = 16_000
 """Characters of a task's goal."""
+
+MAX_COMMENT: Final = 4_000
+"""Characters of a comment on a decision."""
 
 MAX_DEPTH: Final = 20
 """How deep lists and objects may be nested in a body."""
@@ -149,6 +152,36 @@ class TaskFilter(BaseModel):
     """The agent that is to do them."""
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
     """The most to list."""
+
+
+class ApprovalFilter(BaseModel):
+    """The query of `GET /approvals`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    status: ApprovalStatus | None = None
+    """Where they stand."""
+    task_id: Id | None = None
+    """The task that asked."""
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
+    """The most to list."""
+
+
+class Decision(BaseModel):
+    """The body of `POST /approvals/<approval_id>`."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+
+    approve: bool
+    """Whether the tool may be called."""
+    comment: Annotated[str, Field(max_length=MAX_COMMENT)] | None = None
+    """What the agent is told, as the operator's words."""
+    arguments: dict[str, Any] | None = None
+    """What the tool is to be called with instead; only where it is approved."""
+    by: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Who decides, as it is to be kept; *API* where not given."""
 
 
 class BulkRequest(BaseModel):

@@ -19,6 +19,9 @@ from quart import request
 
 from app.agents.budget import start_of_day
 from app.store.protocol import (
+    FINAL_STATUSES,
+    ApprovalRow,
+    ApprovalStatus,
     CostSum,
     MemoryRow,
     RunRow,
@@ -62,6 +65,9 @@ LATEST_TASKS: Final = 8
 LONGEST_TRANSCRIPT: Final = 500
 """Turns of a conversation that are shown."""
 
+MOST_APPROVALS: Final = 100
+"""Approvals that wait, and that were decided, which their page lists."""
+
 BAR_WIDTH: Final = 20.0
 """Units of the plot that a day takes."""
 
@@ -75,6 +81,8 @@ class KnownOfAll:
     costs: Sequence[CostSum] | None
     latest: Sequence[TaskRow] | None
     workers: Sequence[WorkerRow] | None
+    approvals: int | None
+    """How many wait for a person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +103,15 @@ class KnownOfTask:
 
     turns: Sequence[Turn] | None
     calls: Sequence[ToolCall] | None
+    approvals: Sequence[ApprovalRow] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownOfApprovals:
+    """What the store knows of approvals; None for what it refused."""
+
+    waiting: Sequence[ApprovalRow] | None
+    latest: Sequence[ApprovalRow] | None
 
 
 class Pages:
@@ -173,6 +190,12 @@ class Pages:
     async def _task(self, task_id: str) -> Response:
         return await self._page(f"task {task_id}", partial(self._render_task, task_id))
 
+    @page(
+        "/ui/approvals", "What waits for approval, and what was decided", 503, id="approvals_page"
+    )
+    async def _approvals(self) -> Response:
+        return await self._page("approvals", self._render_approvals)
+
     async def _page(self, address: str, render: Callable[[], Awaitable[Rendered]]) -> Response:
         async def render_whatever_happens() -> Rendered:
             try:
@@ -209,6 +232,7 @@ class Pages:
             costs=partial(store.costs, since=today),
             latest=partial(store.tasks, limit=LATEST_TASKS),
             workers=store.live_workers,
+            approvals=store.count_waiting_approvals,
         )
         spent: dict[str, float] = defaultdict(float)
         costs = known.costs if known else None
@@ -298,6 +322,21 @@ class Pages:
             agent_ids=agent_ids,
         )
 
+    async def _render_approvals(self) -> Rendered:
+        store = self._daemon.store
+        known = await self._ask(
+            KnownOfApprovals,
+            waiting=partial(store.approvals, status=ApprovalStatus.WAITING, limit=MOST_APPROVALS),
+            latest=partial(store.approvals, limit=MOST_APPROVALS),
+        )
+        if known is None or known.waiting is None or known.latest is None:
+            raise StoreError("the store does not answer in time")
+        return self._render(
+            "approvals.html",
+            waiting=list(reversed(known.waiting)),
+            decided=[row for row in known.latest if row.status is not ApprovalStatus.WAITING],
+        )
+
     async def _render_task(self, task_id: str) -> Rendered:
         store = self._daemon.store
         task = await self._in_time(partial(store.task, task_id)) if is_id(task_id) else None
@@ -307,6 +346,7 @@ class Pages:
             KnownOfTask,
             turns=partial(store.turns, task_id, limit=LONGEST_TRANSCRIPT),
             calls=partial(store.tool_calls, task_id=task_id, limit=LONGEST_TRANSCRIPT),
+            approvals=partial(store.approvals, task_id=task_id),
         )
         turns, calls = (known.turns, known.calls) if known else (None, None)
         steps = transcript(turns or [], reversed(calls or []))
@@ -316,9 +356,10 @@ class Pages:
             task=task,
             steps=steps,
             known=turns is not None,
+            approvals=list(reversed((known and known.approvals) or [])),
             doing=status.health.doing if status and status.health.task_id == task_id else None,
             agent=status and AgentLine(status=status, now=self._wall_clock.now()),
-            final=task.status not in {TaskStatus.QUEUED, TaskStatus.RUNNING},
+            final=task.status in FINAL_STATUSES,
         )
 
     def _events(self, agent_id: str | None, *, steps: bool) -> list[LoggedEvent]:

@@ -14,7 +14,7 @@ import trio
 import trio.testing
 from http_daemon import make_daemon, served, status
 from prometheus_client.parser import text_string_to_metric_families
-from store_calls import LONG, SHORT, add, claim, cost, lapse, tool_call, turn
+from store_calls import LONG, SHORT, add, ask, claim, cost, decide, lapse, tool_call, turn
 
 from actp_supervise import cron
 from actp_supervise import events as ev
@@ -83,6 +83,12 @@ async def do_everything(daemon):
     """Have most kinds of events that are not the tree's happen."""
     store = daemon.store
     on_event = tell_of_tree(daemon.events, ["social"])
+    await add(store, "t0")
+    await claim(store, "k0")
+    await ask(store, task_id="t0")
+    await store.park_task("t0", "k0")
+    await decide(store)
+    await store.cancel_task("t0")
     await add(store)
     await claim(store)
     await store.release_task("t1", "k1")

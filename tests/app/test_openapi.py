@@ -17,7 +17,7 @@ from whole_daemon import whole_daemon
 from actp_supervise import current_child
 from app.health_server import HealthServer
 from app.status import AgentState, HealthState, JobStatus
-from app.store.protocol import TaskRow, TaskStatus, ToolCall, Turn
+from app.store.protocol import ApprovalRow, TaskRow, TaskStatus, ToolCall, Turn
 from app.web.openapi import ROUTES, address, document
 
 REFUSED = {"GET /agents/task"}
@@ -69,6 +69,13 @@ def test_the_reference_says_which_columns_of_a_task_are_not_answered():
     answered = {field.name for field in dataclasses.fields(TaskRow)}
     assert columns - answered == {"instance", "lease_token", "settled_token"}
     assert answered - columns == {"unreadable"}
+
+
+def test_the_reference_says_which_column_of_an_approval_is_not_answered():
+    tables = (REFERENCE.parent / "tables.md").read_text()
+    table = tables.partition("### actp_approvals")[2].partition("###")[0]
+    columns = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
+    assert columns - {field.name for field in dataclasses.fields(ApprovalRow)} == {"about"}
 
 
 async def test_the_description_is_served_and_valid(store):

@@ -23,6 +23,7 @@ from app.routine import DailyRoutineScheduler, RoutineJob
 from app.settings import load_settings
 from app.shutdown import GracefulShutdown
 from app.unreadable import UnreadableTasks
+from app.waiting_approvals import WaitingApprovals
 from app.work_watch import WorkWatch
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ async def whole_daemon(
             loop_watch=LoopWatch(),
             root=root,
             unreadable=UnreadableTasks(store),
+            approvals=WaitingApprovals(store),
             work=WorkWatch(store, events, ErrorsOfAgents(), instance=INSTANCE),
             notes=(),
             redact=redact,
