@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import tzinfo
 
+    from anthropic import AsyncAnthropic
+
     from actp_supervise import Backoff
     from app.agents.activity import Activity
     from app.store.protocol import Store
@@ -52,6 +54,7 @@ def make_context(
     activity: Activity,
     wait_for_work: Callable[[float], Awaitable[None]],
     patience: Backoff | None = None,
+    make_client: Callable[[str | None, str | None], AsyncAnthropic] = make_client,
 ) -> AgentContext:
     """Make what an agent is given; the one place that does.
 
@@ -62,6 +65,7 @@ def make_context(
         wait_for_work: Returns after so many seconds, or sooner when a task was posted; called on
             Trio's side.
         patience: How long its store waits between two tries, in place of the usual.
+        make_client: Makes a client of Claude's API from a key and an address.
     """
 
     async def wait_in_trio(seconds: float) -> None:
