@@ -1,0 +1,50 @@
+"""One source of all chance, so that a seed gives the same run to the byte.
+
+For the time of the block it takes the place of `uuid.uuid4`, of each generator that is made without
+a seed, and of Trio's choice which of several tasks goes first.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from unittest import mock
+
+from trio._core import _run as trio_scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[random.Random]:
+    """Make all chance in the block follow from a seed; gives a generator for the block's own use.
+
+    Args:
+        seed: Any number.
+    """
+    ids = random.Random(f"ids {seed}")
+    unseeded = random.Random(f"unseeded {seed}")
+
+    class Seeded(random.Random):
+        """In place of `random.Random`, which takes its seed from the system if it is given none."""
+
+        def __init__(self, x: object = None) -> None:
+            super().__init__(unseeded.getrandbits(64) if x is None else x)  # type: ignore[arg-type]
+
+    def uuid4() -> uuid.UUID:
+        return uuid.UUID(int=ids.getrandbits(128), version=4)
+
+    state = trio_scheduler._r.getstate()  # noqa: SLF001  (as Trio's plugin for hypothesis does)
+    trio_scheduler._r.seed(seed)  # noqa: SLF001
+    try:
+        with (
+            mock.patch.object(trio_scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", new=True),
+            mock.patch.object(random, "Random", Seeded),
+            mock.patch.object(uuid, "uuid4", uuid4),
+        ):
+            yield Seeded(f"world {seed}")
+    finally:
+        trio_scheduler._r.setstate(state)  # noqa: SLF001
