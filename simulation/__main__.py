@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--days", type=float, default=1.0)
     parser.add_argument("--daemons", type=int, default=1)
     parser.add_argument("--profile", choices=sorted(PROFILES), default="usual")
-    parser.add_argument("--pace", type=float, default=15.0)
+    parser.add_argument("--pace", type=float, default=60.0)
     parser.add_argument("--log", action="store_true", help="print each event")
     given = parser.parse_args()
     logging.raiseExceptions = True

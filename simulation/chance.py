@@ -1,7 +1,8 @@
 """One source of all chance, so that a seed gives the same run to the byte.
 
 For the time of the block it takes the place of `uuid.uuid4`, of each generator that is made without
-a seed, and of Trio's choice which of several tasks goes first.
+a seed, and of Trio's choice which of several tasks goes first. No thread runs, for when one ends is
+nobody's choice: what is given to one is done at once.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import random
 import uuid
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import trio
 from trio._core import _run as trio_scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @contextmanager
@@ -44,7 +46,20 @@ def seeded(seed: int) -> Iterator[random.Random]:
             mock.patch.object(trio_scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", new=True),
             mock.patch.object(random, "Random", Seeded),
             mock.patch.object(uuid, "uuid4", uuid4),
+            mock.patch.object(trio.to_thread, "run_sync", _run_at_once),
         ):
             yield Seeded(f"world {seed}")
     finally:
         trio_scheduler._r.setstate(state)  # noqa: SLF001
+
+
+async def _run_at_once(
+    sync_fn: Callable[..., Any],
+    *args: Any,  # noqa: ANN401  (the function's own)
+    thread_name: str | None = None,
+    abandon_on_cancel: bool = False,
+    limiter: trio.CapacityLimiter | None = None,
+) -> Any:  # noqa: ANN401
+    del thread_name, abandon_on_cancel, limiter
+    await trio.lowlevel.checkpoint()
+    return sync_fn(*args)

@@ -131,7 +131,7 @@ class Plan:
     start: datetime = datetime(2026, 11, 29, tzinfo=UTC)
     budget: float | None = None
     """What each agent may spend a day, in US dollars."""
-    pace: float = 15.0
+    pace: float = 60.0
     """How many times as long as in reality the intervals between looks are (`pace`)."""
     steps: tuple[Step, ...] = ()
 
@@ -218,7 +218,7 @@ def draw(
     days: float,
     daemons: int = 1,
     profile: str = "usual",
-    pace: float = 15.0,
+    pace: float = 60.0,
 ) -> Plan:
     """Draw a plan from a seed.
 

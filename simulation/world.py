@@ -163,7 +163,7 @@ class Machine:
             "WORKER_HEARTBEAT_INTERVAL": str(30.0 * pace),
             "WORKER_STALE_THRESHOLD": str(90.0 * pace),
             "WORKER_TASK_LEASE": str(60.0 * pace),
-            "SUPERVISOR_WATCH_INTERVAL": str(10.0 * pace),
+            "SUPERVISOR_WATCH_INTERVAL": str(20.0 * pace),
         }
         for prefix, path in CLASSES.items():
             environ[f"{prefix}CLASS"] = path
