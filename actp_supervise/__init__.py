@@ -1,6 +1,6 @@
 """A nursery whose children are looked after: supervision trees and a cron scheduler for Trio.
 
-`open_supervisor` and `open_scheduler` are where to begin. In rooms of their own: `events` (what
+`open_supervisor` and `open_scheduler` are where to begin. In modules of their own: `events` (what
 happens in a tree), `clock` (wall time), `bridge.asyncio_child`, `process.process_child` and
 `testing`.
 """

@@ -1,9 +1,9 @@
-"""What the journal is asked and told, for all jobs of a scheduler.
+"""Asks a scheduler's journal what its jobs must know, and reports to it how moments ended.
 
-A job needs the journal to learn where it goes on, to claim what is due, and to tell how claimed
-moments ended. When it may ask is in `turns`. What is due while the journal is away stays in the
-job's schedule, so that a long wait costs no memory and ends like a sleep: `coalesce`,
-`misfire_grace`, `overlap` and pauses apply to all that has passed.
+A job needs the journal to learn after which moment it goes on, to claim the moments that are due,
+and to report how claimed moments ended. When it may ask is in `turns`. Moments that come due while
+the journal is away stay in the job's schedule, so that a long wait costs no memory and ends like a
+sleep: `coalesce`, `misfire_grace`, `overlap` and pauses apply to all that has passed.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ if TYPE_CHECKING:
     from .runner import Runner
     from .timetable import Timetable
 
-LAST_WORDS: Final = 2 * JOURNAL_TIMEOUT
-"""Seconds after the last run's end that the scheduler gives to the journal: a claim may be under
-way, and its end is then to be told."""
+FINAL_REPORT_TIMEOUT: Final = 2 * JOURNAL_TIMEOUT
+"""Seconds that the journal has, once the last run has ended, to answer a claim that is under way
+and to take the last reports."""
 
 RECOVERY_INTERVAL: Final = 60.0
-"""Seconds between questions for moments that another daemon left unfinished."""
+"""Seconds between two calls of `take_interrupted`, which finds the moments of daemons that died."""
 
 MOST_UNTOLD: Final = 1000
 """How many ends of a job's runs are kept for a journal that is away; the oldest are dropped."""
 
-A_MOMENT: Final = 1e-3
-"""Seconds after the end of a grace at which what was due is surely past it."""
+GRACE_MARGIN: Final = 1e-3
+"""Seconds added to the end of a `misfire_grace`, so that a moment is surely too late by then."""
 
 
 class Bookkeeper:
     """Keeps the journal for a scheduler, as one child of its supervisor.
 
     Args:
-        journal: The user's.
-        embedding: Of the scheduler in its supervisor.
+        journal: The one that the user gave to the scheduler.
+        embedding: What the scheduler uses of its supervisor.
         timetable: Where the jobs' moments come from.
         runner: Runs what was claimed.
         jobs: All jobs, by name.
@@ -76,7 +76,8 @@ class Bookkeeper:
         self._runner = runner
         self._jobs = jobs
         self._open: set[tuple[str, datetime]] = set()
-        """What is claimed and not told yet: a second claim of ours is answered with True."""
+        """Claimed moments whose end is not reported yet. A second claim of one of them gets True
+        again, and must not start a second run."""
         self._unrestored = 0
         self._all_restored = trio.Event()
         self._is_last_try = False
@@ -84,20 +85,20 @@ class Bookkeeper:
     # What the scheduler and the runner tell it.
 
     def open(self) -> None:
-        """Begin. It stops last of all, since it is told of every run's end."""
+        """Start the bookkeeper's task. It is stopped last, since it is told of every run's end."""
         self._runner.on_recorded = self.recorded
         supervisor = self._embedding.supervisor
         supervisor.start_soon(self._run, name="(journal)", shutdown_timeout=math.inf)
 
     def add(self, entry: Entry) -> None:
-        """Ask where a new job goes on."""
+        """Ask the journal after which moment a new job goes on."""
         entry.claims = Claims(entry)
         self._unrestored += 1
         self._timetable.put(entry)
         self._turns.request(entry.claims)
 
     def come_due(self, entry: Entry, now: float) -> None:
-        """Claim what is due of a job, as soon as that can be."""
+        """Claim the due moments of a job, as soon as the journal can be asked."""
         claims = _claims_of(entry)
         if not claims.has_turn:
             self._take_due(claims, now)
@@ -111,7 +112,7 @@ class Bookkeeper:
         self._wait_on(claims, now)
 
     def keep_due(self, entry: Entry, now: float) -> None:
-        """Take what is due of a job before its schedule changes."""
+        """Take the due moments out of a job's schedule before that schedule changes."""
         if not entry.paused:
             claims = _claims_of(entry)
             self._take_due(claims, now)
@@ -122,7 +123,7 @@ class Bookkeeper:
         return _claims_of(entry).restored
 
     def put(self, entry: Entry, now: float) -> None:
-        """Put a job in the timetable whose schedule has changed."""
+        """Put a job back in the timetable after its schedule has changed."""
         claims = _claims_of(entry)
         if self._turns.is_held(claims):
             self._wait_on(claims, now)
@@ -130,10 +131,10 @@ class Bookkeeper:
             self._timetable.put(entry)
 
     def withdraw(self, entry: Entry, reason: str) -> None:
-        """Claim nothing more of a job that is paused or removed.
+        """Claim no more moments of a job, because it is paused or removed.
 
-        What was due before a pause is recorded as skipped; what was due of a removed job is left to
-        other daemons. A claim that is under way is waited for, and its end told.
+        Moments that were due before a pause are recorded as skipped; those of a removed job are
+        left to other daemons. A claim that is under way is waited for, and its end reported.
         """
         claims = _claims_of(entry)
         if not entry.removed and not entry.paused:
@@ -143,11 +144,11 @@ class Bookkeeper:
             firings.append(claims.in_hand)
         if entry.removed:
             firings = _doubtful(firings)
-            self._mark_restored(claims)  # the journal need not say where it goes on
+            self._mark_restored(claims)  # where it goes on need not be asked any more
         self._record(firings, Outcome.SKIPPED, reason)
 
     def recorded(self, firing: Firing) -> None:
-        """Tell the end of a claimed moment to the journal."""
+        """Report the end of a claimed moment to the journal."""
         if not firing.claimed:
             return
         claims = _claims_of(firing.entry)
@@ -161,14 +162,14 @@ class Bookkeeper:
     # What a turn is made of.
 
     async def _ask_and_tell(self, claims: Claims) -> None:
-        """Do all that a job needs the journal for: first what is to run, last what was missed."""
+        """Ask and tell the journal all that a job needs: moments to run first, missed ones last."""
         if not claims.restored and not self._is_closing:
             await self._restore(claims)
         while True:
             if (firing := self._next_to_run(claims)) is not None:
                 await self._claim(claims, firing)
-            # Also where more is to run: a job that is due more often than the journal answers would
-            # never come to telling its ends.
+            # Ends are reported even if more moments wait to be claimed: otherwise a job that is due
+            # more often than the journal answers would never report one.
             if claims.untold and self._is_last_try:
                 await self._tell_at_once(claims)
             elif claims.untold:
@@ -198,13 +199,13 @@ class Bookkeeper:
                 self._all_restored.set()
 
     def _next_to_run(self, claims: Claims) -> Firing | None:
-        """Return what is to be claimed next in order to run, if anything is."""
+        """Return the next moment to claim and run; None if there is none."""
         entry = claims.entry
         if entry.paused or entry.removed or self._is_closing:
             return None
         now = self._timetable.now()
-        # While the journal is away, what had no answer is asked for again, and the rest stays where
-        # it costs no memory: in the schedule.
+        # While the journal is away, only a moment whose claim got no answer is claimed again. The
+        # other moments stay in the schedule, where they cost no memory.
         if not claims.failures or not (claims.to_run or len(claims.missed) >= BACKLOG):
             self._take_due(claims, now)
         while claims.to_run:
@@ -252,7 +253,7 @@ class Bookkeeper:
             self._runner.record(firing, Outcome.MISSED, missed)
 
     def _why_superseded(self, claims: Claims) -> str | None:
-        """Return why a moment is not to run that was asked for before others came due."""
+        """Return why a moment must not run if later ones came due while its claim was waiting."""
         now = self._timetable.now_if_any()
         if now is not None and not self._is_closing:
             self._take_due(claims, now)
@@ -265,14 +266,14 @@ class Bookkeeper:
         try:
             await self._calls.finished(firing.entry.name, firing.moment, run.outcome, run.error)
         except JournalUnavailable:
-            claims.untold.append(firing)  # behind the others, one of which may be told
+            claims.untold.append(firing)  # behind other ends, which the journal may accept
             claims.only_untold = True
             raise
         self._open.discard(_key(firing))
         self._turns.answered(claims)
 
     async def _tell_at_once(self, claims: Claims) -> None:
-        """Tell all ends of a job at once, for the time is limited; raise if some cannot be told."""
+        """Report all ends of a job together, as the time is limited; raise if one is not taken."""
 
         async def try_to_tell() -> None:
             with contextlib.suppress(JournalUnavailable):
@@ -294,7 +295,7 @@ class Bookkeeper:
             self._wait_on(claims, self._timetable.now())
 
     def _wait_on(self, claims: Claims, now: float) -> None:
-        """Let the clock go past what is due of a job, until the first of it is past its grace."""
+        """Leave a job's due moments unclaimed until the oldest is past its `misfire_grace`."""
         schedule = claims.entry.schedule
         again = self._timetable.look_ahead(claims.entry, now)
         first = math.inf
@@ -302,18 +303,18 @@ class Bookkeeper:
             first = claims.to_run[0].time
         elif schedule.waits:
             first = schedule.due
-        expiry = first + schedule.spec.grace + A_MOMENT
+        expiry = first + schedule.spec.grace + GRACE_MARGIN
         self._timetable.put(claims.entry, min(again, expiry) if expiry > now else again)
 
     def _give_up(self, claims: Claims, now: float) -> None:
-        """Record as missed what can run no more. The journal is told when it is back."""
+        """Record moments that are too late to run as missed; the journal is told later."""
         if not claims.restored:
             return
         schedule = claims.entry.schedule
         late: list[Firing] = []
         while claims.to_run and schedule.why_too_late(claims.to_run[0].time, now):
             late.append(claims.to_run.popleft())
-        most = max(0, BACKLOG - len(claims.missed))  # beyond, one record stands for all
+        most = max(0, BACKLOG - len(claims.missed))  # one record stands for all beyond
         late += self._timetable.take_too_late(claims.entry, now, most)
         for firing in late:
             why = schedule.why_too_late(firing.time, now)
@@ -323,12 +324,12 @@ class Bookkeeper:
     # Daemons that died.
 
     async def _recover(self) -> None:
-        """Ask for moments of other daemons that died: once all jobs are known, then each minute."""
+        """Take over moments of daemons that died: once all jobs are known, then every minute."""
         while True:
             with trio.move_on_after(RECOVERY_INTERVAL):
                 await self._all_restored.wait()
             self._all_restored = trio.Event()
-            if not self._turns.is_any_held:  # else the probe asks
+            if not self._turns.is_any_held:  # else the probe of `turns` asks
                 with contextlib.suppress(JournalUnavailable):
                     await self._take_interrupted()
 
@@ -353,7 +354,7 @@ class Bookkeeper:
         return self._embedding.is_stopping
 
     async def _run(self) -> None:
-        """Be the journal's child."""
+        """Serve the journal, as a child of the scheduler's supervisor."""
         try:
             async with trio.open_nursery() as nursery:
                 self._turns.open(nursery)
@@ -366,15 +367,15 @@ class Bookkeeper:
             self._turns.close()
 
     async def _wind_up(self) -> None:
-        """Wait for the runs' ends, and tell the journal what it has to know, for a bounded time."""
+        """Wait until all runs have ended, and report their ends within a bounded time."""
         for claims in self._turns.all:
-            # What is not claimed yet is left to other daemons.
+            # Moments that are not claimed yet are left to other daemons.
             self._record(_doubtful(claims.let_go()), Outcome.CANCELLED, NEVER_BEGAN)
         self._runner.cancel_unstarted()
         await self._runner.until_idle()
         told = set(self._turns.all)
         self._is_last_try = True
-        with trio.move_on_after(LAST_WORDS):
+        with trio.move_on_after(FINAL_REPORT_TIMEOUT):
             await self._turns.finish()
         for claims in told:
             if claims.untold:
@@ -399,9 +400,9 @@ def _key(firing: Firing) -> tuple[str, datetime]:
 
 
 def _doubtful(firings: Iterable[Firing]) -> list[Firing]:
-    """Return those of which a claim may stand in the journal, the answer having been lost.
+    """Return the moments that may be claimed in the journal although the answer was lost.
 
-    Then no daemon will run them any more, and the record of the one that asked is the only one.
+    No other daemon runs a claimed moment, so this scheduler has to record what became of it.
     """
     return [firing for firing in firings if firing.asked]
 

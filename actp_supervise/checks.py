@@ -42,7 +42,7 @@ def check_type(option: str, value: object, kind: type) -> None:
 
 
 def check_count(option: str, value: object, *, minimum: int = 0) -> None:
-    """Refuse what is no whole number from `minimum` on."""
+    """Refuse a value that is not a whole number of at least `minimum`."""
     if not isinstance(value, (int, float)):
         raise TypeError(f"{option} must be a count from {minimum}, not {shown(value)}")
     if isinstance(value, (bool, float)) or value < minimum:
@@ -52,7 +52,7 @@ def check_count(option: str, value: object, *, minimum: int = 0) -> None:
 def check_seconds(
     option: str, value: object, *, positive: bool = False, finite: bool = False
 ) -> float:
-    """Return a duration in seconds as a float, or refuse what is none.
+    """Return a duration in seconds as a float; refuse a value that is not one.
 
     Args:
         option: The name that the error gives.
@@ -75,7 +75,7 @@ def check_seconds(
 
 
 def as_utc(moment: object, name: str = "moment") -> datetime:
-    """Return a moment in UTC, or refuse what is none, naive, or beyond the calendar there.
+    """Return a moment in UTC; refuse one that is no datetime, naive, or beyond the years of UTC.
 
     Datetimes that share a zone are compared, hashed and subtracted by what the clocks show (PEP
     495), by which the two passes of an hour that comes twice are one. In UTC they are two.
@@ -93,7 +93,7 @@ def as_utc(moment: object, name: str = "moment") -> datetime:
 
 
 def check_fraction(option: str, value: object) -> None:
-    """Refuse what is no number from 0 to 1."""
+    """Refuse a value that is not a number from 0 to 1."""
     if not is_number(value):
         raise TypeError(f"{option} must be a number, not {shown(value)}")
     if not 0 <= value <= 1:
@@ -109,7 +109,7 @@ def check_name(option: str, value: object) -> None:
 
 
 def check_signal(option: str, value: object) -> None:
-    """Refuse what is no signal that this system has."""
+    """Refuse a value that is not a signal of this system."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{option} must be a signal such as signal.SIGTERM, not {shown(value)}")
     if value not in signal.valid_signals():
@@ -117,7 +117,7 @@ def check_signal(option: str, value: object) -> None:
 
 
 def check_async_fn(what: str, async_fn: object) -> None:
-    """Refuse what can never be an async function; whether it is one shows when it is called."""
+    """Refuse a value that cannot be an async function; only its call shows whether it is one."""
     if inspect.iscoroutine(async_fn):
         async_fn.close()
         raise TypeError(f"{what} is an async function and its arguments, not a coroutine object")
@@ -126,14 +126,14 @@ def check_async_fn(what: str, async_fn: object) -> None:
 
 
 def check_job_fn(job_fn: object) -> None:
-    """Refuse what is no async function, before it is called for the first time at six next morning.
+    """Refuse a job that is no async function now, and not at its first run next morning.
 
-    An object that can be called may return an awaitable, which only a call would tell; a plain
-    function that does (a lambda, a wrapper) is refused for the sake of the one that forgot its
-    ``async``.
+    An object with ``__call__`` is let through, since only a call tells whether it returns an
+    awaitable. A plain function is refused even if it returns one (a lambda, a wrapper), because it
+    cannot be told from a function whose ``async`` was forgotten.
     """
     if type(job_fn) is FunctionType and job_fn.__code__.co_flags & inspect.CO_COROUTINE:
-        return  # as nearly all are; what follows takes ten times as long
+        return  # as nearly all are; the checks below take ten times as long
     check_async_fn("a job", job_fn)
     inner = job_fn
     while isinstance(inner, partial):
@@ -150,7 +150,7 @@ def check_job_fn(job_fn: object) -> None:
 
 
 def check_sync_fn(option: str, function: object) -> None:
-    """Refuse what cannot be called, and an async function, whose result would not be awaited."""
+    """Refuse a value that cannot be called, and an async function, which would not be awaited."""
     if not callable(function):
         raise TypeError(f"{option} must be callable, not {shown(function)}")
     if is_async_fn(function):

@@ -41,8 +41,8 @@ child_of_context: Final[ContextVar[Child | ForeignView]] = ContextVar(
 def current_child() -> Child:
     """Return the child inside which the caller runs.
 
-    It holds in everything that the child's function calls or spawns, subtrees excepted: there it
-    is the subtree's child.
+    It works in all functions that the child's function calls and in all tasks that it spawns.
+    Inside a subtree it returns the subtree's child.
 
     Raises:
         RuntimeError: If the caller runs in no supervised child.
@@ -54,7 +54,7 @@ def current_child() -> Child:
 
 
 def record_of(child: Child) -> ChildRecord:
-    """Return what its supervisor keeps of a child; for the library's own modules."""
+    """Return the record that a supervisor keeps of a child; for the library's own modules."""
     return child._record  # noqa: SLF001  (of this module)
 
 
@@ -129,7 +129,7 @@ class Child:
 
     @property
     def shutdown_timeout(self) -> float | None:
-        """The seconds that it has to stop when asked; None for 5 s if it listens, else none."""
+        """The seconds that it has to stop when asked; None is 5 s if it listens, and 0 if not."""
         return self._record.shutdown_timeout
 
     @property
@@ -156,7 +156,7 @@ class Child:
 
     @property
     def crashes(self) -> int:
-        """How many of its runs ended by an error that nobody asked for; a stall is one."""
+        """How many of its runs ended by an error unasked, or stalled."""
         return self._record.crashes
 
     @property
@@ -190,7 +190,7 @@ class Child:
 
     @property
     def is_live(self) -> bool:
-        """Whether a run of it is under way, the backoff's wait before it included."""
+        """Whether it runs, or waits out its backoff before the next run."""
         return self._record.is_live
 
     @property
@@ -226,7 +226,7 @@ class Child:
         A run that reads this inside itself *listens*: it is asked before it is cancelled.
         """
         run = self._record.run
-        if run is None:  # of a run that is over, for what it left behind
+        if run is None:  # the run is over, and a task that it left behind asks
             return StopSignal(is_set=True)
         if child_of_context.get(None) is self:
             run.listens = True
@@ -255,7 +255,7 @@ class Child:
         return CancelOnStop(self._record)
 
     def beat(self, *, within: float | None = None) -> None:
-        """Tell the watchdog that the child gets on; without a watchdog it does nothing.
+        """Tell the watchdog that the child makes progress; without a watchdog it does nothing.
 
         It may be called from any thread.
 
@@ -278,12 +278,13 @@ class Child:
 
 
 def give_sign_of_life(record: ChildRecord, run: Run, within: float | None = None) -> None:
-    """Tell the watchdog of a run that it gets on; in whatever thread."""
+    """Tell the watchdog of a run that it makes progress; from any thread."""
     watchdog, watch = record.spec.watchdog, run.watch
     if watchdog is None or watch is None:
         return
     watch.beat_due = record.home.clock.current_time() + (watchdog if within is None else within)
-    if watch.beat_due < watch.look_at and record.run is run:  # after a longer promise
+    # An earlier `within` promised the beat later than this one does.
+    if watch.beat_due < watch.look_at and record.run is run:
         with suppress(trio.RunFinishedError):
             record.home.token.run_sync_soon(record.home.watch_sooner, record, idempotent=True)
 
@@ -323,7 +324,7 @@ class CancelOnStop:
 
 
 def on_stop_requested(record: ChildRecord, callback: Callable[[], object]) -> Callable[[], object]:
-    """Register a callback for when the run under way is asked to stop; return what forgets it.
+    """Register a callback for when the run is asked to stop; return what unregisters it.
 
     It is called at once if the run was asked already, or is over. It must not raise.
     """

@@ -1,4 +1,4 @@
-"""What the journal is to be asked and told for one job. No Trio, no effects."""
+"""The moments of one job that wait for the journal: claims to make, ends to report. No Trio."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ class Claims:
         self.restored = False
         """Whether the journal has said where the job goes on."""
         self.to_run: deque[Firing] = deque()
-        """To be claimed in order to run, oldest first; one at most where the job coalesces."""
+        """Moments to claim and then run, oldest first; at most one where the job coalesces."""
         self.missed: deque[Firing] = deque()
-        """To be claimed in order to be recorded: they will not run."""
+        """Moments to claim only so that one daemon records them as missed."""
         self.in_hand: Firing | None = None
-        """The one whose claim is under way."""
+        """The moment whose claim is under way."""
         self.untold: deque[Firing] = deque()
-        """Claimed and over; the journal is to be told how."""
+        """Claimed moments that are over; how they ended is still to be reported to the journal."""
         self.only_untold = False
-        """Whether it was an end that the journal did not take: a claim may be worth a question."""
+        """Whether the call that failed last was a report of an end: a claim may still be
+        answered."""
         self.has_turn = False
-        """Whether it has a turn at the journal, or waits for one."""
+        """Whether the job has a turn at the journal, or waits for one."""
         self.failures = 0
         """How often in a row the journal gave no answer for this job."""
         self.retry_at = 0.0
@@ -62,7 +63,7 @@ class Claims:
         self.to_run += to_run
 
     def put_back(self, firing: Firing) -> None:
-        """Take back a moment whose claim had no answer: it may have been made all the same."""
+        """Take back a moment whose claim got no answer, though the journal may have recorded it."""
         if firing.missed is None:
             firing.missed = self.why_superseded
         if firing.run is None and firing.missed is None:
@@ -72,13 +73,13 @@ class Claims:
 
     @property
     def why_superseded(self) -> str | None:
-        """Why what is older than these does not run, where the job coalesces; None if it does."""
+        """Why moments older than these do not run, as the job coalesces; None if they run."""
         if self.to_run and self.entry.spec.coalesce:
             return _coalesced_into(self.to_run[-1])
         return None
 
     def let_go(self) -> list[Firing]:
-        """Return all that was to be asked for; of these nothing will be asked any more."""
+        """Remove all moments that were still to be claimed, and return them."""
         firings = [*self.missed, *self.to_run]
         self.missed.clear()
         self.to_run.clear()

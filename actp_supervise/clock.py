@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 LOCALTIME: Final = "localtime"
-"""The key of the machine's zone where it does not tell its name."""
+"""The key of the machine's zone where ``/etc/localtime`` does not tell the zone's name."""
 
 
 class WallClock(Protocol):
@@ -28,10 +28,10 @@ class WallClock(Protocol):
 
 @runtime_checkable
 class SteppedWallClock(WallClock, Protocol):
-    """A wall clock that follows Trio's and says when it is set, so that nobody has to look."""
+    """A wall clock that follows Trio's and calls back when it is set, so it need not be polled."""
 
     def on_step(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Have `callback` called after each step; return what ends that."""
+        """Register a callback for after each step; return a function that unregisters it."""
 
 
 @final

@@ -82,10 +82,10 @@ __all__ = [
 PosArgsT = TypeVarTuple("PosArgsT")
 
 CLOCK_TOLERANCE: Final = 1.0
-"""Seconds by which the wall clock and Trio's may drift apart from one look to the next unsaid."""
+"""Seconds by which the wall clock and Trio's may drift apart between looks without an event."""
 
 BATCH: Final = 100
-"""How many jobs are dispatched before their runs, and everything else, get a turn."""
+"""How many due jobs are dispatched before their runs, and all other tasks, get a turn."""
 
 
 @takes_options_of(SchedulerSpec)
@@ -132,7 +132,7 @@ class Scheduler:
 
     @classmethod
     def _make(cls, spec: SchedulerSpec, supervisor: Supervisor, closing: ExitStack) -> Self:
-        """Open a scheduler in a supervisor; `closing` does what remains when that has stopped."""
+        """Make a scheduler in a supervisor; `closing` is run when that supervisor has stopped."""
         self = object.__new__(cls)
         self._supervisor = supervisor
         self._embedding = embedding = Embedding(supervisor)
@@ -218,8 +218,8 @@ class Scheduler:
     def remove(self, name: str) -> None:
         """Take a job from the list, which frees its name; a run under way goes on to its end.
 
-        Runs that wait for that end are skipped. A job that is added under the same name before it
-        counts the run as its own last one, for its `overlap`.
+        Runs that wait for the end of that run are skipped. A job that is added under the same name
+        while it goes on counts it as a run of its own, for its `overlap`.
 
         Raises:
             ChildNotFoundError: If there is no job of that name.
@@ -235,9 +235,9 @@ class Scheduler:
             self._leaving[name] = entry
 
     def pause(self, name: str) -> None:
-        """Let a job's moments pass unnoticed until it is resumed; a run under way goes on.
+        """Pause a job: its moments pass without a run until `resume`.
 
-        Runs that wait for that end, or for the journal, are skipped.
+        A run under way goes on. Runs that wait for its end, or for the journal, are skipped.
 
         Raises:
             ChildNotFoundError: If there is no job of that name.
@@ -253,7 +253,7 @@ class Scheduler:
         self._timetable.drop(entry)
 
     def resume(self, name: str) -> None:
-        """Let a paused job go on with the first moment from now.
+        """Resume a paused job with its first moment from now on.
 
         Raises:
             ChildNotFoundError: If there is no job of that name.
@@ -282,7 +282,7 @@ class Scheduler:
         self._plan_anew(entry)
 
     def set_timezone(self, timezone: str | tzinfo) -> None:
-        """Read the triggers that name no zone in another one, from now on.
+        """Change the zone of the triggers that name none, from now on.
 
         A moment is a point in time: none that has run runs again, and those that the old zone would
         have had from now on are gone.
@@ -300,10 +300,10 @@ class Scheduler:
             self._plan_anew(entry)
 
     async def run_now(self, name: str) -> Run:
-        """Run a job once at once, whether paused or not, and wait until that has ended.
+        """Run a job once, now, even if it is paused, and wait until that run has ended.
 
-        Its `overlap` holds. The schedule goes on as if nothing had been, and the journal is not
-        told. If the caller is cancelled, the run goes on.
+        Its `overlap` holds. The schedule is not changed, and the journal is not told. If the caller
+        is cancelled, the run goes on.
 
         Returns:
             The run, whatever its outcome.
@@ -339,7 +339,7 @@ class Scheduler:
 
     @property
     def timezone(self) -> tzinfo:
-        """In which zone triggers that name none are read."""
+        """The zone of triggers that name none."""
         return self._timetable.zone
 
     @property
@@ -360,9 +360,10 @@ class Scheduler:
     # Moments come due.
 
     async def _dispatch(self) -> None:
-        """Be the one task for all jobs: look at the clock, fire what is due, sleep until the next.
+        """Serve all jobs in one task: look at the clock, fire due jobs, sleep until the next one.
 
-        It waits for nothing but the time: what takes any is a run's child, or the bookkeeper's.
+        The task waits for nothing but the time. What takes time runs in the child of a run, or in
+        the bookkeeper's.
         """
         clock, timetable = self._timetable.clock, self._timetable
         end = clock.on_step(timetable.wake) if isinstance(clock, SteppedWallClock) else _nothing
@@ -389,7 +390,7 @@ class Scheduler:
         return look.now
 
     def _fire_some(self, now: float) -> bool:
-        """Fire up to a batch of what is due; return whether anything was."""
+        """Fire due jobs, at most `BATCH` of them; return whether any was due."""
         for fired in range(BATCH):
             entry = self._timetable.first_due(now)
             if entry is None:
@@ -398,7 +399,7 @@ class Scheduler:
         return True
 
     def _fire(self, entry: Entry, now: float) -> None:
-        """Take off what is due of one job, and set the runs going."""
+        """Take the due moments out of a job's schedule, and start their runs."""
         if self._bookkeeper is not None:
             self._bookkeeper.come_due(entry, now)
             return
@@ -411,7 +412,7 @@ class Scheduler:
                 self._runner.record(firing, Outcome.MISSED, firing.missed)
 
     def _fire_if_due(self, entry: Entry) -> None:
-        """Do what the dispatcher has not come to, before a change makes it forget."""
+        """Fire a job that is due, before a change of its schedule drops the due moment."""
         now = self._timetable.now()
         if self._bookkeeper is not None:
             self._bookkeeper.keep_due(entry, now)
@@ -419,10 +420,11 @@ class Scheduler:
             self._fire(entry, now)
 
     def _plan_anew(self, entry: Entry) -> None:
-        """Seek the first moment from now on, as trigger or zone have changed."""
+        """Find a job's next moment from now on, after its trigger or the zone has changed."""
         now = self._timetable.now()
         if self._bookkeeper is not None and not self._bookkeeper.is_restored(entry):
-            # As if it had been added so: the journal has yet to say where it goes on.
+            # The journal has not said yet where the job goes on, so it is as if added with this
+            # trigger.
             self._timetable.begin(entry, now)
         else:
             self._timetable.skip_to(entry, now)

@@ -19,7 +19,7 @@ from cronsim.cronsim import RANGES, Field
 
 _SECOND: Final = timedelta(seconds=1)
 _ANY_DAY: Final = datetime(2000, 1, 1, tzinfo=UTC)
-"""cronsim wants to know where its iteration begins, which we do not use."""
+"""A start for `CronSim`, which asks for one; only the fields that it has read are used."""
 
 YEARS: Final = 50
 """How far ahead a match is sought, as in cronsim: February has five Mondays once in 28 years."""
@@ -38,7 +38,7 @@ _kind_of_month = lru_cache(maxsize=None)(monthrange)
 
 
 class CronFields:
-    """What an expression means."""
+    """The fields of a cron expression, as the sets of values that match."""
 
     __slots__ = ("at_fixed_times", "days", "hours", "minutes", "seconds", "text")
 
@@ -112,7 +112,7 @@ class CronDays:
         self._known: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def of(self, year: int, month: int) -> tuple[int, ...]:
-        """Return the days of a month that match; there are only 28 kinds of month."""
+        """Return the days of a month that match; cached, as there are only 28 kinds of month."""
         if month not in self._sim.months:
             return ()
         kind = _kind_of_month(year, month)
@@ -145,7 +145,7 @@ def read_expression(expression: str) -> tuple[list[str], CronDays]:
             _checked(kind, part)
         except _StepTooLargeError as error:
             raise ValueError(f"{_bad(kind, typed, expression)}: {error}") from None
-        except (CronSimError, ValueError):  # the latter from a number of thousands of digits
+        except (CronSimError, ValueError):  # a ValueError for a number of thousands of digits
             raise ValueError(_bad(kind, typed, expression)) from None
     try:
         days = _days(*parts[-3:])

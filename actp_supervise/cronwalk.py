@@ -36,11 +36,11 @@ _CYCLE: Final = timedelta(days=146_097)
 """400 years, after which the calendar repeats itself, weekdays and rules of zones included."""
 _FIRST_SAFE_YEAR: Final = 3
 _LAST_SAFE_YEAR: Final = 9996
-"""Between these the walk can look some days behind and ahead without leaving the calendar."""
+"""Between these years the walk can look some days back and ahead without an OverflowError."""
 
 
 class CronWalk(CronFields):
-    """An expression, and its walk. It remembers its last answer, and nothing else changes it."""
+    """A cron expression that is followed from moment to moment; it caches its last answer only."""
 
     __slots__ = ("_asked", "_found", "_where")
 
@@ -74,7 +74,7 @@ def walk_of(expression: str) -> CronWalk:
 
 
 def _next_at_the_edge(walk: CronWalk, start: datetime, zone: tzinfo) -> datetime | None:
-    """Return the next moment where the calendar begins or ends, by a walk 400 years away."""
+    """Return the next moment near year 1 or 9999, by a walk 400 years away, where dates repeat."""
     if start.year < _FIRST_SAFE_YEAR:
         shift = _CYCLE
         # West of Greenwich the clocks still show the year 0 then, which no datetime can.

@@ -1,4 +1,4 @@
-"""What is due when in one supervisor, kept by one Trio task: backoffs, watchdogs, late stops."""
+"""The deadlines of one supervisor, kept by one Trio task: backoffs, watchdogs, late stops."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 KeyT = TypeVar("KeyT")
 
-FEW: Final = 64
+MAX_STALE: Final = 64
 """How many entries that are no longer valid the heap may hold before it is cleared of them."""
 
 
 class Deadlines(Generic[KeyT]):
-    """At most one moment for each key, at which a function is called with it.
+    """Calls a function at the moment that is set for a key; a key has at most one moment.
 
     The task is spawned with the first moment, and then sleeps until the next one.
 
@@ -41,7 +41,7 @@ class Deadlines(Generic[KeyT]):
         self._gone = trio.Event()
 
     def set(self, key: KeyT, moment: float) -> None:
-        """Call for a key at a moment, in place of the one that it had; ``inf`` is never."""
+        """Set the moment of a key, in place of an earlier one; ``inf`` means never."""
         if moment == math.inf:
             self.discard(key)
             return
@@ -50,7 +50,7 @@ class Deadlines(Generic[KeyT]):
         self._serial += 1
         self._due[key] = moment
         heapq.heappush(self._heap, (moment, self._serial, key))
-        if len(self._heap) > 2 * len(self._due) + FEW:
+        if len(self._heap) > 2 * len(self._due) + MAX_STALE:
             self._heap = [entry for entry in self._heap if self._is_valid(entry)]
             heapq.heapify(self._heap)
         if self._scope is None:
@@ -78,8 +78,8 @@ class Deadlines(Generic[KeyT]):
                     deadline = self._heap[0][0] if self._heap else math.inf
                     with trio.CancelScope(deadline=deadline) as self._sleep:
                         await trio.sleep_forever()
-                    # What else is due at this moment comes first, so that a sign of life that
-                    # comes just in time is seen. Source: systemd's watchdog has idle priority.
+                    # Other tasks that are due at this moment run first, so that a beat that comes
+                    # just in time is seen. Source: systemd's watchdog has idle priority.
                     await trio.lowlevel.checkpoint()
                     self._call_due(trio.current_time())
         finally:

@@ -1,4 +1,4 @@
-"""How the scheduler sits in its supervisor: the one place that knows the inside of one."""
+"""What the scheduler uses of its supervisor; no other module of it reaches the engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Embedding:
         self._engine = engine_of(supervisor)
         self._hub = self._engine.hub
         self.is_enabled_for = self._hub.is_enabled_for
-        """Whether an event of a kind would reach anything; asked before much is made of one."""
+        """Whether an event of a kind would reach a callback, a stream or the log."""
 
     @property
     def is_stopping(self) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Actions(Protocol):
-    """What the end of a supervisor has it do."""
+    """What `Ending` asks the engine to do."""
 
     def request_stop(self, child: ChildRecord, intent: Intent) -> None:
         """Ask the run of a child to end."""
@@ -61,7 +61,8 @@ class Ending:
         self._actions = actions
         self.closed = trio.Event()  # set when all children are gone
         self._to_stop: list[ChildRecord] = []  # in start order; stopped from the end
-        # What leaves the block: that it gave up, what no supervisor handles, what the body raised.
+        # The errors that may leave the block: the limit was exceeded, an error that no supervisor
+        # handles, an error of the body.
         self._failure: RestartLimitExceeded | None = None
         self._fatal: BaseException | None = None
         self._body_error: BaseException | None = None
@@ -69,18 +70,18 @@ class Ending:
     # It begins, for one of these reasons; each calls `begin`.
 
     def give_up(self, failure: RestartLimitExceeded) -> str:
-        """Take down that the limit of restarts is exceeded; return the reason."""
+        """Record that the limit of restarts is exceeded; return the reason for `begin`."""
         self._failure = failure
         return f"supervisor {self._name!r} gave up"
 
     def propagate(self, error: BaseException) -> str:
-        """Take down an error that no supervisor handles, to be passed on; return the reason."""
+        """Record an error that no supervisor handles and the block raises; return the reason."""
         if self._fatal is None:
             self._fatal = unwrap_single(error)
         return f"supervisor {self._name!r}: {type(self._fatal).__name__}"
 
     def fail(self, error: BaseException | None) -> None:
-        """Take down what the block's body raised."""
+        """Record what the block's body raised; return the reason for `begin`."""
         self._body_error = None if error is None or _is(error, trio.Cancelled) else error
 
     def begin(self, children: Sequence[ChildRecord]) -> None:
@@ -95,7 +96,7 @@ class Ending:
 
         Args:
             reason: What its `Cancelled` says.
-            unless_it_asks: Whether a body that itself has its supervisor stopped may go on.
+            unless_it_asks: Whether the body goes on if the call comes from the body itself.
         """
         in_task = trio.lowlevel.in_trio_task()
         if unless_it_asks and in_task and trio.lowlevel.current_task() is self._body_task:
@@ -105,7 +106,7 @@ class Ending:
     # The children are stopped.
 
     def step(self) -> bool:
-        """Ask the next child, or all; return whether there was one to ask."""
+        """Ask the next child to stop, or all of them; return whether there was one to ask."""
         asked = False
         while self._to_stop:
             child = self._to_stop[-1]
@@ -123,29 +124,29 @@ class Ending:
 
     @property
     def error(self) -> BaseException | None:
-        """What will leave the block, if it is a failure: the first that there is."""
+        """The error that will leave the block, the first one if there are several; None if none."""
         for error in (self._fatal, self._failure, self._body_error):
             if error is not None:
                 return error
         return None
 
     def is_because_of(self, error: BaseException) -> bool:
-        """Return whether an error leaves the block, as the cause why the supervisor gave up."""
+        """Return whether an error is the ``__cause__`` of the raised `RestartLimitExceeded`."""
         return self._failure is not None and cause_of(self._failure) is error
 
     def leave(self, error: BaseException | None) -> BaseException | None:
-        """Return what is to be raised, given what the body raised last."""
+        """Return the error that the block is to raise; `error` is what its body raised last."""
         failures = [e for e in (self._fatal, self._failure) if e is not None]
         if error is not None and not self._is_told_already(error):
             failures.append(error)
-        self._fatal = self._failure = self._body_error = None  # and the frames that they hold
+        self._fatal = self._failure = self._body_error = None  # errors keep their frames alive
         if len(failures) > 1:
             return BaseExceptionGroup(f"supervisor {self._name!r} failed", failures)
         return failures[0] if failures else None
 
     def _is_told_already(self, error: BaseException) -> bool:
         if self._fatal is not None and _is(error, KeyboardInterrupt):
-            return _is(self._fatal, KeyboardInterrupt)  # Ctrl-C twice is one
+            return _is(self._fatal, KeyboardInterrupt)  # a second Ctrl-C adds nothing
         return self.has_failed and _is(error, trio.Cancelled)
 
     @property

@@ -1,14 +1,15 @@
-"""What makes a supervisor go: how a run begins, gets ready, is stopped and ends.
+"""The engine of a supervisor: how a run begins, gets ready, is stopped and ends.
 
-`policies` decides, this module carries it out; `nursery` is its face. It consists of `restarts`
-(whether and when), `stopping` (asking, cancelling, watching one run), `group` (restarting several),
-`ending` (stopping all) and `deadlines` (what is due later). Three rules hold it together:
+`policies` decides, this module carries the decisions out, `nursery` is what users call. It consists
+of `restarts` (whether and when), `stopping` (asking, cancelling, watching one run), `group`
+(restarting several), `ending` (stopping all) and `deadlines` (what is due later). Three rules hold
+it together:
 
 - Each run of a child is one Trio task in a shielded cancel scope of its own. Nothing but the engine
   ends it, so everything can be ended in order.
-- What follows a happening is done at once, with no checkpoint between: a method takes it down, then
-  `_react` takes step after step until nothing is left that need not wait, then the events are
-  handed out. So a callback sees a tree that is whole, and may call back into it.
+- Whatever happens is dealt with at once, without a checkpoint: a method records it, `_react` takes
+  all steps that need no wait, then the events are sent. So a callback sees a consistent tree, and
+  may call back into it.
 - A run that has ended is counted as gone before anything else is done, and whatever fails after
   that stops the tree and leaves the block (see `_run_ended`).
 """
@@ -77,7 +78,7 @@ class Engine:
         self.spec = spec
         self.parent = parent
         self.path: tuple[str, ...] = (spec.name,) if parent is None else (*parent.path, spec.name)
-        self.stopping = False  # from the beginning of its end on nothing is started
+        self.stopping = False  # once set, nothing is started any more
         self.clock = trio.lowlevel.current_clock()
         self.token = trio.lowlevel.current_trio_token()
         above = None if parent is None else parent.home.hub
@@ -87,16 +88,16 @@ class Engine:
         self._now = self.clock.current_time
         self._restarts = Restarts(spec, self._now)
         self.by_name: dict[str, ChildRecord] = {}  # in start order
-        self._roster: tuple[ChildRecord, ...] | None = ()  # the same, until it changes
+        self._roster: tuple[ChildRecord, ...] | None = ()  # cached until the list changes
         self._version = 0  # counts the children that were added or begun
         self._runs = 0
-        self._wanted: set[ChildRecord] = set()  # they run, or wait to: what the block waits for
+        self._wanted: set[ChildRecord] = set()  # they run or wait to; the block waits for them
         self._significant_wanted: set[ChildRecord] = set()
         self._idle: trio.Event | None = None
         self._told_end = False
         self._reacting = False
-        self._news: deque[tuple[type[ev.Event], tuple[str, ...], dict[str, Any]]] = deque()
-        self._errors_told: list[BaseException] = []  # their frames are let go with the news
+        self._pending: deque[tuple[type[ev.Event], tuple[str, ...], dict[str, Any]]] = deque()
+        self._errors_told: list[BaseException] = []  # frames are dropped when these are sent
 
     def open(self, nursery: trio.Nursery) -> None:
         """Begin to run in a nursery."""
@@ -104,7 +105,7 @@ class Engine:
         self.deadlines: Deadlines[ChildRecord | None] = Deadlines(nursery, self._on_due)
         self._keeper = RunKeeper(self._tell, self.deadlines, self._now)
 
-    # What there is.
+    # The children.
 
     @property
     def children(self) -> tuple[ChildRecord, ...]:
@@ -185,7 +186,7 @@ class Engine:
             run.awaitable.close()
 
     def _call(self, child: ChildRecord, run: Run) -> Awaitable[None]:
-        """Take down that a run begins, and return it as an awaitable."""
+        """Record that a run begins, and return the awaitable that is the run."""
         run.task = trio.lowlevel.current_task()
         if child.started_at is not None:
             child.restarts += 1
@@ -195,13 +196,13 @@ class Engine:
             self._run_is_ready(child, run, value=None)
         if self.group.members:
             self._react()
-        elif self._news:
+        elif self._pending:
             self._hand_out()
         awaitable, run.awaitable = run.awaitable, None
         return _unprotected(call(self, child, run) if awaitable is None else awaitable)
 
     def ready(self, child: ChildRecord, run: Run, value: object) -> None:
-        """Take down that a run has called ``task_status.started(value)``."""
+        """Record that a run has called ``task_status.started(value)``."""
         if child.run is not run:  # called by something that a dead run left behind
             return
         self._run_is_ready(child, run, value)
@@ -225,7 +226,7 @@ class Engine:
     # A run ends.
 
     def _run_ended(self, child: ChildRecord, run: Run, error: BaseException | None) -> None:
-        """Take down the end of a run. Whatever fails in doing so, the block can be left."""
+        """Record the end of a run. Whatever fails in doing so, the block can be left."""
         child.run = None
         run.over = True
         self._runs -= 1
@@ -255,7 +256,7 @@ class Engine:
         caller_waits = attempt is not None and not run.ready and attempt.is_for_this_run
         end = kind_of_end(kind, run.intent, caller_waits=caller_waits)
         if end is RunEnd.AS_ASKED:
-            assert run.intent is not None  # noqa: S101  (for mypy: nobody else asked)
+            assert run.intent is not None  # noqa: S101  (for mypy: AS_ASKED has an intent)
             self._ended_as_asked(child, run.intent, error)
         elif error is not None and end is RunEnd.INTERRUPT:
             child.state = ChildState.FAILED
@@ -293,7 +294,8 @@ class Engine:
         child.attempt = None
         child.dropped = child.dropped or not attempt.keep
         if any(issubclass(type(leaf), _cancellations()) for leaf in leaves_of(error)):
-            # A stray Cancelled would look like the caller's own, and be swallowed on its way.
+            # A stray Cancelled would look like the caller's own, and its cancel scope would swallow
+            # it.
             stray = error
             error = SupervisionError(f"child {child.name!r} raised a Cancelled that nobody sent")
             error.__cause__ = stray
@@ -352,7 +354,7 @@ class Engine:
             )
 
     def _settle(self, child: ChildRecord, *, by_itself: bool = False) -> None:
-        """Take down that a child has ended and nothing will start it again by itself."""
+        """Record that a child has ended, and that no policy will start it again."""
         attempt, child.attempt = child.attempt, None
         if attempt is not None:
             attempt.resolve(error=self._why_not_started(child))
@@ -389,7 +391,7 @@ class Engine:
         else:
             self.begin_run(child)
 
-    # What a group's restart has done.
+    # What a group's restart asks for.
 
     def wait_with_group(self, child: ChildRecord) -> None:
         """Show a member that does not run as waiting for the others."""
@@ -397,7 +399,7 @@ class Engine:
         self._want(child)
 
     def wake_at(self, moment: float) -> None:
-        """Go on with the group's restart at a moment."""
+        """Schedule the next step of the group's restart."""
         self.deadlines.set(None, moment)
 
     # It is stopped.
@@ -427,12 +429,12 @@ class Engine:
 
     @staticmethod
     def _time_for(child: ChildRecord, timeout: float | None) -> float | None:
-        """Return the time to stop: none for a child that asks this of itself, and would wait."""
+        """Return the time to stop: 0 for a child that stops itself and would wait for itself."""
         innermost = next(iter(enclosing_records()), None)
         return 0.0 if innermost is child else timeout
 
     def cancel_wait(self, child: ChildRecord) -> None:
-        """Stop a child that does not run, and perhaps waits to be started again."""
+        """Stop a child that does not run: it is no longer started again after its backoff."""
         if child.state is ChildState.BACKING_OFF:
             child.state = ChildState.STOPPED
             child.restart_at = None
@@ -492,7 +494,7 @@ class Engine:
             self._cancel_all()
 
     def cancel_all(self) -> None:
-        """Stop without asking, and all at once, down to the leaves."""
+        """Cancel all children and all in their subtrees, at once and without asking."""
         self._cancel_all()
         self._react()
 
@@ -543,13 +545,13 @@ class Engine:
     # Small things.
 
     def _step(self) -> bool:
-        """Do one thing that need not wait; return whether there was one."""
+        """Take one step that needs no wait; return whether there was one."""
         if self.stopping:
             return self.ending.step()
         return self.group.step(self._now())
 
     def _react(self) -> None:
-        """Do all that follows and need not wait, then hand out the events."""
+        """Take all steps that need no wait, then send the events."""
         if self._reacting:
             return
         if self.stopping or self.group.members:
@@ -563,8 +565,8 @@ class Engine:
             self._told_end = True
             error = self.ending.error
             if self.hub.is_enabled_for(ev.SupervisorStopped):
-                self._news.append((ev.SupervisorStopped, self.path, {"error": error}))
-        if self._news:
+                self._pending.append((ev.SupervisorStopped, self.path, {"error": error}))
+        if self._pending:
             self._hand_out()
         if self._errors_told:
             self._let_errors_go()
@@ -578,17 +580,17 @@ class Engine:
         self.hub.close()
 
     def _tell(self, kind: type[ev.Event], child: ChildRecord, **details: Any) -> None:  # noqa: ANN401
-        """Hand out an event about a child when this reaction is over."""
+        """Send an event about a child when the present reaction is over."""
         if self.hub.is_enabled_for(kind, details.get("error")):
-            self._news.append((kind, child.path, details))
+            self._pending.append((kind, child.path, details))
 
     def _hand_out(self) -> None:
-        while self._news:
-            kind, path, details = self._news.popleft()
+        while self._pending:
+            kind, path, details = self._pending.popleft()
             self.hub.emit(kind, path, details)
 
     def _let_errors_go(self) -> None:
-        """Let go of the frames of errors, which callbacks have seen by now."""
+        """Drop the frames of errors whose events have been sent."""
         while self._errors_told:
             error = self._errors_told.pop()
             if not self.ending.is_because_of(error):
@@ -607,7 +609,8 @@ class Engine:
         if self.by_name.get(child.name) is child and child.run is None:
             del self.by_name[child.name]
             self._roster = None
-            del child.async_fn, child.context, child.view  # its arguments, and what refers back
+            # They hold its arguments, and refer back to it.
+            del child.async_fn, child.context, child.view
 
 
 class TaskStatus:
@@ -652,12 +655,12 @@ def call(engine: Engine, child: ChildRecord, run: Run) -> Awaitable[object]:
 
 @trio.lowlevel.disable_ki_protection
 async def _unprotected(awaitable: Awaitable[object]) -> None:
-    """Run a child's own code, where Ctrl-C may strike anywhere, as in any Trio task."""
+    """Run a child's own code without protection from Ctrl-C, as any Trio task."""
     await awaitable
 
 
 def _meaning_of(error: BaseException | None, child: ChildRecord, run: Run) -> BaseException | None:
-    """Return the error that a run ended by, which is not always the one that it raised."""
+    """Return the error of a run: what it raised, `Stalled`, or that it returned unready."""
     if run.intent is Intent.STALLED:
         if error is not None and _is_interrupt(error):
             return error

@@ -4,7 +4,7 @@
 
     SupervisionError
     ├── DuplicateChildError   (ValueError)      a name that is taken
-    ├── ChildNotFoundError    (LookupError)     a name that nobody has
+    ├── ChildNotFoundError    (LookupError)     a name that no child has
     ├── SupervisorClosedError (RuntimeError)    too late: the supervisor stops or has stopped
     ├── RestartLimitExceeded                    the supervisor gave up
     ├── Stalled                                 the watchdog's verdict on a child
@@ -84,11 +84,11 @@ class DoNotRestart(SupervisionError):
 
 
 def _made_again(kind: type[BaseException], args: tuple[object, ...]) -> BaseException:
-    """Make a copied or unpickled error, whose ``__init__`` takes other arguments than its args."""
+    """Rebuild a copied or unpickled error, whose ``__init__`` takes arguments other than `args`."""
     return kind.__new__(kind, *args)
 
 
-# Errors of others, which may be hostile.
+# Errors of users' code, whose own methods may fail.
 
 
 class ErrorKind(Enum):
@@ -103,7 +103,7 @@ class ErrorKind(Enum):
 def kind_of_error(
     error: BaseException, cancellations: Callable[[], tuple[type[BaseException], ...]]
 ) -> ErrorKind:
-    """Return what an error means, also of one in groups.
+    """Return what an error means to a supervisor; of a group, what its members mean.
 
     Args:
         error: Any error.
@@ -138,7 +138,7 @@ def members_of(group: BaseException) -> tuple[BaseException, ...]:
 
 
 def leaves_of(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors that are no groups, out of whatever groups they are in."""
+    """Yield the errors that are no groups, from any depth of groups."""
     todo = [error]
     while todo:
         part = todo.pop()
@@ -156,7 +156,7 @@ def unwrap_single(error: BaseException) -> BaseException:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's type and the first line of its message, whatever that is like."""
+    """Return an error's type and the first line of its message, shortened if that is long."""
     kind = type(error).__name__
     try:
         message = str(error).partition("\n")[0][:LONGEST_MESSAGE]
@@ -166,7 +166,7 @@ def one_line(error: BaseException) -> str:
 
 
 def keep_context(error: BaseException, context: BaseException | None) -> None:
-    """Give an error that is raised once more the context that it had."""
+    """Restore the ``__context__`` of an error, which raising it again has changed."""
     _CONTEXT.__set__(error, context)
 
 
@@ -183,7 +183,7 @@ def context_of(error: BaseException) -> BaseException | None:
 
 
 def strip_tracebacks(error: BaseException) -> None:
-    """Let go of the frames that an error was raised through, and with them their variables."""
+    """Drop the frames that an error was raised through, and with them their variables."""
     for part in _parts_of(error):
         BaseException.with_traceback(part, None)
 
@@ -208,7 +208,7 @@ class ErrorText:
                 self._message = str(error)
                 self._frames = [(None, _frames_of(error))]
             else:
-                self._take_down(error)
+                self._capture(error)
         except Exception:  # noqa: BLE001  (an error that refuses to be looked at: one line must do)
             self._text = one_line(error)
 
@@ -226,8 +226,8 @@ class ErrorText:
                 self._text = f"{self._kind.__name__}: it cannot be formatted\n"
         return self._text
 
-    def _take_down(self, error: BaseException) -> None:
-        """Take down an error on which others hang, or which is not what it seems."""
+    def _capture(self, error: BaseException) -> None:
+        """Capture an error that has causes, contexts or members, or methods of its own."""
         parts = _parts_of(error)
         steps = {id(part): _frames_of(part) for part in parts}
         twins = _plain_twins(parts) if any(_has_own_truth(part) for part in parts) else {}
@@ -251,7 +251,7 @@ _WITH_MORE_TO_TELL: Final = (
     NameError,
     AttributeError,
 )
-"""Types whose text `traceback` makes of more than their message."""
+"""Types for which `traceback` prints more than their message."""
 
 
 def _is_plain(error: BaseException) -> bool:
@@ -265,7 +265,7 @@ def _is_plain(error: BaseException) -> bool:
 
 
 def _report_of(error: BaseException) -> traceback.TracebackException:
-    # Without the traceback, whose source lines would be read now.
+    # Without the traceback: `traceback` would read its source lines now, which is slow.
     return traceback.TracebackException(type(error), error, None, lookup_lines=False, compact=True)
 
 
@@ -328,7 +328,7 @@ def _has_own_truth(error: BaseException) -> bool:
 
 
 def _plain_twins(parts: Collection[BaseException]) -> dict[int, BaseException]:
-    """Return errors that print as these do and are true, by the ids of these.
+    """Return, by the id of each error, a twin that prints the same and is always true.
 
     `traceback` asks errors for their truth, and leaves out what hangs on one that is false.
     """

@@ -3,7 +3,8 @@
 Each event is frozen and says where (`path`), when (`time`, `sequence`) and what. There are two ways
 to get them: a callback (``open_supervisor(on_event=...)``), called at once, and a stream
 (`Supervisor.subscribe`), read at leisure. Both also get the events of all supervisors below.
-Events that nobody wants are never made. All are logged to the logger ``actp_supervise`` too.
+An event that would reach no callback, stream or log is never made. All are logged to the logger
+``actp_supervise`` too.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class Event:
     """The level at which it is logged."""
 
     path: tuple[str, ...]
-    """The names from the root supervisor down to whom it concerns; supervisors and children
-    alternate."""
+    """The names from the root down to the child or supervisor that it is about; supervisors and
+    children alternate."""
     time: float
     """Trio's time."""
     sequence: int
@@ -107,7 +108,7 @@ class ChildReady(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildCrashed(Event):
-    """A run of a child ended by an error that nobody had asked for."""
+    """A run of a child ended by an error, without having been asked to end."""
 
     action: ClassVar[str] = "child_crashed"
     level: ClassVar[int] = logging.ERROR
@@ -216,7 +217,7 @@ class EventStream:
         check_count("max_buffer", max_buffer, minimum=1)
         self._hub = hub
         self._buffer: deque[Event] = deque(maxlen=min(max_buffer, sys.maxsize))
-        self._news = trio.Event()
+        self._wakeup = trio.Event()
         self.dropped = 0
         """How many events the reader was too slow for."""
 
@@ -225,11 +226,11 @@ class EventStream:
         if len(self._buffer) == self._buffer.maxlen:
             self.dropped += 1
         self._buffer.append(event)
-        self._news.set()
+        self._wakeup.set()
 
     def wake(self) -> None:
         """Wake a waiting reader, which then sees that the hub was closed."""
-        self._news.set()
+        self._wakeup.set()
 
     async def __aenter__(self) -> Self:
         self._hub.streams[self] = None
@@ -251,8 +252,8 @@ class EventStream:
         while not self._buffer:
             if self._hub.closed:
                 raise StopAsyncIteration
-            self._news = trio.Event()
-            await self._news.wait()
+            self._wakeup = trio.Event()
+            await self._wakeup.wait()
         return self._buffer.popleft()
 
 
@@ -292,7 +293,7 @@ class EventHub:
     def emit(self, kind: type[Event], path: tuple[str, ...], details: dict[str, object]) -> None:
         """Make an event and hand it to all callbacks and streams from here up to the root.
 
-        What a callback or the log raises stops nobody: an `Exception` becomes a line in the log,
+        What a callback or the log raises stops no child: an `Exception` becomes a line in the log,
         and ``sys.exit()`` or Ctrl-C ends the tree of the hub whose callback raised it.
         """
         root = self.root
@@ -313,7 +314,7 @@ class EventHub:
             hub.on_exit(error)
 
     def close(self) -> None:
-        """Bring the readers of this hub to an end."""
+        """End the streams of this hub, once their readers have read what is buffered."""
         self.closed = True
         for stream in self.streams:
             stream.wake()
@@ -354,16 +355,16 @@ def log(
 ) -> None:
     """Write to the library's log, which cannot fail: a filter or handler may raise what it likes.
 
-    Python's own handlers look after their errors, filters and handlers of a user's do not
-    (Supervisor/supervisor#629: a full disk took all programs with it). What is lost is told on
-    stderr, as `logging` does it.
+    Python's own handlers catch their errors; a user's filters and handlers may not
+    (Supervisor/supervisor#629: a full disk took all programs with it). A line that is lost is
+    reported on stderr, as `logging` does.
 
     Args:
         level: As of `logging`.
         message: With ``%s`` for each of `args`.
         args: What the message is formatted with.
         action: The word for what happened, for machines.
-        path: Whom it concerns.
+        path: The child or supervisor that it is about.
     """
     extra = {"action": action}
     if path is not None:

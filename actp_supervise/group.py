@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Actions(Protocol):
-    """What a group's restart has its supervisor do."""
+    """What `GroupRestart` asks the engine to do."""
 
     def request_stop(self, child: ChildRecord, intent: Intent) -> None:
         """Ask the run of a child to end."""
@@ -38,8 +38,8 @@ class GroupRestart:
 
     A child belongs to the group from the crash until it has been started again. Members stop in
     reverse start order, at once; when the longest of their delays is over they start in start
-    order, each ready before the next. Whatever fails meanwhile joins, with the members that a
-    restart of it takes along, so that some may be stopped a second time.
+    order, each ready before the next. A child that fails meanwhile joins, with the children that
+    its own restart takes along, so that some members may be stopped a second time.
 
     `step` does what need not wait; the supervisor calls it whenever anything has changed.
 
@@ -69,9 +69,9 @@ class GroupRestart:
         self._to_start: list[ChildRecord] = []  # the members in reverse start order, once made
         self._stopping: Run | None = None  # the run asked last; the next one waits for its end
         self._starting: ChildRecord | None = None  # the member started last
-        # As long as the supervisor's list has this version, all that a restart takes along are
-        # members, from this place in start order on. So a thousand children that crash at once
-        # cost a thousand steps, and not a million.
+        # While the supervisor's list has this version, all children from `_first` on in start order
+        # are members already. So a thousand children that crash at once cost a thousand steps, and
+        # not a million.
         self._version: int | None = None
         self._first = 0
 
@@ -79,7 +79,7 @@ class GroupRestart:
         return child in self.members
 
     def awaits(self, child: ChildRecord) -> bool:
-        """Return whether the group will start a member again: a temporary one it only stops."""
+        """Return whether the group will start a child again; a temporary member is only stopped."""
         return child in self.members and not child.spec.temporary
 
     def join(
@@ -138,14 +138,14 @@ class GroupRestart:
         self.start_at = min(self.start_at, now)
 
     def step(self, now: float) -> bool:
-        """Do one thing that need not wait; return whether there was one."""
+        """Take one step that needs no wait; return whether there was one."""
         if not self.members:
             return False
         if self._stop_one():
             return True
         if self._is_free_to_start():
-            # Not now, but in a task of its own: a member that fails in its very first step, as one
-            # does whose configuration is bad, then fails before the next one is started.
+            # Not started here but in a task of its own: so a member that fails in its very first
+            # step (its configuration is bad) has failed before the next one is started.
             self._actions.wake_at(max(now, self.start_at))
         return False
 
@@ -189,4 +189,4 @@ class GroupRestart:
 
 
 _order = attrgetter("order")
-"""Where a child stands in start order."""
+"""Return a child's place in start order."""

@@ -1,4 +1,4 @@
-"""A job: what it shows to a user (`Job`), and the same as the scheduler works with it (`Entry`)."""
+"""A job, as a user sees it (`Job`) and as the scheduler works with it (`Entry`)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Job:
 
     @property
     def coalesce(self) -> bool:
-        """Whether of several moments that are due at once the latest only runs."""
+        """Whether only the latest of several moments that are due at once runs."""
         return self._schedule.spec.coalesce
 
     @property
@@ -68,14 +68,14 @@ class Job:
 
     @property
     def rerun_interrupted(self) -> bool:
-        """Whether a moment runs again that a daemon died in."""
+        """Whether a moment whose daemon died during the run is run again."""
         return self._schedule.spec.rerun_interrupted
 
     # What it is doing.
 
     @property
     def paused(self) -> bool:
-        """Whether its moments pass unnoticed."""
+        """Whether it is paused, so that its moments pass without a run."""
         return self._paused
 
     @property
@@ -150,7 +150,7 @@ class Entry(Job):
 
     @property
     def spec(self) -> JobSpec:
-        """How it is run."""
+        """The options that it was added with."""
         return self._schedule.spec
 
     @property
@@ -159,7 +159,7 @@ class Entry(Job):
         return self._running
 
     def set_paused(self, paused: bool) -> None:  # noqa: FBT001  (it is what is set)
-        """Let moments pass unnoticed, or no more."""
+        """Pause the job, or resume it."""
         self._paused = paused
 
     def begin(self, firing: Firing) -> None:

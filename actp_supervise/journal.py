@@ -1,4 +1,4 @@
-"""Where fires are remembered beyond the life of a scheduler: the protocol, and one in memory.
+"""The journal of a scheduler, which remembers fires when it is gone: the protocol, one in memory.
 
 A journal may be slow, or away for a while. `JournalCalls` asks it one question, for a bounded time;
 when it is asked again is in `turns`.
@@ -53,7 +53,7 @@ class RecoveringJournal(Journal, Protocol):
     """A journal that also knows of claims whose daemon died before it finished them."""
 
     async def take_interrupted(self, job_names: Collection[str]) -> Sequence[tuple[str, datetime]]:
-        """Hand over such moments of these jobs: each goes to one caller, as if just claimed."""
+        """Return claims of these jobs whose daemon died; each goes to one caller only."""
 
 
 @runtime_checkable
@@ -127,7 +127,7 @@ class MemoryJournal:
 
 
 class JournalUnavailable(Exception):
-    """The journal gave no answer, or one that makes no sense; that is the cause."""
+    """The journal gave no answer, or a wrong one; the ``__cause__`` tells which."""
 
 
 @final
@@ -199,7 +199,7 @@ async def _ask(verb: str, call: Callable[[], Awaitable[S]], read: Callable[[str,
 
 
 def _is_stray_cancellation(error: BaseException) -> bool:
-    """Whether an error is a cancellation that nobody sent, as code under asyncio may leave one."""
+    """Return whether an error is a stray cancellation, as code under asyncio may raise one."""
     # asyncio's is known by its name: the library does not import asyncio for it.
     is_cancellation = isinstance(error, trio.Cancelled) or type(error).__name__ == "CancelledError"
     return is_cancellation and trio.current_effective_deadline() > trio.current_time()

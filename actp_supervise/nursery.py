@@ -199,7 +199,7 @@ class Supervisor:
         try:
             return await attempt.wait()
         finally:
-            if not attempt.resolved:  # the caller was cancelled, and nobody else knows the child
+            if not attempt.resolved:  # the caller was cancelled, and no other has the child
                 child.dropped = True
                 self._engine.begin_stop(child, timeout=0.0)
 
@@ -255,13 +255,13 @@ class Supervisor:
             child.attempt = Attempt(keep=True)
         attempt = child.attempt
         attempt.awaits_next_run = child.run is not None
-        with _until_asked_inside(child):
+        with _reentrant_wait(child):
             self._engine.begin_restart(child)
             return await attempt.wait()
 
     @trio.lowlevel.enable_ki_protection
     def request_shutdown(self) -> None:
-        """Have all children stopped in order and the supervisor closed, as `shutdown` does.
+        """Begin what `shutdown` does: stop all children in order and close the supervisor.
 
         It returns at once: for signal handlers, callbacks of events, and the body itself, which
         goes on.
@@ -276,7 +276,7 @@ class Supervisor:
         it returns as soon as that child is itself asked to stop. May be called again.
         """
         around = next((r for r in enclosing_records() if r.home is self._engine), None)
-        with _until_asked_inside(around):
+        with _reentrant_wait(around):
             self._engine.begin_shutdown()
             await self._engine.ending.closed.wait()
 
@@ -371,7 +371,7 @@ class Supervisor:
         try:
             run.awaitable = child.context.run(call, self._engine, child, run)
         except TypeError:
-            check_async_fn("a child", child.async_fn)  # which may know better what is wrong
+            check_async_fn("a child", child.async_fn)  # raises a clearer error, if it finds one
             raise
         self._engine.add(child)
         self._engine.begin_run(child, run)
@@ -388,7 +388,7 @@ class Supervisor:
         return self._listed(name)
 
     async def _stop(self, child: ChildRecord) -> None:
-        with _until_asked_inside(child):
+        with _reentrant_wait(child):
             self._engine.begin_stop(child)
             if child.run is None:
                 await trio.lowlevel.checkpoint()
@@ -399,14 +399,17 @@ class Supervisor:
 
 
 def engine_of(supervisor: Supervisor) -> Engine:
-    """Return the inside of a supervisor; for the library's own modules."""
+    """Return the engine of a supervisor; for the library's own modules."""
     return supervisor._engine  # noqa: SLF001  (of this module)
 
 
-def _until_asked_inside(
+def _reentrant_wait(
     child: ChildRecord | None,
 ) -> contextlib.AbstractContextManager[object]:
-    """Let a caller inside the child, who would wait for its own end, go once it is asked."""
+    """Return a scope for a wait until a child ends, which ends it if the caller is in that child.
+
+    It is cancelled when the child is asked to stop; otherwise the caller would wait for itself.
+    """
     inside = enclosing_records()
     if child is None or child not in inside:
         return contextlib.nullcontext()
@@ -414,7 +417,7 @@ def _until_asked_inside(
 
 
 class SupervisorManager:
-    """What `open_supervisor` returns. No generator: its frames would be in every traceback."""
+    """What `open_supervisor` returns. No generator: its frames would be in each traceback."""
 
     def __init__(self, spec: SupervisorSpec) -> None:
         self._spec = spec
@@ -427,7 +430,7 @@ class SupervisorManager:
         self._opened = True
         self._parent = next(iter(enclosing_records()), None)
         self._body = trio.CancelScope()
-        # Before the nursery is opened, which nobody would close if this failed.
+        # Before the nursery is opened, since nothing would close the nursery if this failed.
         self._engine = Engine(self._spec, self._parent, self._body)
         self._nursery_manager = trio.open_nursery()
         self._engine.open(await self._nursery_manager.__aenter__())
@@ -465,5 +468,5 @@ class SupervisorManager:
         try:
             raise error
         finally:
-            keep_context(error, context)  # not the exception that the block was left by
+            keep_context(error, context)  # its own, not the error that the block was left by
             del error

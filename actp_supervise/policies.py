@@ -36,7 +36,7 @@ LONG_WAIT: Final = 1.0
 """Seconds after which a wait for a child that was asked to stop is logged."""
 
 PUNCTUAL: Final = 0.01
-"""Seconds by which a timer may be late on a healthy machine: no reason to wait a third time."""
+"""Seconds by which a timer may be late on a healthy machine, which is no reason to wait again."""
 
 
 class Strategy(StrEnum):
@@ -46,11 +46,11 @@ class Strategy(StrEnum):
     """
 
     ONE_FOR_ONE = "one_for_one"
-    """That child alone."""
+    """The child that failed, alone."""
     ONE_FOR_ALL = "one_for_all"
-    """All children: stopped in reverse start order, started in start order."""
+    """All children. They are stopped in reverse start order and started in start order."""
     REST_FOR_ONE = "rest_for_one"
-    """That child and those started after it, in the same orders."""
+    """The child that failed and those that were started after it, in the same two orders."""
 
 
 class Restart(StrEnum):
@@ -99,7 +99,7 @@ class Exit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What follows an `Exit`.
+    """What a restart policy answers to an `Exit`.
 
     Raises:
         TypeError: If `restart` is no boolean or `delay` no number.
@@ -133,9 +133,9 @@ class AutoShutdown(StrEnum):
 
     NEVER = "never"
     ANY_SIGNIFICANT = "any_significant"
-    """When one of them has."""
+    """When one of its significant children has ended."""
     ALL_SIGNIFICANT = "all_significant"
-    """When the last of them has."""
+    """When the last of its significant children has ended."""
 
 
 class ShutdownOrder(StrEnum):
@@ -161,7 +161,7 @@ class Backoff:
     The default waits not at all, as OTP does. A permanent child's return counts as a crash here.
 
     Raises:
-        TypeError: If a number is none; the message names it.
+        TypeError: If a field is no number; the message names it.
         ValueError: If a number is out of its range; the message names it.
     """
 
@@ -176,7 +176,7 @@ class Backoff:
     window: float = 3600.0
     """The seconds after which a crash is forgotten."""
     jitter: float = 0.0
-    """The fraction by which a wait is spread to either side, 0 to 1."""
+    """The fraction, from 0 to 1, by which a wait is made shorter or longer at random."""
 
     def __post_init__(self) -> None:
         check_seconds("initial", self.initial, finite=True)
@@ -225,7 +225,7 @@ class RestartLimit:
     """How many restarts a supervisor makes before it gives up and escalates.
 
     Raises:
-        TypeError: If a number is none; the message names it.
+        TypeError: If a field is no number; the message names it.
         ValueError: If a number is out of its range; the message names it.
 
     Source: OTP's ``intensity`` and ``period``; the defaults are Elixir's.
@@ -251,7 +251,7 @@ class RestartLimit:
         return first >= 0 and now - restarts[first] <= self.within
 
     def out_of_reach(self, backoff: Backoff) -> bool:
-        """Return whether `backoff` slows one child down so much that it can never get here."""
+        """Return whether a child with this `backoff` is too slow ever to exceed the limit."""
         free = backoff.free_restarts
         waits = self.max_restarts - free
         growing = min(waits, backoff.memory - free)
@@ -264,7 +264,7 @@ class RestartLimit:
 
 
 class Intent(Enum):
-    """Why a run was asked to end: what follows when it has."""
+    """Why a run was asked to end, which decides what follows its end."""
 
     STOP = auto()
     RESTART = auto()
@@ -277,10 +277,10 @@ class RunEnd(Enum):
     """How a run ended."""
 
     INTERRUPT = auto()
-    """By what no supervisor handles: the tree stops."""
+    """By an error that no supervisor handles, such as `SystemExit`: the tree stops."""
     AS_ASKED = auto()
     START_FAILED = auto()
-    """Before it was ready, while a caller of `start` or `restart` waits: the error is his."""
+    """Before it was ready, while a caller of `start` or `restart` waits, who gets the error."""
     RETURNED = auto()
     GAVE_UP = auto()
     """By `DoNotRestart`."""
@@ -410,12 +410,13 @@ def affected(strategy: Strategy, children: Sequence[ChildT], position: int) -> S
 
 
 def belongs_to_group(*, failed: bool, live: bool, stopped_by_user: bool, gave_up: bool) -> bool:
-    """Return whether one of those that a restart takes along is really restarted with them.
+    """Return whether a child that a group's restart takes along is really restarted.
 
-    What a user stopped stays stopped, and what failed for good stays failed. But while a run of it
-    is still on its way out it belongs to the group: no other member may start before it is gone.
+    What a user stopped stays stopped, and what failed for good stays failed. But while a run of
+    that child is still ending, the child belongs to the group: no other member may start before it
+    is gone.
 
-    Source: OTP restarts both; whoever stopped a child had a reason.
+    Source: OTP restarts both kinds; here a user who stopped a child had a reason.
     """
     return failed or live or not (stopped_by_user or gave_up)
 
@@ -474,8 +475,8 @@ def next_look_at_stop(
     """Return when to look again for a run that was asked to stop, or cancelled, and is still there.
 
     Args:
-        asked_at: When it was asked; None for one that is cancelled without.
-        cancel_at: When it is, or was, cancelled.
+        asked_at: When it was asked; None for a run that is cancelled without being asked.
+        cancel_at: When it will be, or was, cancelled.
         overdue_after: The seconds after that at which it is next reported as overdue.
         long_wait_told: Whether the log has named it already.
     """
@@ -491,13 +492,14 @@ def next_look_at_stop(
 def look_again(now: float, late: float, *, once_granted: bool) -> float | None:
     """Return when to look again at a child without a sign of life; None if it has stalled.
 
-    A judge that was late itself accuses nobody: the loop did not turn, so the child could not beat
-    either. It gets the time by which the judge was late, and again for as long as the judge is.
+    A look that comes late accuses no child: Trio's loop did not turn, so the child could not beat
+    either. The child gets as many seconds more as the look was late, and again while looks are
+    late.
 
     Args:
-        now: The time at which the judge looks.
-        late: The seconds by which he does so later than he meant to.
-        once_granted: Whether the child was given time before, since its last sign of life.
+        now: The time of this look.
+        late: The seconds by which this look is later than planned.
+        once_granted: Whether the child was given more time before, since its last sign of life.
     """
     if late > PUNCTUAL or (late > 0 and not once_granted):
         return now + late

@@ -78,8 +78,8 @@ class StopSignal:
 class Attempt:
     """Callers of `start` or `restart` who wait for the outcome of a run's start.
 
-    Where a run is under way that is to be followed by another, they wait for that one:
-    `awaits_next_run` is set until it begins.
+    If a run is under way that another will follow, they wait for the one that follows:
+    `awaits_next_run` is set until that begins.
     """
 
     __slots__ = ("_callers", "_done", "awaits_next_run", "error", "keep", "value")
@@ -87,7 +87,7 @@ class Attempt:
     def __init__(self, *, keep: bool) -> None:
         self._done = trio.Event()
         self._callers = 0
-        self.keep = keep  # whether the child stays in the list if it comes to nothing
+        self.keep = keep  # whether the child stays in the list if the start fails
         self.awaits_next_run = False
         self.value: Any = None
         self.error: BaseException | None = None
@@ -105,7 +105,7 @@ class Attempt:
 
     @property
     def is_for_this_run(self) -> bool:
-        """Whether callers that are still there, and not cancelled, wait for the run under way."""
+        """Whether callers who have not been cancelled wait for the run under way."""
         return self._callers > 0 and not self.awaits_next_run
 
     async def wait(self) -> Any:  # noqa: ANN401  (what started() was given, as in Trio)
@@ -137,7 +137,7 @@ class Stop:
     __slots__ = ("asked_at", "cancel_at", "long_wait_told", "overdue_after")
 
     def __init__(self, asked_at: float | None, cancel_at: float) -> None:
-        self.asked_at = asked_at  # None for a run that is cancelled without, because it stalled
+        self.asked_at = asked_at  # None if it was cancelled unasked, since it stalled
         self.cancel_at = cancel_at
         self.long_wait_told = False
         self.overdue_after = OVERDUE_AFTER  # seconds after `cancel_at` of the next report
@@ -151,7 +151,7 @@ class Watch:
     def __init__(self, beat_due: float) -> None:
         self.beat_due = beat_due  # when the next sign of life is due
         self.look_at = beat_due  # when it is looked for
-        self.granted = False  # whether the run was given time since
+        self.granted = False  # whether the run was given more time since its last beat
 
 
 class Run:
@@ -176,7 +176,7 @@ class Run:
     def __init__(self) -> None:
         self.scope: trio.CancelScope | None = None  # once its task has begun
         self.task: trio.lowlevel.Task | None = None
-        self.awaitable: Awaitable[object] | None = None  # of the first run, called already
+        self.awaitable: Awaitable[object] | None = None  # of a first run, called already
         self.began_at: float | None = None
         self.ready = self.over = False
         self.listens = False  # has looked whether it is asked to stop
@@ -213,7 +213,7 @@ class Home(Protocol):
         """Return what the supervisor and all below it are doing."""
 
     def cancel_all(self) -> None:
-        """Stop without asking, and all at once, down to the leaves."""
+        """Cancel all children and all in their subtrees, at once and without asking."""
 
 
 class ChildRecord:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from .record import ChildRecord, Run
     from .spec import SupervisorSpec
 
-RETURNS_TOLD: Final = 2
-"""At which return of a permanent child a warning says what to write instead."""
+WARN_AT_RETURN: Final = 2
+"""At which return of a permanent child a warning suggests `Restart.TRANSIENT`."""
 
 
 class Restarts:
@@ -44,7 +44,7 @@ class Restarts:
         if isinstance(policy, Restart):
             if error is None and policy is Restart.PERMANENT:
                 child.returns += 1
-                if child.returns == RETURNS_TOLD:
+                if child.returns == WARN_AT_RETURN:
                     _warn_of_returns(child)
             return decide_by_kind(policy, returned=error is None)
         now = self._now()
@@ -107,7 +107,7 @@ class Restarts:
 
 
 def recall_crashes(child: ChildRecord, now: float) -> None:
-    """Count crashes of a child from before this program began in its backoff's window."""
+    """Put a child's crashes from before this program began into its backoff's window."""
     times = sorted(now - age for age in child.spec.crash_ages)
     child.crash_times = deque(times, maxlen=child.backoff.memory)
 

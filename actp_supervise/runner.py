@@ -34,8 +34,8 @@ class Runner:
     that was to run it.
 
     Args:
-        embedding: Of the scheduler in its supervisor.
-        timetable: Which tells the time.
+        embedding: What the scheduler uses of its supervisor.
+        timetable: What tells the wall's time.
         keep: How many runs each job's history holds.
     """
 
@@ -87,7 +87,7 @@ class Runner:
         firing.entry.begin(firing)
 
     def _enqueue(self, firing: Firing) -> None:
-        """Let a run wait for its turn; where its job coalesces, in place of the one before it."""
+        """Queue a run; if its job coalesces, it replaces the run that waits already."""
         entry = firing.entry
         if entry.spec.coalesce and not firing.manual:
             reason = f"coalesced into the run of {firing.moment}"
@@ -97,13 +97,13 @@ class Runner:
         entry.waiting.append(firing)
 
     def _replace(self, firing: Firing) -> None:
-        """Stop what is under way, after which this run begins."""
+        """Stop the runs under way; this run begins when they have ended."""
         entry = firing.entry
         reason = "replaced before it began"
         self.skip_waiting(entry, reason)
         self._enqueue(firing)
         for running in entry.under_way:
-            if running.started_at is None:  # stopped, it would never come to its end
+            if running.started_at is None:  # a stop now would leave it without a record
                 running.missed = reason
             else:
                 name = f"(replace {next(self._serial)})"
@@ -116,7 +116,7 @@ class Runner:
             await self._supervisor.stop(firing.child_name)
 
     def skip_waiting(self, entry: Entry, reason: str) -> None:
-        """Let go of the runs that wait for their turn."""
+        """Record the runs that wait for their turn as skipped."""
         self._drop_waiting(entry, Outcome.SKIPPED, reason, manual_too=True)
 
     def _drop_waiting(
@@ -132,7 +132,7 @@ class Runner:
                 self.record(firing, outcome, reason)
 
     def _start_waiting(self, entry: Entry) -> None:
-        """Start the next run that waited for the end of the last, by the rules for what is late."""
+        """Start the next of the runs that waited; those that are too late by now are recorded."""
         if entry.removed:
             self.skip_waiting(entry, REMOVED)
         while entry.waiting and not entry.under_way and not self._embedding.is_stopping:
@@ -148,7 +148,7 @@ class Runner:
     # It is under way, and ends.
 
     async def _run(self, firing: Firing) -> None:
-        """Be one run: a temporary child of the scheduler's supervisor."""
+        """Do one run, as a temporary child of the scheduler's supervisor."""
         if firing.run is not None:  # recorded as cancelled, when the scheduler began to stop
             return
         outcome, reason = Outcome.SUCCEEDED, firing.missed
@@ -224,7 +224,7 @@ class Runner:
             self._idle.set()
 
     def _time_of_end(self) -> datetime | None:
-        """Return the time for the record, which is made without one where the clock fails."""
+        """Return the time at which a run ended; None where the wall clock fails."""
         try:
             return self._timetable.clock.now()
         except Exception as error:  # noqa: BLE001  (a clock of the user's)
@@ -246,7 +246,7 @@ class Runner:
 
 
 class _TimedOutError(Exception):
-    """The time of a run was over; the cause is what its code raised of that, if anything."""
+    """The `timeout` of a run was over; the cause is what its code raised on that, if anything."""
 
 
 async def _call_within(timeout: float, entry: Entry) -> None:
@@ -257,8 +257,9 @@ async def _call_within(timeout: float, entry: Entry) -> None:
             try:
                 await entry.fn(*entry.args)
             finally:
-                # Asked in here: code that swallows its cancellation leaves no trace on the scope,
-                # and that which makes an error of it looks as if it had failed by itself.
+                # Looked at inside the scope: code that swallows its cancellation leaves no trace on
+                # the scope, and code that raises another error instead looks as if it had failed by
+                # itself.
                 is_over = limit.cancel_called
     except Exception as error:
         if not is_over:
@@ -269,7 +270,7 @@ async def _call_within(timeout: float, entry: Entry) -> None:
 
 
 def _is_cancelled() -> bool:
-    """Whether the run is being cancelled from outside, as a run that is stopped is."""
+    """Return whether the run is being cancelled from outside, because it was stopped."""
     return trio.current_effective_deadline() == -math.inf
 
 

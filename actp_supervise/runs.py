@@ -11,23 +11,25 @@ from typing import Any, ClassVar, Final, final
 from .errors import LONGEST_MESSAGE, ErrorText, is_group, leaves_of, one_line
 from .events import Event
 
-SPOKEN_FOR: Final = 3
+MEMBERS_NAMED: Final = 3
 """How many members of a group of errors `describe` names; it counts the others."""
 
-NO_NEWS: Final = frozenset({"", "Exceptions from Trio nursery", "unhandled errors in a TaskGroup"})
-"""What groups say that a nursery made: which of its tasks failed, and how, they leave to their
-members."""
+UNINFORMATIVE: Final = frozenset(
+    {"", "Exceptions from Trio nursery", "unhandled errors in a TaskGroup"}
+)
+"""Messages of error groups that a nursery made: they say nothing of what failed, only their members
+do."""
 
 
 class Overlap(StrEnum):
     """What happens when a run is due while the last one of its job is still under way."""
 
     SKIP = "skip"
-    """It is left out, and recorded as skipped."""
+    """The new run is left out, and recorded as skipped."""
     QUEUE = "queue"
-    """It waits for its turn. Then `misfire_grace` and `coalesce` apply to those that wait."""
+    """The new run waits for its turn. `misfire_grace` and `coalesce` apply to runs that wait."""
     REPLACE = "replace"
-    """The one under way is stopped, as a child is; then the new one begins."""
+    """The run under way is stopped, as a child is stopped; then the new run begins."""
     ALLOW = "allow"
     """Both run."""
 
@@ -39,7 +41,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
     """It raised."""
     TIMED_OUT = "timed_out"
-    """It was cancelled after its job's `timeout`, whatever it made of that."""
+    """It was cancelled after its job's `timeout`, even if it then returned or raised an error."""
     CANCELLED = "cancelled"
     """It was stopped: by the scheduler's end, or replaced."""
     SKIPPED = "skipped"
@@ -47,7 +49,7 @@ class Outcome(StrEnum):
     MISSED = "missed"
     """It never began: too late by `misfire_grace`, or coalesced into a later one."""
     INTERRUPTED = "interrupted"
-    """Its daemon died while it ran."""
+    """The daemon that ran it died before it ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -97,14 +99,14 @@ def describe(error: BaseException) -> str:
     if not is_group(error):
         return one_line(error)
     members = list(leaves_of(error))
-    # What was cancelled is not what went wrong, unless that is all there is.
+    # Members that were cancelled are not what went wrong, unless there are no others.
     failed = [member for member in members if issubclass(type(member), Exception)] or members
     lines = list(dict.fromkeys(map(one_line, failed)))
-    text = "; ".join(lines[:SPOKEN_FOR])
-    if len(lines) > SPOKEN_FOR:
-        text += f"; and {len(lines) - SPOKEN_FOR} more"
-    message = _MESSAGE.__get__(error)  # whatever the group's own class makes of it
-    if message not in NO_NEWS:
+    text = "; ".join(lines[:MEMBERS_NAMED])
+    if len(lines) > MEMBERS_NAMED:
+        text += f"; and {len(lines) - MEMBERS_NAMED} more"
+    message = _MESSAGE.__get__(error)  # read past an override in the group's class
+    if message not in UNINFORMATIVE:
         text = f"{message}: {text}"
     return text.partition("\n")[0][:LONGEST_MESSAGE]
 
@@ -166,7 +168,7 @@ class RunMissed(_RunEvent):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockJumped(Event):
-    """The wall clock went another way than Trio's: it was set, or the machine slept."""
+    """The wall clock and Trio's went apart: the wall clock was set, or the machine slept."""
 
     action: ClassVar[str] = "clock_jumped"
     level: ClassVar[int] = logging.WARNING

@@ -1,4 +1,4 @@
-"""Which moments of one job are due, as a value that changes: no Trio, no clock, no effects.
+"""Which moments of one job are due: a mutable value without Trio, clock or effects.
 
 `timetable` tells it the time. Times are seconds since 1970 by the wall clock; moments are aware
 datetimes.
@@ -27,7 +27,7 @@ BACKLOG: Final = 1000
 """How many moments of one job that are due at once are looked at one by one."""
 
 PAST: Final = "past when the job was added"
-"""Why an `At` does not run whose moment is behind it."""
+"""The reason recorded for an `At` whose moment has passed."""
 
 
 @final
@@ -53,15 +53,15 @@ class Firing:
     entry: Entry
     """Whose moment it is."""
     holder: Entry
-    """Which job counts it among its runs under way: the same, unless that was removed and added
-    again meanwhile."""
+    """The job that counts it among its runs under way: `entry`, or the job that was added under its
+    name after `entry` was removed."""
     moment: datetime
     time: float
     """When it was due, jitter included."""
     missed: str | None
-    """Why it is not to run."""
+    """Why it must not run; None if it may."""
     manual: bool
-    """Whether it is no moment of the schedule, but `Scheduler.run_now`'s."""
+    """Whether it comes from `Scheduler.run_now` and not from the schedule."""
     asked: bool
     """Whether the journal was asked for it, with or without an answer."""
     claimed: bool
@@ -71,9 +71,9 @@ class Firing:
     """Whether it was stopped for the sake of a later run."""
     started_at: datetime | None
     run: Run | None
-    """What is recorded of it, once that is."""
+    """Its record, once it has ended or will not run."""
     on_done: Callable[[], object] | None
-    """Called then."""
+    """Called when `run` is set."""
 
     def __init__(
         self,
@@ -126,11 +126,12 @@ class Schedule:
     time: float
     """The head's time; ``inf`` at the schedule's end."""
     due: float
-    """The same with jitter."""
+    """`time` with the head's jitter."""
     shown: datetime | None
-    """The first moment that the clock has not reached, which is the head unless that waits."""
+    """The first moment that the clock has not reached: the head, unless the head waits for the
+    journal."""
 
-    # Every moment in (_since, _watermark], in the spans of _processed, and until _disregarded has
+    # All moments in (_since, _watermark], in the spans of _processed, and up to _disregarded have
     # been dealt with.
     _since: float
     _watermark: float
@@ -148,12 +149,12 @@ class Schedule:
 
     @property
     def watermark(self) -> float:
-        """The time until which all has been dealt with."""
+        """The time until which all moments have been dealt with."""
         return self._watermark
 
     def seek(self, zone: tzinfo, rng: random.Random) -> None:
         """Find the head: the first moment that has not been dealt with."""
-        self.moment = self.shown = None  # as it stays where the trigger fails
+        self.moment = self.shown = None  # what remains if the trigger raises
         self.time = self.due = math.inf
         moment, time = self._first_after(self._watermark, zone)
         self.moment = self.shown = moment
@@ -164,7 +165,7 @@ class Schedule:
     def _first_after(self, after: float, zone: tzinfo) -> tuple[datetime | None, float]:
         """Return the first moment later than `after` that has not been dealt with, and its time."""
         while True:
-            # In the scheduler's zone, in which a trigger without one is read.
+            # A trigger without a zone is read in the scheduler's.
             moment = self._anchored.next_after(datetime.fromtimestamp(after, zone))
             if moment is None:
                 return None, math.inf
@@ -184,9 +185,9 @@ class Schedule:
             after = max(spans)
 
     def _room(self, moment: datetime, zone: tzinfo) -> float:
-        """Return how much jitter the head may have: less than until the moment after it.
+        """Return how much jitter the head may have: less than the time until the moment after it.
 
-        Else the two would be due at once, and coalesced, though nothing was late.
+        Otherwise the two could be due at once and be coalesced, though neither was late.
         """
         following = self._anchored.next_after(moment.astimezone(zone))
         if following is None:
@@ -207,7 +208,7 @@ class Schedule:
     # Moments come due.
 
     def take_due(self, now: float, zone: tzinfo, rng: random.Random) -> list[Firing]:
-        """Take off the moments that are due by `now`, oldest first, and mark those not to run.
+        """Remove the moments that are due by `now`, oldest first; mark those that must not run.
 
         Those beyond `BACKLOG` are left for the next call, or skipped where they cannot run: then
         one stands for all of them.
@@ -228,7 +229,7 @@ class Schedule:
     def take_too_late(
         self, now: float, zone: tzinfo, rng: random.Random, most: int
     ) -> list[Firing]:
-        """Take off the moments that are past their grace at `now`, up to `most` of them."""
+        """Remove moments that are past their `misfire_grace` at `now`, at most `most` of them."""
         taken: list[Firing] = []
         while len(taken) < most and self._is_due(now) and self.why_too_late(self.due, now):
             taken.append(self._take(zone, rng))
@@ -245,7 +246,7 @@ class Schedule:
         return firing
 
     def _skip_backlog(self, now: float, zone: tzinfo, rng: random.Random) -> list[Firing]:
-        """Go on, without a walk through all between, to the next moment that may have to run."""
+        """Jump to the next moment that may have to run, without a walk through those before it."""
         assert self.moment is not None  # noqa: S101
         if self.spec.coalesce:
             goal = latest_until(self._anchored, moment_at(now, zone), after=self.moment)
@@ -263,7 +264,7 @@ class Schedule:
         return [skipped, self._take(zone, rng)] if self.spec.coalesce else [skipped]
 
     def why_too_late(self, time: float, now: float) -> str | None:
-        """Return why what was due at `time` is not to run at `now`; None if it is."""
+        """Return why a moment that was due at `time` must not run at `now`; None if it may."""
         grace = self.spec.grace
         return f"more than {grace:g} s late" if now - time > grace else None
 
@@ -272,19 +273,19 @@ class Schedule:
         if not self._is_due(now):
             self.shown = self.moment
             return self.due
-        self.shown = None  # as it stays where the trigger fails
+        self.shown = None  # what remains if the trigger raises
         self.shown, time = self._first_after(now, zone)
         return time
 
     # It is changed.
 
     def replan(self, trigger: Trigger, now: float, zone: tzinfo) -> None:
-        """Take another trigger; `skip_to` or `begin` is to follow."""
+        """Take another trigger; a call of `skip_to` or `begin` must follow."""
         self.trigger = trigger
         self._anchored = trigger.anchored(moment_at(now, zone))
 
     def begin(self, now: float, zone: tzinfo, rng: random.Random) -> None:
-        """Count from now on, as if it had just been made; what was taken off stays so."""
+        """Start at `now`, as if the schedule were new; moments removed before do not come again."""
         self._close_count()
         self._since = self._watermark = now
         self.seek(zone, rng)
@@ -296,10 +297,10 @@ class Schedule:
         zone: tzinfo,
         rng: random.Random,
     ) -> list[Firing]:
-        """Go on where a journal says that the job was, so that what passed meanwhile is due.
+        """Go on where a journal says that the job was: moments that passed meanwhile are due.
 
         A schedule that has changed since the last fire (a deploy moved six o'clock to half past)
-        counts from its change on: its moments before that were nobody's. Where the journal does
+        counts from its change on: it had no moments before that. Where the journal does
         not remember when that was, a last fire that is no moment of the schedule tells of a change,
         and then the schedule counts from now on.
 
@@ -322,7 +323,7 @@ class Schedule:
             start = since.timestamp()
             self._anchored = trigger.anchored(since.astimezone(zone))
         else:
-            last = last.astimezone(zone)  # in which a trigger without one is read
+            last = last.astimezone(zone)  # the zone of a trigger without one
             anchored = trigger.anchored(last)
             found = last if since is not None else moment_near(anchored, last)
             if found is not None:
@@ -339,11 +340,11 @@ class Schedule:
         return [Firing(self.entry, trigger.moment, self._since, missed=PAST)]
 
     def disregard_until(self, now: float) -> None:
-        """Let go of all moments until `now`, where `resume_from` is still to come."""
+        """Drop all moments until `now`, while the journal has not been asked (`resume_from`)."""
         self._disregarded = now
 
     def skip_to(self, now: float, zone: tzinfo, rng: random.Random) -> None:
-        """Let go of all moments until `now`, and of the one that was next."""
+        """Drop all moments until `now`, and the one that was next."""
         self._watermark = max(self._watermark, now)
         self.seek(zone, rng)
 
@@ -357,13 +358,14 @@ class Schedule:
             return False
         self._close_count()
         self._since = self._watermark = now
-        # What is disregarded is what was past: the clock now comes to some of that again.
+        # Moments were disregarded because they had passed; the clock now comes to some of them
+        # again.
         self._disregarded = min(self._disregarded, now)
         self.seek(zone, rng)
         return True
 
     def _close_count(self) -> None:
-        """Remember what has been dealt with, before the count begins anew elsewhere."""
+        """Remember which span has been dealt with, before counting begins at another time."""
         if self._watermark > self._since:
             self._processed = _merged((self._since, self._watermark), self._processed)
 

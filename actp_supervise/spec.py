@@ -89,7 +89,7 @@ class SupervisorSpec:
     """Whether it stops when significant children have ended."""
     on_event: Callable[[Event], object] | None = None
     """Called at once with each `Event` of this supervisor and those below; a plain function. An
-    exception in it is logged and harms nobody."""
+    exception in it is logged and stops no child."""
     rng: random.Random | None = None
     """Where the backoff's jitter comes from; a fresh one where not given."""
 
@@ -234,8 +234,8 @@ class SchedulerSpec:
     name: str = "scheduler"
     """What it is called in events, logs and the printed tree."""
     timezone: str | tzinfo | None = None
-    """In which zone triggers that name none are read, an IANA name or a tzinfo; the machine's where
-    not given."""
+    """The zone of triggers that name none, as an IANA name or a tzinfo; the machine's where not
+    given."""
     wall_clock: WallClock | None = None
     """What tells the time of day; the machine's clock where not given."""
     journal: Journal | None = None
@@ -243,7 +243,7 @@ class SchedulerSpec:
     for, and of several daemons that share it one fires each moment."""
     on_event: Callable[[Event], object] | None = None
     """Called at once with each `Event` of the scheduler and of its supervisor; a plain function. An
-    exception in it is logged and harms nobody."""
+    exception in it is logged and stops no child."""
     shutdown_timeout: float | None = None
     """Seconds that a run has to stop when asked, before it is cancelled. None gives 5 s to a run
     that listens and cancels others at once."""
@@ -326,7 +326,7 @@ class JobSpec:
     """Seconds by which a run may be late, because the machine slept, the daemon was down, or it was
     busy; a later one is recorded as missed. At least 1; None for any."""
     coalesce: bool = True
-    """Whether of several moments that are due at once the latest only runs; the others are recorded
+    """Whether only the latest of several moments that are due at once runs; the others are recorded
     as missed."""
     overlap: Overlap = Overlap.SKIP
     """What happens when a run is due while the last still runs in this scheduler."""
@@ -336,7 +336,7 @@ class JobSpec:
     timeout: float | None = None
     """Seconds after which a run is cancelled; None for no limit."""
     rerun_interrupted: bool = False
-    """Whether a moment that a daemon died in runs again, while it is not too late."""
+    """Whether a moment whose daemon died during the run is run again, unless it is too late."""
     grace: float = field(init=False)
     """The `misfire_grace`, ``inf`` for any."""
 

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class Teller(Protocol):
-    """What hands out events about a child."""
+    """A function that sends events about a child."""
 
     def __call__(self, kind: type[ev.Event], child: ChildRecord, **details: object) -> None:
-        """Hand out an event."""
+        """Send an event."""
 
 
 class Calendar(Protocol):
@@ -41,7 +41,7 @@ class RunKeeper:
     """Asks runs to end, and looks after those that are asked, cancelled, or have a watchdog.
 
     Args:
-        tell: Hands out events.
+        tell: Sends events.
         calendar: Calls `look_at` for a child when it is due.
         now: Tells Trio's time.
     """
@@ -68,7 +68,7 @@ class RunKeeper:
         """
         run.intent = intent_once_asked(run.intent, intent)
         if run.intent is Intent.STALLED:
-            return  # it is being cancelled
+            return  # it is being cancelled already
         if not run.is_asked:
             self._ask(child, run, timeout)
         elif timeout == 0:
@@ -81,7 +81,7 @@ class RunKeeper:
         now = self._now()
         if run.stop is None:
             run.stop = Stop(now, now + timeout)
-        run.stop.asked_at = now  # if it had stalled, it is overdue from then on, not from now
+        run.stop.asked_at = now  # of a stalled run, `cancel_at` stays when it stalled
         child.state = ChildState.STOPPING
         self._tell(ev.StopRequested, child, timeout=timeout)
         if timeout == 0:
@@ -95,7 +95,8 @@ class RunKeeper:
                 callback()
 
     def _cancel(self, child: ChildRecord, run: Run, why: str) -> None:
-        # A run whose task has not begun never will; one that is cancelled is overdue from then on.
+        # A task that has not begun sees the stop and never runs; a second cancel must not move
+        # `cancel_at`.
         if run.stop is None or run.scope is None or run.scope.cancel_called:
             return
         run.stop.cancel_at = self._now()

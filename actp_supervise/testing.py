@@ -1,4 +1,4 @@
-"""What a test of a supervised program wants.
+"""Helpers for tests of supervised programs.
 
 A child that crashes on schedule, ways to wait for a state or an event, and a wall clock that
 follows Trio's. All are for virtual time: ``trio.run(..., clock=MockClock(autojump_threshold=0))``.
@@ -144,7 +144,7 @@ class TrioWallClock:
             callback()
 
     def on_step(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Have `callback` called after each step; return what ends that.
+        """Register a callback for after each step; return a function that unregisters it.
 
         Raises:
             TypeError: If it cannot be called.

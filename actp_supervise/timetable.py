@@ -1,4 +1,4 @@
-"""When each job is next due: one heap for all, and the wall clock that it is held against."""
+"""When each job is next due: one heap for all jobs, and the wall clock that it is compared with."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LOOK_INTERVAL: Final = 30.0
 sleeps, and nothing tells when a wall clock is set."""
 
 MOST_STALE: Final = 100
-"""How many entries of the heap may be out of date before it is cleared of them."""
+"""How many entries of the heap may be out of date before they are cleared away."""
 
 
 class Look(NamedTuple):
@@ -42,16 +42,16 @@ class Look(NamedTuple):
 
     now: float
     jump: float
-    """Seconds by which the wall clock went another way than Trio's since the last look."""
+    """Seconds by which the wall clock and Trio's went apart since the last look."""
     went_back: bool
 
 
 class Timetable:
-    """The jobs by when they are due. It changes their schedules, and knows zone, clock and chance.
+    """All jobs, ordered by when they are due. It gives schedules their zone, time and randomness.
 
     Args:
         clock: What tells the time of day.
-        zone: In which triggers that name none are read.
+        zone: The zone of triggers that name none.
         rng: Where jitter comes from.
         on_broken: Called with a job whose trigger failed, and the error.
     """
@@ -67,7 +67,7 @@ class Timetable:
         self.zone = zone
         self.rng = rng
         self._on_broken = on_broken
-        # An entry for each job that has a next moment; one that is not its job's is passed by.
+        # An entry for each job that has a next moment. An entry that is out of date is skipped.
         self._heap: list[tuple[float, int, Entry]] = []
         self._stale = 0
         self._serial = count()
@@ -90,7 +90,7 @@ class Timetable:
         return now
 
     def now_if_any(self) -> float | None:
-        """Return the wall's time; None where the clock fails, for what must not be lost by that."""
+        """Return the wall's time; None where the clock fails, which must lose no record."""
         try:
             return self.now()
         except Exception as error:  # noqa: BLE001  (a clock of the user's)
@@ -102,7 +102,7 @@ class Timetable:
         return moment_at(self.now(), self.zone)
 
     def look(self) -> Look:
-        """Read the wall clock, and see whether it went another way than Trio's."""
+        """Read the wall clock, and compare the time that passed on it with Trio's."""
         before = self._seen
         now, steady = self.now(), trio.current_time()
         wall_then, steady_then = before or (now, steady)
@@ -167,7 +167,7 @@ class Timetable:
         return len(self._heap)
 
     def _note_stale(self) -> None:
-        """Count an entry that is no longer its job's; clear the heap when they are the most."""
+        """Count an entry that is out of date; clear the heap when most entries are."""
         self._stale += 1
         if self._stale > MOST_STALE and self._stale > len(self._heap) / 2:
             self._heap[:] = [place for place in self._heap if place[2].place is place]
@@ -178,7 +178,7 @@ class Timetable:
     # moments, and the others go on.
 
     def take_due(self, entry: Entry, now: float) -> list[Firing]:
-        """Take off what is due of one job, oldest first."""
+        """Remove the due moments of one job and return them, oldest first."""
         try:
             return entry.schedule.take_due(now, self.zone, self.rng)
         except Exception as error:  # noqa: BLE001  (as in `_planned`, spelt out for its speed)
@@ -186,7 +186,7 @@ class Timetable:
             return []
 
     def take_too_late(self, entry: Entry, now: float, most: int) -> list[Firing]:
-        """Take off up to `most` moments that are past their grace."""
+        """Remove up to `most` moments that are past their `misfire_grace`, and return them."""
         change = entry.schedule.take_too_late
         return self._planned(entry, change, now, self.zone, self.rng, most) or []
 
@@ -198,12 +198,12 @@ class Timetable:
     def resume_from(
         self, entry: Entry, last: datetime | None, since: datetime | None
     ) -> list[Firing]:
-        """Go on where a journal says that a job was; return what has passed and comes no more."""
+        """Go on where a journal says that a job was; return an `At` that has passed meanwhile."""
         change = entry.schedule.resume_from
         return self._planned(entry, change, last, since, self.zone, self.rng) or []
 
     def why_too_late(self, firing: Firing) -> str | None:
-        """Return why a moment is not to run now; None if it is, and where the clock fails."""
+        """Return why a moment must not run now; None if it may, and where the clock fails."""
         now = self.now_if_any()
         return None if now is None else firing.entry.schedule.why_too_late(firing.time, now)
 
@@ -211,7 +211,7 @@ class Timetable:
         """Return the text by which a journal knows a job's schedule again, if it has one."""
         try:
             return entry.trigger.identity(self.zone)
-        except Exception:  # noqa: BLE001  (a trigger of the user's, which the last fire may tell)
+        except Exception:  # noqa: BLE001  (of a user's trigger)
             return None
 
     def begin(self, entry: Entry, now: float) -> None:
@@ -219,7 +219,7 @@ class Timetable:
         self._planned(entry, entry.schedule.begin, now, self.zone, self.rng)
 
     def skip_to(self, entry: Entry, now: float) -> None:
-        """Let go of a job's moments until now."""
+        """Drop a job's moments until now."""
         self._planned(entry, entry.schedule.skip_to, now, self.zone, self.rng)
 
     def set_back(self, entry: Entry, now: float) -> None:
@@ -248,6 +248,6 @@ class Timetable:
 
 
 def log_clock_failure(error: Exception) -> None:
-    """Log the error of a clock, without which something goes on."""
+    """Log that the wall clock failed, where the scheduler can go on without its time."""
     text = ErrorText(error)
     log(logging.ERROR, "the wall clock failed\n%s", text, action="wall_clock_failed")

@@ -21,7 +21,7 @@ SHORTEST_PERIOD: Final = 1e-6
 """Seconds; a datetime knows nothing shorter."""
 
 SAME_MOMENT: Final = timedelta(milliseconds=1)
-"""Within which a journal may have rounded a moment of a trigger."""
+"""The most by which a journal may have rounded a moment, as a database may."""
 
 
 class Trigger(ABC):
@@ -54,9 +54,9 @@ class Trigger(ABC):
     def anchored(self, moment: datetime) -> Trigger:
         """Return the same schedule with its start fixed, where it has none of its own.
 
-        A trigger whose moments depend on the moment that is asked about overrides it. Else a
-        restarted scheduler does not find the last run among its moments, and takes the trigger for
-        a changed one.
+        A trigger whose moments depend on the moment that is asked about has to override it.
+        Otherwise a restarted scheduler does not find the last run among the moments, and takes the
+        trigger for a changed one.
         """
         return self
 

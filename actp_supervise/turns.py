@@ -36,12 +36,12 @@ a job for which it has not failed does not ask, but takes its place among the he
 
 
 class Turns:
-    """The queue of those that need the journal, and those that are held.
+    """The queue of the jobs that need the journal, and the jobs that are held.
 
     Args:
-        serve: Asks and tells all that there is for one job; raises `JournalUnavailable` where that
-            comes to nothing.
-        on_held: Called with what is held, and will wait.
+        serve: Asks and tells all that there is for one job; raises `JournalUnavailable` where the
+            journal does not answer.
+        on_held: Called with each job that becomes held.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class Turns:
         self._held_changed = trio.Event()
         self._served = trio.Event()
         self.problem = ""
-        """What went wrong last."""
+        """The last error of the journal, in words."""
 
     # Asking for a turn.
 
     def request(self, claims: Claims) -> None:
-        """Give a turn, unless there is one already, or a wait for one."""
+        """Queue a job for a turn, unless it has one or waits for one."""
         if claims.has_turn:
             return
         claims.has_turn = True
@@ -88,22 +88,22 @@ class Turns:
 
     @property
     def is_any_held(self) -> bool:
-        """Whether the probe is asking."""
+        """Whether any job is held, for which the probe then asks."""
         return bool(self._held)
 
     @property
     def all(self) -> tuple[Claims, ...]:
-        """All that have a turn, or wait for one."""
+        """All jobs that have a turn, or wait for one."""
         return (*self._queue, *self._held, *self._in_hand)
 
     def let_go(self, claims: Claims) -> None:
-        """Let one of the held have its turn now."""
+        """Give a held job its turn now."""
         del self._held[claims]
         self._held_changed.set()
         self._enqueue(claims)
 
     def answered(self, claims: Claims) -> None:
-        """Let all go that are held, but for those that the journal failed just now: it is there."""
+        """Release the held jobs, as the journal is back, except those that it failed just now."""
         claims.failures = 0
         self._failing.clear()
         self._failures, self._probe_at = 0, -math.inf
@@ -126,7 +126,7 @@ class Turns:
     # Serving.
 
     def open(self, nursery: trio.Nursery) -> None:
-        """Begin to serve, or go on where a run before has crashed."""
+        """Begin to serve, or go on after the task that served before has crashed."""
         self._nursery = nursery
         self._queue += [*self._in_hand, *self._held]
         self._in_hand.clear()
@@ -141,7 +141,7 @@ class Turns:
         self._nursery = None
 
     async def finish(self) -> None:
-        """Serve all that are left, those that are held in one last try."""
+        """Serve all jobs that are left, with one last try for those that are held."""
         self._is_last_try = True
         self._release(math.inf)
         while self._queue or self._in_hand:
@@ -166,7 +166,7 @@ class Turns:
             self._failed(claims, str(error))
         else:
             claims.has_turn = False
-        # Not where it is cancelled or crashes: `open` takes up what is in hand.
+        # Not in a `finally`: after a cancellation or crash, `open` takes up the jobs in hand again.
         self._in_hand.discard(claims)
         self._served.set()
 
@@ -174,7 +174,7 @@ class Turns:
         time = trio.current_time()
         self.problem = problem
         self._failing.add(claims)
-        if time >= self._probe_at:  # those that were asked at once with another count once
+        if time >= self._probe_at:  # failures of the same round count once
             self._failures += 1
             self._probe_at = time + JOURNAL_BACKOFF.delay(self._failures)
         claims.failures += 1
@@ -185,9 +185,10 @@ class Turns:
             self._hold(claims)
 
     async def _probe(self) -> None:
-        """Be the one task that asks while the journal is away: for one of the held at a time.
+        """Ask for one held job at a time, while the journal is away; one task does only this.
 
-        First those for which it has failed least often: a fresh one is not to wait for the others.
+        Jobs for which it has failed least often come first, so that a new job need not wait for
+        all.
         """
         while True:
             self._held_changed = trio.Event()

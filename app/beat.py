@@ -8,6 +8,7 @@ record, so that a record that cannot be written makes nobody take this daemon fo
 from __future__ import annotations
 
 import logging
+import math
 import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BEAT_INTERVAL: Final = 4.2
+BEAT_INTERVAL: Final = 4.5
 """Seconds between two: at most 15 requests a minute, and a task posted anywhere begins in 5 s."""
+
+SHORTEST_WAIT: Final = 0.1
+"""Seconds between the end of a beat and the next one, however long it took."""
 
 
 class DaemonBeat:
@@ -62,6 +66,7 @@ class DaemonBeat:
         self._lease = lease
         self._request: str | None = None
         self._hurried = trio.Event()
+        self._sent_at = -math.inf
         presence.on_publish = self.hurry
 
     def hurry(self) -> None:
@@ -69,10 +74,10 @@ class DaemonBeat:
         self._hurried.set()
 
     async def wait(self, interval: float) -> None:
-        """Wait until the next beat is due: after `interval` seconds, or sooner if in a hurry."""
+        """Wait until the next beat is due: `interval` seconds after the last, or hurried."""
         # Each of them is done by a beat, and must not be late for it.
         often = min(interval, BEAT_INTERVAL, self._lease / 3, self._presence.interval)
-        with trio.move_on_after(often):
+        with trio.move_on_at(max(self._sent_at + often, trio.current_time() + SHORTEST_WAIT)):
             await self._hurried.wait()
         self._hurried = trio.Event()
 
@@ -90,6 +95,7 @@ class DaemonBeat:
         heartbeats = self._heartbeat.due()
         presence = self._presence.due(heartbeats)
         asked, asked_at = self._desk.ask_for_leases(), trio.current_time()
+        self._sent_at = asked_at
         try:
             beat = await self._desk.beat(
                 self._presence.instance,

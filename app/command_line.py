@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from typing_extensions import override
@@ -43,7 +44,12 @@ _GOES_WITH: Final = {
     "agent": ("task", "tail"),
     "context": ("task",),
     "priority": ("task",),
+    "not_before": ("task",),
+    "timeout": ("task",),
+    "max_attempts": ("task",),
+    "unique_key": ("task",),
     "wait": ("task",),
+    "export": ("migrate",),
 }
 """Flags that mean nothing without one of some others."""
 
@@ -117,6 +123,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_details(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "--export",
+        metavar="DIR",
+        type=Path,
+        help="with --migrate: copy the migrations into another repository's supabase/migrations",
+    )
+    parser.add_argument(
         "--watch", action="store_true", help="with --list-agents: live, until Ctrl-C"
     )
     parser.add_argument(
@@ -130,6 +142,28 @@ def _add_details(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--priority", metavar="N", type=int, help="with --task: higher first, 0 if not given"
+    )
+    parser.add_argument(
+        "--not-before",
+        metavar="TIME",
+        help="with --task: when it may begin, as in 2026-12-01T08:00:00+01:00",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=float,
+        help="with --task: how long one attempt may take",
+    )
+    parser.add_argument(
+        "--max-attempts",
+        metavar="N",
+        type=int,
+        help="with --task: after how many attempts that failed it fails, 3 if not given",
+    )
+    parser.add_argument(
+        "--unique-key",
+        metavar="KEY",
+        help="with --task: nothing is posted while one of the agent's with this key waits or runs",
     )
     parser.add_argument(
         "--wait", action="store_true", help="with --task: follow it, and print the result"

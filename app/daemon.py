@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import trio
 
 from actp_supervise import Backoff, Supervisor, current_child, open_supervisor
+from actp_supervise.clock import SystemWallClock, WallClock
 from actp_supervise.service import LoopWatch, Outbox, shorten
 from app.event_log import EventLog
 from app.health import overall
@@ -21,6 +22,7 @@ from app.shutdown import GracefulShutdown
 from app.status import Health
 from app.store.protocol import Store
 from app.supervisor import AgentSupervisor
+from app.unreadable import UnreadableTasks
 
 if TYPE_CHECKING:
     from actp_supervise.snapshot import SupervisorSnapshot
@@ -45,9 +47,12 @@ class Daemon:
     loop_watch: LoopWatch
     root: Supervisor
     """The tree of everything that runs."""
+    unreadable: UnreadableTasks
     notes: tuple[str, ...]
     """What is not as it should be, and will stay so until somebody does something."""
     redact: Callable[[str], str]
+    clock: WallClock = field(default_factory=SystemWallClock)
+    """Tells the time of day as the store has it, by which ages are shown."""
     started_at: datetime
     started: float
     """The same by Trio's clock."""
@@ -67,7 +72,7 @@ class Daemon:
         return _redacted(self.root.tree(), lambda text: shorten(self.redact(text), ends=True))
 
     def status_line(self) -> str:
-        """Return how it is, for a service manager."""
+        """Return its health in one line, for a service manager."""
         health = self.health()
         agents = f"{health.agents} agent{'s' if health.agents != 1 else ''}"
         return self.redact("; ".join([f"{health.status}, {agents}", *health.reasons]))
@@ -80,7 +85,7 @@ class Daemon:
             store_error=self.records.away_because,
             stopping=self.stopping,
             blocked=self.loop_watch.problem(),
-            notes=(*self.notes, *self.records.given_up),
+            notes=(*self.notes, *self.unreadable.notes, *self.records.given_up),
         )
         return Health(
             status=status,

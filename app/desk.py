@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
+    from app.store.clock import StoreClock
     from app.store.protocol import Beat, TaskFilter, TaskStatus
     from app.store.verbs import Seconds
 
@@ -55,10 +56,12 @@ class Desk(Before):
 
     Args:
         store: The store behind it.
+        clock: Told with each beat what the store's clock shows.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: StoreClock | None = None) -> None:
         super().__init__(store)
+        self._clock = clock
         self.wake: Callable[[str], object] = lambda _: None
         """Called with an agent_id that has work, or a claim that ended."""
         self.wake_all: Callable[[], object] = lambda: None
@@ -92,6 +95,8 @@ class Desk(Before):
             asked_at: When it was sent, by Trio's time.
         """
         self._fresh_until = asked_at + FRESH
+        if self._clock is not None:
+            self._clock.follow(beat.now, took=trio.current_time() - asked_at)
         for ended in beat.ended:
             claim = self._claims.get(ended.token)
             if claim is not None:

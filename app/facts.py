@@ -1,6 +1,6 @@
 """What is known, as values: a type says once what a field is called, means and looks like as JSON.
 
-A type of the module `status`, or of a view, is a frozen dataclass under `@described`. Its JSON has
+A type of the module `status`, or of a view, is a `@fact`. Its JSON has
 the names of its fields (a keyword as `class_` without its underscore), its description in OpenAPI
 is the docstring below each field, and a program that asks the daemon reads the same type back.
 """
@@ -13,7 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cache
-from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    TypeVar,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 
@@ -39,11 +48,13 @@ _SCHEMA: Final = {
 }
 
 
-def described(cls: type[T]) -> type[T]:
-    """Have a dataclass described in OpenAPI: every field is always there, and no other."""
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def fact(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass of which OpenAPI says: these fields are always there."""
+    made = dataclass(frozen=True, slots=True, kw_only=True)(cls)
     # Read by pydantic, which alone is slow to import, and stays out of what only shows a status.
-    cls.__pydantic_config__ = _SCHEMA  # type: ignore[attr-defined]
-    return cls
+    made.__pydantic_config__ = _SCHEMA  # type: ignore[attr-defined]
+    return made
 
 
 class _LeftOut:

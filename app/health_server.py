@@ -9,8 +9,7 @@ import trio
 from werkzeug.exceptions import InternalServerError, NotFound
 
 from actp_supervise import current_child
-from actp_supervise.service import StopRequest, format_address, serve
-from app.settings import is_loopback
+from actp_supervise.service import StopRequest, format_address, is_loopback, serve
 from app.web.api import Api
 from app.web.application import make_app
 from app.web.commands import Commands, open_commands

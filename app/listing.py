@@ -16,7 +16,6 @@ from app.settings import Settings, SettingsError, unknown_agent
 from app.status import AgentHealth, AgentState
 from app.store.open import open_store
 from app.store.protocol import AgentRow, StoreError, WorkerRow
-from app.terminal.output import MOST_ON_LINE
 from app.web.words import error_line
 from app.worker import Life, life_of, silent_after
 
@@ -31,6 +30,7 @@ _OF_ONE: Final = frozenset(
 )
 """Where the reason is the agent's own, and not one of its daemon."""
 
+MOST_OF_REASON: Final = 200
 MOST_OF_NAME: Final = 18
 """Characters of a daemon's name in the table."""
 
@@ -83,7 +83,7 @@ class ListedAgent:
         if self.why is None:
             return None
         whose = f"{self.agent_id} is " if self.status in _OF_ONE else ""
-        return shorten(f"{whose}{self.status.words}: {self.why}", MOST_ON_LINE)
+        return shorten(f"{whose}{self.status.words}: {self.why}", MOST_OF_REASON)
 
 
 async def listed_agents(settings: Settings) -> list[ListedAgent]:
@@ -175,7 +175,7 @@ async def request_restart(settings: Settings, agent_id: str) -> str:
             f"The restart of {agent_id} is noted, but no daemon is running: "
             "the next one that starts will see to it."
         )
-    if not any(worker.agents.get(agent_id, "disabled") != "disabled" for worker in workers):
+    if not any(_runs(worker, agent_id) for worker in workers):
         return (
             f"The restart of {agent_id} is noted, but it is disabled in the daemon that runs: "
             "one that has it enabled will see to it."
@@ -218,8 +218,7 @@ def _judge(
             seen_age=worker.seen_age,
         )
         for worker in workers
-        if faults[worker.instance] is None
-        and worker.agents.get(row.agent_id, "disabled") != "disabled"
+        if faults[worker.instance] is None and _runs(worker, row.agent_id)
     )
     # Of several starts of one name, the one that is there counts.
     own = [faults[worker.instance] for worker in workers if worker.worker_id == row.worker_id]
@@ -263,6 +262,11 @@ def _believed(
     state = health.state(reported)
     reasons = {AgentState.PAUSED: health.paused, AgentState.WAITING: health.throttled_why}
     return state, reasons.get(state)
+
+
+def _runs(worker: WorkerRow, agent_id: str) -> bool:
+    """Whether a daemon has an agent enabled."""
+    return worker.agents.get(agent_id, AgentState.DISABLED) != AgentState.DISABLED
 
 
 def _read_state(text: str) -> AgentState:

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
 
+from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Interrupted, log_what_nobody_catches, shorten
 from actp_supervise.service.signals import INTERRUPTED, SIGNALS
 from app.command_line import WRONG, read_arguments
 from app.settings import HAS_TRIO_ASYNCIO, Settings, SettingsError, load_settings, validate_env
-from app.store.protocol import StoreError, TableMissing
+from app.store.errors import StoreError, TableMissing, WrongSettings
 from app.store.schema import MIGRATION_COMMAND
 from app.terminal.errors import DaemonError
 from app.terminal.signals import INTERRUPTS, until_interrupted
@@ -96,7 +97,7 @@ async def _obey(options: argparse.Namespace) -> None:
     elif options.restart_agent is not None:
         await _restart_agent(settings, options.restart_agent)
     elif options.migrate:
-        await _migrate(settings)
+        await _migrate(settings, options.export)
     elif options.tail:
         await _tail(settings, options)
     elif options.task is not None:
@@ -209,9 +210,14 @@ async def _restart_agent(settings: Settings, agent_id: str) -> None:
     print(await request_restart(settings, agent_id))
 
 
-async def _migrate(settings: Settings) -> None:
+async def _migrate(settings: Settings, folder: Path | None) -> None:
+    from app.store.export import export
     from app.store.migrate import WITHOUT_DB_URL, migrate
 
+    if folder is not None:
+        for line in export(folder, SystemWallClock().now()):
+            print(line)
+        return
     if settings.supabase_db_url is None:
         if settings.supabase_url is not None:
             raise SettingsError(WITHOUT_DB_URL)
@@ -244,6 +250,10 @@ async def _task(settings: Settings, options: argparse.Namespace) -> None:
         agent_id=options.agent,
         context=options.context or {},
         priority=options.priority or 0,
+        details={
+            name: getattr(options, name)
+            for name in ("not_before", "timeout", "max_attempts", "unique_key")
+        },
         wait=options.wait,
         as_json=options.json,
     )
@@ -264,7 +274,7 @@ def _report(error: BaseException) -> int:
     if isinstance(error, SettingsError | StoreError | OSError | DaemonError):
         hint = f". To make it, run: {MIGRATION_COMMAND}" if isinstance(error, TableMissing) else ""
         print(f"error: {shorten(str(error))}{hint}", file=sys.stderr)
-        return WRONG if isinstance(error, SettingsError) else FAILED
+        return WRONG if isinstance(error, SettingsError | WrongSettings) else FAILED
     logger.critical("The daemon failed", exc_info=error)
     return FAILED
 

@@ -205,7 +205,13 @@ def of_queue(
 
 
 def of_daemon(
-    *, health: HealthState, store_up: bool, records_waiting: int, readers: int, uptime: float
+    *,
+    health: HealthState,
+    store_up: bool,
+    records_waiting: int,
+    unreadable: int,
+    readers: int,
+    uptime: float,
 ) -> Iterable[Metric]:
     """Make the figures of the daemon itself."""
     state = GaugeMetricFamily("actp_health", "1 for the daemon's health.", labels=["status"])
@@ -216,6 +222,11 @@ def of_daemon(
         GaugeMetricFamily("actp_store_up", "1 while the store can be reached.", value=store_up),
         GaugeMetricFamily(
             "actp_records_waiting", "Records that wait for the store.", value=records_waiting
+        ),
+        GaugeMetricFamily(
+            "actp_tasks_unreadable",
+            "Tasks of the last day that could not be read and have failed.",
+            value=unreadable,
         ),
         GaugeMetricFamily("actp_event_readers", "Readers of the events.", value=readers),
         GaugeMetricFamily("actp_uptime_seconds", "Time since the daemon started.", value=uptime),

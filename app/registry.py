@@ -5,12 +5,14 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
+from app.status import AgentState
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from app.store.protocol import AgentRegistration, Store
 
-_IDLE: Final = frozenset({"disabled", "standby"})
+_IDLE: Final = frozenset({AgentState.DISABLED, AgentState.STANDBY})
 """The statuses of an agent that does not run here."""
 
 
@@ -41,7 +43,7 @@ class AgentRegistry:
         self._agent_ids = tuple(agent.agent_id for agent in agents)
         self._registered = {agent.agent_id: agent for agent in agents}
         # A request for one that is disabled here is for another daemon to take.
-        self._restartable = tuple(a.agent_id for a in agents if a.status != "disabled")
+        self._restartable = tuple(a.agent_id for a in agents if a.status != AgentState.DISABLED)
         elsewhere = await self._elsewhere()
         await self._store.register_agents(
             self._worker_id,
@@ -96,7 +98,7 @@ class AgentRegistry:
         elsewhere = await self._elsewhere()
         for agent_id in self._agent_ids:
             if agent_id not in elsewhere:
-                await self.set_status(agent_id, "stopped")
+                await self.set_status(agent_id, AgentState.STOPPED)
 
     async def _elsewhere(self) -> set[str]:
         """Return the agents of which another daemon, not known to have ended, spoke last."""

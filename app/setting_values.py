@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,6 +15,8 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from app.status import Isolation
 
 HAS_TRIO_ASYNCIO: Final = find_spec("trio_asyncio") is not None
@@ -34,55 +37,31 @@ _FLAGS: Final = {
 }
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+def _number(least: float, most: float, words: str) -> Callable[[str], float]:
+    """Make what reads a number; `words` say which are allowed."""
 
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not least <= number <= most:  # written so that NaN is refused
+            raise ValueError(words)
+        return number
 
-def seconds(text: str) -> float:
-    """Read a duration that may be 0."""
-    number = _number(text)
-    if not 0 <= number <= LONGEST:
-        raise ValueError(f"a number of seconds from 0 to {LONGEST}, such as 30")
-    return number
-
-
-def interval(text: str) -> float:
-    """Read a duration that is not 0."""
-    number = _number(text)
-    if not 0 < number <= LONGEST:
-        raise ValueError(f"a number of seconds above 0, to {LONGEST}, such as 30")
-    return number
+    return read
 
 
 LONGEST: Final = 31_536_000
 """Seconds that any duration may be set to: a year."""
 
+_SMALLEST: Final = 5e-324
 
-def days(text: str) -> float:
-    """Read a number of days."""
-    number = _number(text)
-    if not 0 <= number <= 36_500:
-        raise ValueError("a number of days from 0, which means for ever, to 36500")
-    return number
-
-
-def lease(text: str) -> float:
-    """Read how long a claim lasts without a renewal."""
-    number = _number(text)
-    if not 1 <= number <= 86_400:
-        raise ValueError("a number of seconds from 1 to 86400, such as 60")
-    return number
-
-
-def dollars(text: str) -> float:
-    """Read an amount of money."""
-    number = _number(text)
-    if not 0 <= number < math.inf:
-        raise ValueError("an amount in US dollars from 0, such as 5 or 2.50")
-    return number
+seconds = _number(0, LONGEST, f"a number of seconds from 0 to {LONGEST}, such as 30")
+interval = _number(_SMALLEST, LONGEST, f"a number of seconds above 0, to {LONGEST}, such as 30")
+days = _number(0, 36_500, "a number of days from 0, which means for ever, to 36500")
+lease = _number(1, 86_400, "a number of seconds from 1 to 86400, such as 60")
+dollars = _number(0, sys.float_info.max, "an amount in US dollars from 0, such as 5 or 2.50")
 
 
 def port(text: str) -> int:
@@ -97,6 +76,11 @@ def host(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9.:_-]{1,253}", text):
         raise ValueError("an address or a host's name to listen on, such as 127.0.0.1 or ::1")
     return text
+
+
+def supabase_address(text: str) -> str:
+    """Read the address of a project, without the path of its REST API, which its page shows too."""
+    return web_address(text).rstrip("/").removesuffix("/rest/v1").rstrip("/")
 
 
 def web_address(text: str) -> str:

@@ -1,8 +1,8 @@
 """The daemon's settings: environment and `.env` in, one frozen `Settings` out.
 
-Nothing else reads the environment, but for what a service manager puts there (`app.service`). The
+Nothing else reads the environment, but for what a service manager puts there. The
 fields of `Settings` and `AgentSettings` are the table of all variables: reading them, redaction,
-SIGHUP and `.env.example` (`app.env_example`) are made of it; the reference is tested against it.
+SIGHUP and `.env.example` (`tests/env_example.py`) are made of it, the reference is tested by it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache
-from ipaddress import ip_address
+from functools import cache, partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +27,7 @@ from dotenv import dotenv_values
 from dotenv.parser import Binding, parse_stream
 
 from actp_supervise.clock import local_timezone
+from actp_supervise.service import is_loopback
 from app import setting_values as values
 from app.agents.spec import AGENT_SPECS, AgentSpec
 from app.status import Isolation
@@ -60,7 +60,11 @@ class Section(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One variable; `.env.example`, reading, redaction and SIGHUP follow from it."""
+    """One variable; reading it, redaction, SIGHUP and `.env.example` follow from it.
+
+    The docstring below its field is the comment in `.env.example`, where one that has none follows
+    at once.
+    """
 
     name: str
     """Of an agent's, what stands behind its prefix; `ENABLE` is its flag."""
@@ -68,8 +72,6 @@ class Setting:
     default: Any
     """What holds where it is not set, or a function that makes it of the environment; of an
     agent's setting, of its `AgentSpec`."""
-    meaning: str
-    """The comment in `.env.example`; empty where that of the setting before is about both."""
     section: Section
     secret: bool = False
     """Whether its value must not reach a log, an event or an answer."""
@@ -92,12 +94,19 @@ def setting(
     name: str,
     read: Callable[[str], Any],
     default: Any,  # noqa: ANN401  (what `read` returns, or a function)
-    meaning: str,
     **facts: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401  (as `dataclasses.field`)
     """Declare a field that is read from the environment; `facts` are further ones of `Setting`."""
-    made = Setting(name=name, read=read, default=default, meaning=meaning, section=section, **facts)
+    made = Setting(name=name, read=read, default=default, section=section, **facts)
     return field(repr=not made.secret, metadata={"setting": made})
+
+
+_claude = partial(setting, Section.CLAUDE)
+_kept = partial(setting, Section.KEPT)
+_web = partial(setting, Section.WEB)
+_daemon = partial(setting, Section.DAEMON)
+_agents = partial(setting, Section.AGENTS)
+_services = partial(setting, Section.SERVICES)
 
 
 @cache
@@ -113,51 +122,24 @@ class AgentSettings:
 
     spec: AgentSpec
     why_disabled: str | None
-    enabled: bool = setting(
-        Section.AGENTS, "ENABLE", values.flag, default=True, meaning="whether it runs"
+    enabled: bool = _agents("ENABLE", values.flag, default=True)
+    """Whether it runs."""
+    class_path: str = _agents("CLASS", values.class_path, attrgetter("class_path"))
+    """The class, as package.module:Class."""
+    model: str = _agents("MODEL", values.model, attrgetter("model"), reloads=True)
+    """The model."""
+    poll_interval: float = _agents(
+        "POLL_INTERVAL", values.interval, attrgetter("poll_interval"), reloads=True
     )
-    class_path: str = setting(
-        Section.AGENTS,
-        "CLASS",
-        values.class_path,
-        attrgetter("class_path"),
-        "the class, as package.module:Class",
+    """How often it looks at an empty queue."""
+    daily_budget_usd: float | None = _agents("DAILY_BUDGET_USD", values.dollars, None, reloads=True)
+    """What it may spend a day, in US dollars (default: no limit)."""
+    isolation: Isolation = _agents(
+        "ISOLATION", values.isolation, DEFAULT_ISOLATION, reloads=True, example="loop"
     )
-    model: str = setting(
-        Section.AGENTS, "MODEL", values.model, attrgetter("model"), "the model", reloads=True
-    )
-    poll_interval: float = setting(
-        Section.AGENTS,
-        "POLL_INTERVAL",
-        values.interval,
-        attrgetter("poll_interval"),
-        "how often it looks at an empty queue",
-        reloads=True,
-    )
-    daily_budget_usd: float | None = setting(
-        Section.AGENTS,
-        "DAILY_BUDGET_USD",
-        values.dollars,
-        None,
-        "what it may spend a day, in US dollars (default: no limit)",
-        reloads=True,
-    )
-    isolation: Isolation = setting(
-        Section.AGENTS,
-        "ISOLATION",
-        values.isolation,
-        DEFAULT_ISOLATION,
-        "whether it shares the daemon's thread (loop), or has a thread or a process of its own",
-        reloads=True,
-        example="loop",
-    )
-    single: bool = setting(
-        Section.AGENTS,
-        "SINGLE",
-        values.flag,
-        attrgetter("single"),
-        "whether, of several daemons that share Supabase, one at a time runs it",
-    )
+    """Whether it shares the daemon's thread (loop), or has a thread or a process of its own."""
+    single: bool = _agents("SINGLE", values.flag, attrgetter("single"))
+    """Whether, of several daemons that share Supabase, one at a time runs it."""
 
     @property
     def agent_id(self) -> str:
@@ -169,175 +151,81 @@ class AgentSettings:
 class Settings:
     """All that is configured; durations in seconds."""
 
-    anthropic_api_key: str | None = setting(
-        Section.CLAUDE,
-        "ANTHROPIC_API_KEY",
-        values.secret,
-        None,
-        "The API key. Required; without one there is only the demo (python -m app.main --demo).",
-        secret=True,
+    anthropic_api_key: str | None = _claude("ANTHROPIC_API_KEY", values.secret, None, secret=True)
+    """The API key. Required; without one there is only the demo (python -m app.main --demo)."""
+    anthropic_base_url: str | None = _claude(
+        "ANTHROPIC_BASE_URL", values.web_address, None, example="https://api.anthropic.com"
     )
-    anthropic_base_url: str | None = setting(
-        Section.CLAUDE,
-        "ANTHROPIC_BASE_URL",
-        values.web_address,
-        None,
-        "Another address to reach the API at, such as a gateway's. Default: Anthropic's own.",
-        example="https://api.anthropic.com",
+    """Another address to reach the API at, such as a gateway's. Default: Anthropic's own."""
+    prices_path: Path | None = _claude("WORKER_PRICES", values.existing_file, None)
+    """A price table in place of app/agents/prices.toml, in the same form. Default: the one that
+    ships.
+    """
+    db_path: Path = _kept("WORKER_DB_PATH", values.path, lambda _environ: _data_dir() / "worker.db")
+    """The SQLite file. Default: worker.db in actp-worker under the user's data directory."""
+    supabase_url: str | None = _kept("SUPABASE_URL", values.supabase_address, None)
+    """Supabase in place of SQLite: both or neither. See docs/how-to/set-up-supabase.md."""
+    supabase_service_role_key: str | None = _kept(
+        "SUPABASE_SERVICE_ROLE_KEY", values.secret, None, secret=True
     )
-    prices_path: Path | None = setting(
-        Section.CLAUDE,
-        "WORKER_PRICES",
-        values.existing_file,
-        None,
-        "A price table in place of app/agents/prices.toml, in the same form. "
-        "Default: the one that ships.",
+    supabase_db_url: str | None = _kept("SUPABASE_DB_URL", values.secret, None, secret=True)
+    """The Postgres behind it, for making the tables: python -m app.main --migrate"""
+    health_port: int = _web("WORKER_HEALTH_PORT", values.port, 8090)
+    """The port; 0 takes one that is free."""
+    health_host: str = _web("WORKER_HEALTH_HOST", values.host, "127.0.0.1")
+    """The address to listen on. Anything but loopback needs WORKER_API_TOKEN."""
+    api_token: str | None = _web("WORKER_API_TOKEN", values.secret, None, secret=True)
+    """What every request that changes something must carry (Authorization: Bearer ...). Default:
+    none.
+    """
+    worker_id: str = _daemon(
+        "WORKER_ID", values.worker_id, lambda _environ: f"{socket.gethostname()}-{os.getpid()}"
     )
-    db_path: Path = setting(
-        Section.KEPT,
-        "WORKER_DB_PATH",
-        values.path,
-        lambda _environ: _data_dir() / "worker.db",
-        "The SQLite file. Default: worker.db in actp-worker under the user's data directory.",
+    """Its name in the registry. Default: the machine's name and the process id."""
+    timezone: ZoneInfo = _daemon(
+        "WORKER_TIMEZONE", values.timezone, lambda environ: _local_timezone(environ)
     )
-    supabase_url: str | None = setting(
-        Section.KEPT,
-        "SUPABASE_URL",
-        values.web_address,
-        None,
-        "Supabase in place of SQLite: both or neither. See docs/how-to/set-up-supabase.md.",
+    """The time zone of the daily routines, such as Europe/Berlin. Default: the machine's."""
+    drain_timeout: float = _daemon("WORKER_DRAIN_TIMEOUT", values.seconds, 30.0)
+    """How long work in flight has to finish when the daemon or an agent is asked to stop. Give a
+    service manager 15 seconds more (systemd: TimeoutStopSec).
+    """
+    task_lease: float = _daemon("WORKER_TASK_LEASE", values.lease, 60.0)
+    """How long a task stays claimed without a renewal (1 to 86400); it is renewed three times as
+    often.
+    """
+    watch_interval: float = _daemon(
+        "SUPERVISOR_WATCH_INTERVAL", values.interval, 10.0, reloads=True
     )
-    supabase_service_role_key: str | None = setting(
-        Section.KEPT, "SUPABASE_SERVICE_ROLE_KEY", values.secret, None, "", secret=True
-    )
-    supabase_db_url: str | None = setting(
-        Section.KEPT,
-        "SUPABASE_DB_URL",
-        values.secret,
-        None,
-        "The Postgres behind it, for making the tables: python -m app.main --migrate",
-        secret=True,
-    )
-    health_port: int = setting(
-        Section.WEB, "WORKER_HEALTH_PORT", values.port, 8090, "The port; 0 takes one that is free."
-    )
-    health_host: str = setting(
-        Section.WEB,
-        "WORKER_HEALTH_HOST",
-        values.host,
-        "127.0.0.1",
-        "The address to listen on. Anything but loopback needs WORKER_API_TOKEN.",
-    )
-    api_token: str | None = setting(
-        Section.WEB,
-        "WORKER_API_TOKEN",
-        values.secret,
-        None,
-        "What every request that changes something must carry (Authorization: Bearer ...). "
-        "Default: none.",
-        secret=True,
-    )
-    worker_id: str = setting(
-        Section.DAEMON,
-        "WORKER_ID",
-        values.worker_id,
-        lambda _environ: f"{socket.gethostname()}-{os.getpid()}",
-        "Its name in the registry. Default: the machine's name and the process id.",
-    )
-    timezone: ZoneInfo = setting(
-        Section.DAEMON,
-        "WORKER_TIMEZONE",
-        values.timezone,
-        lambda environ: _local_timezone(environ),
-        "The time zone of the daily routines, such as Europe/Berlin. Default: the machine's.",
-    )
-    drain_timeout: float = setting(
-        Section.DAEMON,
-        "WORKER_DRAIN_TIMEOUT",
-        values.seconds,
-        30.0,
-        "How long work in flight has to finish when the daemon or an agent is asked to stop. Give "
-        "a service manager 15 seconds more (systemd: TimeoutStopSec).",
-    )
-    task_lease: float = setting(
-        Section.DAEMON,
-        "WORKER_TASK_LEASE",
-        values.lease,
-        60.0,
-        "How long a task stays claimed without a renewal (1 to 86400); it is renewed three times "
-        "as often.",
-    )
-    watch_interval: float = setting(
-        Section.DAEMON,
-        "SUPERVISOR_WATCH_INTERVAL",
-        values.interval,
-        10.0,
-        "The most seconds between two beats, by which restart requests, cancellations, pauses and "
-        "work are noticed; there are 4.2 at most.",
-        reloads=True,
-    )
-    heartbeat_interval: float = setting(
-        Section.DAEMON,
-        "WORKER_HEARTBEAT_INTERVAL",
-        values.interval,
-        30.0,
-        "How often agents and daemons show in the store that they live, and after how long without "
-        "a sign an agent counts as hung and is restarted, or a daemon on another machine as dead. "
-        "At least twice the interval.",
-    )
-    stale_threshold: float = setting(
-        Section.DAEMON, "WORKER_STALE_THRESHOLD", values.interval, 90.0, ""
-    )
-    transcript_days: float = setting(
-        Section.DAEMON,
-        "WORKER_TRANSCRIPT_DAYS",
-        values.days,
-        30.0,
-        "How many days the conversations about tasks are kept; 0 for ever.",
-    )
-    retention_days: float = setting(
-        Section.DAEMON,
-        "WORKER_RETENTION_DAYS",
-        values.days,
-        90.0,
-        "How many days finished tasks, runs, calls of tools and single costs are kept; 0 for ever.",
-    )
-    log_file: Path | None = setting(
-        Section.DAEMON,
-        "WORKER_LOG_FILE",
-        values.path,
-        None,
-        "A file for the log, in place of stderr. It may be moved away at any time: a new one is "
-        "begun.",
-    )
+    """The most seconds between two beats, by which restart requests, cancellations, pauses and work
+    are noticed; there are 4.5 at most.
+    """
+    heartbeat_interval: float = _daemon("WORKER_HEARTBEAT_INTERVAL", values.interval, 30.0)
+    """How often agents and daemons show in the store that they live, and after how long without a
+    sign an agent counts as hung and is restarted, or a daemon on another machine as dead. At
+    least twice the interval.
+    """
+    stale_threshold: float = _daemon("WORKER_STALE_THRESHOLD", values.interval, 90.0)
+    transcript_days: float = _daemon("WORKER_TRANSCRIPT_DAYS", values.days, 30.0)
+    """How many days the conversations about tasks are kept; 0 for ever."""
+    retention_days: float = _daemon("WORKER_RETENTION_DAYS", values.days, 90.0)
+    """How many days finished tasks, runs, calls of tools and single costs are kept; 0 for ever."""
+    log_file: Path | None = _daemon("WORKER_LOG_FILE", values.path, None)
+    """A file for the log, in place of stderr. It may be moved away at any time: a new one is
+    begun.
+    """
     agents: tuple[AgentSettings, ...]
-    stripe_secret_key: str | None = setting(
-        Section.SERVICES,
-        "STRIPE_SECRET_KEY",
-        values.secret,
-        None,
-        "The agents that ship use none of these; a warning at start says which are missing. A "
-        "class of your own finds them in its environment, if they are set there and not only here.",
-        secret=True,
-        without="no agent can use Stripe",
+    stripe_secret_key: str | None = _services(
+        "STRIPE_SECRET_KEY", values.secret, None, secret=True, without="no agent can use Stripe"
     )
-    telegram_bot_token: str | None = setting(
-        Section.SERVICES,
-        "TELEGRAM_BOT_TOKEN",
-        values.secret,
-        None,
-        "",
-        secret=True,
-        without="no agent can use Telegram",
+    """The agents that ship use none of these; a warning at start says which are missing. A class
+    of your own finds them in its environment, if they are set there and not only here.
+    """
+    telegram_bot_token: str | None = _services(
+        "TELEGRAM_BOT_TOKEN", values.secret, None, secret=True, without="no agent can use Telegram"
     )
-    apple_key_id: str | None = setting(
-        Section.SERVICES,
-        "APPLE_KEY_ID",
-        values.secret,
-        None,
-        "",
-        secret=True,
-        without="no agent can use the App Store",
+    apple_key_id: str | None = _services(
+        "APPLE_KEY_ID", values.secret, None, secret=True, without="no agent can use the App Store"
     )
     data_dir: Path
     warnings: tuple[str, ...]
@@ -384,14 +272,6 @@ class Settings:
 def unknown_agent(agent_id: str, known: Iterable[str]) -> str:
     """Say that there is no such agent, and which there are."""
     return f"there is no agent {agent_id!r}; known are {', '.join(known)}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine alone."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def load_settings(

@@ -34,12 +34,14 @@ from app.routine import DailyRoutineScheduler
 from app.settings import SettingsError
 from app.shutdown import GracefulShutdown
 from app.status import AgentState
+from app.store.clock import StoreClock
 from app.store.open import open_patiently, open_store, patiently
 from app.store.outbox import store_outbox
 from app.store.protocol import AgentRegistration, Kept
 from app.store.schema import TableReport, check_required_tables
 from app.store.steady import steady
 from app.supervisor import AgentSupervisor
+from app.unreadable import UnreadableTasks
 from app.worker import DaemonPresence, open_worker
 
 if TYPE_CHECKING:
@@ -88,7 +90,8 @@ async def run_daemon(
     with _log_errors(settings):
         edges.configure_logs(settings, redact)
     service = ServiceManager()
-    events = EventLog(redact=redact, wall_clock=wall_clock)
+    clock = StoreClock(wall_clock)
+    events = EventLog(redact=redact, wall_clock=clock)
     metrics = Metrics()
     events.listeners.append(metrics.count)
     records = store_outbox(partial(_tell_of_store, events))
@@ -100,7 +103,7 @@ async def run_daemon(
                 open_patiently(partial(edges.open_store, settings), waiting=waiting)
             )
             report = await patiently(partial(check_required_tables, kept), waiting)
-            desk = Desk(steady(kept, report))
+            desk = Desk(steady(kept, report), clock)
             store = ObservedStore(desk, events)
             if prepare is not None:
                 await prepare(store)
@@ -108,6 +111,7 @@ async def run_daemon(
 
         instance = uuid.uuid4().hex
         launcher = AgentLauncher(settings, store, instance, make_client=edges.make_client)
+        unreadable = UnreadableTasks(store)
         registry = AgentRegistry(store, settings.worker_id)
         heartbeat = HealthHeartbeat(registry, redact=redact)
         presence = DaemonPresence(settings, instance, wall_clock=wall_clock)
@@ -171,8 +175,10 @@ async def run_daemon(
                 metrics=metrics,
                 loop_watch=loop_watch,
                 root=root,
+                unreadable=unreadable,
                 notes=_notes(report),
                 redact=redact,
+                clock=clock,
                 started_at=wall_clock.now(),
                 started=trio.current_time(),
             )
@@ -181,6 +187,7 @@ async def run_daemon(
             try:
                 services = await _subtree(root, "services")
                 services.start_soon(records.run, name="records")
+                services.start_soon(unreadable.watch, name="unreadable tasks")
                 await _register(registry, settings, records)
                 await services.start(
                     routines.start,

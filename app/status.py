@@ -5,12 +5,11 @@ JSON, OpenAPI, the pages, the terminal and Prometheus are made of them; see `app
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from app.facts import JSON, described
+from app.facts import JSON, fact
 from app.figures import Gauge, StateGauge
 from app.tones import Tone
 
@@ -88,8 +87,7 @@ def _moment(age: float | None, now: float) -> float | None:
     return None if age is None else now - age
 
 
-@described
-@dataclass(frozen=True, slots=True, kw_only=True)
+@fact
 class AgentHealth:
     """How an agent is doing just now: what its run says of itself."""
 
@@ -154,8 +152,7 @@ class AgentHealth:
         return self.paused == PAUSED_BY_OPERATOR
 
 
-@described
-@dataclass(frozen=True, slots=True, kw_only=True)
+@fact
 class AgentStatus:
     """An agent as it is listed."""
 
@@ -218,6 +215,8 @@ class HealthState(StrEnum):
         state.tone = tone
         return state
 
+    STARTING = "starting", Tone.WARN
+    """Its code is still being loaded."""
     HEALTHY = "healthy", Tone.GOOD
     DEGRADED = "degraded", Tone.WARN
     """Something needs a look, but work gets done or will."""
@@ -225,8 +224,14 @@ class HealthState(StrEnum):
     """No agent can work, or one keeps all from it."""
 
 
-@described
-@dataclass(frozen=True, slots=True, kw_only=True)
+@fact
+class Alive:
+    """The daemon answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+@fact
 class Health:
     """How the daemon is."""
 
@@ -239,8 +244,7 @@ class Health:
     """Why it is not healthy."""
 
 
-@described
-@dataclass(frozen=True, slots=True, kw_only=True)
+@fact
 class JobRun:
     """How one run of a job went."""
 
@@ -253,8 +257,7 @@ class JobRun:
     error: str | None
 
 
-@described
-@dataclass(frozen=True, slots=True, kw_only=True)
+@fact
 class JobStatus:
     """A job of the scheduler: one routine of one agent."""
 

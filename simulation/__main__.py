@@ -32,14 +32,11 @@ def main() -> int:
         )
         began = time.process_time()
         result = simulate(plan, watch=print if given.log else lambda _line: None)
-        took = time.process_time() - began
-        print(f"seed {seed}: {result.events} events in {took:.1f} s of processor time, {result.hash}", flush=True)
+        time.process_time() - began
         if result.broken is not None:
             failed += 1
-            print(f"BROKEN {result.broken}")
-            for daemon, lines in result.last.items():
-                print(f"--- {daemon}")
-                print("\n".join(lines))
+            for _daemon, _lines in result.last.items():
+                pass
     return 1 if failed else 0
 
 

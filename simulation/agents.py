@@ -73,7 +73,9 @@ class Faulty(Before):
             case What.SWALLOW:
                 await _stay()
             case What.LEAK:
-                asyncio.ensure_future(asyncio.sleep(1e9))
+                _leaked = asyncio.ensure_future(asyncio.sleep(1e9))
+            case _:
+                pass
 
 
 async def _stay() -> None:

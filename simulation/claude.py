@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anthropic
 import httpx2
@@ -25,6 +24,7 @@ from .plan import What
 
 if TYPE_CHECKING:
     import random
+    from collections import deque
     from collections.abc import AsyncIterator, Callable
 
     from anthropic import AsyncAnthropic
@@ -54,7 +54,16 @@ def trouble(what: What, rng: random.Random) -> Answer:
                 message="You have reached your monthly spend limit.",
                 error_code="enforced_spend_limit_reached",
             )
+        case _:
+            pass
     raise ValueError(f"{what} happens to no call")
+
+
+class Sent(Protocol):
+    """Is told of each reply: who gets it, what was used, and whether all of it arrived."""
+
+    def __call__(self, agent_id: str, model: str, usage: dict[str, Any], *, whole: bool) -> object:
+        """Take note of a reply."""
 
 
 class Claude:
@@ -62,12 +71,10 @@ class Claude:
 
     Args:
         rng: Decides how long a reply takes, and how what fails does.
-        sent: Told of each reply: the agent, the model, its usage, and whether all of it arrived.
+        sent: Told of each reply.
     """
 
-    def __init__(
-        self, rng: random.Random, sent: Callable[[str, str, dict[str, Any], bool], object]
-    ) -> None:
+    def __init__(self, rng: random.Random, sent: Sent) -> None:
         self._rng = rng
         self._sent = sent
         self._usual = SimulatedClaude()
@@ -111,7 +118,7 @@ class Claude:
         if response is not None and response.status == 200:
             usage = _usage(b"".join(response.parts))
             if usage is not None:
-                self._sent(agent_id, usage["model"], usage, not response.broken_off)
+                self._sent(agent_id, usage["model"], usage, whole=not response.broken_off)
         return response
 
     def latency(self) -> float:

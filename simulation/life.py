@@ -28,12 +28,11 @@ from app.store.protocol import Before, StoreError, StoreUnavailable
 from app.web.commands import open_commands
 from app.worker import take_lock
 
-from .plan import What
 from .store import MemoryDatabase, MemoryStore
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from anthropic import AsyncAnthropic
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from app.store.verbs import Arguments, R, Verb
     from app.web.listening import Address
 
+    from .plan import What
     from .world import Machine, World
 
 current_life: ContextVar[Life] = ContextVar("simulation_life")
@@ -286,5 +286,3 @@ async def _no_waiting_room(
     _settings: Settings, _address: Address, _redact: Callable[[str], str]
 ) -> AsyncIterator[Callable[[StoreUnavailable], None]]:
     yield lambda _error: None
-
-

@@ -125,7 +125,7 @@ class Rules:
         self._started: Counter[tuple[str, str]] = Counter()
         self._fires: set[tuple[str, str]] = set()
         self._spent: defaultdict[str, _Spent] = defaultdict(_Spent)
-        self._of_day: Counter[tuple[str, date]] = Counter()
+        self._of_day: defaultdict[tuple[str, date], float] = defaultdict(float)
         self._crashes: defaultdict[str, list[float]] = defaultdict(list)
         self._broken: Broken | None = None
         self._disturbed: list[tuple[datetime, datetime]] = []
@@ -218,7 +218,7 @@ class Rules:
                     Rule.ONE_HOLDER, f"{agent_id} of {life.name} took a task; another has its lease"
                 )
 
-    def sent(self, agent_id: str, model: str, usage: dict[str, Any], whole: bool) -> None:  # noqa: FBT001
+    def sent(self, agent_id: str, model: str, usage: dict[str, Any], *, whole: bool) -> None:
         """See a reply of Claude, whether all of it arrived or not."""
         now = self._world.true_clock.now()
         usd = self._prices.price(model, _usage(usage), now.date()).usd

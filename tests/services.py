@@ -203,15 +203,24 @@ async def open_project(postgres: Postgres, db_url: str, folder: Path) -> AsyncIt
 
 
 @asynccontextmanager
-async def open_postgrest(postgres: Postgres, db_url: str, socket: Path) -> AsyncIterator[None]:
-    """Run PostgREST for the time of the block; it has read the schema when the block begins."""
+async def open_postgrest(
+    postgres: Postgres, db_url: str, socket: Path, *, max_rows: int = 1000
+) -> AsyncIterator[None]:
+    """Run PostgREST for the time of the block; it has read the schema when the block begins.
+
+    Args:
+        postgres: The server.
+        db_url: The database.
+        socket: Where PostgREST is to listen.
+        max_rows: The most rows in one answer; Supabase's own limit where not given.
+    """
     database = psycopg.conninfo.conninfo_to_dict(db_url)["dbname"]
     environ = {
         "PATH": os.environ["PATH"],
         "PGRST_DB_URI": postgres.url(str(database), "authenticator"),
         "PGRST_DB_SCHEMAS": "public",
         "PGRST_DB_ANON_ROLE": "anon",
-        "PGRST_DB_MAX_ROWS": "1000",  # as Supabase has it
+        "PGRST_DB_MAX_ROWS": str(max_rows),
         "PGRST_DB_POOL": "10",
         "PGRST_JWT_SECRET": JWT_SECRET,
         "PGRST_SERVER_UNIX_SOCKET": str(socket),

@@ -35,7 +35,7 @@ from actp_supervise.process import process_child
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "actp_supervise"
 ROOMS = ["actp_supervise", *(f"actp_supervise.{name}" for name in ("events", "clock", "bridge"))]
-ROOMS += ["actp_supervise.process", "actp_supervise.testing"]
+ROOMS += ["actp_supervise.process", "actp_supervise.service", "actp_supervise.testing"]
 TREE = ["policies", "errors", "events", "snapshot", "child", "group", "engine", "nursery"]
 
 
@@ -90,6 +90,51 @@ def test_all_names_what_the_library_exports_and_nothing_else():
     }
     assert exported == set(actp_supervise.__all__)
     assert actp_supervise.__all__ == sorted(actp_supervise.__all__)
+
+
+def test_no_module_imports_an_underscore_name_of_another():
+    """That none is reached for as an attribute is ruff's to find (SLF)."""
+    taken = [
+        f"{path.relative_to(ROOT)}: {alias.name}"
+        for package in ("actp_supervise", "app")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+        for alias in node.names
+        if alias.name.startswith("_")
+    ]
+    assert taken == []
+
+
+@pytest.mark.parametrize(
+    ("insides", "file"),
+    [
+        (r"cronsim\.cronsim|\bRANGES\b", "cronfields.py"),
+        (r"hypercorn\.(app_wrappers|config|events|protocol|trio|utils)", "service/connection.py"),
+        (
+            r"\b(_q_send|_q_recv|_asyncgens|_unregister_task|_log_destroy_pending)\b",
+            "bridge/handles.py",
+        ),
+    ],
+)
+def test_the_insides_of_a_dependency_stand_in_one_file(insides, file):
+    users = {
+        path.relative_to(LIBRARY).as_posix()
+        for path in (*LIBRARY.rglob("*.py"), *(ROOT / "app").rglob("*.py"))
+        if re.search(insides, path.read_text())
+    }
+    assert users == {file}
+
+
+def test_serving_http_alone_needs_the_extra_and_only_when_it_serves():
+    program = (
+        "import sys, actp_supervise.service; print([n for n in sys.argv[1:] if n in sys.modules])"
+    )
+    names = ["hypercorn", "h11", "quart", "asyncio", "actp_supervise.service.http"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *names], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "['actp_supervise.service.http']\n"
 
 
 def test_the_tree_reads_no_wall_clock():

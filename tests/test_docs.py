@@ -12,15 +12,19 @@ import importlib
 import logging
 import re
 import runpy
+import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-EXAMPLES = sorted(ROOT.glob("examples/*.py"))
+LONG_DESCRIPTION = ROOT / "actp_supervise/README.md"  # what an index shows of the wheel
+PAGES = sorted([*ROOT.glob("*.md"), LONG_DESCRIPTION, *ROOT.glob("docs/**/*.md")])
+EXAMPLES = sorted({*ROOT.glob("examples/*.py")} - {ROOT / "examples" / "service.py"})
+# The service runs until it is stopped: test_service_example.py tries it as a process.
 DOCTESTED = sorted(
     path
     for folder in ("actp_supervise", "app")
@@ -32,9 +36,11 @@ PATIENCE = 120.0  # seconds of virtual time that a program may take where it nam
 
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"`[^`\n]*`")
 RULE = re.compile(r"^- .*", re.MULTILINE)
 TEST = re.compile(r"`(test_\w+)`")
 KEEPER = re.compile(r"\[`([\w.]+)`\]")  # the function that keeps a rule, as module.name
+OUTSIDE = re.compile(r"https?://[^\s)>`\"']*")
 LINK = re.compile(r"\[[^]]*\]\(([^)#]*)(?:#([^)]*))?\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
@@ -45,6 +51,18 @@ def in_order(pages):
 
 def with_code(page):
     return BLOCK.search(page.read_text()) is not None
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before():
+    """Undo what a page about logs configures."""
+    root = logging.getLogger()
+    handlers, level, raises = root.handlers[:], root.level, logging.raiseExceptions
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+    logging.raiseExceptions = raises
 
 
 @pytest.fixture
@@ -120,7 +138,7 @@ def test_every_rule_of_the_reference_names_a_test_that_exists():
     assert unknown == set()
 
 
-@pytest.mark.parametrize("page", ["supervision", "scheduler", "asyncio-and-processes"])
+@pytest.mark.parametrize("page", ["supervision", "scheduler", "asyncio-and-processes", "service"])
 def test_every_rule_of_the_reference_names_the_function_that_keeps_it(page):
     text = (ROOT / "docs/reference" / f"{page}.md").read_text()
     rules = [rule for rule in RULE.findall(text) if TEST.search(rule)]
@@ -155,6 +173,26 @@ def test_every_link_of_a_page_leads_somewhere(page):
         if not file.exists() or (anchor and anchor not in anchors_of(file)):
             dead.append(target)
     assert dead == []
+
+
+@pytest.mark.parametrize("page", in_order(PAGES))
+def test_every_address_outside_that_a_page_links_to_is_well_formed(page):
+    bad = []
+    for address in OUTSIDE.findall(FENCED.sub("", CODE.sub("", page.read_text()))):
+        to = urlsplit(address)
+        here = to.hostname in {"localhost", "127.0.0.1"}
+        named = re.fullmatch(r"([a-z0-9-]+\.)+[a-z]{2,}", to.hostname or "")
+        if not (here and to.scheme == "http") and not (named and to.scheme == "https"):
+            bad.append(address)
+    assert bad == []
+
+
+def test_the_links_of_the_long_description_hold_outside_of_the_checkout():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert ROOT / project["readme"] == LONG_DESCRIPTION
+    links = LINK.findall(FENCED.sub("", LONG_DESCRIPTION.read_text()))
+    assert links
+    assert [target for target, _ in links if not target.startswith("https://")] == []
 
 
 def anchors_of(page):

@@ -45,7 +45,7 @@ async def run_in_trio(async_fn: Callable[P, Awaitable[T]], *args: P.args, **kwar
 
 
 class _Call(asyncio.Future[T]):
-    """The outcome of a Trio task; cancelling it cancels the task, and it ends with the task."""
+    """An asyncio future for a Trio task. It ends with the task; its `cancel` cancels the task."""
 
     def __init__(self, run: Run, async_fn: Callable[[], Awaitable[T]]) -> None:
         super().__init__(loop=asyncio.get_running_loop())
@@ -56,7 +56,7 @@ class _Call(asyncio.Future[T]):
         self._context = copy_context()
         run.token.run_sync_soon(self._begin)
 
-    # In the caller's loop.
+    # Called in the loop of the caller.
 
     def cancel(self, msg: Any | None = None) -> bool:  # noqa: ANN401  (as in asyncio)
         if self.done():
@@ -72,7 +72,7 @@ class _Call(asyncio.Future[T]):
         else:
             self.set_result(value)
 
-    # In Trio's thread.
+    # Called in Trio's thread.
 
     def _begin(self) -> None:
         if self._run.over:
@@ -82,7 +82,8 @@ class _Call(asyncio.Future[T]):
             start_soon = self._run.calls.start_soon
             self._context.run(partial(start_soon, self._carry_out, name=name_of(self._async_fn)))
 
-    @trio.lowlevel.enable_ki_protection  # so that Ctrl-C is the program's and not some agent's
+    # Or Ctrl-C could be raised in here, and would count as an error of the child.
+    @trio.lowlevel.enable_ki_protection
     async def _carry_out(self) -> None:
         current_run.set(None)
         if self._run.record is not None:

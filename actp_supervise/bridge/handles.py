@@ -1,10 +1,10 @@
 # ruff: noqa: SLF001
-"""What is reached into of trio-asyncio and asyncio, in this file alone.
+"""The one file that uses private parts of trio-asyncio and asyncio.
 
-`Handles` is what a loop in Trio's thread is yet to call, kept so that it survives garbage
-collection. That closes unreachable coroutines at any line and in any thread, and their clean-up
-calls ``loop.call_soon``. trio-asyncio's own queue is a memory channel, which may not be sent to
-from another thread, nor at each line of its own ``receive``: the loop would never wake again.
+`Handles` is the queue of callbacks that a loop in Trio's thread has yet to call. Callbacks may be
+added at any line and in any thread, because garbage collection closes unreachable coroutines there,
+and their clean-up calls ``loop.call_soon``. trio-asyncio's own queue is a memory channel: a send
+from another thread, or in the midst of its ``receive``, would leave the loop asleep for ever.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ FEW_TIMERS: Final = 100
 
 
 class Handles:
-    """Both ends of a trio-asyncio loop's queue: any code may add, the loop's main task takes."""
+    """Both ends of a trio-asyncio loop's queue: any code adds, the loop's main task takes."""
 
     def __init__(self, loop: Any) -> None:  # noqa: ANN401  (trio-asyncio has no types)
         self._timers: list[asyncio.TimerHandle] = loop._timers
         self._cancelled_timers = 0
         self._handles: deque[asyncio.Handle] = deque()
-        self._added: trio.Event | None = None  # what the main task waits for, or is about to
+        self._added: trio.Event | None = None  # the main task waits for it, or is about to
         self._token = trio.lowlevel.current_trio_token()
         old, loop._q_send, loop._q_recv = loop._q_send, self, self
-        old.send_nowait(asyncio.Handle(lambda: None, (), loop))  # so that its receiver looks here
+        # A main task that still waits on the old queue wakes, and then looks here.
+        old.send_nowait(asyncio.Handle(lambda: None, (), loop))
         loop._timer_handle_cancelled = self._count_cancelled_timer
 
-    # In whatever code, at whatever line.
+    # Called from any code, at any line.
 
     def send_nowait(self, handle: asyncio.Handle) -> None:
         """Add a handle."""
@@ -44,7 +45,7 @@ class Handles:
     def _count_cancelled_timer(self, _handle: asyncio.TimerHandle) -> None:
         self._cancelled_timers += 1
 
-    # In the loop's main task.
+    # Called in the loop's main task.
 
     async def receive(self) -> asyncio.Handle:
         """Take the oldest handle; wait until there is one."""
@@ -52,7 +53,7 @@ class Handles:
         self._forget_cancelled_timers()
         while not self._handles:
             self._added = trio.Event()
-            if not self._handles:  # none came before there was an event to set
+            if not self._handles:  # a handle added before the event existed did not set it
                 await self._added.wait()
         self._added = None
         return self._handles.popleft()
@@ -68,7 +69,7 @@ class Handles:
             self._added.set()
 
     def _forget_cancelled_timers(self) -> None:
-        """Free cancelled timers once they are the most of all, as asyncio does.
+        """Free cancelled timers once most of the timers are cancelled, as asyncio does.
 
         trio-asyncio keeps each until its time: a time-out of ten minutes that was needed for one
         second takes up memory for ten minutes, with all that its context refers to.
@@ -80,11 +81,11 @@ class Handles:
 
 
 def forget_generators(loop: Any) -> None:  # noqa: ANN401  (trio-asyncio has no types)
-    """Have ``open_loop`` not wait for async generators that can no longer be finalized."""
+    """Keep ``open_loop`` from waiting for async generators that can no longer be finalized."""
     loop._asyncgens.clear()
 
 
 def forget_task(task: Any) -> None:  # noqa: ANN401
-    """Take a task that is ended by force out of asyncio's list, without a line in its log."""
+    """Unregister a task that is ended by force, so that asyncio does not log it as pending."""
     asyncio._unregister_task(task)
     task._log_destroy_pending = False

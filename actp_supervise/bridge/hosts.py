@@ -1,4 +1,4 @@
-"""Where a run's asyncio loop turns: in Trio's thread by trio-asyncio, or in a thread of its own.
+"""What runs the asyncio loop of a run: trio-asyncio in Trio's thread, or a thread of its own.
 
 trio-asyncio is imported here alone, and only where it is used.
 """
@@ -24,19 +24,20 @@ if TYPE_CHECKING:
     from .run import Run
 
 
-CLOSINGS: Final = 5
-"""How often code that is ended by force is closed, so that the blocks around it end as well."""
+MAX_CLOSE_ATTEMPTS: Final = 5
+"""How often a coroutine is closed at most. Clean-up that awaits survives a ``close()``; each one
+ends one more of the nested blocks."""
 
 
 async def in_new_thread(function: Callable[[], None]) -> None:
-    """Run a function in a thread of its own, which a cancellation leaves behind."""
+    """Run a function in a new thread; when cancelled, return at once and let the thread go on."""
     await trio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
 
 
 async def host_in_thread(
     run: Run, in_thread: Callable[[Callable[[], None]], Awaitable[None]]
 ) -> None:
-    """Turn a run's loop in another thread; leave it behind when time is up."""
+    """Run the asyncio loop of a run in another thread, which is abandoned when the time is up."""
     context = run.context()
 
     def turn() -> None:
@@ -48,7 +49,7 @@ async def host_in_thread(
                 runner.run(run.main(), context=context)
                 runner.run(threads.finish())
             except BaseException as error:  # noqa: BLE001, ASYNC103  (raised when the run has ended)
-                run.cancelled = True  # the runner does it now, and twice would cut clean-up short
+                run.cancelled = True  # by the runner; a second cancel would cut clean-up short
                 run.fail(error)
 
     with run.time_left:
@@ -58,12 +59,12 @@ async def host_in_thread(
 
 
 async def host_in_loop(run: Run) -> None:
-    """Turn a run's loop in Trio's thread; close its coroutines when time is up."""
+    """Run the asyncio loop of a run in Trio's thread; close its coroutines when the time is up."""
     import trio_asyncio
 
     try:
         async with trio_asyncio.open_loop() as loop:
-            _fence(loop, run)
+            _sandbox_loop(loop, run)
             Handles(loop)
             loop.set_default_executor(_executor())
             try:
@@ -82,7 +83,7 @@ async def host_in_loop(run: Run) -> None:
 
 
 def _executor() -> Any:  # noqa: ANN401  (trio-asyncio has no types)
-    """Return an executor from which cancellation returns at once, as from asyncio's own."""
+    """Return an executor whose callers return at once when cancelled, as with asyncio's own."""
     import trio_asyncio
 
     class Executor(trio_asyncio.TrioExecutor):  # type: ignore[misc]
@@ -92,8 +93,8 @@ def _executor() -> Any:  # noqa: ANN401  (trio-asyncio has no types)
     return Executor()
 
 
-def _fence(loop: Any, run: Run) -> None:  # noqa: ANN401  (trio-asyncio has no types)
-    """Keep the code from ending or taking over more than its own run."""
+def _sandbox_loop(loop: Any, run: Run) -> None:  # noqa: ANN401  (trio-asyncio has no types)
+    """Keep the code from stopping the loop, taking signals, or breaking the loop by a callback."""
 
     def refuse(name: str, advice: str) -> None:
         def refused(*_args: object) -> None:
@@ -102,7 +103,7 @@ def _fence(loop: Any, run: Run) -> None:  # noqa: ANN401  (trio-asyncio has no t
         setattr(loop, name, refused)
 
     def guard(name: str, position: int, *, once: bool = True) -> None:
-        """Have the callback at that position of the method's arguments called by the run."""
+        """Wrap a method of the loop, so that the callback at `position` is called by the run."""
         original = getattr(loop, name)
 
         def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -130,7 +131,7 @@ async def _until_done(future: asyncio.Future[Any]) -> None:
 
 
 async def _cancel_all(loop: asyncio.AbstractEventLoop, run: Run) -> None:
-    """End all tasks of a loop, those included that they start meanwhile."""
+    """Cancel all tasks of a loop, and those that they start meanwhile, until none is left."""
     while tasks := asyncio.all_tasks(loop):
         for task in tasks:
             task.cancel()
@@ -141,7 +142,7 @@ async def _cancel_all(loop: asyncio.AbstractEventLoop, run: Run) -> None:
 
 
 def _kill(loop: Any, run: Run) -> None:  # noqa: ANN401
-    """Close the coroutines of tasks that did not end, and let the loop call nothing any more."""
+    """Close the coroutines of tasks that did not end, and keep the loop from calling anything."""
     tasks: set[Any] = asyncio.all_tasks(loop)
     if not tasks:
         return
@@ -153,22 +154,22 @@ def _kill(loop: Any, run: Run) -> None:  # noqa: ANN401
         for task in tuple(tasks):
             forget_task(task)
             _close(task.get_coro())
-        tasks = asyncio.all_tasks(loop)  # those that their clean-up has started
+        tasks = asyncio.all_tasks(loop)  # tasks that their clean-up has started
 
 
 def _close(coroutine: Any) -> None:  # noqa: ANN401
     """Close a coroutine and those that it awaits, more than once where their clean-up awaits.
 
-    What swallows even that is kept for ever. Garbage collection would close it again, and so would
-    the interpreter at its end. Outside of a loop each of its awaits fails at once: code that
-    swallows that as well would never come to an end.
+    A coroutine that survives all attempts is kept referenced for ever. Garbage collection, and the
+    interpreter at its end, would close it again, outside of a loop, where each ``await`` fails at
+    once: code that swallows that failure and tries again would never come to an end.
     """
     chain = [coroutine]
     while inspect.iscoroutine(inner := chain[-1]) and inner.cr_await is not None:
         chain.append(inner.cr_await)
-    for _ in range(CLOSINGS):
+    for _ in range(MAX_CLOSE_ATTEMPTS):
         for each in chain:
-            # RuntimeError: it awaits again
+            # RuntimeError: its clean-up awaits
             with suppress(Exception, SystemExit, KeyboardInterrupt):
                 each.close()
         chain = [each for each in chain if inspect.iscoroutine(each) and each.cr_frame is not None]

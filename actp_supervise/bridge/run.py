@@ -1,4 +1,4 @@
-"""`asyncio_child`, and a run of it as Trio sees it; `hosts` turns its asyncio loop."""
+"""`asyncio_child`, and the Trio side of one run of it; `hosts` runs its asyncio loop."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ P = ParamSpec("P")
 CANCEL_TIMEOUT: Final = 3.0
 """Seconds that cancelled asyncio code has to end, where `asyncio_child` is given no other.
 
-Less than `OVERDUE_AFTER`, so that what is ended by force is not also reported as overdue.
+Less than `OVERDUE_AFTER`, so that code that is ended by force is not reported as overdue too.
 """
 
 
@@ -94,14 +94,14 @@ def asyncio_child(
         if "task_status" in given:
             given["task_status"] = _TaskStatus(run, given["task_status"])
         code: Callable[..., Awaitable[object]] = async_fn
-        await run.carry_out(partial(code, *args, **given), host)
+        await run.run(partial(code, *args, **given), host)
 
     child.__name__ = name_of(async_fn)
     return child
 
 
 class _TaskStatus:
-    """Trio's ``task_status``, for asyncio code in whatever thread."""
+    """Trio's ``task_status``, for asyncio code in any thread."""
 
     def __init__(self, run: Run, task_status: trio.TaskStatus[object]) -> None:
         self._run = run
@@ -114,15 +114,15 @@ class _TaskStatus:
 class Run:
     """One run of asyncio code."""
 
-    calls: trio.Nursery  # what the code has running in Trio
+    calls: trio.Nursery  # of the `run_in_trio` calls that the code makes
 
     def __init__(self, cancel_timeout: float) -> None:
         self.record = record_of_context()
         self.token = trio.lowlevel.current_trio_token()
-        self.time_left = trio.CancelScope()  # a host holds it around the loop; `end` limits it
-        self.over = False  # nothing is to be done in Trio for the code any more
-        self.cancelled = False  # the code was, by us
-        self.killed = False  # its loop is to call nothing any more
+        self.time_left = trio.CancelScope()  # around the loop; `end` sets its deadline
+        self.over = False  # the host has returned: Trio does nothing more for the code
+        self.cancelled = False  # whether we have cancelled the code
+        self.killed = False  # its loop must call nothing any more
         self._cancel_timeout = cancel_timeout
         self._view: AsyncioView | None = None
         if self.record is not None and self.record.run is not None:
@@ -132,12 +132,12 @@ class Run:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
 
-    # In Trio's thread.
+    # Called in Trio's thread.
 
-    async def carry_out(
+    async def run(
         self, code: Callable[[], Awaitable[object]], host: Callable[[Run], Awaitable[None]]
     ) -> None:
-        """Run the code to its end; its errors take the place of a cancellation."""
+        """Run the code to its end; raise its errors, also in place of a `Cancelled`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         self._code = code
         forget = None
@@ -146,7 +146,7 @@ class Run:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_when_cancelled)
-                with trio.CancelScope(shield=True):  # bounded, since a cancellation calls `end`
+                with trio.CancelScope(shield=True):  # bounded: on cancellation, `end` limits it
                     async with trio.open_nursery() as self.calls:
                         try:
                             await host(self)
@@ -167,7 +167,7 @@ class Run:
             try:
                 raise error
             finally:
-                keep_context(error, context)  # not the cancellation whose place it takes
+                keep_context(error, context)  # its own, not the `Cancelled` it replaces
                 del error, errors
 
     async def _end_when_cancelled(self) -> None:
@@ -201,10 +201,10 @@ class Run:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(callback)
 
-    # In whatever thread.
+    # Called from any thread.
 
     def fail(self, error: BaseException) -> None:
-        """Note an error, and end the run."""
+        """Record an error of the run, and end the run."""
         if self.over:
             logger.warning(
                 "asyncio code failed after its run was over",
@@ -217,7 +217,7 @@ class Run:
             self.token.run_sync_soon(self.end)
 
     def soon(self, sync_fn: Callable[..., object], *args: object) -> None:
-        """Have `sync_fn` called in Trio's thread, unless the run is over by then."""
+        """Call `sync_fn` in Trio's thread soon, unless the run is over by then."""
         self.token.run_sync_soon(self._unless_over, sync_fn, args)
 
     def _unless_over(self, sync_fn: Callable[..., object], args: tuple[object, ...]) -> None:
@@ -227,7 +227,7 @@ class Run:
         except Exception as error:  # noqa: BLE001  (raised when the run has ended)
             self.fail(error)
 
-    # In the asyncio loop.
+    # Called in the asyncio loop.
 
     async def main(self) -> None:
         """Run the code; the loop's host waits for this task."""
@@ -253,9 +253,10 @@ class Run:
             self.cancelled = True
             self._task.cancel("the child was cancelled")
 
-    @trio.lowlevel.enable_ki_protection  # so that Ctrl-C is the program's and not some agent's
+    # Or Ctrl-C could be raised in here, and would count as an error of the child.
+    @trio.lowlevel.enable_ki_protection
     def call(self, callback: Callable[..., object], *args: object) -> None:
-        """Call a callback for a loop in Trio's thread, which would not survive these errors."""
+        """Call a callback of a loop in Trio's thread, which an exit must not break."""
         try:
             if not self.killed:
                 callback(*args)
@@ -265,10 +266,11 @@ class Run:
             del callback, args  # see `call_once`
 
     def call_once(self, job: list[Any]) -> None:
-        """Call a callback, and have the loop forget it where it was the last step of a task.
+        """Call a callback, and make the loop forget it if it was the last step of a task.
 
-        Since Python 3.12 an error holds all frames below it, so the loop's last handle. Did that
-        still hold the task, a task that nobody looks at would live on, and its error be missed.
+        Since Python 3.12 an error keeps the frames that it came through, and with them the loop's
+        last handle. If that handle still held the task, a task without another reference would
+        stay alive, and asyncio would never report that its error was not retrieved.
         """
         callback, *args = job
         task = getattr(callback, "__self__", None)
@@ -281,7 +283,7 @@ class Run:
 
     def _on_unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        # What broke a connection was told to its protocol; for asyncio too it is only worth a log.
+        # An error that broke a connection was given to its protocol; asyncio, too, only logs it.
         if error is None or "transport" in context or _is_of_collected_task(context):
             asyncio.BaseEventLoop.default_exception_handler(
                 cast("asyncio.BaseEventLoop", loop), context
@@ -290,7 +292,7 @@ class Run:
             self.fail(error)
 
     def ignored_cancellation(self, what_now: str) -> None:
-        """Note that the code did not end in time, and where it is."""
+        """Record as an error that the code did not end in time, with the lines at which it is."""
         tasks = set() if self._loop is None else asyncio.all_tasks(self._loop)
         where = "; ".join(sorted(_where(task) for task in tasks))
         self.fail(
@@ -302,16 +304,16 @@ class Run:
 
 
 def _is_of_collected_task(context: dict[str, Any]) -> bool:
-    """Whether one thread woke a task while garbage collection closed its coroutine in another.
+    """Return whether a task was woken while garbage collection closed its coroutine elsewhere.
 
-    Such an error was raised in no code: the coroutine refused to go on.
+    No code raised this error, so it has no traceback: the closed coroutine refused to go on.
     """
     is_of_task = isinstance(context.get("future"), asyncio.Task)
     return is_of_task and context["exception"].__traceback__ is None
 
 
 def _where(task: asyncio.Task[Any]) -> str:
-    """Return the lines at which a task is, the outermost first; also if it runs just now."""
+    """Return the lines at which a task is, outermost first; also of a task that runs just now."""
     frames: list[FrameType] = []
     inner: Any = task.get_coro()
     while inspect.iscoroutine(inner) and inner.cr_frame is not None:
@@ -330,7 +332,7 @@ def _where(task: asyncio.Task[Any]) -> str:
 
 
 def _as_exception(error: BaseException) -> Exception:
-    """Turn what would end more than a child into a plain error of that child."""
+    """Turn an error that would end the program or the tree into a plain error of the child."""
     if isinstance(error, Exception):
         return error
     if isinstance(error, asyncio.CancelledError):

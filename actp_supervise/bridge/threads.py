@@ -1,4 +1,4 @@
-"""An executor for a loop in a thread of its own, which keeps no program from ending.
+"""An executor for a loop in a thread of its own; a stuck call does not keep the program alive.
 
 The threads of `concurrent.futures` are joined when the interpreter ends: a call that is stuck in
 one (``asyncio.to_thread(blocks_for_ever)``) would hold a program that has long left its supervisor.
@@ -37,7 +37,7 @@ class DaemonThreads(ThreadPoolExecutor):
         self._pending: set[Future[Any]] = set()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have a function called in a thread."""
+        """Call a function in one of the threads; return the future of its result."""
         future: Future[T] = Future()
         with self._lock:
             self._pending.add(future)

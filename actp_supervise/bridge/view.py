@@ -28,7 +28,7 @@ class AsyncioView:
         self.name = record.name
         """The child's name."""
         self.signal = AsyncioStopSignal()
-        """The stop signal, for those that set it; code inside reads `stopping`."""
+        """The stop signal, for the run, which sets it; the asyncio code reads `stopping`."""
 
     @property
     def stopping(self) -> AsyncioStopSignal:
@@ -45,7 +45,7 @@ class AsyncioView:
         return self._run.intent is Intent.STALLED
 
     def beat(self, *, within: float | None = None) -> None:
-        """Tell the watchdog that the child gets on; may be called from any thread.
+        """Tell the watchdog that the child makes progress; may be called from any thread.
 
         Args:
             within: Promises the next sign of life within this many seconds, in place of the
@@ -77,7 +77,7 @@ class AsyncioStopSignal:
         self.blocks: set[CancelOnStop] = set()
 
     def is_set(self) -> bool:
-        """Return whether the run was asked to stop; true at once, also for code that blocks."""
+        """Return whether the run was asked to stop; it turns true even if the loop is blocked."""
         return self._is_set
 
     __bool__ = is_set
@@ -87,7 +87,7 @@ class AsyncioStopSignal:
         await self.woken.wait()
 
     def set(self) -> None:
-        """Be set, in whatever thread; `wake` in the loop has to follow."""
+        """Set the signal, from any thread; `wake` has to be called in the loop after that."""
         self._is_set = True
 
     def wake(self) -> None:
@@ -103,7 +103,7 @@ class CancelOnStop:
 
     def __init__(self, signal: AsyncioStopSignal) -> None:
         self.cancelled_caught = False
-        """Whether the block was ended so, as in Trio's cancel scopes."""
+        """Whether the block was cancelled by the request to stop, as in Trio's cancel scopes."""
         self._signal = signal
         self._handle: asyncio.Handle | None = None
         self._fired = False
@@ -116,7 +116,8 @@ class CancelOnStop:
         self._cancelling = task.cancelling()
         self._signal.blocks.add(self)
         if self._signal.woken.is_set():
-            # Soon and not now: a block that never waits must not be cancelled after its end.
+            # By `call_soon`, so that `__exit__` can take it back: a block that never waits must not
+            # leave a cancellation behind.
             self._handle = asyncio.get_running_loop().call_soon(self.cancel)
         return self
 

@@ -1,4 +1,4 @@
-"""As whom a program runs: a user and a group by name or number, and what belongs to them."""
+"""The account that a program runs under: user and group, by name or number, and their facts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Account:
     groups: list[int] | None = None
     """The supplementary groups."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """What systemd, too, tells a service that has a user."""
+    """``HOME``, ``USER`` and the like, which systemd, too, sets for a service that has a user."""
 
 
 async def look_up(user: str | int | None, group: str | int | None) -> Account:
@@ -53,7 +53,7 @@ def _find(user: str | int | None, group: str | int | None) -> Account:
         group_id = entry.pw_gid
     groups: list[int] | None = [group_id]
     if os.geteuid() == user_id != 0 and os.getegid() == group_id:
-        groups = None  # it is ourselves, who may not set them
+        groups = None  # our own user, who may not set groups
     elif entry is not None:
         groups = os.getgrouplist(entry.pw_name, group_id)
     return Account(user=user_id, group=group_id, groups=groups, environment=_environment(entry))

@@ -44,7 +44,7 @@ def process_child(
     It returns when the program exits with one of `exit_codes`, or as it was asked to. Asked to
     stop, the process gets `stop_signal`; cancelled (so also when its time to stop is over) it is
     killed at once. When it has ended, whatever it has left behind is killed: on Linux all that it
-    started, elsewhere its process group. That happens as well when this program dies, by whatever.
+    started, elsewhere its process group. That happens also when this program dies, however it dies.
 
     Any other end is a `ProcessExited`, a program that cannot be started a `ProcessNotStarted`.
     A run that the watchdog ends gets SIGABRT and `ABORT_TIMEOUT` seconds before it is killed, in
@@ -63,8 +63,8 @@ def process_child(
             `on_output` alone, or to the log.
         on_status: Called with each status that the process sends (``STATUS=...``); while it runs,
             the last 10 wait.
-        notify: Whether it says itself that it is ready, by sd_notify (``READY=1``), where the
-            child is started with `Supervisor.start`; else it is ready at once. It may then
+        notify: Whether the program itself tells when it is ready, by sd_notify (``READY=1``), where
+            the child is started with `Supervisor.start`; otherwise it is ready at once. It may then
             also send ``WATCHDOG=1``, which is a beat; it need not before ``READY=1``, however the
             child is started. ``EXTEND_TIMEOUT_USEC=...`` is a beat that allows that time until the
             next, or until it is ready.
@@ -73,7 +73,7 @@ def process_child(
             `trio.sleep` for "when it has lived that long", or something that tries its port.
         ready_timeout: Seconds that it has to become ready so; ``inf`` for no limit.
         stop_signal: What it gets when the child is asked to stop.
-        stop_group: Whether all of its process group get that signal, or it alone.
+        stop_group: Whether its whole process group gets that signal, or the program alone.
         exit_codes: The statuses that are a clean end; the negative number of a signal is death by
             that signal.
         stdin: The descriptor of an open file, pipe or socket that is its input; the caller closes

@@ -12,15 +12,15 @@ class ProcessNotStarted(SupervisionError):
 
 
 class ProcessExited(SupervisionError):
-    """A process ended in a way that nobody had asked for: by a signal, or with an odd status.
+    """A process ended unasked by a signal, or with a status that is not in `exit_codes`.
 
-    Of its arguments it shows the first alone, since others may hold secrets.
+    The message shows the program but none of its arguments, which may hold secrets.
 
     Args:
         program: Its first argument.
         returncode: See below.
         output: See below.
-        because: What else is known of its end.
+        because: What else is known about its end.
     """
 
     def __init__(

@@ -44,19 +44,19 @@ TO_GROUP = 1
 """A signal for the program's process group."""
 
 KEPT = 0
-"""An answer: there is a run keeper. With its process id."""
+"""An answer: the run keeper exists. It comes with the process id of the run keeper."""
 STARTED = 1
-"""An answer: the program runs. With its process id."""
+"""An answer: the program runs. It comes with the process id of the program."""
 FAILED = 2
-"""An answer: it does not. With the step that failed and the error's number."""
+"""An answer: the program does not run. It comes with the failed step and the error's number."""
 EXITED = 3
-"""An answer, once all is ended. With the exit status (None if the program itself may not be
-killed), the ids of processes that may not be killed, and whether the keeper was lost."""
+"""An answer: all processes have ended. It comes with the exit status (None if the program itself
+may not be killed), the ids of processes that may not be killed, and whether the keeper was lost."""
 
 DIRECTORY = -1
-"""Where a descriptor goes to that is our program's working directory; the others get a number."""
+"""The target of the descriptor of our program's working directory; other targets are numbers."""
 MOST_DESCRIPTORS = 240
-"""How many fit into a message; Linux takes 253."""
+"""How many descriptors fit into a message; Linux takes 253."""
 
 _LOOK_AGAIN = 50  # milliseconds, while processes are being killed
 _LOOK_FOR_OWNER = 1000  # milliseconds, where no descriptor tells that our program has died
@@ -101,20 +101,21 @@ class Order:
         self.groups = groups
         """The group and the supplementary groups; None leaves them as they are."""
         self.leftover = leftover
-        """A directory with a socket in it, to be removed in the end."""
+        """A directory with a socket in it, which is removed when the run is over."""
         self.limits = limits
         """Each with its soft and its hard value."""
         self.nice = nice
         self.programs = programs
         """Where to look for the program, in order."""
         self.targets = targets
-        """The numbers that the descriptors that come with this are to have."""
+        """The numbers that the program is to see for the descriptors that are sent with the
+        order."""
         self.umask = umask
         self.user = user
         self.working_directory = working_directory
 
     def to_bytes(self) -> bytes:
-        """Return what is sent."""
+        """Return the order as the bytes that are sent."""
         return packed(tuple(getattr(self, name) for name in self.__slots__))
 
 
@@ -218,7 +219,7 @@ class RunKeeper:
         self._is_orphan = self._is_ending = True
 
     def _take_verdict(self) -> None:
-        """Read why the program did not start; nothing, and the pipe is closed, where it did."""
+        """Send whether the program started; if not, the pipe holds the step that failed."""
         if self._verdict not in self._handlers:
             return
         self._forget(self._verdict)
@@ -242,13 +243,13 @@ class RunKeeper:
         while len(self._commands) >= 2:
             scope, number = self._commands[:2]
             self._commands = self._commands[2:]
-            if self._status is None:  # so its number is still the program's
+            if self._status is None:  # not reaped, so the process id is still the program's
                 _kill_quietly(os.killpg if scope == TO_GROUP else os.kill, self._pid, number)
 
     def _reap(self) -> None:
         while True:
             if self._status is None and _has_ended(self._pid):
-                # While it is not reaped, nothing else can have its number.
+                # While the program is not reaped, no other process can get its process id.
                 _kill_quietly(os.killpg, self._pid, signal.SIGKILL)
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -258,14 +259,14 @@ class RunKeeper:
             if pid == 0:
                 return
             if pid == self._pid:
-                if not _CAN_PEEK:  # the next best: its number has been free for no time at all
+                if not _CAN_PEEK:  # the next best: the number became free just now
                     _kill_quietly(os.killpg, pid, signal.SIGKILL)
                 self._take_verdict()
                 self._status = os.waitstatus_to_exitcode(status)
                 self._is_ending = True
 
     def _kill_the_rest(self) -> bool:
-        """Kill what is left; return whether there is anything whose end is to be waited for."""
+        """Kill the processes that are left; return whether the end of any has to be waited for."""
         if self._is_childless:
             return False
         if self._status is None:
@@ -306,7 +307,7 @@ def become_program(order: Order, descriptors: list[int], failure: int, keeper: i
     finally:
         try:
             os.write(failure, marshal.dumps((step, number)))
-        finally:  # whatever happens: it must not go on as a second keeper
+        finally:  # or it would go on as a second keeper
             os._exit(127)
 
 
@@ -332,7 +333,7 @@ def _steps(
 
 
 def _above(targets: list[int], descriptors: list[int]) -> list[int]:
-    """Move descriptors to where none of the numbers that others are to get is taken."""
+    """Duplicate descriptors to numbers above all numbers that the program is to have."""
     lowest = max(3, *targets) + 1
     return [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest) for fd in descriptors]
 
@@ -361,7 +362,7 @@ def _setting_of(limit: int, soft: int, hard: int) -> Callable[[], None]:
 
 
 def _set_groups(group: int | None, others: list[int] | None) -> None:
-    # Who has them already needs no privilege.
+    # A process that has these groups already needs no privilege to have them.
     if others is not None and set(others) != set(os.getgroups()):
         os.setgroups(others)
     if group is not None and (os.getgid(), os.getegid()) != (group, group):
@@ -374,7 +375,7 @@ def _set_user(user: int | None) -> None:
 
 
 def _change_directory(ours: int, directory: bytes | None) -> None:
-    # Ours is left alone where it is not needed: the program's user may not be let into it.
+    # Our directory is entered only if it is needed: the program's user may have no right to enter.
     if directory is None or not directory.startswith(b"/"):
         os.fchdir(ours)
     if directory is not None:
@@ -389,7 +390,7 @@ def _die_with(keeper: int) -> None:
 
 
 def _execute(order: Order) -> None:
-    # All of the keepers' signals are as the program is to find them, but for the mask.
+    # `_prepare_signals` has set all handlers as the program is to find them; the mask is left.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     problem: OSError | None = None
     for program in order.programs:
@@ -423,7 +424,7 @@ class Keeper:
         """By the process id of its keeper, the socket of each run. Our program takes the run to be
         over when this last copy is closed."""
         self._broken: list[int] = []
-        """Of runs whose keeper was killed: what they ran is being ended."""
+        """The sockets of runs whose run keeper was killed; what it ran is being ended."""
         self._is_ending = False
         self._owner_descriptor = _descriptor_of(owner)
 
@@ -436,7 +437,7 @@ class Keeper:
         if os.getppid() != self._owner:  # it died before the descriptor was opened
             self._end()
         while not self._is_ending or self._runs or self._broken:
-            ready = {descriptor for descriptor, _ in poll.poll(self._patience())}
+            ready = {descriptor for descriptor, _ in poll.poll(self._poll_timeout())}
             if self._wakeup in ready:
                 os.read(self._wakeup, 4096)
             self._reap()
@@ -448,7 +449,7 @@ class Keeper:
                 for descriptor in ready - {self._wakeup}:
                     poll.unregister(descriptor)
 
-    def _patience(self) -> int | None:
+    def _poll_timeout(self) -> int | None:
         if self._broken:
             return _LOOK_AGAIN
         return _LOOK_FOR_OWNER if self._owner_descriptor is None else None
@@ -480,7 +481,7 @@ class Keeper:
         status = 1
         try:
             signal.set_wakeup_fd(-1)
-            # An end held open here would keep others from seeing that it was closed.
+            # An end that stayed open here would keep the other side from seeing that it was closed.
             for other in (self._life, *self._runs.values(), *self._broken):
                 os.close(other)
             self._channel.close()
@@ -488,7 +489,7 @@ class Keeper:
             channel = socket.socket(fileno=descriptor)
             RunKeeper(channel, self._life_of_others, adopts=adopts).serve()
             status = 0
-        except BaseException:  # noqa: BLE001, ASYNC103  (nobody is above it)
+        except BaseException:  # noqa: BLE001, ASYNC103  (this process ends here)
             sys.excepthook(*sys.exc_info())
         finally:
             os._exit(status)
@@ -513,7 +514,7 @@ class Keeper:
             self._broken = []
 
     def _kill_orphans(self) -> bool:
-        """Kill what killed run keepers have left behind; return whether there was anything."""
+        """Kill what run keepers that were killed left behind; return whether there was anything."""
         orphans = [pid for pid in _children() or () if pid not in self._runs]
         killed = [_kill_quietly(os.kill, pid, signal.SIGKILL) for pid in orphans]
         return any(killed)
@@ -532,7 +533,7 @@ def _wakeup_by_sigchld() -> int:
 
 
 def _prepare_signals() -> None:
-    """Make all signals what a program is to find, and keep all but SIGCHLD from the keepers.
+    """Reset all signal handlers for the programs, and block all signals but SIGCHLD.
 
     A service manager sends SIGTERM to all processes of a service; the programs are to be stopped in
     order nonetheless.
@@ -619,7 +620,7 @@ def _receive(channel: socket.socket, size: int) -> tuple[bytes, list[int]]:
 
 
 def main() -> None:
-    """Be the keeper; the arguments are the number of the socket and the id of our program."""
+    """Run the keeper; the arguments are the socket's number and our program's process id."""
     _prepare_signals()
     channel, owner = (int(argument) for argument in sys.argv[-2:])
     gc.disable()

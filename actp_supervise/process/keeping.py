@@ -1,4 +1,4 @@
-"""Our side of the keeper: it is started for the first run of a program and ended after the last.
+"""Our side of the keeper, which is started for the first run of a program and ended after the last.
 
 `keeper` says what it is for. `Keeping` is the keeper's process; `KeptProgram` is a program in it.
 """
@@ -23,9 +23,9 @@ from . import keeper
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-PATIENCE: Final = 5.0
-"""Seconds in which a keeper ends: a run's before it is woken, in case it is suspended; the one of
-this program before it is killed."""
+KEEPER_TIMEOUT: Final = 5.0
+"""Seconds that a keeper has to end. Then a run keeper is woken, in case it is suspended, and the
+keeper of this program is killed."""
 
 PYTHON: Final = sys.executable
 """What runs the keeper."""
@@ -37,11 +37,11 @@ _SCRIPT: Final = "import marshal, sys; exec(marshal.load(sys.stdin.buffer))"
 
 
 class KeeperLostError(OSError):
-    """The keeper died, so it is not known what became of what it was told."""
+    """The keeper died, so it is not known whether its last order was carried out."""
 
 
 class StepFailedError(OSError):
-    """A program could not be started; `step` is what it was that failed."""
+    """A program could not be started; `step` names the action that failed."""
 
     def __init__(self, step: str, number: int) -> None:
         super().__init__(number, os.strerror(number))
@@ -53,7 +53,8 @@ class Keeping:
     """The keeper's process. Each run of a program holds it; when none does any more it is ended."""
 
     def __init__(self) -> None:
-        if not PYTHON or getattr(sys, "frozen", False):  # then it is the program, and no Python
+        # The executable of a frozen program is that program, and no Python.
+        if not PYTHON or getattr(sys, "frozen", False):
             raise StepFailedError("interpreter", errno.ENOEXEC)
         self._holders = 0
         self._is_lost = False
@@ -124,12 +125,12 @@ class Keeping:
         return self._process.poll() is not None
 
     async def release(self) -> None:
-        """Give up a hold; the last one ends the keeper."""
+        """Release one hold of the keeper; with the last one released, the keeper is ended."""
         self._holders -= 1
         if self._holders > 0:
             return
         with trio.CancelScope(shield=True):
-            with suppress(OSError), trio.move_on_after(PATIENCE):
+            with suppress(OSError), trio.move_on_after(KEEPER_TIMEOUT):
                 self._socket.shutdown(socket.SHUT_WR)
                 await trio.lowlevel.wait_readable(self._socket)  # noqa: ASYNC102
             self._socket.close()
@@ -174,7 +175,7 @@ class Keeping:
         """
         if not (is_lost or self.is_dead):
             return
-        with trio.move_on_after(PATIENCE, shield=True), suppress(ChildProcessError):
+        with trio.move_on_after(KEEPER_TIMEOUT, shield=True), suppress(ChildProcessError):
             for pid in pids:
                 while os.waitpid(pid, os.WNOHANG) == (0, 0):  # noqa: ASYNC110, ASYNC222
                     await trio.sleep(0.01)
@@ -246,7 +247,7 @@ class KeptProgram:
 
     async def _is_over(self) -> bool:
         """Wait until the keeper closes the socket, for a while."""
-        with trio.move_on_after(PATIENCE):
+        with trio.move_on_after(KEEPER_TIMEOUT):
             while await self._receive() is not None:
                 pass
             return True
@@ -317,7 +318,7 @@ async def _send(to: socket.socket, message: bytes, descriptors: Sequence[int]) -
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Keep signals from this thread, and so from what it starts until that can deal with them."""
+    """Block signals in this thread, and so in a process that it starts, until that handles them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         yield

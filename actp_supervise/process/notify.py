@@ -1,4 +1,4 @@
-"""What a program tells by sd_notify: the socket for it, and what is understood of its messages."""
+"""The socket for a program's sd_notify messages, and how they are read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 from .output import Source
 
 NOT_INHERITED: Final = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
-"""Variables by which a service manager speaks to one process, and not to what that starts."""
+"""Variables by which a service manager addresses one process, not the processes that it starts."""
 
 _LARGEST_MESSAGE: Final = 4096  # as systemd's
 _LONGEST_PLACE: Final = 78  # bytes; a socket's whole path may have 103 on macOS, 107 on Linux
@@ -23,7 +23,7 @@ class NotifySocket:
     """A socket in a directory that only one user can enter.
 
     Args:
-        user: Who that is, where it is another: the ids of the user and the group.
+        user: The ids of that user and its group; None for the user of this process.
 
     Raises:
         OSError: If there is no place for it.
@@ -67,7 +67,7 @@ class NotifySocket:
 
 
 def _make_directory(*, others: bool) -> str:
-    """Make a directory with a short path; for another user in one that all users can enter."""
+    """Make a directory with a short path; with `others`, where all users can enter."""
     ours = tempfile.gettempdir()
     places: tuple[str, ...] = (ours,)
     if others:

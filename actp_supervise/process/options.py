@@ -1,4 +1,4 @@
-"""What a program is started with, as it was given to `process_child`, and whether that is right."""
+"""The options of `process_child`, and the checks of each."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Options:
 
     @property
     def program(self) -> str:
-        """What the program is called; of its arguments no other is ever shown."""
+        """The program, the only one of `argv` that is ever shown: the others may hold secrets."""
         return os.fspath(self.argv[0])
 
     def soft_and_hard(self) -> list[tuple[int, int, int]]:
@@ -121,7 +121,7 @@ def _check_path(name: str, value: object, *, may_be_empty: bool = False) -> None
 
 
 def _check_text(name: str, text: str) -> None:
-    """Refuse what the system cannot be given, without showing it: it may hold a secret."""
+    """Refuse text that the system cannot take, without showing it: it may hold a secret."""
     if "\0" in text:
         raise ValueError(f"{name} must not contain a NUL character")
     try:

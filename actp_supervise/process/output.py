@@ -1,4 +1,4 @@
-"""What a program writes: read to its end, cut into lines, and the last of them kept."""
+"""The output of a program: read to its end, cut into lines, and the last lines kept."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 MAX_LINE: Final = 65_536
 """Characters after which a line is handed on in pieces, so that none fills the memory."""
 LAST_LINES: Final = 10
-"""How many of the last lines of output a `ProcessExited` shows; 200 characters of each."""
+"""How many of the last lines of output a `ProcessExited` shows, with 200 characters of each."""
 STACK_LINES: Final = 50
-"""How many of the lines it shows that a program writes when it is made to write its stack."""
+"""How many lines a `ProcessExited` shows of the stack that a stalled program writes."""
 
 _SHOWN: Final = 200  # characters of a line
 _CHUNK: Final = 65_536
@@ -28,9 +28,9 @@ _LINE_ENDS: Final = re.compile(r"\r*\n|\r+")
 
 
 class Source:
-    """What a process sends: all of it while the process lives, then what is there already.
+    """Reads what a process sends: all while it lives, after its end what is still in the pipe.
 
-    So nothing is lost, and nobody waits for a grandchild that holds the other end open.
+    So nothing is lost, and no reader waits for a grandchild that holds the other end open.
 
     Args:
         fd: What to wait for.
@@ -53,7 +53,7 @@ class Source:
                 await trio.lowlevel.wait_readable(self._fd)
 
     def take(self, size: int) -> bytes | None:
-        """Return what is there; None when that is nothing."""
+        """Return the data that is there; None if there is none now."""
         if self._left <= 0:
             return None
         try:
@@ -71,7 +71,7 @@ class Source:
 
 
 class Stream:
-    """One of the things that a program writes.
+    """Standard output or standard error of a program.
 
     Args:
         fd: The end of a pipe that is to be read.
@@ -85,7 +85,7 @@ class Stream:
         self._lines = Lines()
 
     def lines(self, data: bytes) -> list[str]:
-        """Return the lines that are complete with this; at the end there is no data."""
+        """Return the lines that `data` completes; empty data is the end of the stream."""
         if data:
             return self._lines.cut(self._decoder.decode(data))
         return self._lines.cut(self._decoder.decode(b"", final=True)) + self._lines.rest()
@@ -94,9 +94,9 @@ class Stream:
 class Output:
     """All that a program writes.
 
-    What it wrote to an earlier stream before it wrote to a later one is handed on first; so errors
-    stay behind the output that they follow. A line is handed on when that of the line before it has
-    returned, and nothing is read meanwhile, which slows the program.
+    What it wrote to an earlier stream before it wrote to a later one is handed on first, so errors
+    stay behind the output that they follow. A line is handed on when the callback for the line
+    before it has returned. Until then nothing is read, which slows the program.
 
     Args:
         streams: Its output and, if that is apart, its errors.
@@ -110,7 +110,7 @@ class Output:
 
     @property
     def last_lines(self) -> tuple[str, ...]:
-        """The last lines, those of the stack in full."""
+        """The last lines of output; those of a stack are not shortened."""
         return (*self._last, *(self._stack or ()))
 
     async def hand_on(self) -> None:
@@ -120,7 +120,7 @@ class Output:
                 nursery.start_soon(self._follow, index)
 
     def expect_stack(self) -> None:
-        """Keep more of the lines that come from now on, and hand none on."""
+        """From now on keep more lines, those of the stack, and hand none on."""
         self._stack = []
 
     def finish(self) -> None:
@@ -136,7 +136,7 @@ class Output:
                 is_open = await self._take(index)
 
     async def _take(self, index: int) -> bool:
-        """Take what a stream holds; return whether there may be more of it."""
+        """Hand on what a stream holds; return whether more may come."""
         stream = self._streams[index]
         data = stream.source.take(_CHUNK)
         if data is None and not stream.source.is_finished:

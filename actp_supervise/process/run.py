@@ -46,7 +46,7 @@ class Run:
 
     Args:
         options: What is to be run, and how.
-        task_status: To be told when it is ready.
+        task_status: Told when the program is ready.
     """
 
     def __init__(self, options: Options, task_status: trio.TaskStatus[int]) -> None:
@@ -81,7 +81,7 @@ class Run:
             raise error
 
     async def _beat_until_ready(self) -> None:
-        """Beat in its place; its watchdog begins when it is ready, as systemd's does."""
+        """Beat for the program until it is ready: its watchdog begins then, as systemd's does."""
         watchdog = None if self._child is None else self._child.watchdog
         while watchdog is not None and not self._ready.is_set():
             self._beat()
@@ -106,9 +106,10 @@ class Run:
             raise ProcessNotStarted(f"cannot start {program}: {error.strerror}") from error
 
     def _open_descriptors(self, resources: AsyncExitStack, theirs: ExitStack) -> dict[int, int]:
-        """Return what the program is to get, by the number that it has there."""
+        """Return the descriptors for the program, by the number that each has in it."""
         options = self._options
-        # First, since one that is closed may have its number taken by the next that is opened.
+        # The caller's own come first: the number of one that is closed could be taken by the next
+        # that is opened here.
         descriptors = {number: _open_already(number) for number in options.pass_fds}
         if options.stdin is not None:
             descriptors[0] = _open_already(options.stdin)
@@ -221,12 +222,12 @@ class Run:
                 await self._abort(program)  # noqa: ASYNC102  (bounded)
 
     def _show(self, program: record.Program | None) -> None:
-        """Let the child say which program it runs."""
+        """Make the program known to the child, for `Child.pid` and `Child.send_signal`."""
         if self._run_of_child is not None:
             self._run_of_child.program = program
 
     def _attend(self, nursery: trio.Nursery, program: KeptProgram) -> None:
-        """Start what waits for the program to be ready, and for its being asked to stop."""
+        """Start the tasks that wait for the program to be ready and for a request to stop."""
         if self._child is not None:
             nursery.start_soon(self._stop_when_asked, self._child, program)
         if self._options.ready_when is not None:
@@ -240,7 +241,7 @@ class Run:
         await child.stopping.wait()
         self._asked = True
         program.send_signal(self._options.stop_signal, to_group=self._options.stop_group)
-        program.send_signal(signal.SIGCONT, to_group=True)  # what is suspended could not stop
+        program.send_signal(signal.SIGCONT, to_group=True)  # a suspended process could not stop
 
     def _finish_reading(self) -> None:
         self._output.finish()
@@ -276,7 +277,7 @@ class Run:
         raise ProcessNotStarted("\n  ".join([message, *self._output.last_lines]))
 
     async def _take_notifications(self, notifications: NotifySocket, program: KeptProgram) -> None:
-        """Take what it tells as it comes; a slow `on_status` holds up no beat."""
+        """Take the program's messages as they come; a slow `on_status` holds up no beat."""
         tell, told = trio.open_memory_channel[str](_STATUSES)
         async with told, trio.open_nursery() as nursery:
             nursery.start_soon(self._hand_on_statuses, told)
@@ -285,8 +286,8 @@ class Run:
                     for name, value in message:
                         if name == "STATUS":
                             _send_latest(value, tell, told)
-                            # So that it is handed on before the READY=1 that may follow has an
-                            # effect: a caller of `start` has got the statuses up to there.
+                            # So that the status is handed on before a READY=1 that follows it: when
+                            # `start` returns, its caller has got all statuses up to then.
                             await trio.lowlevel.checkpoint()
                         else:
                             self._take(name, value, program)
@@ -373,7 +374,7 @@ def _open_already(descriptor: int) -> int:
 
 
 def _where(step: str, options: Options) -> str:
-    """Say at what a start failed, if it is not the program itself."""
+    """Return words for the step at which a start failed; none for the program itself."""
     name, _, number = step.partition(" ")
     if name == "limit":
         limit = int(number)
@@ -415,7 +416,7 @@ def _places_of(program: str, environment: Mapping[str, str]) -> list[bytes]:
 def _send_latest(
     status: str, tell: trio.MemorySendChannel[str], told: trio.MemoryReceiveChannel[str]
 ) -> None:
-    """Put a status behind those that wait, of which the oldest goes if there is no room."""
+    """Queue a status; where there is no room, the oldest one that waits is dropped."""
     try:
         tell.send_nowait(status)
     except trio.WouldBlock:
@@ -429,7 +430,7 @@ async def _call(callback: Callable[[str], object], argument: str) -> None:
 
 @trio.lowlevel.disable_ki_protection
 async def _unprotected(callback: Callable[[], object]) -> None:
-    """Call what a user has given, where Ctrl-C may strike as in any code of theirs."""
+    """Call a user's callback without protection from Ctrl-C, as any code of theirs."""
     result = callback()
     if inspect.isawaitable(result):
         await result

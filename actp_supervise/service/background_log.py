@@ -20,7 +20,7 @@ FLUSH_TIMEOUT: Final = 1.0
 
 
 def handler_for(stream: IO[str]) -> logging.Handler:
-    """Return what writes log lines to a stream: in a thread where its reader may stop reading."""
+    """Return a handler that writes to a stream: in a thread if its reader may stop reading."""
     with suppress(OSError):  # it is no file
         mode = os.fstat(stream.fileno()).st_mode
         if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode):
@@ -42,7 +42,7 @@ class BackgroundHandler(logging.Handler):
         self._waiting: queue.Queue[str | threading.Event] = queue.Queue(most)
         self._counting = threading.Lock()
         self._lost = 0
-        # As a daemon thread it keeps the process from nothing.
+        # A daemon thread, which does not keep the process from ending.
         threading.Thread(target=self._write_all, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -81,7 +81,7 @@ class BackgroundHandler(logging.Handler):
         while left:
             try:
                 left = left[os.write(self._descriptor, left) :]
-            except BlockingIOError:  # who shares the terminal has made it non-blocking
+            except BlockingIOError:  # another program on this terminal made it non-blocking
                 select.select((), (self._descriptor,), ())
             except OSError:  # its reader is gone, which must not disturb the service
                 return

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection, on hypercorn's insides, which promises none and no other module knows.
+"""One HTTP/1.1 connection, on private parts of hypercorn, which no other module uses.
 
 hypercorn's own `serve` wraps every error of its start in nested groups, waits for ever for a reader
 that has stalled, ends altogether when one connection fails, and under quart-trio neither honours
@@ -74,10 +74,10 @@ class Connections:
 
 
 class _Connection(TCPServer):
-    """One connection. Whatever happens on it stays on it."""
+    """One connection, whose errors end it and nothing else."""
 
     async def run(self) -> None:
-        """Talk; errors of the connection are its end, all others are logged."""
+        """Serve the connection; errors of the connection end it, all others are logged."""
         try:
             await self._talk()
         except* OSError:
@@ -196,7 +196,7 @@ _LOOSE_LINE = re.compile(rb"(?<!\r)\n|\r\n[ \t]")
 
 
 def _second_meaning(request: h11.Request) -> str | None:
-    """Return what of a request can be read in two ways; RFC 9112 3.2 and 6.1 demand a refusal."""
+    """Return the header of a request that can be read in two ways, which RFC 9112 refuses."""
     names = {name for name, _ in request.headers}
     if not request.target.startswith(b"/"):
         return "the target is no path"

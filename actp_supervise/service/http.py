@@ -12,6 +12,7 @@ import os
 import resource
 from contextlib import suppress
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
@@ -61,7 +62,7 @@ class AddressUnavailableError(OSError):
 
 
 class StopRequest(Protocol):
-    """What tells a server to stop: a child's `stopping`, or a `trio.Event`."""
+    """A request to stop that can be waited for: a child's `stopping`, or a `trio.Event`."""
 
     async def wait(self) -> None:
         """Return when it is time to stop."""
@@ -84,6 +85,18 @@ async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
 def format_address(host: str, port: int) -> str:
     """Return host and port as they stand in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address to listen on can be reached from this machine alone.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0")
+    (True, True, False)
+    """
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 async def serve(
@@ -158,7 +171,7 @@ async def serve_app(
 
 
 async def livez(scope: Any, _receive: Any, send: Any) -> None:  # noqa: ANN401  (ASGI has no better)
-    """Answer at ``/livez`` that the loop turns, and nowhere else: an ASGI application."""
+    """Answer 200 at ``/livez``, and 404 elsewhere: an ASGI application."""
     found = scope["path"] == "/livez"
     body = b"alive\n" if found else b"not found\n"
     headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
@@ -168,7 +181,7 @@ async def livez(scope: Any, _receive: Any, send: Any) -> None:  # noqa: ANN401  
 
 
 def most_connections(files: int) -> int:
-    """Return how many connections there may be in a process that may have so many files open.
+    """Return how many connections a process may have that may have that many files open.
 
     >>> most_connections(256), most_connections(2**20), most_connections(resource.RLIM_INFINITY)
     (128, 1000, 1000)
@@ -216,7 +229,8 @@ class _ConnectionLimiter:
             try:
                 with trio.move_on_after(REFUSAL_TIMEOUT):
                     await stream.send_all(_TURNED_AWAY)
-                    # Unread, it would be reset by closing, and the answer be lost.
+                    # Closing with unread data would reset the connection, and the answer would be
+                    # lost.
                     await stream.receive_some()
             finally:
                 self._at_the_door.release_on_behalf_of(stream)

@@ -1,4 +1,4 @@
-"""What is to run in one process at a time, of all that share a place: by a lease that is renewed.
+"""A lease by which something runs in one process at a time, of all that share a place.
 
 Each of the processes asks for the lease; one gets it and renews it, the others look again from time
 to time, so that one of them takes over when the holder stops, dies, or is cut off for long.
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RELEASE_TIMEOUT: Final = 2.0
-"""Seconds for handing a lease back; else it runs out."""
+"""Seconds for handing a lease back; if that fails, the lease runs out."""
 
 
 class Holder(Protocol):
-    """Who has a lease."""
+    """The process that has a lease."""
 
     @property
     def instance(self) -> str:
@@ -44,7 +44,12 @@ class LeasePlace(Protocol):
     """Where leases are kept, for all who share them."""
 
     async def hold_lease(self, name: str, instance: str, *, lease: float) -> Holder:
-        """Take a lease that is free, or prolong our own, for so many seconds.
+        """Take a lease that is free, or prolong our own.
+
+        Args:
+            name: Of the lease.
+            instance: Who asks.
+            lease: Seconds for which it is then held.
 
         Returns:
             Who has it then.
@@ -84,10 +89,10 @@ class LeaderLease:
         self._away = away
         self._failures = (away, refused)
         self._ours_until = -math.inf
-        """Until when no other can have it, by Trio's time."""
+        """Trio's time until which no other process can have the lease."""
 
     async def acquire(self, on_held_by_other: Callable[[str], object]) -> None:
-        """Wait until the lease is ours; where it still is, the place is not asked.
+        """Wait until the lease is ours; if it still is, the place is not asked.
 
         While the place is away this waits; that it refuses is raised.
 
@@ -135,7 +140,7 @@ class LeaderLease:
             await trio.sleep(self._duration / 3)
             try:
                 holder = await self._ask()
-            except self._failures as error:  # what runs is not to blame, and goes on
+            except self._failures as error:  # not the fault of the block, which goes on
                 extra = {"action": "lease_not_renewed"}
                 logger.warning(
                     "The lease of %s was not renewed: %s", self._name, error, extra=extra

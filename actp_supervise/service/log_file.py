@@ -1,8 +1,8 @@
 """A log in a file that is its user's alone, may be moved away, and may be on a full disk.
 
-Who writes a log as root, or in a folder that others may write to, can be made to write elsewhere:
-by a link laid in place of the file or of a folder on its way. So the way is walked folder by
-folder, and no link is followed that another user made.
+A process that writes a log as root, or in a folder that others may write to, can be made to write
+elsewhere: by a link laid in place of the file or of a folder on its way. So the way is walked
+folder by folder, and no link is followed that another user made.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _followed(name: str, folder: int) -> str | None:
         after = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
-    # Of a link that is exchanged while it is read, the target may be the other one's.
+    # A link that was exchanged while it was read may have given the target of the other link.
     if (before.st_ino, before.st_ctime_ns) != (after.st_ino, after.st_ctime_ns):
         raise OSError(errno.EPERM, "a link on its way was just exchanged")
     return target
@@ -110,7 +110,7 @@ def _check_owner(status: os.stat_result, what: str) -> None:
 
 
 class LogFile(WatchedFileHandler):
-    """A file that is begun anew when it was moved away, and whose failure harms nobody.
+    """A log file that is begun anew when it was moved away; its failure stops no service.
 
     It is opened as `open_private` does, each time.
 
@@ -149,7 +149,7 @@ class LogFile(WatchedFileHandler):
             self._instead.handle(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's)
-        """Note that a record could not be written."""
+        """Remember that a record could not be written."""
         error = sys.exception()
         if isinstance(error, OSError):
             self._error = error

@@ -135,7 +135,7 @@ def configure_logging(
 
 
 def log_what_nobody_catches() -> None:
-    """Log errors in threads and in `__del__` like all others, in place of printing them."""
+    """Log the errors that nothing catches, in threads and `__del__`, which Python would print."""
     sys.unraisablehook = _on_unraisable
     threading.excepthook = _on_thread_error
 
@@ -171,8 +171,8 @@ class RateLimit(logging.Filter):
         self._passed_at = -math.inf
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let a record pass if a minute is over since the last."""
-        # Not more seldom either, where the clock was set back.
+        """Return whether a minute is over since the last record that passed."""
+        # A record passes too if the clock was set back.
         if 0 <= record.created - self._passed_at < self.EVERY:
             return False
         self._passed_at = record.created
@@ -197,15 +197,15 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as one line, in which nothing steers a terminal that shows it."""
-        fields = {
+        own = {
             "time": _moment(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **_extra(record),
         }
         if error := _traceback(self, record):
-            fields["error"] = error
+            own["error"] = error
+        fields = own | _extra(record) | own  # in this order, and no other passes for one of ours
         fields = clean_json(fields, lambda text: shorten(self._redact(text), ends=True))
         text = json.dumps(fields, ensure_ascii=False)
         # Escaped as JSON does it, so that who reads the JSON gets the text as it was.
@@ -213,7 +213,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """For people: the time of day, how bad it is, the labels, the message.
+    """Lines for people: the time of day, the level, the labels, the message.
 
     The further lines of a record are indented, so that a text with a newline in it cannot pass for
     another record, which begins at the margin.

@@ -1,4 +1,4 @@
-"""LoopWatch: whose code blocks the loop that all share, logged while it does.
+"""LoopWatch, which logs whose code blocks Trio's loop, while it does.
 
 A task in Trio's loop beats, and a thread looks for the beats. Time in which the thread itself did
 not run is not counted, so a laptop that slept or a process that was suspended is not reported;
@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -39,7 +40,7 @@ BEAT_INTERVAL: Final = 0.5
 """Seconds between two beats, and between two looks for them."""
 
 REMEMBERED: Final = 300.0
-"""Seconds for which a block that is over is still a reason to be critical."""
+"""Seconds for which `problem` still reports a block that is over."""
 
 _TRIO: Final = str(Path(trio.__file__).parent / "_core" / "_run.py")
 _LIBRARIES: Final = tuple(
@@ -98,7 +99,7 @@ class LoopWatch:
         self._beats = Beats(self._interval, now())
         over = threading.Event()
         watching = (over, now, threading.get_ident())
-        # As a daemon thread it keeps the process from nothing.
+        # A daemon thread, which does not keep the process from ending.
         thread = threading.Thread(target=self._watch, args=watching, name="watch", daemon=True)
         trio.lowlevel.add_instrument(self._steps)
         thread.start()
@@ -166,7 +167,7 @@ class LoopWatch:
 
 
 class Beats:
-    """How long there has been no beat, in time in which one could have been given. Pure.
+    """How long there has been no beat, counting only time in which one was possible. Pure.
 
     Args:
         interval: Seconds between two looks.
@@ -221,7 +222,8 @@ def _path_of(task: trio.lowlevel.Task) -> str | None:
     if child is None:
         return None
     record = record_of(child) if isinstance(child, Child) else child.record
-    return "/".join(record.path)
+    # The supervisor that a child opens mostly has the child's name, which need not be told twice.
+    return "/".join(name for name, _ in groupby(record.path))
 
 
 def _stack(frame: FrameType | None) -> traceback.StackSummary:

@@ -1,7 +1,7 @@
-"""What has to be written down and must not be lost while the place for it is away.
+"""An outbox: records that must not be lost while the place where they are kept is away.
 
-Who has something to record hands it over and goes on; it is written in order, and tried again until
-the place is back.
+The caller hands a record over and goes on. Records are written in order, and each is tried again
+until the place is back.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Outbox:
 
     Args:
         away: The errors that say that the place cannot be reached just now.
-        refused: Those that say that it takes the record never; all others are mistakes of ours.
+        refused: The errors that say that it will never take the record; all other errors are bugs.
         place: What it is called in the log.
         on_change: Told why the place is away, once; and None when it is back.
         most: How many records may wait; then the oldest are given up.
@@ -127,7 +127,7 @@ class Outbox:
             await self._written.wait()
 
     def note(self, error: str | None) -> None:
-        """Take note that the place could just be reached, or why not.
+        """Record whether the place could be reached just now.
 
         Args:
             error: Why not; None if it could.

@@ -1,4 +1,4 @@
-"""Trying again what may pass, with the growing pauses of a `Backoff`."""
+"""Trying again after an error that may pass, with the growing pauses of a `Backoff`."""
 
 from __future__ import annotations
 

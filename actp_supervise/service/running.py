@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from actp_supervise.spec import SupervisorOptions
 
-_WELL = frozenset({ChildState.RUNNING, ChildState.FINISHED, ChildState.STOPPED})
+_WELL = frozenset(
+    {ChildState.STARTING, ChildState.RUNNING, ChildState.FINISHED, ChildState.STOPPED}
+)
 
 
 @asynccontextmanager

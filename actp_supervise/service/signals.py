@@ -28,7 +28,7 @@ CatchSignal = Callable[[int, Callable[[int, "FrameType | None"], Any]], object]
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 INTERRUPTED: Final = 130
-"""The exit code of a program that a signal ended before it was done, or up."""
+"""The exit code of a program that a signal ended before it was done, or before it was ready."""
 
 IN_EARNEST: Final = 0.5
 """Seconds after which a second signal is another request, and not the first one sent twice."""
@@ -39,7 +39,7 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """Ends a program by SIGTERM and SIGINT that is no service, or not yet.
+    """Ends a program by SIGTERM and SIGINT while it is no service, or is not ready yet.
 
     Before Trio runs it ends the process on the spot, for there is nothing to clean up yet; after
     that, it cancels the innermost block of `cancelling`.
@@ -105,7 +105,7 @@ class _Block:
 def tell_trio(token: trio.lowlevel.TrioToken, act: Callable[..., object], *args: Hashable) -> None:
     """Call `act` soon, in Trio's loop: for a handler, which may come between any two lines.
 
-    What is told again before the loop hears of it is told once. After the loop's end it does
+    Calls with the same `act` before the loop turns count once. After the loop's end it does
     nothing.
     """
     with suppress(trio.RunFinishedError):

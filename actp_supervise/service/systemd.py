@@ -1,4 +1,4 @@
-"""What a service manager is told, in the words of systemd; nothing where there is none.
+"""Messages to a service manager, as systemd defines them; none where there is no manager.
 
 Source: sd_notify(3), sd_watchdog_enabled(3).
 """
@@ -31,20 +31,20 @@ GRACE: Final = 30.0
 
 
 class Told(Protocol):
-    """A service, as its service manager is told of it."""
+    """The state of a service, as `ServiceManager` reports it."""
 
     @property
     def stopping(self) -> bool:
         """Whether it was asked to stop."""
 
     def status_line(self) -> str:
-        """Return how it is, in one line."""
+        """Return the state of the service, in one line."""
 
 
 class ServiceManager:
     """The service manager that started this process, if one did.
 
-    It is only told; what is wrong with its socket harms nobody.
+    Messages go one way only; an error of the manager's socket stops no service.
 
     Args:
         environ: The environment, with what a service manager has put into it.
@@ -96,7 +96,7 @@ class ServiceManager:
         self._tell("STOPPING=1", "STATUS=Stopping: work in flight finishes", _extend(GRACE))
 
     def _news(self, service: Told) -> list[str]:
-        """Return the status, if it is another than the last that was told."""
+        """Return the status line if it differs from the one sent last."""
         status, self._status = self._status, shorten(service.status_line(), MOST_STATUS)
         return [f"STATUS={self._status}"] if status != self._status else []
 
@@ -108,6 +108,7 @@ class ServiceManager:
                 sender.settimeout(0)
                 sender.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
+            self._status = ""  # to be told again
             logger.debug("The service manager could not be told: %s", error)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from app.settings import is_loopback
+from actp_supervise.service import is_loopback
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic

@@ -90,8 +90,9 @@ def _run_trio(sock: socket.socket, jobs: Jobs) -> None:
     try:
         trio.run(_main, sock, jobs)
         status = 0
-    except BaseException:  # noqa: BLE001  (nobody is above it)
+    except BaseException:
         traceback.print_exc()
+        raise  # to nobody: the process ends before
     finally:
         logging.shutdown()
         with suppress(OSError, ValueError):

@@ -13,3 +13,11 @@ class StoreUnavailable(StoreError):
 
 class TableMissing(StoreError):
     """A table, a column or a function that the verb needs is not there; the message names it."""
+
+
+class WrongSettings(StoreError):
+    """The address or the key will not do; one line that names the variable."""
+
+
+class WrongVersion(WrongSettings):
+    """The tables are of another version than this program's; the message says what to do."""

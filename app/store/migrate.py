@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from actp_supervise.service import shorten
-from app.settings import SettingsError
-from app.store.protocol import StoreError, StoreUnavailable
+from app.store.errors import StoreError, StoreUnavailable, WrongSettings
+from app.store.functions import migrations, schema_version
+from app.store.old_tables import type_changes
 
 if TYPE_CHECKING:
     import psycopg
 
-MIGRATIONS = Path(__file__).parents[2] / "supabase" / "migrations"
-
 WITHOUT_DB_URL = (
     "SUPABASE_DB_URL is not set, so the tables cannot be made from here. Set it (in the Supabase "
     "dashboard: Connect, Session pooler), or use the Supabase CLI: "
-    "supabase link --project-ref <ref> && supabase db push"
+    "supabase link --project-ref <ref> && supabase db push (where other repositories push to the "
+    "project too, from the one into which --migrate --export DIR has copied the files)"
 )
 """What `--migrate` has to say without an address."""
 
@@ -35,15 +34,16 @@ def migrate(db_url: str, *, tries: int = TRIES) -> list[str]:
 
     Args:
         db_url: A connection string of PostgreSQL, whose user owns the tables that exist.
-        tries: How often a file is begun where tables that it changes are in use.
+        tries: How often they are begun where tables that it changes are in use.
 
     Returns:
         What to tell the operator, a line each: the files, and warnings of the database.
 
     Raises:
-        SettingsError: If `db_url` is no connection string. Each error is one line.
+        WrongSettings: If `db_url` is no connection string. Each error is one line.
         StoreUnavailable: If the database cannot be reached.
-        StoreError: If it refuses; then nothing of that file was done.
+        StoreError: If it refuses; then nothing was done, and the message ends with the SQL that
+            helps where there is some.
     """
     try:
         import psycopg  # only a migration needs it
@@ -54,7 +54,7 @@ def migrate(db_url: str, *, tries: int = TRIES) -> list[str]:
         psycopg.conninfo.conninfo_to_dict(db_url)
     except psycopg.ProgrammingError:
         # Its message quotes the string, and with it the password.
-        raise SettingsError(
+        raise WrongSettings(
             "SUPABASE_DB_URL is no connection string; one looks like "
             "postgresql://user:password@host:5432/postgres"
         ) from None
@@ -70,9 +70,7 @@ def migrate(db_url: str, *, tries: int = TRIES) -> list[str]:
             db_url, connect_timeout=10, prepare_threshold=None, autocommit=True
         ) as db:
             db.add_notice_handler(tell)
-            for path in sorted(MIGRATIONS.glob("*.sql")):
-                _apply(db, path, tries)
-                told.append(f"applied {path.name}")
+            _apply(db, tries)
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
         raise StoreUnavailable(
             "the tables are in use, and could not be had in time: end what holds them (a "
@@ -83,10 +81,11 @@ def migrate(db_url: str, *, tries: int = TRIES) -> list[str]:
     except psycopg.Error as error:
         hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
         raise StoreError(f"the migration was refused: {_without_password(error)}{hint}") from error
-    return told
+    return [*dict.fromkeys(told), *(f"applied {path.name}" for path in migrations())]
 
 
-def _apply(db: psycopg.Connection, path: Path, tries: int) -> None:
+def _apply(db: psycopg.Connection, tries: int) -> None:
+    """Apply all files in one transaction, so that nothing is ever half migrated."""
     from psycopg import errors
 
     for left in reversed(range(tries)):
@@ -95,14 +94,52 @@ def _apply(db: psycopg.Connection, path: Path, tries: int) -> None:
                 db.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}s'".encode())
                 # One at a time, or two would stumble over each other's functions.
                 db.execute("select pg_advisory_xact_lock(hashtextextended('actp_migrations', 0))")
-                # No parameters, so that a file may hold many statements.
-                db.execute(path.read_bytes())
+                _check_what_is_there(db)
+                for path in migrations():
+                    # No parameters, so that a file may hold many statements.
+                    db.execute(path.read_bytes())
+                _check_what_would_refuse(db)
         except (errors.LockNotAvailable, errors.DeadlockDetected):
             if not left:
                 raise
             db.execute(f"select pg_sleep({LOCK_TIMEOUT})".encode())
         else:
             return
+
+
+_ROLES: Final = ("anon", "authenticated", "service_role")
+"""Those of every Supabase project, which a plain PostgreSQL lacks."""
+
+
+def _check_what_is_there(db: psycopg.Connection) -> None:
+    """Refuse what the files cannot change, with what helps; make roles that are missing."""
+    known = db.execute("select to_regprocedure('public.actp_schema_version()')").fetchone()
+    if known is not None and known[0] is not None:
+        row = db.execute("select public.actp_schema_version()").fetchone()
+        if row is not None and row[0] > schema_version():
+            raise StoreError(
+                f"the tables are of version {row[0]}, newer than the {schema_version()} of this "
+                "program: update the program"
+            )
+    if (changes := type_changes(db)) is not None:
+        what, command = changes
+        raise StoreError(f"the migration was refused: {what} ({command})")
+    roles = {name for (name,) in db.execute("select rolname from pg_roles").fetchall()}
+    for role in _ROLES:
+        if role not in roles:
+            bypass = " bypassrls" if role == "service_role" else ""
+            db.execute(f"create role {role} nologin noinherit{bypass}".encode())
+
+
+def _check_what_would_refuse(db: psycopg.Connection) -> None:
+    row = db.execute("select public.actp_obstacles()").fetchone()
+    obstacles = row[0] if row is not None else []
+    if obstacles:
+        what = "; ".join(
+            f"column {each['column']} of table {each['table']} {each['why']}" for each in obstacles
+        )
+        commands = "; ".join(each["command"] for each in obstacles)
+        raise StoreError(f"the migration was refused: {what} ({commands})")
 
 
 def _without_password(error: Exception) -> str:

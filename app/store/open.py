@@ -9,7 +9,6 @@ import trio
 
 from actp_supervise import Backoff
 from actp_supervise.service import retry
-from app.settings import SettingsError
 from app.store.protocol import StoreUnavailable
 from app.store.sqlite import open_sqlite_store
 
@@ -31,7 +30,8 @@ def open_store(settings: Settings) -> AbstractAsyncContextManager[Store]:
 
     Raises:
         StoreUnavailable: From entering, if it cannot be reached just now.
-        SettingsError: From entering, if the project's address or key will not do.
+        WrongSettings: From entering, if the project's address or key will not do, or the tables
+            are of another version than the program's.
         StoreError: From entering, if it cannot be opened: one line that says why.
     """
     if settings.supabase_url is None or settings.supabase_service_role_key is None:
@@ -80,11 +80,6 @@ async def open_patiently(
 async def _open_supabase(url: str, key: str) -> AsyncIterator[Store]:
     # Takes most of a second to import.
     from app.store.supabase import open_supabase_store
-    from app.store.supabase_errors import WrongSettings
 
-    async with AsyncExitStack() as stack:
-        try:
-            store = await stack.enter_async_context(open_supabase_store(url, key))
-        except WrongSettings as error:
-            raise SettingsError(str(error)) from error
+    async with open_supabase_store(url, key) as store:
         yield store

@@ -52,7 +52,7 @@ from app.store.registry.contract import (
     RunRow,
     WorkerRow,
 )
-from app.store.tables.contract import DomainTable, Query, Row, Tables
+from app.store.tables.contract import DomainTable, Obstacle, Query, Row, Tables
 from app.store.verbs import JSON, Arguments, R, Verb, verb
 
 __all__ = [
@@ -80,6 +80,7 @@ __all__ = [
     "Memory",
     "MemoryRow",
     "NamedLease",
+    "Obstacle",
     "Pause",
     "Presence",
     "Query",
@@ -137,6 +138,10 @@ class Store(Registry, Queue, Journal, Ledger, Memory, Tables):
 
         An empty dict means that all is there.
         """
+
+    @verb
+    async def obstacles(self) -> list[Obstacle]:
+        """Return what in tables that were there before would refuse the worker's rows."""
 
     async def aclose(self) -> None:
         """Close connections. Safe to call twice."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import cache
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -86,9 +87,24 @@ def json_text(value: JSON) -> str:
 # What is read.
 
 
+_ENDLESS: Final = {
+    "infinity": datetime.max.replace(tzinfo=UTC),
+    "-infinity": datetime.min.replace(tzinfo=UTC),
+}
+
+
 def read_moment(value: JSON) -> datetime:
     """Read a moment, in UTC; one without a zone, as somebody may write by hand, is in UTC too."""
-    moment = msgspec.convert(value, datetime, strict=False)
+    if (
+        isinstance(value, str) and value in _ENDLESS
+    ):  # PostgreSQL's words for "until told otherwise"
+        return _ENDLESS[value]
+    try:
+        moment = msgspec.convert(value, datetime, strict=False)
+    except msgspec.ValidationError:
+        if not isinstance(value, str):
+            raise
+        moment = datetime.fromisoformat(value)  # a day alone, and other forms of ISO 8601
     if moment.tzinfo is None:
         return moment.replace(tzinfo=UTC)
     return moment.astimezone(UTC)
@@ -113,32 +129,88 @@ def read_object(value: JSON) -> JSON:
     return read if read is None or isinstance(read, dict) else {"value": read}
 
 
-def read_record(row_type: type[RowT], record: Mapping[str, Any]) -> RowT:
+def as_it_is(value: JSON) -> JSON:
+    """Return JSON that the driver has read."""
+    return value
+
+
+def read_record(row_type: type[RowT], record: Mapping[str, Any], *, parsed: bool = False) -> RowT:
     """Make a row from a database's record; columns that the row does not have are left out.
 
+    Args:
+        row_type: The row's type.
+        record: The columns by name.
+        parsed: Has the driver read what is JSON? A text is then a text, though it look like JSON.
+
     Raises:
-        StoreError: If a column is missing or its value makes no sense.
+        StoreError: If a column is missing that has no default, or its value makes no sense.
     """
-    values = dict(record)
     # mypy takes the hash of a class for that of its instances.
     shape = _shape(row_type)  # type: ignore[arg-type]
+    values = {**shape.defaults, **record}
     try:
-        for name in shape.objects:
-            values[name] = read_object(values[name])
-        for name in shape.json:
-            values[name] = read_json(values[name])
-        for name in shape.never_none:
-            if values[name] is None:
-                values[name] = {}
-        for name in shape.moments:
-            text = values[name]
-            if text is not None and not (isinstance(text, str) and text.endswith("Z")):
-                values[name] = read_moment(text)
+        _prepare(shape, values, parsed=parsed)
         return msgspec.convert(values, row_type, strict=False)
     except KeyError as error:
         raise StoreError(f"{row_type.__name__}: there is no column {error}") from error
     except (msgspec.ValidationError, OverflowError, ValueError) as error:
-        raise StoreError(f"{row_type.__name__}: {error}") from error
+        if "unreadable" not in shape.defaults or not (
+            values["id"] and isinstance(values["id"], str)
+        ):
+            raise StoreError(f"{row_type.__name__}: {error}") from error
+    return _what_can_be_read(row_type, values)
+
+
+def _prepare(shape: _Shape, values: dict[str, Any], *, parsed: bool) -> None:
+    """Read what msgspec would not, in place."""
+    read = as_it_is if parsed else read_json
+    for name in shape.objects:
+        values[name] = read_object(values[name])
+    for name in shape.json:
+        values[name] = read(values[name])
+    for name in shape.never_none:
+        if values[name] is None:
+            values[name] = {}
+    for name in shape.moments:
+        text = values[name]
+        if text is not None and not (isinstance(text, str) and text.endswith("Z")):
+            values[name] = read_moment(text)
+
+
+def _what_can_be_read(row_type: type[RowT], values: dict[str, Any]) -> RowT:
+    """Make a row whose `unreadable` names what made no sense, with stand-ins for that."""
+    hints = get_type_hints(row_type)
+    wrong = []
+    for name, hint in hints.items():
+        try:
+            read = read_moment(values[name]) if _kind(hint)[0] is datetime else values[name]
+            msgspec.convert(read, hint, strict=False)
+        except (msgspec.ValidationError, OverflowError, ValueError):
+            plain, optional = _kind(hint)
+            if values[name] is None and optional:
+                continue
+            wrong.append(f"{name} {_shortened(values[name])}")
+            values[name] = None if optional else _stand_in(plain)
+    values["unreadable"] = UNREADABLE + ", ".join(wrong)
+    return msgspec.convert(values, row_type, strict=False)
+
+
+UNREADABLE: Final = "cannot be read: "
+"""How the error of a task begins that makes no sense; such rows are made by hand."""
+
+
+def _stand_in(plain: Any) -> JSON:  # noqa: ANN401  (a type)
+    if issubclass(plain, StrEnum):
+        return "failed"
+    return datetime.fromtimestamp(0, UTC) if plain is datetime else plain()
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}..."
+
+
+_SHORT: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +221,7 @@ class _Shape:
     never_none: tuple[str, ...]
     json: tuple[str, ...]
     moments: tuple[str, ...]
+    defaults: dict[str, Any]
 
 
 @cache
@@ -164,6 +237,9 @@ def _shape(row_type: type[Any]) -> _Shape:
         never_none=tuple(name for name in objects if not kinds[name][1]),
         json=of(Any),
         moments=of(datetime),
+        defaults={
+            field.name: field.default for field in fields(row_type) if field.default is not MISSING
+        },
     )
 
 
@@ -208,10 +284,10 @@ def read_answer(hint: Any, answer: JSON) -> Any:  # noqa: ANN401  (a type, and w
             record = _one_of(answer)
             if record is None and optional:
                 return None
-            return read_record(plain, msgspec.convert(record, dict))
+            return read_record(plain, msgspec.convert(record, dict), parsed=True)
         if plain is list and is_dataclass(get_args(hint)[0]):
             rows = msgspec.convert(answer, list[dict[str, Any]])
-            return [read_record(get_args(hint)[0], row) for row in rows]
+            return [read_record(get_args(hint)[0], row, parsed=True) for row in rows]
         return msgspec.convert(answer, hint)
     except (msgspec.ValidationError, OverflowError, ValueError) as error:
         raise StoreError(str(error)) from error

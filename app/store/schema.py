@@ -6,11 +6,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from app.store.tables.contract import Obstacle
+
 if TYPE_CHECKING:
     from app.store.protocol import Store
 
 MIGRATION_COMMAND = "python -m app.main --migrate"
 """What makes the tables that are missing."""
+
+AFTER_A_MIGRATION = (
+    "; if that was done just now, PostgREST has not read the schema since: reload its schema cache "
+    "(in the SQL editor: notify pgrst, 'reload schema'; or restart the project)"
+)
+"""What is to be said where functions are missing, which a migration has perhaps made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +33,13 @@ class TableReport:
     A function of the database is here as ``name()``; without it no agent can work.
     """
 
+    obstacles: tuple[Obstacle, ...] = ()
+    """What would refuse the worker's rows."""
+
     @property
     def complete(self) -> bool:
-        """Is everything there?"""
-        return not self.missing
+        """Is everything there, and takes what is written?"""
+        return not self.missing and not self.obstacles
 
     @property
     def lacks_functions(self) -> bool:
@@ -47,11 +58,16 @@ class TableReport:
 
     @property
     def warning(self) -> str | None:
-        """One line with all that is missing and the command that makes it; None if complete."""
+        """One line with all that is wrong and the command that helps; None if complete."""
         lacking = self.lacking(self.missing)
-        if lacking is None:
-            return None
-        return f"{self.where}: {lacking}. To make what is missing, run: {MIGRATION_COMMAND}"
+        if lacking is not None:
+            return (
+                f"{self.where}: {lacking}. To make what is missing, run: {MIGRATION_COMMAND}"
+                f"{AFTER_A_MIGRATION * self.lacks_functions}"
+            )
+        if self.obstacles:
+            return f"{self.where}: {'; '.join(map(str, self.obstacles))}"
+        return None
 
     def _in_words(self, table: str) -> str:
         columns = self.missing[table]
@@ -68,4 +84,6 @@ async def check_required_tables(store: Store) -> TableReport:
     Raises:
         StoreUnavailable: If the store cannot be asked just now.
     """
-    return TableReport(where=store.where, missing=await store.check_tables())
+    missing = await store.check_tables()
+    obstacles = () if missing else tuple(await store.obstacles())
+    return TableReport(where=store.where, missing=missing, obstacles=obstacles)

@@ -13,7 +13,7 @@ from typing_extensions import override
 from app.store.journal.sqlite import SqliteJournal
 from app.store.ledger.sqlite import SqliteLedger
 from app.store.memory.sqlite import SqliteMemory
-from app.store.protocol import Store
+from app.store.protocol import Obstacle, Store
 from app.store.queue.sqlite import SqliteQueue
 from app.store.records import read_moment
 from app.store.registry.sqlite import SqliteRegistry
@@ -63,6 +63,10 @@ class SqliteStore(
     @override
     async def check_tables(self) -> dict[str, tuple[str, ...]]:
         return await self.db.read(missing_tables)
+
+    @override
+    async def obstacles(self) -> list[Obstacle]:
+        return []  # its tables are made by it
 
     @override
     async def ping(self) -> datetime:

@@ -20,7 +20,7 @@ import trio
 
 from actp_supervise import Backoff
 from actp_supervise.service import retry
-from app.store.errors import StoreError, StoreUnavailable, TableMissing
+from app.store.errors import StoreError, StoreUnavailable, TableMissing, WrongVersion
 from app.store.records import clean, read_record
 from app.store.sqlite_schema import ensure_schema
 
@@ -322,7 +322,10 @@ def _connect(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         writer.execute("begin immediate")
         writer.execute("pragma user_version = 0")
         writer.execute("rollback")
-        ensure_schema(writer)
+        try:
+            ensure_schema(writer)
+        except WrongVersion as error:
+            raise WrongVersion(f"SQLite file {path} {error}") from error
         reader = _connection(path, opened)
         reader.execute("pragma query_only = on")
         opened.pop_all()
@@ -353,9 +356,11 @@ class CleaningConnection(sqlite3.Connection):
     """Binds texts that both stores can hold, in the one place through which all go."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:  # noqa: ANN401
+        """Run a statement."""
         return super().execute(sql, _cleaned(parameters))
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
+        """Run a statement once for each of these."""
         return super().executemany(sql, map(_cleaned, parameters))
 
 

@@ -12,7 +12,7 @@ from contextlib import closing
 from functools import cache
 from typing import TYPE_CHECKING
 
-from app.store import sqlite_totals
+from app.store import sqlite_totals, sqlite_version
 from app.store.records import duration
 from app.store.tables.contract import DomainTable, domain_columns
 
@@ -62,6 +62,14 @@ def where_equal(columns: Collection[str]) -> str:
     return "where " * bool(columns) + " and ".join(f"{name} = :{name}" for name in columns)
 
 
+_MADE_ID = "text primary key not null check (id <> '') default (lower(hex(randomblob(16))))"
+_MADE_NOW = sql("text not null default ({now})")
+"""Columns that a row made by hand may leave out."""
+
+STATUSES = ("queued", "running", "waiting", "succeeded", "failed", "cancelled")
+"""What a task may be in; another word would be a task that nothing ever sees."""
+
+
 def _domain_table(table: DomainTable) -> str:
     types = {"number": "real", "integer": "integer"}
     columns = [
@@ -69,12 +77,7 @@ def _domain_table(table: DomainTable) -> str:
         for name, kind in domain_columns(table).items()
         if name not in ("id", "created_at", "updated_at")
     ]
-    lines = [
-        "id text primary key",
-        *columns,
-        "created_at text not null",
-        "updated_at text not null",
-    ]
+    lines = [f"id {_MADE_ID}", *columns, f"created_at {_MADE_NOW}", f"updated_at {_MADE_NOW}"]
     return f"create table if not exists {table} (" + ", ".join(lines) + ")"
 
 
@@ -123,15 +126,16 @@ _TABLES = (
         outcome text,
         error text
     )""",
-    """
+    sql(
+        """
     create table if not exists actp_agent_tasks (
-        id text primary key,
+        id {made_id},
         agent_type text not null,
         goal text not null,
         context text not null default '{}',
-        priority integer not null default 0,
-        status text not null default 'queued',
-        attempts integer not null default 0,
+        priority integer not null default 0 check (typeof(priority) = 'integer'),
+        status text not null default 'queued' check (status in {statuses}),
+        attempts integer not null default 0 check (typeof(attempts) = 'integer'),
         max_attempts integer not null default 3,
         result text,
         error text,
@@ -140,14 +144,18 @@ _TABLES = (
         lease_token text,
         lease_until text,
         settled_token text,
-        not_before text,
+        not_before text check (not_before glob '[0-9][0-9][0-9][0-9]-*'),
         cancel_requested integer not null default 0,
-        created_at text not null,
+        created_at {made_now} check (created_at glob '[0-9][0-9][0-9][0-9]-*'),
         started_at text,
         finished_at text,
         timeout real,
         unique_key text
     )""",
+        made_id=_MADE_ID,
+        made_now=_MADE_NOW,
+        statuses=str(STATUSES),
+    ),
     """
     create table if not exists actp_agent_memory (
         agent_id text not null,
@@ -304,7 +312,8 @@ def ensure_schema(db: sqlite3.Connection) -> None:
     A file that has it all is only read, so that opening it waits for nobody.
     """
     indexes, triggers = _names(db, "index"), _names(db, "trigger")
-    if not missing_tables(db) and indexes >= _INDEX_NAMES and triggers >= sqlite_totals.TRIGGERS:
+    is_current = sqlite_version.is_current(db) and triggers >= sqlite_totals.TRIGGERS
+    if is_current and not missing_tables(db) and indexes >= _INDEX_NAMES:
         return
     db.execute("begin immediate")
     try:
@@ -313,6 +322,7 @@ def ensure_schema(db: sqlite3.Connection) -> None:
         for table, columns in missing_tables(db).items():
             for column in columns:
                 db.execute(f"alter table {table} add column {expected_columns()[table][column]}")
+        sqlite_version.upgrade(db, _TABLES)
         for statement in (*_OUTDATED, *_INDEXES):
             db.execute(statement)
         sqlite_totals.ensure_totals(db, _names(db, "trigger"))

@@ -22,9 +22,9 @@ TABLES: Final = (
     )""",
     """
     create table if not exists actp_cost_days (
-        day text not null,
         agent_id text not null,
         model text not null,
+        day text not null,
         calls integer not null default 0,
         input_tokens integer not null default 0,
         output_tokens integer not null default 0,
@@ -85,7 +85,8 @@ _COUNT_TASKS: Final = """
     select agent_type, status, count(*) from actp_agent_tasks group by agent_type, status
 """
 _SUM_COSTS: Final = """
-    insert into actp_cost_days
+    insert into actp_cost_days (day, agent_id, model, calls, input_tokens, output_tokens,
+        cache_read_tokens, cache_write_tokens, cost_usd)
     select substr(created_at, 1, 10), agent_id, model, count(*), sum(input_tokens),
         sum(output_tokens), sum(cache_read_tokens),
         sum(cache_write_5m_tokens + cache_write_1h_tokens), sum(cost_usd)
@@ -103,8 +104,8 @@ def ensure_totals(db: sqlite3.Connection, present: set[str]) -> None:
     if not present >= _TASK_TRIGGERS.keys():
         db.execute("delete from actp_task_totals")
         db.execute(_COUNT_TASKS)
-    if not present >= _COST_TRIGGERS.keys():
-        db.execute("delete from actp_cost_days")
+    has_sums = db.execute("select 1 from actp_cost_days limit 1").fetchone() is not None
+    if not present >= _COST_TRIGGERS.keys() and not has_sums:  # else of entries that are deleted
         db.execute(_SUM_COSTS)
     for name, body in (_TASK_TRIGGERS | _COST_TRIGGERS).items():
         db.execute(f"create trigger if not exists {name} {body}")

@@ -12,9 +12,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
+import trio
 from typing_extensions import override
 
+from app.store.errors import StoreError, WrongSettings
 from app.store.protocol import Store
+from app.store.queue.contract import TaskRow, TaskStatus, check_final
 from app.store.records import duration, moment_text, read_answer
 from app.store.supabase_connection import (
     ANSWER_WITHIN,
@@ -22,13 +25,16 @@ from app.store.supabase_connection import (
     SupabaseDatabase,
     open_connection,
 )
-from app.store.supabase_errors import FunctionMissing, KeyRefused, WrongSettings
-from app.store.supabase_schema import missing_in
+from app.store.supabase_errors import KeyRefused, NotExposed, RoleDenied
+from app.store.supabase_schema import check_version, missing_in
 from app.store.tables.supabase import SupabaseTables
 from app.store.verbs import SECONDS, Arguments, R, Verb, verbs_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+
+BELIEVE_AFTER: Final = 10.0
+_ASK_AGAIN_AFTER: Final = 0.5
 
 FUNCTIONS: Final = {"ping": "now", "count_tasks": "task_counts"}
 """Verbs whose function has another name than ``actp_`` and the verb's."""
@@ -51,7 +57,12 @@ PARAMETERS: Final[Mapping[str, Mapping[str, str]]] = {
 
 @asynccontextmanager
 async def open_supabase_store(
-    url: str, key: str, *, answer_within: float = ANSWER_WITHIN, patience: float = PATIENCE
+    url: str,
+    key: str,
+    *,
+    answer_within: float = ANSWER_WITHIN,
+    patience: float = PATIENCE,
+    believe_after: float = BELIEVE_AFTER,
 ) -> AsyncIterator[SupabaseStore]:
     """Open the store in a Supabase project, once the key is shown to be the service role's.
 
@@ -62,26 +73,42 @@ async def open_supabase_store(
         key: Its service role key, of the older kind or the newer (``sb_secret_...``).
         answer_within: How many seconds one request may take.
         patience: For how many seconds a call is repeated while the project is away.
+        believe_after: For how many seconds a key is tried again that is refused.
 
     Raises:
         StoreUnavailable: If the project cannot be reached.
         WrongSettings: If the key is refused, or the address cannot be one.
+        WrongVersion: If the tables are of another version than the program's.
     """
     async with open_connection(
         url, key, answer_within=answer_within, patience=patience
     ) as database:
         store = SupabaseStore(database)
-        await _prove_the_role(store)
+        await _prove_the_role(store, believe_after)
         yield store
 
 
-async def _prove_the_role(store: SupabaseStore) -> None:
+async def _prove_the_role(store: SupabaseStore, believe_after: float) -> None:
+    """Look whether the key is the service role's, and the tables are of our version.
+
+    A gateway may refuse a good key for some seconds, as when its clock is behind that of who signs
+    them (supabase#49655), so a refusal is not believed at once.
+    """
+    deadline = trio.current_time() + believe_after
     try:
-        try:
-            await store.ping()
-        except FunctionMissing:
-            await store.check_tables()  # what is there refuses the key; what is not, is told later
-    except KeyRefused as error:
+        while True:
+            try:
+                if not await check_version(store.db, store.ping):
+                    await store.check_tables()  # what is there refuses the key
+            except KeyRefused:
+                if trio.current_time() >= deadline:
+                    raise
+                await trio.sleep(min(_ASK_AGAIN_AFTER, believe_after))
+            else:
+                return
+    except NotExposed as error:
+        raise WrongSettings(str(error)) from error
+    except (KeyRefused, RoleDenied) as error:
         raise WrongSettings(
             "SUPABASE_SERVICE_ROLE_KEY is not the service role's key of this project "
             f"(the anon key will not do): {error}"
@@ -106,6 +133,31 @@ class SupabaseStore(SupabaseTables, Store):
     @override
     async def check_tables(self) -> dict[str, tuple[str, ...]]:
         return await missing_in(self.db, functions_in_use())
+
+    @override
+    async def claim_task(
+        self, agent_type: str, *, worker_id: str, instance: str, token: str, lease: float
+    ) -> TaskRow | None:
+        while True:
+            task = await super().claim_task(
+                agent_type, worker_id=worker_id, instance=instance, token=token, lease=lease
+            )
+            if task is None or task.unreadable is None:
+                return task
+            await self.finish_task(task.id, token, TaskStatus.FAILED, error=task.unreadable)
+
+    @override
+    async def finish_task(
+        self,
+        task_id: str,
+        token: str,
+        status: TaskStatus,
+        *,
+        result: Mapping[str, Any] | None = None,
+        error: str | None = None,
+    ) -> bool:
+        check_final(status)
+        return await super().finish_task(task_id, token, status, result=result, error=error)
 
     @override
     async def perform(self, verb: Verb[R], arguments: Arguments) -> R:
@@ -144,4 +196,7 @@ def _written(value: object, hint: Any) -> object:  # noqa: ANN401  (a type)
         return duration(value)
     if isinstance(value, datetime):
         return moment_text(value)
-    return msgspec.to_builtins(value)
+    try:
+        return msgspec.to_builtins(value)
+    except TypeError as error:
+        raise StoreError(f"cannot be stored as JSON: {error}") from error

@@ -19,12 +19,11 @@ from postgrest import APIError
 
 from actp_supervise import Backoff
 from actp_supervise.service import retry
-from app.store.errors import StoreError
+from app.store.errors import StoreError, WrongSettings
 from app.store.records import clean, json_text
 from app.store.supabase_errors import (
     PassingFault,
     StrangeAnswer,
-    WrongSettings,
     in_store_words,
     refuse_strange_answers,
 )
@@ -53,7 +52,7 @@ RETRY_BACKOFF: Final = Backoff(initial=0.1, factor=2.0, maximum=1.0)
 _OK: Final = 200
 
 MAX_ROWS: Final = 1000
-"""Rows in one answer: Supabase's own limit, beyond which it cuts without a word."""
+"""Rows that are asked for at once. A project may allow fewer, and then cuts without a word."""
 
 
 def any_rows(answer: JSON) -> list[dict[str, JSON]]:
@@ -91,6 +90,8 @@ class SupabaseDatabase:
         self._answer_within = answer_within
         self._patience = patience
         self._closed = False
+        self._most_rows = 1
+        """The most rows that an answer was seen to hold."""
 
     async def call(self, function: str, parameters: Mapping[str, object], read: Reader) -> Any:  # noqa: ANN401  (as it is read)
         """Call a function of the migrations.
@@ -133,8 +134,11 @@ class SupabaseDatabase:
                 read,
             )
             rows += found
-            if len(found) <= part[1] - part[0]:
+            # A short answer is the end, or as much as this project gives at once: which of them,
+            # is only known of one that is shorter than another was.
+            if not found or len(found) < self._most_rows:
                 break
+            self._most_rows = len(found)
         return rows
 
     async def ask(self, make: Callable[..., Request], read: Reader = any_rows) -> Any:  # noqa: ANN401

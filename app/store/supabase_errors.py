@@ -14,7 +14,7 @@ import httpx
 from postgrest import APIError
 
 from actp_supervise.service import shorten
-from app.store.errors import StoreError, StoreUnavailable, TableMissing
+from app.store.errors import StoreError, StoreUnavailable, TableMissing, WrongSettings
 from app.store.schema import MIGRATION_COMMAND
 
 if TYPE_CHECKING:
@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 
 MOST_SAID: Final = 200
 """Characters of what the project said: it may be a whole page of HTML."""
+
+__all__ = [
+    "FunctionMissing",
+    "KeyRefused",
+    "PassingFault",
+    "StrangeAnswer",
+    "WrongSettings",
+    "in_store_words",
+    "refuse_strange_answers",
+]
 
 _AWAY = (
     "PGRST000",  # PostgREST reaches no database
@@ -48,6 +58,8 @@ _KEY_REFUSED = ("PGRST301", "PGRST302", "PGRST303", "28")
 _DENIED = "42501"
 """A good key, of a role that may not."""
 
+_NOT_EXPOSED = "PGRST106"
+
 _MISSING = {
     "42P01": "a table",
     "PGRST205": "a table",
@@ -71,16 +83,20 @@ _TOO_LARGE = (413, 414)
 _TOO_MANY_REQUESTS = 429
 
 
-class WrongSettings(StoreError):
-    """The address or the key will not do; one line that names the variable."""
-
-
 class PassingFault(StoreUnavailable):
     """Away for what may be a moment: worth another try at once."""
 
 
-class KeyRefused(StoreUnavailable):
-    """The key is not taken, or is not the service role's."""
+class KeyRefused(PassingFault):
+    """The key is not taken; a good one may be refused for a moment, so it is tried again."""
+
+
+class RoleDenied(StoreUnavailable):
+    """The key is taken and will not do: it expired, or is of a role that may not."""
+
+
+class NotExposed(StoreUnavailable):
+    """The project's API does not show the schema with the tables."""
 
 
 class FunctionMissing(TableMissing):
@@ -151,9 +167,15 @@ def _refused(error: APIError, where: str) -> StoreError:
     message = f"{code} {shorten(error.message or '', MOST_SAID)}"
     if code == _DENIED:
         hint = f"if that is the service role, it gets its rights back by: {MIGRATION_COMMAND}"
-        return KeyRefused(f"{where} denies this to the key's role: {message}; {hint}")
+        return RoleDenied(f"{where} denies this to the key's role: {message}; {hint}")
     if code.startswith(_KEY_REFUSED):
-        return KeyRefused(f"{where} refused the key: {message}")
+        refusal = RoleDenied if "expired" in message.lower() else KeyRefused
+        return refusal(f"{where} refused the key: {message}")
+    if code == _NOT_EXPOSED:
+        return NotExposed(
+            f"{where} does not expose the schema public, where the tables are: add it in the "
+            f"dashboard under Settings, Data API, Exposed schemas ({message})"
+        )
     if code.startswith(_AWAY) or _OUTDATED.match(error.message or ""):
         return PassingFault(f"{where} cannot be used just now: {message}")
     if code in ("PGRST202", "42883"):

@@ -23,6 +23,7 @@ from app.terminal.signals import until_interrupted
 from app.terminal.tail import ToldEvent, colour_of, line, read_event
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from zoneinfo import ZoneInfo
 
 LOOK_EVERY: Final = 1.0
@@ -47,6 +48,7 @@ async def post(
     agent_id: str,
     context: dict[str, Any],
     priority: int,
+    details: Mapping[str, Any],
     wait: bool,
     as_json: bool,
 ) -> None:
@@ -58,6 +60,7 @@ async def post(
         agent_id: Who is to do it.
         context: Facts for it.
         priority: Higher first.
+        details: More of `POST /agents/task`; what is None is left out.
         wait: Whether to follow it until it is over.
         as_json: Whether to write all of the task.
 
@@ -67,7 +70,8 @@ async def post(
         TaskNotDoneError: If it was waited for, and did not succeed.
         Interrupted: If a signal ended the wait.
     """
-    body = {"agent_type": agent_id, "goal": goal, "context": context, "priority": priority}
+    given = {name: value for name, value in details.items() if value is not None}
+    body = {"agent_type": agent_id, "goal": goal, "context": context, "priority": priority, **given}
     async with open_api(settings) as api:
         task = await _post(api, body)
         if wait:

@@ -15,7 +15,7 @@ from quart import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from app.agents.budget import start_of_day
-from app.status import AgentState, AgentStatus, Health, HealthState, JobStatus
+from app.status import AgentState, AgentStatus, Alive, Health, HealthState, JobStatus
 from app.store.protocol import StoreError, TaskRow, TaskStatus, Turn, WorkerRow
 from app.store.protocol import TaskFilter as WhichTasks
 from app.web import guard
@@ -35,7 +35,6 @@ from app.web.shapes import (
     Action,
     AgentCommand,
     AgentDetail,
-    Alive,
     JobCommand,
     Ready,
     SupervisorNode,
@@ -63,7 +62,6 @@ def _command(action: Action, summary: str, details: str = "") -> Callable[[ViewT
     return post(
         f"/agents/<agent_id>/{action}",
         summary,
-        tag="Agents",
         id=f"{action}_agent",
         details=details,
         answers={202: AgentCommand},
@@ -73,12 +71,7 @@ def _command(action: Action, summary: str, details: str = "") -> Callable[[ViewT
 
 def _one_agent(rule: str, **facts: str) -> Callable[[ViewT], ViewT]:
     return get(
-        rule,
-        "One agent, with its runs, tools and spend",
-        tag="Agents",
-        answers={200: AgentDetail},
-        problems=(404, 503),
-        **facts,
+        rule, "One agent, with its runs, tools and spend", AgentDetail, problems=(404, 503), **facts
     )
 
 
@@ -97,7 +90,6 @@ class Api:
     @get(
         "/health",
         "How the daemon is, and why",
-        tag="Health",
         details="200 while it is healthy or degraded, 503 when it is critical.",
         answers={200: Health, 503: Health},
     )
@@ -105,15 +97,14 @@ class Api:
         health = self._daemon.health()
         return answer(health, 503 if health.status is HealthState.CRITICAL else 200)
 
-    @get("/livez", "Whether the daemon answers at all", tag="Health", answers={200: Alive})
+    @get("/livez", "Whether the daemon answers at all", Alive)
     async def _livez(self) -> Response:
         return answer(Alive())
 
     @get(
         "/readyz",
         "Whether tasks can be taken",
-        tag="Health",
-        answers={200: Ready},
+        Ready,
         problems=(503,),
         flags=(("verbose", "Lists the checks."),),
     )
@@ -122,9 +113,9 @@ class Api:
         wrong = [name for name, fault in checks.items() if fault is not None]
         if wrong:
             raise Problem(503, "Not ready: " + ", ".join(f"{n} ({checks[n]})" for n in wrong) + ".")
-        return answer(
-            Ready(checks=dict.fromkeys(checks, "ok") if "verbose" in request.args else None)
-        )
+        if "verbose" not in request.args:
+            return answer(Ready())
+        return answer(Ready(checks=dict.fromkeys(checks, "ok")))
 
     async def _readiness(self) -> dict[str, str | None]:
         """Return each check with what is wrong, None where nothing is."""
@@ -146,32 +137,15 @@ class Api:
         starting = any(status.status is AgentState.STARTING for status in statuses)
         return "is starting" if starting else None
 
-    @get(
-        "/tree",
-        "Everything that runs, as the tree of supervisors that it is",
-        tag="Health",
-        answers={200: SupervisorNode},
-    )
+    @get("/tree", "Everything that runs, as the tree of supervisors that it is", SupervisorNode)
     async def _tree(self) -> Response:
         return answer(self._daemon.tree().to_dict())
 
-    @get(
-        "/workers",
-        "The daemons that share the store",
-        tag="Health",
-        answers={200: list[WorkerRow]},
-        problems=(503,),
-    )
+    @get("/workers", "The daemons that share the store", list[WorkerRow], problems=(503,))
     async def _workers(self) -> Response:
         return answer(await self._daemon.store.live_workers())
 
-    @get(
-        "/agents",
-        "All agents",
-        tag="Agents",
-        details="Works while the store is away.",
-        answers={200: list[AgentStatus]},
-    )
+    @get("/agents", "All agents", list[AgentStatus], details="Works while the store is away.")
     async def _agents(self) -> Response:
         return answer(list(self._daemon.supervisor.get_status().values()))
 
@@ -202,7 +176,6 @@ class Api:
     @get(
         "/agents/<agent_id>/restart",
         "The same, for what can only follow a link",
-        tag="Agents",
         id="restart_agent_by_link",
         details="Prefer POST. It obeys the same rules; HEAD restarts nothing.",
         answers={202: AgentCommand},
@@ -317,28 +290,20 @@ class Api:
     async def _post_only(self) -> Response:
         raise MethodNotAllowed(["POST"])
 
-    @get(
-        "/tasks",
-        "Tasks, the newest first",
-        tag="Tasks",
-        answers={200: list[TaskRow]},
-        problems=(422, 503),
-        query=TaskFilter,
-    )
+    @get("/tasks", "Tasks, the newest first", list[TaskRow], problems=(422, 503), query=TaskFilter)
     async def _tasks(self) -> Response:
         wanted = parse_query(TaskFilter, request.args)
         return answer(await self._daemon.store.tasks(**dict(wanted)))
 
-    @get("/tasks/<task_id>", "One task", tag="Tasks", answers={200: TaskRow}, problems=(404, 503))
+    @get("/tasks/<task_id>", "One task", TaskRow, problems=(404, 503))
     async def _task(self, task_id: str) -> Response:
         return answer(await self._found(self._daemon.store.task, task_id))
 
     @get(
         "/tasks/<task_id>/turns",
         "The conversation about a task, turn by turn",
-        tag="Tasks",
+        list[Turn],
         details="The oldest first; `after` gives those behind one that is known.",
-        answers={200: list[Turn]},
         problems=(404, 422, 503),
         query=TurnFilter,
     )
@@ -350,7 +315,6 @@ class Api:
     @post(
         "/tasks/<task_id>/cancel",
         "Cancel a task",
-        tag="Tasks",
         details="200 when it is cancelled, 202 when its agent was asked to end it.",
         answers={200: TaskRow, 202: TaskRow},
         problems=(404, 409, 503),
@@ -367,8 +331,7 @@ class Api:
     @post(
         "/tasks/<task_id>/retry",
         "Queue a task again that failed or was cancelled",
-        tag="Tasks",
-        answers={200: TaskRow},
+        TaskRow,
         problems=(404, 409, 503),
     )
     async def _retry_task(self, task_id: str) -> Response:
@@ -423,14 +386,13 @@ class Api:
         if task.agent_type in self._daemon.supervisor.get_status():
             self._daemon.supervisor.notify_task(task.agent_type)
 
-    @get("/scheduler/jobs", "Every job", tag="Scheduler", answers={200: list[JobStatus]})
+    @get("/scheduler/jobs", "Every job", list[JobStatus])
     async def _jobs(self) -> Response:
         return answer(self._daemon.routines.jobs())
 
     @post(
         "/scheduler/jobs/<name>/run",
         "Run a job now, besides its schedule",
-        tag="Scheduler",
         answers={202: JobCommand},
         problems=(404, 409),
     )
@@ -446,9 +408,8 @@ class Api:
     @post(
         "/scheduler/jobs/<name>/pause",
         "Let a job's times pass",
-        tag="Scheduler",
+        JobStatus,
         details="Until it is resumed, or the daemon starts anew.",
-        answers={200: JobStatus},
         problems=(404,),
     )
     async def _pause_job(self, name: str) -> Response:
@@ -459,8 +420,7 @@ class Api:
     @post(
         "/scheduler/jobs/<name>/resume",
         "Let a job run at its times again",
-        tag="Scheduler",
-        answers={200: JobStatus},
+        JobStatus,
         problems=(404,),
     )
     async def _resume_job(self, name: str) -> Response:

@@ -13,7 +13,7 @@ import socket
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
-from app.settings import is_loopback
+from actp_supervise.service import is_loopback
 from app.web.problems import Problem
 
 if TYPE_CHECKING:

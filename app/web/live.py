@@ -43,10 +43,9 @@ class Live:
     @get(
         "/events",
         "What happens, as server-sent events",
+        "text/event-stream",
         id="events",
-        tag="Live",
         details="Begins with now, unless `recent` or `Last-Event-ID` says otherwise.",
-        answers={200: "text/event-stream"},
         problems=(422, 503),
         query=EventFilter,
         headers=("Last-Event-ID",),

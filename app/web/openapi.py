@@ -109,11 +109,7 @@ class Description:
     def _written(self) -> str:
         return json.dumps(self._document)
 
-    @get(
-        "/openapi.json",
-        "This description, for programs (OpenAPI 3.1)",
-        answers={200: "application/json"},
-    )
+    @get("/openapi.json", "This description, for programs (OpenAPI 3.1)", "application/json")
     async def _openapi(self) -> Response:
         return Response(self._written, content_type="application/json")
 
@@ -203,11 +199,7 @@ def by_tag(api: Schema) -> dict[str, list[tuple[str, str, Schema]]]:
 
 
 def _operation(route: Route, named: Named, *, secured: bool) -> Schema:
-    described: Schema = {
-        "operationId": route.id,
-        "tags": [route.tag],
-        "summary": route.summary,
-    }
+    described: Schema = {"operationId": route.id, "tags": [route.tag], "summary": route.summary}
     if route.details:
         described["description"] = route.details
     parameters = [*_path(route.rule), *_query(route), *_headers(route)]

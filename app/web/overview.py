@@ -121,11 +121,12 @@ class AgentLine:
 
     @property
     def details(self) -> dict[str, object]:
-        """Everything that is known of it, as it is called in JSON."""
+        """Everything that is known of it, as it is called in JSON, with durations rounded."""
         known = to_json(self.status)
+        known |= known.pop("health") | {"last_run_at": known["last_run_at"]}
         return {
-            **{name: value for name, value in known.items() if name != "health"},
-            **known["health"],
+            name: round(value, 1) if isinstance(value, float) else value
+            for name, value in known.items()
         }
 
     @property

@@ -17,7 +17,6 @@ from urllib.parse import quote, urlencode
 import trio
 from quart import request
 
-from actp_supervise.clock import SystemWallClock, WallClock
 from app.agents.budget import start_of_day
 from app.store.protocol import (
     CostSum,
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from werkzeug.datastructures import MultiDict
     from werkzeug.exceptions import InternalServerError, NotFound
 
+    from actp_supervise.clock import WallClock
     from app.daemon import Daemon
     from app.event_log import LoggedEvent
 
@@ -101,12 +101,13 @@ class Pages:
 
     Args:
         daemon: The running daemon's parts.
-        wall_clock: Tells the time of day; the machine's where not given.
+        wall_clock: Tells the time of day; the daemon's, which follows the store's, where not
+            given.
     """
 
     def __init__(self, daemon: Daemon, wall_clock: WallClock | None = None) -> None:
         self._daemon = daemon
-        self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
+        self._wall_clock = daemon.clock if wall_clock is None else wall_clock
         self._templates = Templates(daemon.redact)
         self._kept = Kept()
 
@@ -126,12 +127,7 @@ class Pages:
                 return self._render("error.html", 500, detail=SOMETHING_WRONG).response()
         return await answer_http_error(error)
 
-    @get(
-        "/static/<name>",
-        "A file of the pages",
-        answers={200: "*/*", 304: ""},
-        problems=(404,),
-    )
+    @get("/static/<name>", "A file of the pages", answers={200: "*/*", 304: ""}, problems=(404,))
     async def _asset(self, name: str) -> Response:
         return await self._templates.asset(name, request)
 
@@ -246,9 +242,7 @@ class Pages:
             tools=partial(store.tool_stats, agent_id),
             costs=partial(store.costs, since=since, agent_id=agent_id),
             spent=partial(
-                store.costs,
-                since=start_of_day(now, daemon.settings.timezone),
-                agent_id=agent_id,
+                store.costs, since=start_of_day(now, daemon.settings.timezone), agent_id=agent_id
             ),
             memories=partial(store.recall, agent_id),
             latest=partial(store.tasks, agent_type=agent_id, limit=LATEST_TASKS),

@@ -1,6 +1,6 @@
 """What answers at the daemon's address while its code is still being loaded, which takes seconds.
 
-It needs nothing but Trio, and knows two answers: that the daemon lives, and that it starts.
+It needs little but Trio, and knows two answers: that the daemon lives, and that it starts.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from app.facts import to_json
+from app.status import Alive, Health, HealthState
+from app.web.problem_details import ProblemDetails
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from app.settings import Settings
     from app.web.listening import Address
-
-STARTING: Final = "starting"
-"""The state of the daemon in `/health`."""
 
 WHY: Final = "the daemon is starting: its code is being loaded"
 
@@ -86,21 +87,18 @@ def _response(head: bytes, settings: Settings, started: float) -> bytes:
     if method not in {b"GET", b"HEAD"} or path not in {b"/", b"/livez", b"/health"}:
         status, kind = HTTPStatus.SERVICE_UNAVAILABLE, "application/problem+json"
         detail = f"The daemon is not up yet: {WHY}"
-        body = json.dumps(
-            {"type": "about:blank", "title": status.phrase, "status": status.value}
-            | {"detail": detail}
-        )
+        problem = ProblemDetails(title=status.phrase, status=status.value, detail=detail)
+        body = json.dumps(to_json(problem))
     elif path == b"/livez":
-        body = json.dumps({"status": "alive"})
+        body = json.dumps(to_json(Alive()))
     elif path == b"/health":
-        body = json.dumps(
-            {
-                "status": STARTING,
-                "agents": sum(agent.enabled for agent in settings.agents),
-                "uptime": trio.current_time() - started,
-                "reasons": [WHY],
-            }
+        health = Health(
+            status=HealthState.STARTING,
+            agents=sum(agent.enabled for agent in settings.agents),
+            uptime=trio.current_time() - started,
+            reasons=(WHY,),
         )
+        body = json.dumps(to_json(health))
     else:
         status, kind = HTTPStatus.SERVICE_UNAVAILABLE, "text/html; charset=utf-8"
         body = f"<!doctype html><title>Starting</title><p>{html.escape(WHY.capitalize())}.</p>"

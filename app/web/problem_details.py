@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from app.facts import LEFT_OUT, described
+from app.facts import LEFT_OUT, fact
 
 
-@described
-@dataclass(frozen=True, slots=True, kw_only=True)
+@fact
 class FieldError:
     """What is wrong with one field of a request."""
 
@@ -18,8 +16,7 @@ class FieldError:
     detail: str
 
 
-@described
-@dataclass(frozen=True, slots=True, kw_only=True)
+@fact
 class ProblemDetails:
     """Why a request was not done (RFC 9457)."""
 

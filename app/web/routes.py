@@ -2,7 +2,7 @@
 
 ::
 
-    @get("/tasks/<task_id>", "One task", tag="Tasks", answers={200: TaskRow}, problems=(404, 503))
+    @get("/tasks/<task_id>", "One task", TaskRow, problems=(404, 503))
     async def _task(self, task_id: str) -> Response: ...
 
 The router, the API's description and the test of the reference are made of that.
@@ -11,7 +11,7 @@ The router, the API's description and the test of the reference are made of that
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import BaseModel
@@ -54,6 +54,14 @@ TAGS: Final = {
     "Pages": "The same for people.",
 }
 
+_TAG_OF: Final = {
+    **dict.fromkeys(("health", "livez", "readyz", "tree", "workers"), "Health"),
+    "agents": "Agents",
+    "tasks": "Tasks",
+    "scheduler": "Scheduler",
+    **dict.fromkeys(("events", "metrics"), "Live"),
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
@@ -62,11 +70,12 @@ class Route:
     method: str
     rule: str
     """The address as the router has it, as in ``/tasks/<task_id>``."""
-    id: str = ""
-    """The view's name where not given."""
-    summary: str = ""
+    id: str
+    """The view's name where none is given."""
+    summary: str
     """One line; what has none is left out of the description."""
-    tag: str = "Pages"
+    tag: str
+    """That of its first segment where none is given."""
     details: str = ""
     answers: Mapping[int, Any] = field(default_factory=dict)
     """Status -> the type that is answered as JSON, or a media type; problems excepted."""
@@ -89,26 +98,47 @@ class Route:
         return f"{self.method} {self.rule}"
 
 
-def get(rule: str, summary: str = "", **facts: Any) -> Callable[[ViewT], ViewT]:  # noqa: ANN401
-    """Declare what a view answers to a GET; `facts` are the fields of `Route`."""
-    return _declared(Route(method="GET", rule=rule, summary=summary, **facts))
+def get(
+    rule: str,
+    summary: str = "",
+    answer: Any = None,  # noqa: ANN401  (a type, or a media type)
+    **facts: Any,  # noqa: ANN401  (the fields of `Route`)
+) -> Callable[[ViewT], ViewT]:
+    """Declare what a view answers to a GET: with 200 and `answer`, where that is given."""
+    return _declared("GET", rule, summary, answer, **facts)
 
 
-def post(rule: str, summary: str = "", **facts: Any) -> Callable[[ViewT], ViewT]:  # noqa: ANN401
+def post(
+    rule: str,
+    summary: str = "",
+    answer: Any = None,  # noqa: ANN401  (a type)
+    **facts: Any,  # noqa: ANN401  (the fields of `Route`)
+) -> Callable[[ViewT], ViewT]:
     """Declare what a view answers to a POST, which changes something."""
-    return _declared(Route(method="POST", rule=rule, summary=summary, changes=True, **facts))
+    return _declared("POST", rule, summary, answer, changes=True, **facts)
 
 
 def page(rule: str, summary: str, *problems: int, **facts: Any) -> Callable[[ViewT], ViewT]:  # noqa: ANN401
     """Declare a page for people."""
-    return get(rule, summary, answers={200: HTML}, problems=problems, pages=bool(problems), **facts)
+    return get(rule, summary, HTML, problems=problems, pages=bool(problems), **facts)
 
 
-def _declared(route: Route) -> Callable[[ViewT], ViewT]:
+def _declared(
+    method: str,
+    rule: str,
+    summary: str,
+    answer: Any,  # noqa: ANN401
+    **facts: Any,  # noqa: ANN401
+) -> Callable[[ViewT], ViewT]:
+    if answer is not None:
+        facts["answers"] = {200: answer}
+    facts.setdefault("tag", _TAG_OF.get(rule.split("/")[1], "Pages"))
+
     def declare(view: ViewT) -> ViewT:
-        named = replace(route, id=route.id or view.__name__.strip("_"))
+        named = {"id": view.__name__.strip("_")} | facts
+        route = Route(method=method, rule=rule, summary=summary, **named)
         # Decorators are applied from below, and are read from above.
-        vars(view)["routes"] = (named, *vars(view).get("routes", ()))
+        vars(view)["routes"] = (route, *vars(view).get("routes", ()))
         return view
 
     return declare

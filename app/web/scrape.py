@@ -39,7 +39,7 @@ class Scrape:
         self._queue_until = trio.current_time()
         daemon.metrics.present = self._present
 
-    @get("/metrics", "Figures for Prometheus", tag="Live", answers={200: "text/plain"})
+    @get("/metrics", "Figures for Prometheus", "text/plain")
     async def _metrics(self) -> Response:
         if trio.current_time() >= self._queue_until:
             self._queue = ()
@@ -64,6 +64,7 @@ class Scrape:
             health=daemon.health().status,
             store_up=daemon.records.away_because is None,
             records_waiting=daemon.records.waiting,
+            unreadable=len(daemon.unreadable.ids),
             readers=daemon.events.readers,
             uptime=daemon.uptime,
         )

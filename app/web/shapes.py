@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from actp_supervise.snapshot import ChildSnapshot, SupervisorSnapshot
-from app.facts import LEFT_OUT, described
+from app.facts import LEFT_OUT, fact
 from app.status import AgentState, AgentStatus
 from app.store.protocol import RunRow, ToolStats
 from app.web.spend import DaySpend
@@ -15,16 +14,7 @@ Action = Literal["restart", "stop", "start", "pause", "resume"]
 """A command to an agent."""
 
 
-@described
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alive:
-    """The daemon answers."""
-
-    status: Literal["alive"] = "alive"
-
-
-@described
-@dataclass(frozen=True, slots=True, kw_only=True)
+@fact
 class Ready:
     """Tasks can be taken."""
 
@@ -33,8 +23,7 @@ class Ready:
     """Each check that was made, where `?verbose` asks for them."""
 
 
-@described
-@dataclass(frozen=True, slots=True, kw_only=True)
+@fact
 class AgentDetail(AgentStatus):
     """An agent with what it has done."""
 
@@ -46,8 +35,7 @@ class AgentDetail(AgentStatus):
     """Of the last 14 days of UTC, the oldest first."""
 
 
-@described
-@dataclass(frozen=True, slots=True, kw_only=True)
+@fact
 class AgentCommand:
     """A command to an agent that was taken."""
 
@@ -57,16 +45,14 @@ class AgentCommand:
     """What the agent's status was when it was asked."""
 
 
-@described
-@dataclass(frozen=True, slots=True, kw_only=True)
+@fact
 class TaskNumber:
     """How many tasks a request for many has concerned."""
 
     tasks: int
 
 
-@described
-@dataclass(frozen=True, slots=True, kw_only=True)
+@fact
 class JobCommand:
     """A job that was asked to run."""
 
@@ -74,8 +60,7 @@ class JobCommand:
     action: Literal["run"] = "run"
 
 
-@described
-@dataclass(frozen=True, slots=True, kw_only=True)
+@fact
 class ChildNode(ChildSnapshot):
     """A child of a supervisor; moments are by the daemon's own clock, which counts seconds."""
 
@@ -84,8 +69,7 @@ class ChildNode(ChildSnapshot):
     """The supervisors that the child has opened."""
 
 
-@described
-@dataclass(frozen=True, slots=True, kw_only=True)
+@fact
 class SupervisorNode(SupervisorSnapshot):
     """A supervisor and all below it."""
 

@@ -11,12 +11,11 @@ from quart import Response, request
 from actp_supervise import Restart, current_child, open_supervisor
 from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import serve
-from app.status import Health, HealthState
+from app.status import Alive, Health, HealthState
 from app.web.application import make_app
 from app.web.page import Templates
 from app.web.problems import RETRY_AFTER, Problem
 from app.web.routes import get, post
-from app.web.shapes import Alive
 from app.web.views import answer
 
 if TYPE_CHECKING:

@@ -593,36 +593,40 @@ revoke all on table public.actp_task_totals, public.actp_cost_days
 grant select, insert, update, delete on table public.actp_task_totals, public.actp_cost_days
     to service_role;
 
-do $$
-declare
-    found record;
-begin
-    for found in
-        select p.oid::regprocedure as name from pg_proc p
-        where p.pronamespace = 'public'::regnamespace and p.proname in (
-            'actp_add_costs',
-            'actp_add_task',
-            'actp_add_totals',
-            'actp_beat',
-            'actp_cancel_tasks',
-            'actp_claim_task',
-            'actp_costs',
-            'actp_forget_old',
-            'actp_has_work',
-            'actp_oldest_queued',
-            'actp_retry_task',
-            'actp_retry_tasks',
-            'actp_set_paused',
-            'actp_sum_costs',
-            'actp_sum_tasks',
-            'actp_task_counts'
-        )
-    loop
-        execute format('revoke all on function %s from public, anon, authenticated', found.name);
-        execute format('grant execute on function %s to service_role', found.name);
-    end loop;
-end
-$$;
+revoke all on function public.actp_set_paused(text, text) from public, anon, authenticated;
+grant execute on function public.actp_set_paused(text, text) to service_role;
+revoke all on function public.actp_has_work(text) from public, anon, authenticated;
+grant execute on function public.actp_has_work(text) to service_role;
+revoke all on function public.actp_beat(text, jsonb, jsonb, jsonb, double precision, text, jsonb) from public, anon, authenticated;
+grant execute on function public.actp_beat(text, jsonb, jsonb, jsonb, double precision, text, jsonb) to service_role;
+revoke all on function public.actp_add_task(text, text, text, jsonb, integer, integer, timestamp with time zone, double precision, text) from public, anon, authenticated;
+grant execute on function public.actp_add_task(text, text, text, jsonb, integer, integer, timestamp with time zone, double precision, text) to service_role;
+revoke all on function public.actp_claim_task(text, text, text, text, double precision) from public, anon, authenticated;
+grant execute on function public.actp_claim_task(text, text, text, text, double precision) to service_role;
+revoke all on function public.actp_retry_task(text) from public, anon, authenticated;
+grant execute on function public.actp_retry_task(text) to service_role;
+revoke all on function public.actp_cancel_tasks(jsonb, integer) from public, anon, authenticated;
+grant execute on function public.actp_cancel_tasks(jsonb, integer) to service_role;
+revoke all on function public.actp_retry_tasks(jsonb, integer) from public, anon, authenticated;
+grant execute on function public.actp_retry_tasks(jsonb, integer) to service_role;
+revoke all on function public.actp_task_counts() from public, anon, authenticated;
+grant execute on function public.actp_task_counts() to service_role;
+revoke all on function public.actp_oldest_queued() from public, anon, authenticated;
+grant execute on function public.actp_oldest_queued() to service_role;
+revoke all on function public.actp_add_totals(jsonb) from public, anon, authenticated;
+grant execute on function public.actp_add_totals(jsonb) to service_role;
+revoke all on function public.actp_sum_tasks() from public, anon, authenticated;
+grant execute on function public.actp_sum_tasks() to service_role;
+revoke all on function public.actp_forget_old(text, double precision, integer) from public, anon, authenticated;
+grant execute on function public.actp_forget_old(text, double precision, integer) to service_role;
+revoke all on function public.actp_costs(timestamp with time zone, text) from public, anon, authenticated;
+grant execute on function public.actp_costs(timestamp with time zone, text) to service_role;
+revoke all on function public.actp_add_costs(anthropic_cost_log, integer) from public, anon, authenticated;
+grant execute on function public.actp_add_costs(anthropic_cost_log, integer) to service_role;
+revoke all on function public.actp_sum_costs() from public, anon, authenticated;
+grant execute on function public.actp_sum_costs() to service_role;
+revoke all on function public.actp_schema_version() from public, anon, authenticated;
+grant execute on function public.actp_schema_version() to service_role;
 
 -- PostgREST keeps what it knows of the schema until it is told.
 notify pgrst, 'reload schema';

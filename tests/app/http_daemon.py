@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import trio
 
+from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import make_redactor
 from actp_supervise.snapshot import SupervisorSnapshot
 from app.event_log import EventLog
@@ -24,6 +25,7 @@ from app.metrics import Metrics
 from app.observed_store import ObservedStore
 from app.settings import load_settings
 from app.status import AgentHealth, AgentState, AgentStatus, Health, HealthState, JobStatus
+from app.unreadable import UnreadableTasks
 from app.web.openapi import ROUTES
 
 if TYPE_CHECKING:
@@ -155,10 +157,12 @@ def make_daemon(
         events=events,
         metrics=metrics,
         records=SimpleNamespace(away_because=None, waiting=0, given_up=[]),
+        unreadable=UnreadableTasks(store),
         uptime=12.5,
         supervisor=Agents(),
         routines=Routines(),
         stopping=False,
+        clock=SystemWallClock(),
         redact=redact,
         tree=lambda: TREE,
     )

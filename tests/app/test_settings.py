@@ -7,16 +7,16 @@ import re
 from pathlib import Path
 
 import pytest
+from env_example import example
 
+from actp_supervise.service import is_loopback
 from app import setting_values
 from app.agents.spec import AGENT_SPECS
-from app.env_example import example
 from app.settings import (
     AgentSettings,
     Section,
     Settings,
     SettingsError,
-    is_loopback,
     load_settings,
     settings_of,
     validate_env,
@@ -285,7 +285,7 @@ def test_naming_an_unknown_agent_names_the_known_ones():
 
 
 def test_the_example_file_is_made_of_the_table_of_settings():
-    assert (ROOT / ".env.example").read_text() == example(), "python -m app.env_example says it"
+    assert (ROOT / ".env.example").read_text() == example(), "python tests/env_example.py writes it"
 
 
 def test_the_example_file_names_every_variable_and_its_default(tmp_path):

@@ -25,6 +25,7 @@ from services import (
 )
 from store_calls import LONG, NOON, SHORT, add, claim, cost, lapse, live, reserve, turn
 
+from app.store.errors import WrongSettings
 from app.store.migrate import migrate
 from app.store.open import patiently
 from app.store.protocol import (
@@ -37,7 +38,6 @@ from app.store.protocol import (
     TaskStatus,
 )
 from app.store.supabase import open_supabase_store
-from app.store.supabase_errors import WrongSettings
 
 ANSWER_WITHIN = 0.4
 PATIENCE = 0.25

@@ -11,7 +11,8 @@ import pytest
 import trio
 from services import Gateway, http_answer, open_gateway
 
-from app.settings import SettingsError, load_settings
+from app.settings import load_settings
+from app.store.errors import WrongSettings
 from app.store.open import open_patiently, open_store
 from app.store.protocol import StoreUnavailable
 
@@ -38,7 +39,7 @@ async def test_with_supabase_the_project_is_used(tmp_path, project):
 
 
 async def test_a_wrong_key_is_an_error_of_the_settings(tmp_path, project):
-    with pytest.raises(SettingsError, match="SUPABASE_SERVICE_ROLE_KEY"):
+    with pytest.raises(WrongSettings, match="SUPABASE_SERVICE_ROLE_KEY"):
         async with open_store(supabase(tmp_path, project.url, project.anon_key)):
             pytest.fail("opened")
 

@@ -17,8 +17,8 @@ import pytest
 import trio
 from store_calls import LONG, add, claim, register, turn
 
-from app.store.queue import sqlite as sqlite_queue
 from app.store.protocol import StoreError, StoreUnavailable, TableMissing, TaskStatus
+from app.store.queue import sqlite as sqlite_queue
 from app.store.schema import check_required_tables
 from app.store.sqlite import open_sqlite_store
 

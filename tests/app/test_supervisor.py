@@ -288,7 +288,7 @@ async def test_a_restart_asked_for_in_the_registry_is_done_once(clock, store):
         await trio.sleep(3)
         assert await stage.registry.set_needs_restart("social", True)
         await trio.sleep(60)
-        assert agent.starts == [0.0, 4.2]
+        assert agent.starts == [0.0, 4.5]
 
 
 async def test_watching_goes_on_while_the_store_is_away(clock, store):
@@ -303,7 +303,7 @@ async def test_watching_goes_on_while_the_store_is_away(clock, store):
         await trio.sleep(40)
         flaky.away = False
         await trio.sleep(10)
-        assert agent.starts == pytest.approx([0.0, 46.2])
+        assert agent.starts == pytest.approx([0.0, 49.5])
 
 
 async def test_a_store_that_can_be_read_and_not_written_counts_as_away(clock, store):

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 
+import httpx
 import pytest
 from http_daemon import status as status_of
 from rich.console import Console
 
-from app.status import AgentState
+from app.facts import to_json
+from app.status import AgentState, AgentStatus, Health, HealthState
+from app.terminal.api import Api
+from app.terminal.errors import DaemonAwayError
 from app.terminal.watch import Row, View, row_of
 from app.tones import Tone
+from app.web.problem_details import ProblemDetails
 
 LONG = "task: Compare the goals and set a revenue goal of 12000 for this month, and more"
 
@@ -53,6 +58,24 @@ def busy(status="running", doing=LONG):
 def test_a_narrow_terminal_does_without_the_least_columns(width, columns):
     header, *_ = shown(width, busy(status="backing_off"))
     assert header.split() == columns
+
+
+async def test_a_daemon_that_is_loading_its_code_is_shown_as_starting():
+    health = Health(status=HealthState.STARTING, agents=4, uptime=0.5, reasons=("it loads",))
+
+    def answer(request):
+        if request.url.path == "/health":
+            return httpx.Response(200, json=to_json(health))
+        problem = ProblemDetails(title="Service Unavailable", status=503, detail="not up yet")
+        content_type = {"Content-Type": "application/problem+json"}
+        return httpx.Response(503, json=to_json(problem), headers=content_type)
+
+    transport = httpx.MockTransport(answer)
+    async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
+        api = Api(http, "http://here", None)
+        assert (await api.get(Health, "/health")).status is HealthState.STARTING
+        with pytest.raises(DaemonAwayError, match="cannot just now: not up yet"):
+            await api.get(list[AgentStatus], "/agents")
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])

@@ -21,6 +21,7 @@ from app.observed_store import ObservedStore
 from app.routine import DailyRoutineScheduler, RoutineJob
 from app.settings import load_settings
 from app.shutdown import GracefulShutdown
+from app.unreadable import UnreadableTasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -66,6 +67,7 @@ async def whole_daemon(
             metrics=metrics,
             loop_watch=LoopWatch(),
             root=root,
+            unreadable=UnreadableTasks(store),
             notes=(),
             redact=redact,
             started_at=datetime(2026, 11, 23, tzinfo=UTC),

@@ -120,10 +120,7 @@ async def test_a_port_in_use_is_one_line_and_exit_code_1(idle_place):
     assert line.startswith(f"error: cannot listen on 127.0.0.1:{port}")
     assert "WORKER_HEALTH_PORT" in line
     assert "Traceback" not in ended.err
-    # Nothing was started, and nothing claims to be running.
-    assert idle_place.rows("select * from actp_agent_runs") == []
-    assert set(idle_place.statuses().values()) == {"stopped"}
-    assert idle_place.locks == []
+    assert not idle_place.database.exists()  # nothing was started
 
 
 async def test_a_database_that_cannot_be_used_is_one_line_and_exit_code_1(idle_place):

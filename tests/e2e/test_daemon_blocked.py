@@ -52,7 +52,7 @@ async def test_an_agent_that_blocks_the_loop_is_named_while_it_does(idle_place):
         assert health["status"] == "critical"
         (reason,) = health["reasons"]
         assert reason.startswith("the loop was blocked for ")
-        assert reason.endswith(f" s by agent social at own.py:{BLOCKING_LINE}")
+        assert reason.endswith(f" s by worker/agents/social at own.py:{BLOCKING_LINE}")
         events = await events_until_the_end(daemon)
         assert [e["agent_id"] for e in events if e.get("kind") == "loop_blocked"] == ["social"]
         assert await daemon.wait() == 0

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import psycopg
 import pytest
+
+from app.store.functions import migrations
 
 TABLES = (
     "select count(*) from pg_tables"
@@ -23,8 +28,7 @@ async def test_the_tables_are_made_and_a_second_time_does_no_harm(idle_place, ne
         )
         assert (ended.code, ended.err) == (0, "")
         lines = ended.out.splitlines()
-        assert len(lines) == 3
-        assert all(line.startswith("applied 2026") for line in lines)
+        assert lines == [f"applied {path.name}" for path in migrations()]
         assert tables(new_database) >= 11
 
 
@@ -36,6 +40,29 @@ async def test_without_the_database_s_address_the_other_way_is_told(idle_place):
     (line,) = ended.err.splitlines()
     assert "SUPABASE_DB_URL is not set" in line
     assert "supabase db push" in line
+
+
+async def test_with_export_the_files_are_copied_and_nothing_is_applied(idle_place, tmp_path):
+    folder = tmp_path / "theirs"
+    ended = await idle_place.run("--migrate", "--export", str(folder))
+    assert (ended.code, ended.err) == (0, "")
+    assert len(ended.out.splitlines()) == len(list(folder.iterdir())) == len(migrations())
+    alone = await idle_place.run("--export", str(folder))
+    assert (alone.code, alone.err.splitlines()[-1]) == (
+        2,
+        "error: --export goes with --migrate (see python -m app.main --help)",
+    )
+
+
+async def test_a_file_of_a_newer_release_is_one_line_with_its_name_and_exit_code_2(idle_place):
+    assert (await idle_place.run("--dry-run")).code == 0
+    with closing(sqlite3.connect(idle_place.database)) as db, db:
+        db.execute("update actp_schema_version set version = version + 1")
+    for arguments in (("--dry-run",), ("--list-agents",), ()):
+        ended = await idle_place.run(*arguments)
+        assert ended.code == 2
+        assert str(idle_place.database) in ended.err.splitlines()[-1]
+        assert "update the program" in ended.err.splitlines()[-1]
 
 
 async def test_sqlite_needs_no_migration_and_says_so(idle_place):

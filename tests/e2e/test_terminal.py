@@ -157,11 +157,15 @@ async def test_a_task_is_posted_and_its_id_printed(idle_place):
         ended = await idle_place.run(
             *("--task", "Count to three.", "--agent", "social"),
             *("--context", '{"post": 17}', "--priority", "5"),
+            *("--not-before", "2999-12-01T08:00:00+01:00", "--timeout", "90"),
+            *("--max-attempts", "2", "--unique-key", "count"),
             WORKER_HEALTH_PORT=port_of(daemon),
         )
         assert (ended.code, ended.err) == (0, "")
         task = idle_place.task(ended.out.strip())
         assert (task["goal"], task["priority"]) == ("Count to three.", 5)
+        assert task["not_before"] == "2999-12-01T07:00:00.000000Z"
+        assert (task["timeout"], task["max_attempts"], task["unique_key"]) == (90.0, 2, "count")
         assert json.loads(task["context"]) == {"post": 17}
 
 

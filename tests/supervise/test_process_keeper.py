@@ -301,7 +301,7 @@ async def test_a_keeper_that_is_killed_is_replaced_for_the_next_run():
 
 
 async def test_a_suspended_keeper_delays_the_end_and_does_not_prevent_it(monkeypatch):
-    monkeypatch.setattr("actp_supervise.process.keeping.PATIENCE", 0.2)
+    monkeypatch.setattr("actp_supervise.process.keeping.KEEPER_TIMEOUT", 0.2)
     async with open_supervisor(shutdown_timeout=0.0) as supervisor:
         pid = await supervisor.start(sh("sleep 1000"))
         suspended = [keeper(), *children_of(keeper())]

@@ -64,6 +64,16 @@ def test_a_machine_gets_one_json_object_a_line(lines):
     }
 
 
+def test_a_field_cannot_pass_for_the_time_or_the_level_of_its_line(lines):
+    written = lines(as_json=True)
+    forged = {"time": "2020", "level": "critical", "logger": "app", "action": "tested"}
+    with log_context(level="debug", time="2021"):
+        logger.info("one", extra=forged)
+    entry = json.loads(written()[0])
+    assert (entry["level"], entry["logger"], entry["action"]) == ("info", "service.test", "tested")
+    assert entry["time"].endswith("Z")
+
+
 def test_numbers_that_json_has_not_are_written_as_text(lines):
     written = lines(as_json=True)
     logger.info("late", extra={"seconds": float("nan")})

@@ -156,6 +156,18 @@ async def test_without_a_service_manager_or_with_a_broken_socket_all_goes_on(
     service.stopping()
 
 
+async def test_what_a_full_socket_did_not_take_is_told_again(manager, nursery, autojump_clock):
+    service, told = Service(), ServiceManager(manager.environ)
+    await nursery.start(told.run, service)
+    for _ in range(5000):  # more than a socket holds
+        told.ready()
+    service.state = "degraded"
+    await trio.sleep(STATUS_INTERVAL + 1)
+    manager.heard()
+    await trio.sleep(STATUS_INTERVAL)
+    assert manager.heard() == ["STATUS=degraded"]
+
+
 def test_a_manager_that_does_not_listen_holds_nothing_up(manager):
     service = ServiceManager(manager.environ)
     for _ in range(5000):  # more than a socket holds

@@ -25,6 +25,16 @@ FINAL_STATUSES = (TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELLED)
 """How a task may be finished."""
 
 
+def check_final(status: TaskStatus) -> None:
+    """Refuse what no task can be finished as.
+
+    Raises:
+        ValueError: If the status is not final.
+    """
+    if status not in FINAL_STATUSES:
+        raise ValueError(f"a task cannot be finished as {status}")
+
+
 class Lease(StrEnum):
     """What renewing a lease found."""
 
@@ -62,6 +72,9 @@ class TaskRow:
     """Seconds that one attempt may take; None for no limit."""
     unique_key: str | None = None
     """Of one agent's tasks that wait or run, no two have the same key."""
+    unreadable: str | None = None
+    """What of the row makes no sense, as a person may write it by hand; then the rest is what could
+    be read of it, and whoever claims it finds it failed with this reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +130,15 @@ class Queue(Noun):
     @verb
     async def count_tasks(self) -> dict[str, dict[TaskStatus, int]]:
         """Return agent_type -> status -> how many (statuses with none are left out)."""
+
+    @verb
+    async def unreadable_tasks(self, *, within: Seconds, limit: int = 20) -> list[str]:
+        """Return the ids of tasks that were settled because they could not be read, newest first.
+
+        Args:
+            within: How many seconds ago at most.
+            limit: The most to return.
+        """
 
     @verb
     async def oldest_queued(self) -> dict[str, float]:

@@ -272,6 +272,19 @@ begin
 end
 $$;
 
+-- Tasks that were settled because they could not be read, of the last seconds, newest first.
+create or replace function public.actp_unreadable_tasks(
+    p_within double precision, p_limit integer
+) returns jsonb language sql stable set search_path = '' as $$
+    select coalesce(jsonb_agg(id order by finished_at desc, seq desc), '[]') from (
+        select id, finished_at, seq from public.actp_agent_tasks
+        where status = 'failed' and error like 'cannot be read: %'
+            and finished_at >= now() - make_interval(secs => p_within)
+        order by finished_at desc, seq desc
+        limit greatest(p_limit, 0)
+    ) t
+$$;
+
 create or replace function public.actp_cancel_tasks(p_which jsonb, p_limit integer)
 returns integer language plpgsql set search_path = '' as $$
 declare

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from app.store.records import json_text, moment_text, read_record
+from app.store.records import UNREADABLE, json_text, moment_text, read_record
 from app.store.sqlite_connection import OnSqlite
-from app.store.sqlite_schema import after, sql, where_equal
+from app.store.sqlite_schema import after, before, sql, where_equal
 
-from .contract import FINAL_STATUSES, Lease, Queue, TaskFilter, TaskRow, TaskStatus
+from .contract import Lease, Queue, TaskFilter, TaskRow, TaskStatus, check_final
 
 if TYPE_CHECKING:
     import sqlite3
@@ -81,14 +81,29 @@ class SqliteQueue(Queue, OnSqlite):
         def query(db: sqlite3.Connection) -> dict[str, dict[TaskStatus, int]]:
             counts: dict[str, dict[TaskStatus, int]] = {}
             for agent_type, status, tasks in db.execute(_COUNT):
+                if status not in TaskStatus.__members__.values():
+                    continue  # one of another program's
                 counts.setdefault(agent_type, {})[TaskStatus(status)] = tasks
             return counts
 
         return await self.db.read(query)
 
     @override
+    async def unreadable_tasks(self, *, within: float, limit: int = 20) -> list[str]:
+        values = {"since": before(within), "limit": max(0, limit), "error": f"{UNREADABLE}%"}
+        return await self.db.read(
+            lambda db: [task_id for (task_id,) in db.execute(_UNREADABLE, values)]
+        )
+
+    @override
     async def oldest_queued(self) -> dict[str, float]:
-        return await self.db.read(lambda db: dict(db.execute(_OLDEST_QUEUED).fetchall()))
+        return await self.db.read(
+            lambda db: {
+                agent_type: age
+                for agent_type, age in db.execute(_OLDEST_QUEUED)
+                if age is not None  # of a time that is none
+            }
+        )
 
     @override
     async def claim_task(
@@ -109,7 +124,13 @@ class SqliteQueue(Queue, OnSqlite):
                 db.execute(_LEASE_RAN_OUT, values)
                 db.execute(_IS_TIME, values)
                 claimed = db.execute(_CLAIM, values).fetchall()
-            return read_record(TaskRow, dict(claimed[0])) if claimed else None
+            while claimed:
+                task = read_record(TaskRow, dict(claimed[0]))
+                if task.unreadable is None:
+                    return task
+                db.execute(_SETTLE_UNREADABLE, {"id": task.id, "error": task.unreadable})
+                claimed = db.execute(_CLAIM, values).fetchall()
+            return None
 
         return await self.db.write(claim)
 
@@ -135,8 +156,7 @@ class SqliteQueue(Queue, OnSqlite):
         result: Mapping[str, Any] | None = None,
         error: str | None = None,
     ) -> bool:
-        if status not in FINAL_STATUSES:
-            raise ValueError(f"a task cannot be finished as {status}")
+        check_final(status)
         values = {
             "id": task_id,
             "token": token,
@@ -296,6 +316,19 @@ _CLAIMED_ALREADY = """
     select * from actp_agent_tasks where agent_type = :agent_type and status = 'running'
         and lease_token = :token
 """
+_UNREADABLE = sql("""
+    select id from actp_agent_tasks
+    where status = 'failed' and error like :error and finished_at >= {now :since}
+    order by finished_at desc, rowid desc
+    limit :limit
+""")
+
+_SETTLE_UNREADABLE = sql("""
+    update actp_agent_tasks set
+        status = 'failed', error = :error, instance = null, lease_token = null, lease_until = null,
+        finished_at = {now}
+    where id = :id
+""")
 _PAUSED = """
     select 1 from actp_agent_registry where agent_id = :agent_type and paused_at is not null
 """

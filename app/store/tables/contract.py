@@ -92,6 +92,22 @@ Row = dict[str, Any]
 """A row of a domain table: its columns by name, moments as aware datetimes, json as values."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """What in a table that was there before would refuse every row of the worker."""
+
+    table: str
+    column: str
+    """Empty where it is the whole table."""
+    why: str
+    command: str
+    """The SQL that helps."""
+
+    def __str__(self) -> str:
+        of_column = f"column {self.column} of " if self.column else ""
+        return f"{of_column}table {self.table} {self.why} ({self.command})"
+
+
 class Tables(Noun):
     """Rows of the agents' own tables."""
 

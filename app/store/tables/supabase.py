@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from app.store.errors import StoreError
-from app.store.records import clean
+from app.store.records import as_it_is, clean
 from app.store.supabase_connection import SupabaseDatabase, any_rows
 
 from .contract import DomainTable, Query, Row, Tables
-from .values import as_it_is, check_query, read_domain_row, write_domain_columns, write_domain_value
+from .values import check_query, read_domain_row, write_domain_columns, write_domain_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -116,8 +116,3 @@ def read_domain_row(
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise StoreError(f"{table}.{column} makes no sense: {error}") from error
     return row
-
-
-def as_it_is(value: JSON) -> JSON:
-    """Read JSON that the driver has read already."""
-    return value

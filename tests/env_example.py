@@ -1,4 +1,4 @@
-"""`.env.example`, made of the table of settings: ``python -m app.env_example > .env.example``."""
+"""`.env.example`, made of the table of settings: ``python tests/env_example.py > .env.example``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from app.agents.spec import AGENT_SPECS
 from app.settings import AgentSettings, Section, Setting, Settings, settings_of
+from app.web.schemas import descriptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,12 +34,13 @@ def example() -> str:
 
 
 def _of_daemon(section: Section) -> Iterator[str]:
-    for setting in settings_of(Settings).values():
+    meanings = descriptions(Settings)
+    for field, setting in settings_of(Settings).items():
         if setting.section is not section:
             continue
-        if setting.meaning:
+        if field in meanings:
             yield ""
-            yield from _comment(setting.meaning)
+            yield from _comment(meanings[field])
         # Without this one no daemon starts, so its line is there to be filled in.
         yield _line(setting).removeprefix("# " if setting.name == "ANTHROPIC_API_KEY" else "")
 
@@ -49,8 +51,9 @@ def _of_agents() -> Iterator[str]:
     yield "# Which of them run: 1, true, yes, on or 0, false, no, off."
     yield from (_line(enable, spec) for spec in AGENT_SPECS)
     yield ""
-    meanings = "; ".join(setting.meaning for setting in others)
-    yield from _comment(f"For each: {meanings}.")
+    _, *meanings = descriptions(AgentSettings).values()
+    said = "; ".join(f"{text[0].lower()}{text[1:].removesuffix('.')}" for text in meanings)
+    yield from _comment(f"For each: {said}.")
     for number, spec in enumerate(AGENT_SPECS):
         yield from [""] if number else []
         yield from (_line(setting, spec) for setting in others)

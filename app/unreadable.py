@@ -1,0 +1,59 @@
+"""Tasks that could not be read: made by hand with a value that makes no sense, and then failed.
+
+They hold up nobody, and so nobody would notice; the health of the daemon names them for a day, or
+until they are tried again or deleted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from app.store.protocol import StoreError
+
+if TYPE_CHECKING:
+    from app.store.protocol import Store
+
+LOOK_EVERY: Final = 120.0
+"""Seconds between two looks; what is told is for a person, who does not read it sooner."""
+
+NAMED_FOR: Final = 86_400.0
+_NAMED: Final = 5
+
+
+class UnreadableTasks:
+    """What is known of them.
+
+    Args:
+        store: Where the tasks are.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.ids: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The reason for less than good health, if there is one."""
+        if not self.ids:
+            return ()
+        many = len(self.ids) > 1
+        named = ", ".join(self.ids[:_NAMED]) + (", ..." if len(self.ids) > _NAMED else "")
+        return (
+            f"{len(self.ids)} task{'s' * many} could not be read and {'have' if many else 'has'} "
+            f"failed: {named}; the error of each says which value makes no sense",
+        )
+
+    async def watch(self) -> None:
+        """Look now and then, until cancelled."""
+        while True:
+            await self.look()
+            await trio.sleep(LOOK_EVERY)
+
+    async def look(self) -> None:
+        """Look once; while the store is away what was known stays."""
+        try:
+            self.ids = tuple(await self._store.unreadable_tasks(within=NAMED_FOR))
+        except StoreError:
+            return
