@@ -73,7 +73,7 @@ class Faulty(Before):
             case What.SWALLOW:
                 await _stay()
             case What.LEAK:
-                _leaked = asyncio.ensure_future(asyncio.sleep(1e9))
+                self._life.leaked = asyncio.ensure_future(asyncio.sleep(1e9))
             case _:
                 pass
 

@@ -45,8 +45,9 @@ if TYPE_CHECKING:
     from app.store.verbs import Arguments, R, Verb
     from app.web.listening import Address
 
+    from .machine import Machine
     from .plan import What
-    from .world import Machine, World
+    from .world import World
 
 current_life: ContextVar[Life] = ContextVar("simulation_life")
 """The life in whose tasks something runs."""
@@ -80,8 +81,9 @@ class Life:
         """Once its web server is up."""
         self.app: QuartTrio | None = None
         self.asked_to_stop: list[float] = []
-        self.held: set[str] = set()
-        """The agents that people have paused."""
+        self.started_at = trio.current_time()
+        self.leaked: object = None
+        """The last task that an agent has left behind."""
         self.restarted: dict[str, float] = {}
         """When people had an agent restarted, by Trio's time."""
         self.faults: dict[str, deque[tuple[What, float]]] = {}

@@ -1,4 +1,4 @@
-"""A machine of a simulation: its clock, its way to the store, and the daemon that is kept running."""
+"""A machine of a simulation: its clock, its way to the store, its daemon that is kept running."""
 
 from __future__ import annotations
 
@@ -133,8 +133,6 @@ class Machine:
                 self.down_for = 5.0
                 lives.start_soon(life.run)
                 await life.gone.wait()
-                if self.world.is_over:
-                    break
                 await trio.sleep(self.down_for)
 
 

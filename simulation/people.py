@@ -11,7 +11,6 @@ from .plan import Step, What
 
 if TYPE_CHECKING:
     from .life import Life
-    from .machine import Machine
     from .world import World
 
 _GOALS: Final = {
@@ -49,6 +48,7 @@ class People:
         self._world = world
 
     async def ask(self, life: Life, step: Step) -> None:
+        """Ask something of a daemon."""
         match step.what:
             case What.POST:
                 await self._post(life, step)
@@ -63,7 +63,7 @@ class People:
                 if status in (200, 202):
                     self._world.rules.paused(life, step.agent)
                     await trio.sleep(step.amount)
-                    await self.resume(life.machine, step.agent)
+                    await self.resume(step.agent)
             case What.RESTART:
                 life.restarted[step.agent] = trio.current_time()
                 await self._request(life, "POST", f"/agents/{step.agent}/restart")
@@ -92,11 +92,18 @@ class People:
                     return
             await trio.sleep(30.0)
 
-    async def resume(self, machine: Machine, agent: str) -> None:
-        life = machine.life
-        if life is not None and agent in life.held:
-            self._world.rules.resumed(life, agent)
-            await self._request(life, "POST", f"/agents/{agent}/resume")
+    async def resume(self, agent: str) -> None:
+        """Resume an agent, if it was paused: by any daemon that takes the word for it."""
+        rules = self._world.rules
+        while rules.is_paused(agent):
+            rules.resuming(agent)
+            for machine in self._world.machines:
+                if machine.life is not None:
+                    path = f"/agents/{agent}/resume"
+                    status, _ = await self._request(machine.life, "POST", path)
+                    if status in (200, 202):
+                        rules.resumed(agent)
+            await trio.sleep(60.0)
 
     async def _request(
         self,
@@ -113,14 +120,11 @@ class People:
         headers = {"Host": "localhost:8090"} | ({} if key is None else {"Idempotency-Key": key})
         token = current_life.set(life)
         try:
-            with trio.move_on_after(60.0):
-                response = await app.test_client().open(
-                    path, method=method, json=body if body is not None else {}, headers=headers
-                )
-                if life.is_dead:
-                    return None, None
-                life.note(f"{method} {path}: {response.status_code}")
-                return response.status_code, await response.get_json()
+            response = await app.test_client().open(
+                path, method=method, json=body if body is not None else {}, headers=headers
+            )
+            life.note(f"{method} {path}: {response.status_code}")
+            return response.status_code, await response.get_json()
         finally:
             current_life.reset(token)
         return None, None
@@ -133,6 +137,7 @@ class People:
         return rows[int(step.pick * len(rows))][0] if rows else None
 
     def insert_row(self, step: Step) -> None:
+        """Insert a task behind the daemons' backs, with what must be given alone."""
         self._world.memory.connection.execute(
             "insert or ignore into actp_agent_tasks (id, agent_type, goal, created_at) "
             "values (?, ?, 'by hand', strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))",

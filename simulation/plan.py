@@ -228,7 +228,7 @@ def draw(
         pace: As in `Plan`.
     """
     rng = random.Random(f"plan {seed}")
-    zone = "UTC" if profile == "calm" else rng.choice(ZONES)
+    zone = rng.choice(ZONES)
     rates = PROFILES[profile]
     steps = _drawn(rng, What.POST, rates.posts * days, days, daemons)
     for what, rate in rates.rates.items():

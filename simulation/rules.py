@@ -93,6 +93,10 @@ create temp trigger seen_run after insert on actp_agent_runs begin
     select observe_run(new.agent_id, new.instance); end;
 create temp trigger seen_run_end after update of outcome on actp_agent_runs begin
     select observe_run_end(new.agent_id, new.instance, new.outcome); end;
+create temp trigger seen_lease after insert on actp_leases begin
+    select observe_lease(new.name, new.instance); end;
+create temp trigger seen_lease_again after update of instance on actp_leases begin
+    select observe_lease(new.name, new.instance); end;
 create temp trigger seen_fire after insert on actp_job_runs begin
     select observe_fire(new.job_name, new.scheduled_at); end;
 """
@@ -133,6 +137,9 @@ class Rules:
         self._zone = ZoneInfo(world.plan.zone)
         self._single = {spec.agent_id for spec in AGENT_SPECS if spec.single}
         self._unhealthy_since: dict[str, float] = {}
+        self._held: dict[str, tuple[Life, float]] = {}
+        self._paused: set[str] = set()
+        self._holders: dict[str, tuple[str, float]] = {}
 
     def break_(self, rule: Rule, why: str) -> None:
         """Note that a rule did not hold; the run ends at the next look, within a second."""
@@ -152,6 +159,7 @@ class Rules:
         db.create_function("observe_cost", 2, self._saw_cost)
         db.create_function("observe_run", 2, self._saw_run)
         db.create_function("observe_run_end", 3, self._saw_run_end)
+        db.create_function("observe_lease", 2, self._saw_lease)
         db.create_function("observe_fire", 2, self._saw_fire)
         for trigger in _TRIGGERS.split("end;"):
             if trigger.strip():
@@ -195,6 +203,11 @@ class Rules:
     def _saw_run_end(self, agent_id: str, instance: str, outcome: str) -> None:
         self._world.note("store", f"run of {agent_id} in {instance[:6]} {outcome}")
 
+    def _saw_lease(self, name: str, instance: str) -> None:
+        if self._holders.get(name, ("", 0.0))[0] != instance:
+            self._world.note("store", f"lease of {name} goes to {instance[:6]}")
+            self._holders[name] = (instance, trio.current_time())
+
     def _saw_fire(self, job: str, moment: str) -> None:
         self._world.note("store", f"fire of {job} at {moment}")
         self._fires.add((job, moment))
@@ -205,15 +218,24 @@ class Rules:
             self._claimed(life, str(arguments["agent_type"]), str(arguments["instance"]))
 
     def _claimed(self, life: Life, agent_id: str, instance: str) -> None:
-        if agent_id in life.held:
-            self.break_(Rule.PAUSED, f"{agent_id} of {life.name} took a task while it was paused")
+        now = trio.current_time()
+        held = self._held.get(agent_id)
+        if held is not None:
+            by, since = held
+            known = since if by is life else max(since, life.started_at) + self._told_within
+            if now > known:
+                self.break_(
+                    Rule.PAUSED, f"{agent_id} of {life.name} took a task while it was paused"
+                )
         if agent_id in self._single:
             row = self._world.memory.connection.execute(
                 "select instance from actp_leases where name = ? "
                 "and expires_at > strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')",
                 [agent_id],
             ).fetchone()
-            if row is not None and row[0] != instance:
+            # Who was cut off, or slept, learns only when it next renews its own.
+            since = max(self._holders.get(agent_id, ("", now))[1], life.started_at)
+            if row is not None and row[0] != instance and now > since + self._told_within:
                 self.break_(
                     Rule.ONE_HOLDER, f"{agent_id} of {life.name} took a task; another has its lease"
                 )
@@ -246,11 +268,25 @@ class Rules:
 
     def paused(self, life: Life, agent_id: str) -> None:
         """See that the pausing of an agent was acknowledged."""
-        life.held.add(agent_id)
+        self._held[agent_id] = (life, trio.current_time())
+        self._paused.add(agent_id)
 
-    def resumed(self, life: Life, agent_id: str) -> None:
-        """See that an agent may take tasks again."""
-        life.held.discard(agent_id)
+    def is_paused(self, agent_id: str) -> bool:
+        """Whether people have an agent paused still."""
+        return agent_id in self._paused
+
+    def resuming(self, agent_id: str) -> None:
+        """See that an agent may take tasks again, from some time on."""
+        self._held.pop(agent_id, None)
+
+    def resumed(self, agent_id: str) -> None:
+        """See that it is acknowledged that an agent takes tasks again."""
+        self._paused.discard(agent_id)
+
+    @property
+    def _told_within(self) -> float:
+        """Seconds within which each daemon knows what another has written: some beats."""
+        return 60.0 * stretch(self._world.plan.pace) + 30.0
 
     def slept(self, seconds: float) -> None:
         """See that all machines have just slept for so long."""

@@ -65,6 +65,8 @@ class Result:
     events: int
     broken: Broken | None
     """The first rule that did not hold; None where all did."""
+    ended_at: float
+    """Seconds since the beginning."""
     last: dict[str, list[str]]
     """The last events of each daemon."""
     happened: Counter[str]
@@ -119,6 +121,7 @@ class World:
         """Write a line into the log of the run."""
         line = f"{self.elapsed:.3f} {who} {text}"
         self.events += 1
+        self.ended_at = self.elapsed
         self.digest.update(line.encode(errors="surrogatepass") + b"\n")
         daemon = who.partition(".")[0]
         self.last.setdefault(daemon, deque(maxlen=KEPT)).append(line)
@@ -127,12 +130,13 @@ class World:
     async def _play(self) -> None:
         for step in self.plan.steps:
             await self._sleep_until(step.at)
-            self._do(step)
+            if self.elapsed - step.at < 1.0:  # else the machines slept, and nobody could do it
+                self._do(step)
         await self._sleep_until(self.plan.days * DAY)
         await self._settle()
 
     async def _sleep_until(self, elapsed: float) -> None:
-        while (left := elapsed - self.elapsed) > 0:
+        while (left := elapsed - self.elapsed) > 0:  # noqa: ASYNC110  (machines may sleep)
             await trio.sleep(left)
 
     async def _settle(self) -> None:
@@ -141,9 +145,8 @@ class World:
         self.rules.calm_since = trio.current_time()
         for machine in self.machines:
             machine.heal()
-        for machine in self.machines:
-            for agent in AGENTS:
-                self.nursery.start_soon(self.people.resume, machine, agent)
+        for agent in AGENTS:
+            self.nursery.start_soon(self.people.resume, agent)
         await trio.sleep(SETTLE)
         await self.rules.judge_the_end()
         self.is_over = True
@@ -261,6 +264,7 @@ def simulate(plan: Plan, *, watch: Callable[[str], object] = lambda _line: None)
         hash=world.digest.hexdigest(),
         events=world.events,
         broken=broken,
+        ended_at=world.ended_at,
         last={daemon: list(lines) for daemon, lines in world.last.items()},
         happened=world.happened,
     )
