@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
@@ -88,6 +88,9 @@ async def _stay() -> None:
 
 
 class _Simulated(DomainAgent):
+    max_tokens: ClassVar[int] = 400
+    """So few that a small budget lasts for some calls, and is used up on most days."""
+
     def __init__(self, context: AgentContext) -> None:
         super().__init__(dataclasses.replace(context, store=Faulty(context)))
 

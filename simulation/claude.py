@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 LATENCY: Final = (0.5, 8.0)
 """Seconds that a reply takes, from and to."""
 
+LONG_LATENCY: Final = (60.0, 500.0)
+"""The same of one in fifty, so that leases have to be renewed."""
+
 
 def trouble(what: What, rng: random.Random) -> Answer:
     """Return how a call ends to which this happens."""
@@ -123,7 +126,8 @@ class Claude:
 
     def latency(self) -> float:
         """Return the seconds that the next reply takes."""
-        return round(self._rng.uniform(*LATENCY), 3)
+        span = LONG_LATENCY if self._rng.random() < 0.02 else LATENCY
+        return round(self._rng.uniform(*span), 3)
 
 
 class _Transport(httpx2.AsyncBaseTransport):

@@ -99,6 +99,23 @@ PEOPLE: Final = (
 )
 
 
+CLAUDE: Final = frozenset(
+    {
+        What.OVERLOADED,
+        What.RATE_LIMITED,
+        What.NO_REPLY,
+        What.CUT_OFF,
+        What.NONSENSE,
+        What.REFUSAL,
+        What.SPEND_LIMIT,
+    }
+)
+"""What happens to calls of Claude."""
+
+CODE: Final = frozenset({What.CRASH, What.HANG, What.BLOCK, What.SWALLOW, What.LEAK})
+"""What agents do wrong."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Step:
     """One thing that happens."""
@@ -239,7 +256,7 @@ def draw(
         daemons=daemons,
         zone=zone,
         start=_start(rng, zone, days),
-        budget=None if profile == "calm" else rng.choice((None, 0.6, 5.0)),
+        budget=None if profile == "calm" else rng.choice((None, 0.02, 0.1)),
         pace=pace,
         steps=tuple(sorted(steps)),
     )

@@ -22,6 +22,7 @@ from app.status import HealthState
 from .due import due_moments
 from .life import current_verb
 from .pace import stretch
+from .plan import CLAUDE, What
 
 if TYPE_CHECKING:
     import sqlite3
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from app.event_log import LoggedEvent
 
     from .life import Life
+    from .plan import Step
     from .world import World
 
 
@@ -39,6 +41,8 @@ class Rule(StrEnum):
     NO_TASK_LOST = "an acknowledged task is not lost"
     FINISHED_ONCE = "a task is not finished twice"
     ONLY_WITH_TOKEN = "a claim is ended by the token that has it alone"  # noqa: S105
+    CLAIMED_ONCE = "a task has one worker at a time"
+    LEASE_KEPT = "a task is not taken from a worker that is at work"
     ATTEMPTS = "a task is tried no more often than it may be"
     CLAIMED_BY_THE_LIVING = "a dead daemon claims nothing"
     ONE_HOLDER = "of a single agent there is one holder at most"
@@ -78,15 +82,18 @@ HEALED: Final = 3.5 * 3600.0
 GRACE: Final = 3600.0
 """Seconds by which a routine may be late (`app.routine.MISFIRE_GRACE`)."""
 
+_LASTING: Final = frozenset({What.STORE_AWAY, What.STORE_AWAY_FOR_ALL, What.STORE_SLOW, What.BLOCK})
+"""What lasts for its amount."""
+
 _TRIGGERS: Final = """
 create temp trigger seen_task_new after insert on actp_agent_tasks begin
-    select observe_task(new.id, null, new.status, new.agent_type, new.instance, null,
-        new.settled_token, new.attempts, new.max_attempts); end;
+    select observe_task(new.id, null, new.status, null, null, new.settled_token,
+        new.attempts, new.max_attempts); end;
 create temp trigger seen_task after update of status on actp_agent_tasks begin
-    select observe_task(new.id, old.status, new.status, new.agent_type, new.instance,
-        old.lease_token, new.settled_token, new.attempts, new.max_attempts); end;
+    select observe_task(new.id, old.status, new.status, old.instance, old.lease_token,
+        new.settled_token, new.attempts, new.max_attempts); end;
 create temp trigger seen_task_gone after delete on actp_agent_tasks begin
-    select observe_task(old.id, old.status, null, old.agent_type, null, null, null, 0, 0); end;
+    select observe_task(old.id, old.status, null, null, null, null, 0, 0); end;
 create temp trigger seen_cost after insert on anthropic_cost_log begin
     select observe_cost(new.agent_id, new.cost_usd); end;
 create temp trigger seen_run after insert on actp_agent_runs begin
@@ -137,6 +144,8 @@ class Rules:
         self._zone = ZoneInfo(world.plan.zone)
         self._single = {spec.agent_id for spec in AGENT_SPECS if spec.single}
         self._unhealthy_since: dict[str, float] = {}
+        self._instances: dict[str, Life] = {}
+        self._disturbed_until = 0.0
         self._held: dict[str, tuple[Life, float]] = {}
         self._paused: set[str] = set()
         self._holders: dict[str, tuple[str, float]] = {}
@@ -155,7 +164,7 @@ class Rules:
 
     def watch(self, db: sqlite3.Connection) -> None:
         """See each change of a database from now on."""
-        db.create_function("observe_task", 9, self._saw_task)
+        db.create_function("observe_task", 8, self._saw_task)
         db.create_function("observe_cost", 2, self._saw_cost)
         db.create_function("observe_run", 2, self._saw_run)
         db.create_function("observe_run_end", 3, self._saw_run_end)
@@ -170,8 +179,7 @@ class Rules:
         task_id: str,
         before: str | None,
         after: str | None,
-        agent_id: str,
-        instance: str | None,
+        holder: str | None,
         token: str | None,
         settled: str | None,
         attempts: int,
@@ -180,6 +188,8 @@ class Rules:
         self._world.note("store", f"task {task_id} {before} -> {after} ({attempts})")
         verb = current_verb.get()
         if before == after:
+            if after == "running" and verb == "claim_task":
+                self.break_(Rule.CLAIMED_ONCE, f"task {task_id} was claimed while it was done")
             return
         if after is None:
             if before not in FINAL and task_id in self._acknowledged:
@@ -189,9 +199,25 @@ class Rules:
             self.break_(Rule.FINISHED_ONCE, f"task {task_id}, {before}, became {after} by {verb}")
         elif before == "running" and verb == "finish_task" and settled != token:
             self.break_(Rule.ONLY_WITH_TOKEN, f"task {task_id} was finished by another's token")
+        if before == "running" and verb == "claim_task" and after != "running":
+            self._taken_back(task_id, holder)
         if attempts > most:
             self.break_(Rule.ATTEMPTS, f"task {task_id} is at attempt {attempts} of {most}")
-        del agent_id, instance
+
+    def _taken_back(self, task_id: str, instance: str | None) -> None:
+        """Judge that the lease of a task was found to have run out."""
+        life = self._instances.get(instance or "")
+        is_at_work = life is not None and not life.is_dead and not life.asked_to_stop
+        if is_at_work and trio.current_time() > self._disturbed_until:
+            self.break_(
+                Rule.LEASE_KEPT, f"task {task_id} was taken from {life and life.name}, which lives"
+            )
+
+    def happens(self, step: Step) -> None:
+        """See that something happens."""
+        if step.is_fault and step.what not in CLAUDE:
+            lasts = step.amount if step.what in _LASTING else 0.0
+            self._disturbed_until = trio.current_time() + lasts + 2 * 3600.0
 
     def _saw_cost(self, agent_id: str, usd: float) -> None:
         self._world.note("store", f"cost of {agent_id} {usd:.6f}")
@@ -214,6 +240,9 @@ class Rules:
 
     def did(self, life: Life, verb: str, arguments: Mapping[str, object], answer: object) -> None:
         """See what the store did for a daemon."""
+        instance = arguments.get("instance")
+        if isinstance(instance, str) and verb in ("beat", "touch_worker", "claim_task"):
+            self._instances[instance] = life
         if verb == "claim_task" and answer is not None:
             self._claimed(life, str(arguments["agent_type"]), str(arguments["instance"]))
 
@@ -413,11 +442,17 @@ class Rules:
                 )
 
     def _judge_rows(self, db: sqlite3.Connection) -> None:
-        open_runs = db.execute(
-            "select count(*) from actp_agent_runs where finished_at is null"
-        ).fetchone()[0]
-        if open_runs > len(AGENT_SPECS) * len(self._world.machines) * 2:
-            self.break_(Rule.BOUNDED, f"{open_runs} runs of agents are open")
+        for agent_id, instance, runs in db.execute(
+            "select agent_id, instance, count(*) from actp_agent_runs "
+            "where finished_at is null group by agent_id, instance"
+        ).fetchall():
+            life = self._instances.get(instance)
+            if runs > 1 or life is None or life.is_dead:
+                who = "a daemon that is gone" if life is None or life.is_dead else life.name
+                self.break_(Rule.BOUNDED, f"{runs} runs of {agent_id} of {who} are open")
+        (kept,) = db.execute("select count(*) from actp_budget_reservations").fetchone()
+        if kept > 50:
+            self.break_(Rule.BOUNDED, f"{kept} reservations of budgets are open")
 
     def judge_what_is_left(self) -> None:
         """Judge what is left when every daemon has exited."""

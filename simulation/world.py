@@ -27,7 +27,7 @@ from .life import Life, current_life
 from .machine import KillSoon, Machine
 from .pace import paced, stretch
 from .people import People
-from .plan import AGENTS, DAY, PEOPLE, Plan, Step, What
+from .plan import AGENTS, CLAUDE, CODE, DAY, PEOPLE, Plan, Step, What
 from .rules import Broken, Rules
 from .store import Memory
 
@@ -40,19 +40,6 @@ SETTLE: Final = 6 * 3600.0
 
 KEPT: Final = 100
 """Events of each daemon that are shown when a rule is broken."""
-
-CLAUDE: Final = frozenset(
-    {
-        What.OVERLOADED,
-        What.RATE_LIMITED,
-        What.NO_REPLY,
-        What.CUT_OFF,
-        What.NONSENSE,
-        What.REFUSAL,
-        What.SPEND_LIMIT,
-    }
-)
-CODE: Final = frozenset({What.CRASH, What.HANG, What.BLOCK, What.SWALLOW, What.LEAK})
 
 
 @dataclass(kw_only=True)
@@ -163,6 +150,7 @@ class World:
         machine = self.machines[step.daemon % len(self.machines)]
         life = machine.life if machine.life is not None and not machine.life.is_dead else None
         self.happened[step.what] += 1
+        self.rules.happens(step)
         self.note("world", f"{step.what} {machine.name} {step.agent} {step.amount:g}")
         if step.what in CLAUDE:
             machine.troubles_of(step.agent).extend([step.what] * round(step.amount))
