@@ -20,7 +20,7 @@ from app.agents.host import run_agent, run_routine
 from app.agents.prices import PriceTable, PriceTableError, load_prices
 from app.agents.process import run_in_process
 from app.agents.setup import AgentSetup, make_context
-from app.agents.spec import SHARED_TABLES
+from app.agents.spec import SHARED_TABLES, AgentOptions
 from app.agents.wire import Work
 from app.routine import RoutineJob
 from app.settings import AgentSettings, Settings, SettingsError
@@ -151,6 +151,15 @@ class AgentLauncher:
             run_id=run_id,
             prices=self._prices,
             daily_budget_usd=config.daily_budget_usd,
+            options=AgentOptions(
+                effort=config.effort,
+                max_tokens=config.max_tokens,
+                max_turns=config.max_turns,
+                fallback_model=config.fallback_model,
+                tool_timeout=config.tool_timeout,
+                task_budget_usd=config.task_budget_usd,
+                total_budget_usd=self._settings.daily_budget_usd,
+            ),
             timezone=str(settings.timezone),
             task_lease=settings.task_lease,
             api_key=settings.anthropic_api_key,

@@ -92,10 +92,35 @@ class ObservedStore(Before):
         task = await self.store.claim_task(
             agent_type, worker_id=worker_id, instance=instance, token=token, lease=lease
         )
-        if task is not None:
-            self._in_hand[token] = _InHand(task, trio.current_time())
-            text = f"{agent_type}: taken: {task.goal}"
-            self._tell(EventKind.TASK_CLAIMED, text, task, attempt=task.attempts)
+        self._take(token, task)
+        return task
+
+    @override
+    async def begin_task(
+        self,
+        task_id: str,
+        agent_type: str,
+        goal: str,
+        *,
+        context: Mapping[str, Any] | None = None,
+        routine: str | None = None,
+        worker_id: str,
+        instance: str,
+        token: str,
+        lease: Seconds,
+    ) -> TaskRow | None:
+        task = await self.store.begin_task(
+            task_id,
+            agent_type,
+            goal,
+            context=context,
+            routine=routine,
+            worker_id=worker_id,
+            instance=instance,
+            token=token,
+            lease=lease,
+        )
+        self._take(token, task)
         return task
 
     @override
@@ -171,6 +196,9 @@ class ObservedStore(Before):
     @override
     async def record_tool_call(self, call: ToolCall) -> None:
         await self.store.record_tool_call(call)
+        self._tell_call(call)
+
+    def _tell_call(self, call: ToolCall) -> None:
         failed = "" if call.error is None else f", failed: {call.error}"
         self._events.publish(
             EventKind.TOOL_CALLED,
@@ -200,8 +228,25 @@ class ObservedStore(Before):
         )
 
     @override
-    async def record_turn(self, turn: Turn) -> None:
-        await self.store.record_turn(turn)
+    async def record_turn(self, turn: Turn, *, token: str | None = None) -> bool:
+        recorded = await self.store.record_turn(turn, token=token)
+        if recorded:
+            self._tell_turn(turn)
+        return recorded
+
+    @override
+    async def record_answer(
+        self, turn: Turn, *, call: ToolCall, effect: str | None = None, token: str | None = None
+    ) -> bool:
+        recorded = await self.store.record_answer(turn, call=call, effect=effect, token=token)
+        self._tell_call(call)
+        if recorded:
+            self._tell_turn(turn)
+        return recorded
+
+    # Helpers.
+
+    def _tell_turn(self, turn: Turn) -> None:
         self._events.publish(
             EventKind.TURN,
             f"{turn.agent_id}: turn {turn.step} ({turn.role})",
@@ -212,7 +257,11 @@ class ObservedStore(Before):
             role=turn.role,
         )
 
-    # Helpers.
+    def _take(self, token: str, task: TaskRow | None) -> None:
+        if task is not None:
+            self._in_hand[token] = _InHand(task, trio.current_time())
+            text = f"{task.agent_type}: taken: {task.goal}"
+            self._tell(EventKind.TASK_CLAIMED, text, task, attempt=task.attempts)
 
     def _tell(self, kind: EventKind, text: str, task: TaskRow, **fields: Any) -> None:  # noqa: ANN401
         self._events.publish(kind, text, agent_id=task.agent_type, task_id=task.id, **fields)

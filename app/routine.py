@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from actp_supervise.cron import Cron, Scheduler, open_scheduler
+from actp_supervise.clock import SystemWallClock
+from actp_supervise.cron import Cron, Job, Scheduler, open_scheduler
 from app.status import JobRun, JobStatus
-from app.store.protocol import StoreError
+from app.store.protocol import StoreError, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -121,10 +122,13 @@ class DailyRoutineScheduler:
         self._timezone = timezone
         self._drain_timeout = drain_timeout
         self._wall_clock = wall_clock
+        self._clock = wall_clock or SystemWallClock()
         self._scheduler: Scheduler | None = None
         self._paused: set[str] = set()
         self._last_fires: dict[str, JobRun] = {}
         self._under_way: set[trio.CancelScope] = set()
+        self._put_off: dict[str, datetime] = {}
+        """When the agent goes on with a run that could not be finished."""
 
     def setup(self) -> None:
         """Read the schedules of all routines that are not disabled.
@@ -213,12 +217,34 @@ class DailyRoutineScheduler:
     async def _carry_out(self, routine: RoutineJob) -> None:
         with trio.CancelScope() as scope:
             self._under_way.add(scope)
+            self._put_off.pop(routine.name, None)
             try:
                 await self._run(routine.agent_id, routine.method)
+            except Exception:
+                await self._note_put_off(routine)  # noqa: ASYNC120  (being stopped outweighs it)
+                raise
             finally:
                 self._under_way.discard(scope)
         if scope.cancelled_caught:
             raise RoutineCutError("ended because the daemon had to stop at once")
+
+    async def _note_put_off(self, routine: RoutineJob) -> None:
+        """Look up whether a run that failed is in the queue, to be gone on with later."""
+        with trio.move_on_after(RECALL_TIMEOUT), suppress(StoreError):
+            for task in await self._store.tasks(
+                agent_type=routine.agent_id, status=TaskStatus.QUEUED
+            ):
+                if (task.routine or "").startswith(f"{routine.name}/"):
+                    self._put_off[routine.name] = task.not_before or task.created_at
+                    return
+
+    def _next_run_time(self, routine: RoutineJob, job: Job | None) -> datetime | None:
+        """Return when a routine is run next, or its last run gone on with."""
+        planned = None if job is None else job.next_run_time
+        later = self._put_off.get(routine.name)
+        if later is None or later < self._clock.now():
+            return planned
+        return later if planned is None else min(planned, later)
 
     async def _recall(self) -> None:
         """Look up how the routines went before this daemon began."""
@@ -250,7 +276,7 @@ class DailyRoutineScheduler:
             schedule=str(Cron(routine.cron)),
             cron=routine.cron,
             timezone=str(self._timezone),
-            next_run_time=None if job is None else job.next_run_time,
+            next_run_time=self._next_run_time(routine, job),
             last_run=(job and _job_run(job.last_run)) or self._last_fires.get(routine.name),
             running=job is not None and bool(job.running),
             paused=routine.name in self._paused,

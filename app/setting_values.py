@@ -125,6 +125,31 @@ def model(text: str) -> str:
     return text
 
 
+EFFORTS: Final = ("low", "medium", "high", "xhigh", "max")
+"""How much a model can be told to think."""
+
+
+def effort(text: str) -> str:
+    """Read how much a model thinks."""
+    if text.lower() not in EFFORTS:
+        raise ValueError(f"one of {', '.join(EFFORTS)}")
+    return text.lower()
+
+
+def tokens(text: str) -> int:
+    """Read how many tokens a reply may have."""
+    if not re.fullmatch("[0-9]{3,6}", text):
+        raise ValueError("a number of tokens from 100 to 999999, such as 32000")
+    return int(text)
+
+
+def turns(text: str) -> int:
+    """Read how many replies a task may take."""
+    if not re.fullmatch("[0-9]{1,4}", text) or int(text) < 1:
+        raise ValueError("a number of replies from 1 to 9999, such as 30")
+    return int(text)
+
+
 def isolation(text: str) -> Isolation:
     """Read how an agent is kept apart from the daemon."""
     if text not in _ISOLATIONS:
@@ -160,8 +185,13 @@ def existing_file(text: str) -> Path:
     return found
 
 
-def secret(text: str) -> str:
-    """Read a key, a token or a password."""
+def word(text: str) -> str:
+    """Read what a service calls something."""
     if not re.fullmatch("[!-~]+", text):
         raise ValueError("printable ASCII without spaces")
     return text
+
+
+def secret(text: str) -> str:
+    """Read a key, a token or a password."""
+    return word(text)

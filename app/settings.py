@@ -134,6 +134,18 @@ class AgentSettings:
     """How often it looks at an empty queue."""
     daily_budget_usd: float | None = _agents("DAILY_BUDGET_USD", values.dollars, None, reloads=True)
     """What it may spend a day, in US dollars (default: no limit)."""
+    task_budget_usd: float | None = _agents("TASK_BUDGET_USD", values.dollars, None, reloads=True)
+    """What one task may cost, in all its attempts (default: no limit)."""
+    effort: str | None = _agents("EFFORT", values.effort, None, reloads=True)
+    """How much its model thinks: low, medium, high, xhigh or max (default: what is good for it)."""
+    max_tokens: int | None = _agents("MAX_TOKENS", values.tokens, None, reloads=True)
+    """Tokens of one reply, its thinking included (default: what its class says)."""
+    max_turns: int | None = _agents("MAX_TURNS", values.turns, None, reloads=True)
+    """Replies of the model for one task (default: what its class says)."""
+    fallback_model: str | None = _agents("FALLBACK_MODEL", values.model, None, reloads=True)
+    """The model that is asked once its own has refused (default: none)."""
+    tool_timeout: float = _agents("TOOL_TIMEOUT", values.interval, 120.0, reloads=True)
+    """How long a call of a tool may take; then the model is told so."""
     isolation: Isolation = _agents(
         "ISOLATION", values.isolation, DEFAULT_ISOLATION, reloads=True, example="loop"
     )
@@ -161,6 +173,8 @@ class Settings:
     """A price table in place of app/agents/prices.toml, in the same form. Default: the one that
     ships.
     """
+    daily_budget_usd: float | None = _claude("WORKER_DAILY_BUDGET_USD", values.dollars, None)
+    """What all agents together may spend a day, in US dollars. Default: no limit."""
     db_path: Path = _kept("WORKER_DB_PATH", values.path, lambda _environ: _data_dir() / "worker.db")
     """The SQLite file. Default: worker.db in actp-worker under the user's data directory."""
     supabase_url: str | None = _kept("SUPABASE_URL", values.supabase_address, None)
@@ -218,15 +232,19 @@ class Settings:
     stripe_secret_key: str | None = _services(
         "STRIPE_SECRET_KEY", values.secret, None, secret=True, without="no agent can use Stripe"
     )
-    """The agents that ship use none of these; a warning at start says which are missing. A class
-    of your own finds them in its environment, if they are set there and not only here.
+    """For hands of agents (`docs/reference/hands.md`); a warning at start says which are missing.
+    A class of your own finds them in its environment, if they are set there and not only here.
     """
     telegram_bot_token: str | None = _services(
         "TELEGRAM_BOT_TOKEN", values.secret, None, secret=True, without="no agent can use Telegram"
     )
+    telegram_chat_id: str | None = _services("TELEGRAM_CHAT_ID", values.word, None)
     apple_key_id: str | None = _services(
         "APPLE_KEY_ID", values.secret, None, secret=True, without="no agent can use the App Store"
     )
+    apple_issuer_id: str | None = _services("APPLE_ISSUER_ID", values.word, None)
+    apple_key_file: Path | None = _services("APPLE_KEY_FILE", values.path, None)
+    apple_vendor_number: str | None = _services("APPLE_VENDOR_NUMBER", values.word, None)
     data_dir: Path
     warnings: tuple[str, ...]
     """What the operator may want to know; one line each."""
@@ -236,6 +254,16 @@ class Settings:
         """All values that must not reach a log, an event or an answer."""
         given = (getattr(self, name) for name, each in settings_of(Settings).items() if each.secret)
         return tuple(filter(None, given))
+
+    @property
+    def for_hands(self) -> dict[str, str]:
+        """The variables of services that are set, by name."""
+        found = {
+            setting.name: getattr(self, field)
+            for field, setting in settings_of(Settings).items()
+            if setting.section is Section.SERVICES
+        }
+        return {name: str(value) for name, value in found.items() if value is not None}
 
     def with_agents(self, agent_ids: Iterable[str]) -> Settings:
         """Return the settings with these agents enabled and the others not.

@@ -127,7 +127,6 @@ class People:
             return response.status_code, await response.get_json()
         finally:
             current_life.reset(token)
-        return None, None
 
     def _some_task(self, step: Step, *statuses: str) -> str | None:
         rows = self._world.memory.connection.execute(

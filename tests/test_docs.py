@@ -31,7 +31,7 @@ DOCTESTED = sorted(
     for path in (ROOT / folder).rglob("*.py")
     if ">>> " in path.read_text()
 )
-REAL_TIME = {"run-a-process.md"}  # processes know no other
+REAL_TIME = {"run-a-process.md", "connect-an-mcp-server.md"}  # processes know no other
 PATIENCE = 120.0  # seconds of virtual time that a program may take where it names no clock
 
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)

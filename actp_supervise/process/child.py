@@ -30,6 +30,7 @@ def process_child(
     stop_group: bool = True,
     exit_codes: Collection[int] = frozenset({0}),
     stdin: int | None = None,
+    stdout: int | None = None,
     pass_fds: Collection[int] = (),
     env: Mapping[str, str | None] | None = None,
     cwd: str | os.PathLike[str] | None = None,
@@ -78,6 +79,9 @@ def process_child(
             that signal.
         stdin: The descriptor of an open file, pipe or socket that is its input; the caller closes
             it, not before the run has ended. Where not given, its input is empty.
+        stdout: The descriptor of an open file, pipe or socket that its output goes to, in place of
+            `on_output` and the log: for a program that speaks a protocol. The caller closes it,
+            which it may do once the program has been started. Standard error is no part of it.
         pass_fds: Descriptors that it inherits under the same numbers, as of a socket that listens.
         env: Variables that it gets besides those of this process; None removes one. What a service
             manager told this process (``NOTIFY_SOCKET``, ``WATCHDOG_USEC``, ``WATCHDOG_PID``) is
@@ -111,6 +115,7 @@ def process_child(
         stop_group=stop_group,
         exit_codes=exit_codes,
         stdin=stdin,
+        stdout=stdout,
         pass_fds=pass_fds,
         env={} if env is None else env,
         cwd=cwd,

@@ -45,6 +45,7 @@ class Options:
     stop_group: bool
     exit_codes: Collection[int]
     stdin: int | None
+    stdout: int | None
     pass_fds: Collection[int]
     env: Mapping[str, str | None]
     cwd: str | os.PathLike[str] | None
@@ -65,8 +66,7 @@ class Options:
         check_seconds("ready_timeout", self.ready_timeout, positive=True)
         check_signal("stop_signal", self.stop_signal)
         _check_exit_codes(self.exit_codes)
-        if self.stdin is not None:
-            _check_number("stdin", self.stdin, 0)
+        self._check_streams()
         _check_pass_fds(self.pass_fds)
         _check_env(self.env)
         if self.cwd is not None:
@@ -84,6 +84,13 @@ class Options:
         object.__setattr__(self, "pass_fds", tuple(sorted(set(self.pass_fds))))
         object.__setattr__(self, "env", dict(self.env))
         object.__setattr__(self, "limits", dict(self.limits))
+
+    def _check_streams(self) -> None:
+        for name in ("stdin", "stdout"):
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name), 0)
+        if self.stdout is not None and self.on_output is not None:
+            raise ValueError("on_output must not be given with stdout: its output goes there")
 
     @property
     def program(self) -> str:

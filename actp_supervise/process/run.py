@@ -117,6 +117,11 @@ class Run:
         descriptors[DIRECTORY] = os.open(".", flags)
         theirs.callback(os.close, descriptors[DIRECTORY])
         open_stream = partial(self._open_stream, resources, theirs)
+        if options.stdout is not None:
+            descriptors[1] = _open_already(options.stdout)
+            errors, descriptors[2] = open_stream("stderr", options.on_stderr)
+            self._output = Output([errors])
+            return descriptors
         output, descriptors[1] = open_stream("stdout", options.on_output)
         if options.on_stderr is None and options.on_output is not None:
             descriptors[2] = descriptors[1]

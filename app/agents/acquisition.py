@@ -9,8 +9,8 @@ from pydantic import Field
 
 from app.store.protocol import DomainTable, Query, Row
 
-from .base import DomainAgent
-from .tools import JSON, ToolError, tool
+from .base import Cursor, DomainAgent, most_of, part_of
+from .tools import JSON, ToolError, current_call, tool
 
 Stage = Literal["prospect", "contacted", "qualified", "proposal", "won", "lost"]
 Short = Annotated[str, Field(min_length=1, max_length=200)]
@@ -36,12 +36,13 @@ next action is one concrete step that one person can do in one sitting, with the
 due. Never invent a company, a person, a conversation or an amount: what you do not know stays
 empty."""
 
-    @tool
+    @tool(effect="read")
     async def list_deals(
         self,
         stage: Stage | None = None,
         search: Annotated[str, Field(max_length=200)] | None = None,
         limit: Annotated[int, Field(ge=1, le=100)] = 20,
+        cursor: Cursor = None,
     ) -> JSON:
         """List deals, the one whose next action is due first before the others.
 
@@ -49,17 +50,19 @@ empty."""
             stage: Only those at this stage.
             search: A text that the deal's name contains.
             limit: The most to return.
+            cursor: Where to go on, from next_cursor of the answer before.
         """
         query = Query(
             equal={"stage": stage} if stage else {},
             contains={"name": search} if search else {},
             order_by="next_action_at",
             descending=False,
-            limit=limit,
+            limit=most_of(cursor, limit),
         )
-        return {"source": TABLE, "deals": await self.store.select(TABLE, query)}
+        rows = await self.store.select(TABLE, query)
+        return {"source": TABLE, **part_of("deals", rows, cursor, limit)}
 
-    @tool
+    @tool(effect="keyed", target=("name", "company"))
     async def add_prospect(
         self,
         name: Short,
@@ -82,7 +85,7 @@ empty."""
         equal: dict[str, Any] = {"name": name, "company": company}
         same = await self.store.select(TABLE, Query(equal=equal, limit=100))
         there = [deal for deal in same if deal["stage"] not in CLOSED]
-        if there:
+        if there and there[0]["id"] != current_call().key:
             return {"already_there": there[0]}
         values: dict[str, Any] = {
             "name": name,
@@ -93,12 +96,9 @@ empty."""
             "notes": notes,
             "stage": "prospect",
         }
-        row, is_new = await self.create_once(
-            "add_prospect", f"{name} {company or ''}".casefold(), TABLE, values
-        )
-        return {"added" if is_new else "already_there": row}
+        return {"added": await self.store.insert(TABLE, current_call().key, values)}
 
-    @tool
+    @tool(effect="keyed", target="call")
     async def move_deal(self, deal_id: str, stage: Stage, note: Notes) -> JSON:
         """Move an open deal to another stage.
 
@@ -120,7 +120,7 @@ empty."""
             values |= {"next_action": None, "next_action_at": None}
         return {"moved": await self.store.update(TABLE, deal_id, values)}
 
-    @tool
+    @tool(effect="keyed", target="call")
     async def note_next_action(self, deal_id: str, next_action: Short, due: date) -> JSON:
         """Note the next step of an open deal, in place of the one before.
 
@@ -139,7 +139,8 @@ empty."""
 
     async def run_pipeline_advance(self) -> dict[str, Any]:
         """See to the deals that are due, have no next action, or have been quiet for long."""
-        deals = await self.store.select(TABLE, Query(order_by="next_action_at", limit=10_000))
+        query = Query(order_by="next_action_at", descending=False, limit=10_000)
+        deals = await self.store.select(TABLE, query)
         now = (await self.now()).astimezone(UTC)
         waiting = [deal for deal in deals if deal["stage"] not in CLOSED and _wants_look(deal, now)]
         if not waiting:
@@ -153,10 +154,15 @@ empty."""
                 "deals": [self._in_short(deal) for deal in waiting[:50]],
                 "in_all": len(waiting),
             },
+            needs_tool=True,
         )
 
     async def run_daily_prospecting(self) -> dict[str, Any]:
         """Turn what is known of possible customers into prospects with a first step."""
+        prospects = await self.store.select(TABLE, Query(equal={"stage": "prospect"}, limit=1_000))
+        without_step = [deal for deal in prospects if deal["next_action_at"] is None]
+        if not without_step and not await self.store.recall(self.agent_id, limit=1):
+            return {"text": "Nothing is remembered, and no prospect lacks a step.", "turns": 0}
         return await self.routine(
             "run_daily_prospecting",
             "Look through your memory for people and companies that could become customers and "

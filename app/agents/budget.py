@@ -1,4 +1,4 @@
-"""An agent's budget for a day: set aside before each call of the model, and settled after it."""
+"""Budgets: money is set aside before each call of the model, and settled after it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Final
 
 from actp_supervise import current_child
+from app.store.protocol import Limits, Reservation, Scope
 
-from .outcomes import HandBack, Paused, Refused
+from .outcomes import HandBack, Paused
 
 if TYPE_CHECKING:
     from datetime import tzinfo
+
+    from app.store.protocol import Reserved
 
     from .contract import AgentContext
 
@@ -22,7 +25,17 @@ logger = logging.getLogger(__name__)
 _HELD_BY_OTHERS: Final = "waiting for budget that other calls hold"
 
 LOOK_AGAIN: Final = 2.0
-"""Seconds between two looks while other calls of the agent hold what is left."""
+"""Seconds between two looks while other calls hold what is left."""
+
+ASK_AGAIN: Final = 3600.0
+"""Seconds after which a task is looked at again whose own budget is spent."""
+
+_WHOSE: Final = {
+    Scope.TASK: ("the budget of this task", "TASK_BUDGET_USD"),
+    Scope.AGENT: ("its daily budget", "DAILY_BUDGET_USD"),
+    Scope.TOTAL: ("the daily budget of all agents", "WORKER_DAILY_BUDGET_USD"),
+}
+"""What each budget is called, and the setting that raises it."""
 
 
 def start_of_day(now: datetime, timezone: tzinfo) -> datetime:
@@ -41,75 +54,65 @@ def _dollars(usd: float) -> str:
 
 
 class Budget:
-    """What an agent may spend on a day of the worker's zone, all daemons together.
+    """What a conversation may spend: of its task's budget, its agent's and that of all agents.
+
+    The days are those of the worker's zone; all daemons count together.
 
     Args:
         context: The agent's.
-        lifetime: Seconds after which money that was set aside and never settled is free again.
+        task_id: The task, if it is one.
+        lifetime: Seconds after which a call that was never settled counts as lost.
     """
 
-    def __init__(self, context: AgentContext, *, lifetime: float) -> None:
+    def __init__(self, context: AgentContext, task_id: str | None, *, lifetime: float) -> None:
         self._context = context
         self._store = context.store
+        self._task_id = task_id
         self._lifetime = lifetime
+        options = context.options
+        self._limits = Limits(
+            task=options.task_budget_usd if task_id is not None else None,
+            agent=context.daily_budget_usd,
+            total=options.total_budget_usd,
+        )
 
-    async def reserve(
-        self, usd: float, now: datetime, *, least: float, spent_on_this: float
-    ) -> str | None:
-        """Set money aside for one call.
+    async def reserve(self, model: str, usd: float, now: datetime, *, least: float) -> Reservation:
+        """Set money aside for one call, also where no budget limits it: no call is unknown.
 
         Args:
-            usd: The most that it may cost.
+            model: The model that is called.
+            usd: The most that the call may cost.
             now: The present moment.
             least: What any call, however short, may cost.
-            spent_on_this: What the conversation has cost so far.
 
         Returns:
-            The reservation, to be settled or released; None where there is no budget.
+            The reservation, to be settled or released.
 
         Raises:
-            HandBack: If other calls of the agent hold too much of it for too long, or if the agent
-                is asked to stop meanwhile.
-            Paused: If it is spent, until the day ends; if it is too small for any call, until
-                somebody raises it. A conversation that has cost something then begins anew, so it
-                counts as an attempt, or it would cost as much on every day.
-            Refused: If it is too small for this call alone.
+            HandBack: If the budget of the task is spent, if this call alone is more than a whole
+                budget, if others hold too much for too long, or if the agent is asked to stop
+                meanwhile. Nothing is lost by it: the conversation goes on where it is.
+            Paused: If a day's budget is spent, until the day ends; if it is too small for any
+                call, until somebody raises it.
         """
-        limit = self._context.daily_budget_usd
-        if limit is None:
-            return None
-        if least > limit:
-            raise Paused(
-                f"its daily budget of {_dollars(limit)} is too small: any call of its model may "
-                f"cost {_dollars(least)}. Set a higher DAILY_BUDGET_USD and reload the settings"
-            )
-        if usd > limit:
-            raise Refused(
-                f"the next call of this conversation may cost {_dollars(usd)}, which is more than "
-                f"the agent's daily budget of {_dollars(limit)}"
-            )
-        reservation = uuid.uuid4().hex
+        self._check(usd, least)
+        call = Reservation(
+            id=uuid.uuid4().hex,
+            agent_id=self._context.agent_id,
+            run_id=self._context.run_id,
+            task_id=self._task_id,
+            model=model,
+            amount_usd=usd,
+        )
         since = start_of_day(now, self._context.timezone)
         for look in range(int(self._lifetime / LOOK_AGAIN)):
-            if await self._store.reserve_budget(
-                reservation,
-                self._context.agent_id,
-                since=since,
-                limit=limit,
-                amount=usd,
-                lifetime=self._lifetime,
-            ):
-                return reservation
-            costs = await self._store.costs(since=since, agent_id=self._context.agent_id)
-            spent = sum(cost.cost_usd for cost in costs)
-            if spent + usd > limit:
-                raise Paused(
-                    f"its daily budget is too small for the next call, which may cost "
-                    f"{_dollars(usd)}: of {_dollars(limit)} it has spent {_dollars(spent)} today. "
-                    "It goes on at midnight, or with a higher DAILY_BUDGET_USD",
-                    until=start_of_next_day(now, self._context.timezone),
-                    count_attempt=spent_on_this > 0,
-                )
+            answer = await self._store.reserve(
+                call, since=since, limits=self._limits, lifetime=self._lifetime
+            )
+            if answer.over is None:
+                return call
+            if answer.spent + usd > self._limit(answer.over) + 1e-9:
+                raise self._spent(answer.over, answer, usd, now)
             if look == 0:
                 logger.warning(_HELD_BY_OTHERS, extra={"action": "budget_held"})
             self._context.activity.wait(_HELD_BY_OTHERS, LOOK_AGAIN)
@@ -117,9 +120,52 @@ class Budget:
                 await asyncio.sleep(LOOK_AGAIN)
             if stop.cancelled_caught:
                 raise HandBack(f"asked to stop while {_HELD_BY_OTHERS}")
-        raise HandBack("other calls of the agent hold what is left of the daily budget")
+        raise HandBack("other calls hold what is left of the budget")
 
-    async def release(self, reservation: str | None) -> None:
-        """Give back what was set aside for a call that came to nothing."""
-        if reservation is not None:
-            await self._store.release_budget(reservation)
+    async def release(self, call: Reservation) -> None:
+        """Let go of money whose call came to nothing."""
+        await self._store.release_budget(call.id)
+
+    def _limit(self, scope: Scope) -> float:
+        limit = {
+            Scope.TASK: self._limits.task,
+            Scope.AGENT: self._limits.agent,
+            Scope.TOTAL: self._limits.total,
+        }[scope]
+        return float("inf") if limit is None else limit
+
+    def _check(self, usd: float, least: float) -> None:
+        """Check that this call can be made at all under each of the budgets."""
+        for scope, (name, setting) in _WHOSE.items():
+            limit = self._limit(scope)
+            alone = scope is Scope.TASK
+            if least > limit and not alone:
+                raise Paused(
+                    f"{name} of {_dollars(limit)} is too small: any call of its model may cost "
+                    f"{_dollars(least)}. Set a higher {setting} and reload the settings"
+                )
+            if usd > limit:
+                raise HandBack(
+                    f"the next call of this conversation may cost {_dollars(usd)}, which is more "
+                    f"than {name} of {_dollars(limit)}. It goes on where it is with a higher "
+                    f"{setting}; to give it up, cancel the task",
+                    delay=ASK_AGAIN,
+                    alone=True,
+                )
+
+    def _spent(self, scope: Scope, answer: Reserved, usd: float, now: datetime) -> HandBack:
+        name, setting = _WHOSE[scope]
+        why = (
+            f"{name} is too small for the next call, which may cost {_dollars(usd)}: of "
+            f"{_dollars(self._limit(scope))} {_dollars(answer.spent)} is spent"
+        )
+        if scope is Scope.TASK:
+            return HandBack(
+                f"{why}. It goes on where it is with a higher {setting}; to give it up, cancel it",
+                delay=ASK_AGAIN,
+                alone=True,
+            )
+        return Paused(
+            f"{why} today. It goes on where it is at midnight, or with a higher {setting}",
+            until=start_of_next_day(now, self._context.timezone),
+        )

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from app.store.protocol import DomainTable, Query, Row
 
-from .base import DomainAgent
-from .tools import JSON, ToolError, tool
+from .base import Cursor, DomainAgent, most_of, part_of
+from .tools import JSON, ToolError, current_call, tool
 
 Platform = Annotated[str, Field(min_length=1, max_length=40, pattern="^[a-z0-9_.-]+$")]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -18,6 +18,10 @@ Body = Annotated[str, Field(min_length=1, max_length=8_000)]
 Limit = Annotated[int, Field(ge=1, le=100)]
 
 TABLE = DomainTable.VIRAL_TEMPLATES
+
+WEAR = 1.0
+"""Points of its score that a template loses by each draft made from it, or every day would have the
+same three."""
 
 
 class ContentCreationDomainAgent(DomainAgent):
@@ -33,12 +37,13 @@ topics, and give little for a trick that has worn out. A draft is finished text 
 has to approve: it keeps the template's pattern, fits its platform, has one thought and no filler,
 and states nothing as a fact that you do not know."""
 
-    @tool
+    @tool(effect="read")
     async def find_viral_templates(
         self,
         search: Annotated[str, Field(max_length=200)] | None = None,
         platform: Platform | None = None,
         limit: Limit = 10,
+        cursor: Cursor = None,
     ) -> JSON:
         """Find templates, the best score first; those without a score come last.
 
@@ -46,19 +51,21 @@ and states nothing as a fact that you do not know."""
             search: A text that the template's name, hook or body contains.
             platform: Only those for this platform, in lower case, such as "linkedin".
             limit: The most to return.
+            cursor: Where to go on, from next_cursor of the answer before.
         """
+        most = most_of(cursor, limit)
         equal = {"status": "template", **({"platform": platform} if platform else {})}
         rows: dict[str, Row] = {}
         for column in ("name", "hook", "body"):
             contains = {column: search} if search else {}
-            query = Query(equal=equal, contains=contains, order_by="score", limit=limit)
+            query = Query(equal=equal, contains=contains, order_by="score", limit=most)
             rows |= {row["id"]: row for row in await self.store.select(TABLE, query)}
             if not search:
                 break
         best = sorted(rows.values(), key=lambda row: row["score"] or 0.0, reverse=True)
-        return {"source": TABLE, "templates": best[:limit]}
+        return {"source": TABLE, **part_of("templates", best, cursor, limit)}
 
-    @tool
+    @tool(effect="keyed", target=("platform", "name"))
     async def save_viral_template(
         self,
         name: Name,
@@ -78,15 +85,12 @@ and states nothing as a fact that you do not know."""
         """
         same = {"name": name, "platform": platform, "status": "template"}
         there = await self.store.select(TABLE, Query(equal=same))
-        if there:
+        if there and there[0]["id"] != current_call().key:
             return {"already_there": there[0]}
         values = {**same, "hook": hook, "body": body, "tags": tags or [], "uses": 0}
-        row, is_new = await self.create_once(
-            "save_viral_template", f"{platform} {name}", TABLE, values
-        )
-        return {"saved" if is_new else "already_there": row}
+        return {"saved": await self.store.insert(TABLE, current_call().key, values)}
 
-    @tool
+    @tool(effect="keyed", target="call")
     async def score_viral_template(
         self, template_id: str, score: Annotated[float, Field(ge=0, le=100)]
     ) -> JSON:
@@ -99,7 +103,7 @@ and states nothing as a fact that you do not know."""
         await self._template(template_id)
         return {"scored": await self.store.update(TABLE, template_id, {"score": score})}
 
-    @tool
+    @tool(effect="keyed", target=("template_id", "platform", "variant"))
     async def draft_content(
         self,
         template_id: str,
@@ -129,27 +133,28 @@ and states nothing as a fact that you do not know."""
             "status": "draft",
             "template_id": template_id,
         }
-        row, is_new = await self.create_once(
-            "draft_content", f"{template_id} {platform} {variant}", TABLE, values
-        )
+        row = await self.store.insert(TABLE, current_call().key, values)
         # Counted and not added to, so that it is right however often this is done.
         drafts = await self.store.select(
             TABLE, Query(equal={"template_id": template_id}, limit=10_000)
         )
         await self.store.update(TABLE, template_id, {"uses": len(drafts)})
-        return {"drafted" if is_new else "already_drafted": row}
+        return {"drafted": row}
 
-    @tool
-    async def list_drafts(self, platform: Platform | None = None, limit: Limit = 20) -> JSON:
+    @tool(effect="read")
+    async def list_drafts(
+        self, platform: Platform | None = None, limit: Limit = 20, cursor: Cursor = None
+    ) -> JSON:
         """List the drafts, the newest first.
 
         Args:
             platform: Only those for this platform, in lower case.
             limit: The most to return.
+            cursor: Where to go on, from next_cursor of the answer before.
         """
         equal = {"status": "draft", **({"platform": platform} if platform else {})}
-        rows = await self.store.select(TABLE, Query(equal=equal, limit=limit))
-        return {"source": TABLE, "drafts": rows}
+        rows = await self.store.select(TABLE, Query(equal=equal, limit=most_of(cursor, limit)))
+        return {"source": TABLE, **part_of("drafts", rows, cursor, limit)}
 
     async def run_daily_pipeline(self) -> dict[str, Any]:
         """Score the templates that have no score, and draft from the best ones."""
@@ -159,7 +164,7 @@ and states nothing as a fact that you do not know."""
         unscored = [row for row in templates if row["score"] is None]
         rested = sorted(
             (row for row in templates if row["score"] is not None),
-            key=lambda row: (-row["score"], row["uses"] or 0),
+            key=lambda row: WEAR * (row["uses"] or 0) - row["score"],
         )
         return await self.routine(
             "run_daily_pipeline",
@@ -172,6 +177,7 @@ and states nothing as a fact that you do not know."""
                 "without_score": [_in_short(row) for row in unscored[:20]],
                 "best": [_in_short(row) for row in rested[:5]],
             },
+            needs_tool=True,
         )
 
     async def _template(self, template_id: str) -> Row:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from .spec import AgentOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from anthropic import AsyncAnthropic
 
+    from app.hands import Hands
     from app.store.protocol import Store
 
     from .activity import Activity
@@ -62,6 +65,10 @@ class AgentContext:
     daily_budget_usd: float | None
     timezone: tzinfo
     task_lease: float
+    options: AgentOptions = field(default_factory=AgentOptions)
+    """How it holds its conversations."""
+    hands: Hands | None = None
+    """What it can do besides its own methods; they live on Trio's side."""
     redact: Callable[[str], str] = str
     """Takes secrets out of a text; before it is cut, for the half of one is not known."""
 

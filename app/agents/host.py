@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
+import uuid
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from actp_supervise import current_child
+from actp_supervise.service import clean_json
+from app.store.protocol import StoreError, TaskStatus
 
 from .activity import BEAT_INTERVAL
 from .contract import make_agent
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from .contract import Agent, AgentContext
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL: Final = 0.1
 """Seconds between two looks whether an agent that is to stop has come to its idle wait."""
@@ -49,7 +55,35 @@ async def run_routine(cls: type[Agent], context: AgentContext, method: str) -> A
         What the routine returned.
     """
     agent = make_agent(cls, context)
-    return await _alive(getattr(agent, method)(), context.activity)
+    result = await _alive(getattr(agent, method)(), context.activity)
+    if not (isinstance(result, dict) and "task_id" in result):  # else it has a task of its own
+        await _keep(context, method, result)
+    return result
+
+
+async def _keep(context: AgentContext, method: str, result: object) -> None:
+    """Keep what a routine returned that needed no conversation, where the results of tasks are."""
+    if not result:
+        return
+    kept = result if isinstance(result, dict) else {"text": str(result)}
+    token, store = uuid.uuid4().hex, context.store
+    day = (await store.ping()).astimezone(context.timezone).date()
+    try:
+        task = await store.begin_task(
+            uuid.uuid4().hex,
+            context.agent_id,
+            f"{method}, which needed no conversation",
+            routine=f"{context.agent_id}.{method}/{day}",
+            worker_id=context.worker_id,
+            instance=context.instance,
+            token=token,
+            lease=context.task_lease,
+        )
+        if task is not None:
+            kept = clean_json(kept, context.redact)
+            await store.finish_task(task.id, token, TaskStatus.SUCCEEDED, result=kept)
+    except StoreError:
+        logger.exception("What %s returned is not kept", method)
 
 
 async def _until_idle_when_asked(work: Coroutine[Any, Any, None], poll_interval: float) -> None:

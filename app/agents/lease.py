@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from app.store.protocol import Lease, Store, TaskRow
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_claim: ContextVar[str | None] = ContextVar("claim", default=None)
+
 RENEWALS: Final = 3
 """How often a lease is renewed in its time."""
 
@@ -24,6 +27,11 @@ class LeaseEnded(Exception):
     def __init__(self, why: Lease) -> None:
         super().__init__(why)
         self.why = why
+
+
+def current_claim() -> str | None:
+    """Return the token of the claim under which this is done; None outside of `under_lease`."""
+    return _claim.get()
 
 
 async def under_lease(
@@ -54,7 +62,9 @@ async def under_lease(
     Raises:
         LeaseEnded: If the work was ended early.
     """
+    reset = _claim.set(token)
     working = asyncio.ensure_future(work)
+    _claim.reset(reset)
     renewing = asyncio.ensure_future(_renew(store, task.id, token, lease, wait))
     try:
         await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)

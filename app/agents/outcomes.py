@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -12,9 +12,18 @@ if TYPE_CHECKING:
 class HandBack(Exception):
     """The work cannot go on now, by no fault of its own: its task goes back to the queue."""
 
-    def __init__(self, reason: str, *, delay: float = 0.0, count_attempt: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        delay: float = 0.0,
+        count_attempt: bool = False,
+        alone: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.alone = alone
+        """Whether the reason is this task's alone, so that other tasks may go on meanwhile."""
         self.delay = delay
         """Seconds until another try is worth while."""
         self.count_attempt = count_attempt
@@ -36,6 +45,10 @@ class Refused(Exception):
     """The API refuses what it was sent, and would again: the work has failed."""
 
 
+class TooLong(Refused):
+    """It refuses because the conversation is longer than the model can read."""
+
+
 class RoutineFailedError(Exception):
     """A routine's conversation did not come to a good end; the message says why."""
 
@@ -47,21 +60,5 @@ class Outcome:
     failure: str | None
     """Why it counts as failed; None where it went well."""
     result: dict[str, Any]
-    """What is kept of it: text, turns, tool_calls, tokens, usd, model, stop_reason."""
-
-
-_FAILURES: Final = {
-    "end_turn": None,
-    "stop_sequence": None,
-    "max_tokens": "the reply was cut off: it reached max_tokens",
-    "model_context_window_exceeded": "the conversation outgrew the model's context window",
-    "refusal": "Claude refused to go on with this",
-    "tool_use": "it still called tools after the most turns that are allowed",
-    "pause_turn": "it was not done after the most turns that are allowed",
-    "compaction": "it was not done after the most turns that are allowed",
-}
-
-
-def failure_of(stop_reason: str | None) -> str | None:
-    """Say why a conversation that ended for this reason has failed; None where it has not."""
-    return _FAILURES.get(stop_reason or "", f"it stopped for an unknown reason: {stop_reason}")
+    """What is kept of it: text, turns, tool_calls, tokens, usd, estimated_usd, model, stop_reason.
+    """

@@ -33,6 +33,12 @@ class Usage:
     cache_read_tokens: int = 0
     cache_write_5m_tokens: int = 0
     cache_write_1h_tokens: int = 0
+    web_searches: int = 0
+    """By the API's own tool, which has a price for each."""
+    inference_geo: str | None = None
+    """Where it was computed; a place of one's choice costs more than anywhere."""
+    service_tier: str | None = None
+    """``batch`` costs less."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -70,6 +76,28 @@ class PriceRow:
         ) / 1_000_000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factors:
+    """What makes a call dearer or cheaper than its tokens."""
+
+    inference_geo: float = 1.1
+    """Where it was computed in a place that was chosen."""
+    batch: float = 0.5
+    web_search: float = 0.01
+    """US dollars for each search."""
+
+    def cost(self, usage: Usage, tokens: float) -> float:
+        """Return what a call costs whose tokens cost so much."""
+        if usage.inference_geo not in _ANYWHERE:
+            tokens *= self.inference_geo
+        if usage.service_tier == "batch":
+            tokens *= self.batch
+        return tokens + usage.web_searches * self.web_search
+
+
+_ANYWHERE: Final = (None, "", "global", "not_available")
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """What a call costs."""
@@ -85,6 +113,7 @@ class PriceTable:
 
     rows: tuple[PriceRow, ...]
     """At least one."""
+    factors: Factors = Factors()
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -101,13 +130,14 @@ class PriceTable:
         name = _SNAPSHOT.sub("", model)
         rows = [row for row in self.rows if row.model in {name, model}]
         if rows:
-            return Price(_holding(rows, usage, on).cost(usage), known=True)
+            tokens = _holding(rows, usage, on).cost(usage)
+            return Price(self.factors.cost(usage, tokens), known=True)
         models = {row.model for row in self.rows}
         dearest = max(
             _holding([row for row in self.rows if row.model == known], usage, on).cost(usage)
             for known in models
         )
-        return Price(dearest, known=False)
+        return Price(self.factors.cost(usage, dearest), known=False)
 
 
 def _holding(rows: list[PriceRow], usage: Usage, on: date) -> PriceRow:
@@ -135,10 +165,13 @@ def load_prices(path: Path | None = None) -> PriceTable:
     except (OSError, ValueError) as error:
         raise PriceTableError(f"price table {file} cannot be read: {error}") from error
     records = content.get("price")
-    if not isinstance(records, list) or not records or set(content) != {"price"}:
-        raise PriceTableError(f"price table {file} must have [[price]] rows and nothing else")
+    if not isinstance(records, list) or not records or not set(content) <= {"price", "factors"}:
+        raise PriceTableError(
+            f"price table {file} must have [[price]] rows, may have [factors], and nothing else"
+        )
     try:
-        return PriceTable(tuple(_row(record) for record in records))
+        factors = _factors(content.get("factors", {}))
+        return PriceTable(tuple(_row(record) for record in records), factors)
     except ValueError as error:
         raise PriceTableError(f"price table {file}: {error}") from None
 
@@ -161,10 +194,24 @@ def _row(record: Any) -> PriceRow:  # noqa: ANN401  (TOML)
         )
     if type(record["valid_from"]) is not date:
         raise ValueError(f"{where}: valid_from must be a date, such as 2026-10-07")
-    for field in known.keys() & record.keys() - {"model", "valid_from"}:
-        value = record[field]
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{where}: {field} must be a number, not {value!r:.40}")
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{where}: {field} must be from 0, not {value}")
+    _check_numbers(where, {name: record[name] for name in record.keys() - _NO_NUMBERS})
     return PriceRow(**record)
+
+
+def _factors(record: Any) -> Factors:  # noqa: ANN401  (TOML)
+    known = {field.name for field in fields(Factors)}
+    if not isinstance(record, dict) or not record.keys() <= known:
+        raise ValueError(f"[factors] may have {', '.join(sorted(known))}, and nothing else")
+    _check_numbers("[factors]", record)
+    return Factors(**record)
+
+
+_NO_NUMBERS: Final = {"model", "valid_from"}
+
+
+def _check_numbers(where: str, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{where}: {name} must be a number, not {value!r:.40}")
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{where}: {name} must be from 0, not {value}")

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from app.store.protocol import CostSum, DomainTable, Query, Row, TableMissing
 
-from .base import DomainAgent
+from .base import Cursor, DomainAgent, most_of, part_of
 from .tools import JSON, ToolError, tool
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ actual that nobody recorded is unknown, and not zero. Say of each goal whether i
 the present pace, and what stands in the way. Report in plain sentences, the most important one
 first."""
 
-    @tool
+    @tool(effect="read")
     async def compare_goals(self, period: Period | None = None) -> JSON:
         """List goals with their actuals and how far they are reached.
 
@@ -53,7 +53,7 @@ first."""
         periods = [period] if period else _periods((await self.now()).date())
         return {"source": GOALS, "goals": await self._goals(periods)}
 
-    @tool
+    @tool(effect="keyed", target="call")
     async def set_revenue_goal(
         self, period: Period, metric: Metric, target: Amount, notes: Notes | None = None
     ) -> JSON:
@@ -70,7 +70,7 @@ first."""
         await self.store.insert(GOALS, goal_id, {"period": period, "metric": metric, **values})
         return {"goal": await self.store.update(GOALS, goal_id, values)}
 
-    @tool
+    @tool(effect="keyed", target="call")
     async def record_actual(self, goal_id: str, actual: Amount) -> JSON:
         """Record what a goal's metric has actually reached so far.
 
@@ -83,7 +83,7 @@ first."""
             raise ToolError(f"goal_id: there is no goal {goal_id!r}")
         return {"goal": _compared(goal)}
 
-    @tool
+    @tool(effect="read")
     async def audit_costs(self, days: Annotated[int, Field(ge=1, le=31)] = 7) -> JSON:
         """Sum up what the agents spent on the model, by agent, by model and by day.
 
@@ -92,17 +92,21 @@ first."""
         """
         return await self._audit(days)
 
-    @tool
-    async def list_weekly_snapshots(self, limit: Annotated[int, Field(ge=1, le=52)] = 4) -> JSON:
+    @tool(effect="read")
+    async def list_weekly_snapshots(
+        self, limit: Annotated[int, Field(ge=1, le=52)] = 4, cursor: Cursor = None
+    ) -> JSON:
         """List the snapshots of past weeks, the latest first.
 
         Args:
             limit: The most to return.
+            cursor: Where to go on, from next_cursor of the answer before.
         """
-        rows = await self.store.select(SNAPSHOTS, Query(order_by="week", limit=limit))
-        return {"source": SNAPSHOTS, "snapshots": rows}
+        query = Query(order_by="week", limit=most_of(cursor, limit))
+        rows = await self.store.select(SNAPSHOTS, query)
+        return {"source": SNAPSHOTS, **part_of("snapshots", rows, cursor, limit)}
 
-    @tool
+    @tool(effect="keyed", target="call")
     async def save_weekly_snapshot(
         self,
         week: Week,
@@ -138,8 +142,9 @@ first."""
         *before, spent = audit["by_day"].values()
         mean = sum(before) / len(before)
         text = f"${spent:.2f} today; ${mean:.2f} a day in the week before."
-        if mean > 0 and spent > UNUSUAL * mean:
-            text += f" That is {spent / mean:.1f} times as much as usual."
+        if spent > UNUSUAL * mean:
+            times = f"{spent / mean:.1f} times as much as usual" if mean else "unusual"
+            text += f" That is {times}."
         await self.store.remember(self.agent_id, f"cost audit {today}", text)
         return {"text": text, "turns": 0, **audit}
 
@@ -155,6 +160,7 @@ first."""
             "Compare them with the snapshots of the weeks before and with the goals, and save the "
             f"report with save_weekly_snapshot for week {week}.",
             context={"week": week, "metrics": metrics},
+            needs_tool=True,
         )
 
     # What the numbers are made of.

@@ -14,6 +14,7 @@ from app.agents.client import make_client
 from app.agents.contract import AgentContext
 from app.agents.handle import AgentStore
 from app.agents.prices import PriceTable
+from app.agents.spec import AgentOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from actp_supervise import Backoff
     from app.agents.activity import Activity
+    from app.hands import Hands
     from app.store.protocol import Store
 
 
@@ -39,6 +41,7 @@ class AgentSetup:
     run_id: str
     prices: PriceTable
     daily_budget_usd: float | None
+    options: AgentOptions = field(default_factory=AgentOptions)
     timezone: str
     task_lease: float
     api_key: str | None = field(repr=False)
@@ -55,6 +58,7 @@ def make_context(
     wait_for_work: Callable[[float], Awaitable[None]],
     patience: Backoff | None = None,
     make_client: Callable[[str | None, str | None], AsyncAnthropic] = make_client,
+    hands: Hands | None = None,
 ) -> AgentContext:
     """Make what an agent is given; the one place that does.
 
@@ -66,6 +70,7 @@ def make_context(
             Trio's side.
         patience: How long its store waits between two tries, in place of the usual.
         make_client: Makes a client of Claude's API from a key and an address.
+        hands: Its hands, as they are open.
     """
 
     async def wait_in_trio(seconds: float) -> None:
@@ -84,8 +89,10 @@ def make_context(
         wait_for_work=wait_in_trio,
         prices=setup.prices,
         daily_budget_usd=setup.daily_budget_usd,
+        options=setup.options,
         timezone=zone_named(setup.timezone),
         task_lease=setup.task_lease,
+        hands=hands,
         redact=make_redactor(setup.secrets),
     )
 

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from app.store.protocol import DomainTable, Query
 
-from .base import DomainAgent
-from .tools import JSON, ToolError, tool
+from .base import Cursor, DomainAgent, most_of, part_of
+from .tools import JSON, ToolError, current_call, tool
 
 Platform = Annotated[str, Field(min_length=1, max_length=40, pattern="^[a-z0-9_.-]+$")]
 Action = Literal["like", "comment", "follow", "reply", "share", "message"]
@@ -35,12 +35,13 @@ and messages as a person would: specific to the target, friendly, short, without
 the same text twice. Give the reason for every action. Rather queue three good actions than ten
 indifferent ones."""
 
-    @tool
+    @tool(effect="read")
     async def list_engagement_actions(
         self,
         status: Status | None = None,
         platform: Platform | None = None,
         limit: Annotated[int, Field(ge=1, le=100)] = 20,
+        cursor: Cursor = None,
     ) -> JSON:
         """List engagement actions, the newest first.
 
@@ -48,15 +49,14 @@ indifferent ones."""
             status: Only those; by default all. Queued ones are not carried out yet.
             platform: Only those on this platform, in lower case, such as "linkedin".
             limit: The most to return.
+            cursor: Where to go on, from next_cursor of the answer before.
         """
-        equal = {"status": status, "platform": platform}
-        rows = await self.store.select(
-            TABLE,
-            Query(equal={name: value for name, value in equal.items() if value}, limit=limit),
-        )
-        return {"source": TABLE, "actions": rows}
+        given = {"status": status, "platform": platform}
+        equal = {name: value for name, value in given.items() if value}
+        rows = await self.store.select(TABLE, Query(equal=equal, limit=most_of(cursor, limit)))
+        return {"source": TABLE, **part_of("actions", rows, cursor, limit)}
 
-    @tool
+    @tool(effect="keyed", target=("platform", "action", "target"))
     async def queue_engagement_action(
         self,
         platform: Platform,
@@ -78,15 +78,12 @@ indifferent ones."""
             raise ToolError(f"content: a {action} needs the text that is to be said")
         same = {"platform": platform, "action": action, "target": target}
         waiting = await self.store.select(TABLE, Query(equal={**same, "status": "queued"}))
-        if waiting:
+        if waiting and waiting[0]["id"] != current_call().key:
             return {"already_queued": waiting[0]}
         values: dict[str, Any] = {**same, "content": content, "reason": reason, "status": "queued"}
-        row, is_new = await self.create_once(
-            "queue_engagement_action", f"{platform} {action} {target}", TABLE, values
-        )
-        return {"queued" if is_new else "already_queued": row}
+        return {"queued": await self.store.insert(TABLE, current_call().key, values)}
 
-    @tool
+    @tool(effect="keyed", target="call")
     async def settle_engagement_action(
         self,
         action_id: str,

@@ -8,6 +8,30 @@ DEFAULT_MODEL = "claude-sonnet-5-5"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentOptions:
+    """How an agent holds its conversations; None where its class decides, or for no limit."""
+
+    effort: str | None = None
+    """How much the model thinks: low, medium, high, xhigh or max."""
+    max_tokens: int | None = None
+    """Tokens of one reply, its thinking included."""
+    max_turns: int | None = None
+    """Replies of the model for one task."""
+    fallback_model: str | None = None
+    """The model that is asked once when the first has refused."""
+    tool_timeout: float = 120.0
+    """Seconds that a call of a tool may take."""
+    task_budget_usd: float | None = None
+    """What one task may cost, in all its attempts."""
+    total_budget_usd: float | None = None
+    """What all agents together may spend in a day."""
+
+
+DEFAULT_EFFORT = {"claude-sonnet-5-5": "medium"}
+"""The effort for models whose own default thinks more than unattended routine work is worth."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Routine:
     """A method of an agent that the daily scheduler calls (R23)."""
 

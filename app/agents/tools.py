@@ -1,157 +1,213 @@
-"""Methods of an agent as tools of the model: described, checked, answered, logged.
+"""Methods of an agent as tools of the model: what they are, and how they are described to it.
 
-    @tool
+    @tool(effect="read")
     async def list_deals(self, stage: Stage | None = None) -> JSON:
         '''List deals. ...'''
 
 The method's signature becomes the schema and its docstring the description. It returns JSON, and
-raises `ToolError` with a text for the model where it cannot do what was asked.
+raises `ToolError` with a text for the model where it cannot do what was asked; then it has done
+nothing. `app.agents.toolbox` calls them.
+
+A tool says by its effect what may happen to a call that was cut off in the middle, by a kill or
+while the daemon moved:
+
+- ``read`` changes nothing, and is simply called again.
+- ``keyed`` is called again with the same `current_call().key`, by which whatever it changes knows
+  that it has done so already. Asked for the same again in the same task, it is not called at all:
+  the model gets the first answer. What sets something to a value, and so may be repeated, takes
+  ``target="call"``: then each call has a key of its own.
+- ``once`` (the default) is not called again: the model is told that nobody knows how it ended.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import json
-import logging
-import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import date, datetime
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, overload
 
-import pydantic
 from anthropic.lib.tools import BetaAsyncFunctionTool, ToolError
 from typing_extensions import override
 
-from actp_supervise.service import clean_json, shorten
-from app.store.protocol import JSON, StoreError, ToolCall
-
-from .handle import finish_anyway
+from app.store.protocol import JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from anthropic.types.tool_param import InputSchema
 
-    from .contract import AgentContext
+__all__ = ["JSON", "Call", "Tool", "ToolError", "as_json", "current_call", "tool", "tools_of"]
 
-__all__ = ["JSON", "AgentTool", "ToolError", "as_json", "tool", "tool_methods"]
+MethodT = TypeVar("MethodT", bound=Callable[..., Awaitable[JSON]])
 
-MethodT = TypeVar("MethodT", bound="Callable[..., Awaitable[JSON]]")
+Effect = Literal["read", "keyed", "once"]
 
-logger = logging.getLogger(__name__)
+Target = tuple[str, ...] | Literal["call"]
+"""The parameters that name what a keyed tool is about; ``call`` where each call stands alone."""
 
-TOOL_TIMEOUT: Final = 120.0
-"""Seconds after which a tool without a word counts as hung."""
-
-MOST_SHOWN: Final = 20_000
-"""Characters of an answer that the model is shown."""
-
-MOST_LOGGED: Final = 2_000
-"""Characters of arguments and answers that are kept in the log."""
-
-_MARK: Final = "__is_tool__"
+_MARK: Final = "__tool__"
 
 
-def tool(method: MethodT) -> MethodT:
-    """Make a method a tool of the model."""
-    setattr(method, _MARK, True)
-    return method
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mark:
+    """What `tool` was told of a method."""
+
+    effect: Effect
+    target: Target
+    timeout: float | None
+    approve: bool | None
 
 
-def tool_methods(agent: object) -> list[MethodType]:
-    """Return the methods that are tools, by name: a fixed order keeps the prompt's cache valid."""
-    methods = inspect.getmembers(agent, lambda member: getattr(member, _MARK, False))
-    return [method for _, method in sorted(methods)]
+@overload
+def tool(method: MethodT, /) -> MethodT: ...
 
 
-class AgentTool(BetaAsyncFunctionTool[Any]):
-    """A tool for the SDK's tool runner.
+@overload
+def tool(
+    *,
+    effect: Effect = "once",
+    target: Target = (),
+    timeout: float | None = None,
+    approve: bool | None = None,
+) -> Callable[[MethodT], MethodT]: ...
+
+
+def tool(
+    method: MethodT | None = None,
+    /,
+    *,
+    effect: Effect = "once",
+    target: Target = (),
+    timeout: float | None = None,
+    approve: bool | None = None,
+) -> MethodT | Callable[[MethodT], MethodT]:
+    """Make a method a tool of the model.
 
     Args:
-        method: What it does.
-        context: The agent's.
-        task_id: The task for which it is called, if any.
-    """
+        method: The method, where the decorator is used without parentheses.
+        effect: What may be done about a call that was cut off; see the module.
+        target: Of a keyed tool, the parameters that name what it is about: calls that are equal in
+            these are the same. By default all of them. ``call``, where no two calls are the same.
+        timeout: Seconds that a call may take, in place of the agent's TOOL_TIMEOUT.
+        approve: Whether a person has to approve each call, in place of what is configured.
 
-    def __init__(
-        self,
-        method: MethodType,
-        context: AgentContext,
-        *,
-        task_id: str | None,
-    ) -> None:
-        description, schema = _described(method.__func__)
-        super().__init__(method, description=description, input_schema=schema)
-        self._context = context
-        self._task_id = task_id
+    Raises:
+        ValueError: If the effect is unknown, or a target is given that no key is made of.
+    """
+    if effect not in {"read", "keyed", "once"}:
+        raise ValueError(f"effect must be 'read', 'keyed' or 'once', not {effect!r}")
+    if target and effect != "keyed":
+        raise ValueError(f"only a keyed tool has a target, and this one is {effect!r}")
+    mark = _Mark(effect=effect, target=target, timeout=timeout, approve=approve)
+
+    def decorate(method: MethodT) -> MethodT:
+        named = () if target == "call" else target
+        unknown = set(named) - inspect.signature(method).parameters.keys()
+        if unknown:
+            raise ValueError(f"target: {method.__name__} has no parameter {min(unknown)!r}")
+        setattr(method, _MARK, mark)
+        return method
+
+    return decorate if method is None else decorate(method)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool(ABC):
+    """What the model may call: a method of an agent, or what one of its hands gives it."""
+
+    name: str
+    effect: Effect
+    target: Target = ()
+    timeout: float | None
+    approve: bool | None
+    acts: bool = False
+    """Whether it changes something that others than the operator see."""
+
+    @property
+    @abstractmethod
+    def definition(self) -> dict[str, Any]:
+        """What the API is told of it."""
+
+    @abstractmethod
+    async def call(self, arguments: dict[str, Any]) -> JSON:
+        """Check the arguments by the schema and carry the call out.
+
+        Raises:
+            ToolError: If nothing came of it; the text is for the model.
+            ValueError: If they do not keep it; its cause is pydantic's error.
+        """
+
+    def needs_approval(self, *, has_read_outside: bool) -> bool:
+        """Return whether a person has to approve a call.
+
+        Args:
+            has_read_outside: Whether the conversation has read text that other people wrote, which
+                may be what makes the model want the call.
+        """
+        return bool(self.approve) or (self.acts and has_read_outside)
+
+    def target_of(self, arguments: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what a call is about, so that the same is done once; None where it stands alone.
+
+        Letters' case and spaces around a text do not matter.
+        """
+        if self.effect != "keyed" or self.target == "call":
+            return None
+        named = self.target or tuple(arguments)
+        return {
+            name: value.strip().casefold() if isinstance(value, str) else value
+            for name, value in arguments.items()
+            if name in named and value is not None
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodTool(Tool):
+    """A method of an agent as a tool."""
+
+    method: MethodType
+
+    @property
+    def _described(self) -> tuple[str, InputSchema]:
+        return _described(getattr(self.method, "__func__", self.method))
+
+    @property
+    @override
+    def definition(self) -> dict[str, Any]:
+        description, schema = self._described
+        return {"name": self.name, "description": description, "input_schema": schema}
 
     @override
-    async def call(self, input: object) -> str:
-        """Call it, and answer the model; every error is a `ToolError` that may be shown."""
-        self._context.activity.wait(f"tool {self.name}", TOOL_TIMEOUT)
-        clock = asyncio.get_running_loop().time
-        started = clock()
-        answer, error = None, None
-        try:
-            answer = self._context.redact(await self._carry_out(input))
-            answer = shorten(answer, MOST_SHOWN, ends=True)
-        except ToolError as refused:
-            error = self._context.redact(str(refused))
-            raise
-        finally:
-            seconds = clock() - started
-            await finish_anyway(self._record(input, seconds, answer, error))
-            self._context.activity.wait(f"tool {self.name} is done", 0.0)
-        return answer
+    async def call(self, arguments: dict[str, Any]) -> JSON:
+        description, schema = self._described
+        return await BetaAsyncFunctionTool[Any](
+            self.method, description=description, input_schema=schema
+        ).call(arguments)
 
-    async def _carry_out(self, arguments: object) -> str:
-        if not isinstance(arguments, dict):
-            raise ToolError("Invalid arguments. They must be an object")
-        try:
-            return as_json(await super().call(arguments))
-        except ToolError:
-            raise
-        except ValueError as error:
-            if isinstance(error.__cause__, pydantic.ValidationError):
-                raise ToolError(_field_errors(error.__cause__)) from None
-            raise self._failed(error) from error
-        except Exception as error:
-            raise self._failed(error) from error
 
-    def _failed(self, error: Exception) -> ToolError:
-        extra = {"action": "tool_failed", "tool": self.name}
-        logger.error("Tool %s failed", self.name, exc_info=error, extra=extra)
-        return ToolError(
-            f"{self.name} failed for a reason that is not in its arguments. Do not repeat the "
-            "call: go on without it, and say in the end what could not be done."
-        )
+def tools_of(agent: object) -> list[Tool]:
+    """Return the tools of an agent or of its class, by name.
 
-    async def _record(
-        self, arguments: object, seconds: float, answer: str | None, error: str | None
-    ) -> None:
-        arguments = clean_json(arguments, self._context.redact)
-        text = as_json(arguments)
-        call = ToolCall(
-            id=uuid.uuid4().hex,
-            agent_id=self._context.agent_id,
-            run_id=self._context.run_id,
-            task_id=self._task_id,
-            tool=self.name,
-            arguments=(
-                arguments
-                if isinstance(arguments, dict) and len(text) <= MOST_LOGGED
-                else {"shortened": shorten(text, MOST_LOGGED, ends=True)}
-            ),
-            duration=seconds,
-            error=error or (None if answer is not None else "cut short"),
-            result=None if answer is None else shorten(answer, MOST_LOGGED, ends=True),
-        )
-        try:
-            await self._context.store.record_tool_call(call)
-        except StoreError:
-            logger.exception("A call of %s is not in the log", self.name)
+    A fixed order keeps the prompt's cache valid.
+    """
+    methods = inspect.getmembers(agent, lambda member: hasattr(member, _MARK))
+    return [_tool(method) for _, method in sorted(methods)]
+
+
+def _tool(method: MethodType) -> Tool:
+    mark = cast("_Mark", getattr(method, _MARK))
+    return MethodTool(
+        name=str(method.__name__),
+        effect=mark.effect,
+        target=mark.target,
+        timeout=mark.timeout,
+        approve=mark.approve,
+        method=method,
+    )
 
 
 @functools.cache
@@ -164,25 +220,53 @@ def _described(function: Callable[..., Awaitable[JSON]]) -> tuple[str, InputSche
     return tool.description, tool.input_schema
 
 
+# For the tool itself.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of a tool."""
+
+    key: str
+    """Names the effect: of a keyed tool the same for the same target in the same task."""
+    task_id: str | None
+    agent_id: str
+
+
+_current: ContextVar[Call] = ContextVar("call")
+
+
+def current_call() -> Call:
+    """Return the call that a tool carries out, from within it.
+
+    Raises:
+        RuntimeError: If no tool is being called here.
+    """
+    try:
+        return _current.get()
+    except LookupError:
+        raise RuntimeError("current_call() is for a tool that the model has called") from None
+
+
+def in_call(call: Call) -> None:
+    """Make this the call that the present asyncio task carries out."""
+    _current.set(call)
+
+
+# Answers.
+
+
 def as_json(value: JSON) -> str:
     """Write what a tool returned as JSON; moments in ISO 8601, what is None left out of rows."""
-    return json.dumps(_plain(value), ensure_ascii=False)
+    return json.dumps(plain(value), ensure_ascii=False)
 
 
-def _plain(value: JSON) -> JSON:
+def plain(value: JSON) -> JSON:
+    """Return what a tool returned as values that JSON has."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items() if item is not None}
+        return {str(key): plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, datetime | date):
         return value.isoformat()
     return value
-
-
-def _field_errors(error: pydantic.ValidationError) -> str:
-    """Say which arguments are wrong, and how; without what stands around them."""
-    problems = [
-        f"{'.'.join(str(part) for part in problem['loc']) or 'arguments'}: {problem['msg']}"
-        for problem in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
-    return "Invalid arguments. " + "; ".join(problems)

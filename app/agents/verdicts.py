@@ -6,7 +6,7 @@ Source of the cases: https://platform.claude.com/docs/en/api/errors, and the SDK
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
@@ -39,13 +39,26 @@ class Verdict:
     """Whether what was sent may be to blame, if it goes on for long."""
     until: datetime | None = None
     """When a pause ends by itself."""
+    too_long: bool = False
+    """Whether the conversation has outgrown what the model can read."""
     may_cost: bool = False
     """Whether the call may have been carried out, and be billed, all the same."""
 
 
-# Here money is the matter and not speed, whatever the status.
-_MONEY_CODES: Final = re.compile(r"spend_limit_reached|billing|organization_on_hold")
-_MONEY_WORDS: Final = re.compile(r"credit balance|usage limit|spend limit", re.IGNORECASE)
+# Here the account is the matter, and not speed or what was sent, whatever the status. The codes are
+# those of the SDK's `ErrorDetails`; the words are for errors that come without a code.
+_ACCOUNT_CODES: Final = re.compile(
+    r"spend_limit_reached|billing|organization_on_hold|organization_type_not_supported"
+    r"|parent_organization_required|linked_organization|^cmek_|rbac_role_not_found|key_expired"
+)
+_ACCOUNT_WORDS: Final = re.compile(
+    r"credit balance|usage limit|spend(?:ing)? limit|billing|payment"
+    r"|(?:organi[sz]ation|workspace|account|api key)\b.{0,60}?\b"
+    r"(?:disabled|suspended|on hold|archived|deactivated|revoked|expired|deleted|banned"
+    r"|not (?:active|allowed|authori[sz]ed|enabled|found)|restricted|does not have access)"
+    r"|unsupported (?:country|region)|not available in your (?:country|region)",
+    re.IGNORECASE,
+)
 _REGAINED: Final = re.compile(r"regain access on (\d{4}-\d\d-\d\d)")
 
 # httpx's errors of a connection that never came about.
@@ -59,6 +72,27 @@ _NEEDS_SOMEBODY: Final = {
     404: "Set the agent's MODEL to one that exists and reload the settings",
 }
 _WORTH_REPEATING: Final = frozenset({408, 409, 429})
+_ACCOUNT_STATUS: Final = frozenset({400, 422, 429})
+
+_TOO_LONG: Final = re.compile(
+    r"prompt is too long|exceeds? the (?:model's )?(?:maximum )?context|context (?:window|limit)"
+    r"|request_too_large|input length and .?max_tokens.? exceed",
+    re.IGNORECASE,
+)
+
+STATUS_OF: Final = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""The status that an error has which comes in the middle of a stream, where there is none."""
 
 
 def judge(
@@ -77,7 +111,9 @@ def judge(
     kind, message, code = _error(body)
     answer = f"{status} {kind}".rstrip()
     reason = f"Claude answers {answer}: {message}".replace("\n", " ")
-    if _MONEY_CODES.search(code) or (status in {400, 429} and _MONEY_WORDS.search(message)):
+    if _ACCOUNT_CODES.search(code) or (
+        status in _ACCOUNT_STATUS and _ACCOUNT_WORDS.search(message)
+    ):
         until = _regained(message) or (_next_month(now) if code.startswith("enforced_") else None)
         return Verdict(consequence=Consequence.PAUSE, reason=reason, until=until)
     if status in _NEEDS_SOMEBODY:
@@ -90,7 +126,16 @@ def judge(
             retry_after=_retry_after(headers),
             counts=status not in _OVERLOADED,
         )
-    return Verdict(consequence=Consequence.FAIL, reason=reason)
+    too_long = status == 413 or (status == 400 and _TOO_LONG.search(message) is not None)
+    return Verdict(consequence=Consequence.FAIL, reason=reason, too_long=too_long)
+
+
+def judge_event(body: object, *, now: datetime) -> Verdict:
+    """Judge an error that came in the middle of a reply, which may have its price all the same."""
+    kind, _, _ = _error(body)
+    verdict = judge(STATUS_OF.get(kind, 500), body, {}, now=now)
+    assert verdict is not None  # noqa: S101  (each of these is an error)
+    return replace(verdict, may_cost=True)
 
 
 def judge_exception(error: Exception) -> Verdict:
@@ -108,14 +153,13 @@ def judge_exception(error: Exception) -> Verdict:
     )
 
 
-def judge_unreadable(content_type: str, beginning: str) -> Verdict:
+def judge_unreadable(why: str) -> Verdict:
     """Judge a call that got an answer which is no message.
 
     Args:
-        content_type: What it says that it is.
-        beginning: The first characters of it.
+        why: In what way.
     """
-    reason = f"Claude answered what is no message ({content_type}: {beginning!r})"
+    reason = f"Claude answered what is no message ({why})"
     return Verdict(consequence=Consequence.WAIT, reason=reason, counts=True, may_cost=True)
 
 

@@ -79,11 +79,12 @@ class Worker:
             goal = self._context.redact(task.goal)
             logger.info("Task taken: %.200s", goal, extra={"action": "task_claimed"})
             try:
-                await self._work_off(task, token)
+                await self.work_off(task, token)
             except Paused as paused:
                 await self._pause(paused)
             except HandBack as back:
-                await self._rest(back)
+                if not back.alone:
+                    await self._rest(back)
         return True
 
     async def _claim(self, token: str) -> TaskRow | None:
@@ -109,8 +110,12 @@ class Worker:
                 await self._release_in_time(task, token)
             raise
 
-    async def _work_off(self, task: TaskRow, token: str) -> None:
-        """Do a task and record how it ended, or hand it back."""
+    async def work_off(self, task: TaskRow, token: str) -> Outcome:
+        """Do a task that is claimed and record how it ended, or hand it back.
+
+        Raises:
+            HandBack: If it is back in the queue, for this reason.
+        """
         goal = self._context.redact(task.goal)
         self._activity.progress(f"task: {goal:.80}", task_id=task.id)
         limit = asyncio.timeout(task.timeout)
@@ -127,10 +132,12 @@ class Worker:
         except LeaseEnded as ended:
             if ended.why is Lease.CANCEL_REQUESTED:
                 await self._finish(task, token, TaskStatus.CANCELLED)
-            else:
-                logger.warning("Task lost to another worker", extra={"action": "task_lost"})
+                return Outcome(failure="it was cancelled", result={})
+            logger.warning("Task lost to another worker", extra={"action": "task_lost"})
+            return Outcome(failure="another worker has its task", result={})
         except Refused as refused:
             await self._finish(task, token, TaskStatus.FAILED, error=str(refused))
+            return Outcome(failure=str(refused), result={})
         except HandBack as back:
             extra = {"action": "task_released", "seconds": back.delay}
             later = f"; to be tried again in {back.delay:.0f} s" if back.delay else ""
@@ -147,17 +154,20 @@ class Worker:
             await self._release_in_time(task, token)
             raise
         except Exception as error:
-            if await self._fail_attempt(task, token, error, timed_out=limit.expired()):
+            reason = await self._fail_attempt(task, token, error, timed_out=limit.expired())
+            if len(self._failed) >= FAILED_IN_A_ROW:  # then it is the agent's own fault
                 raise
+            return Outcome(failure=reason, result={})
         else:
             status = TaskStatus.SUCCEEDED if outcome.failure is None else TaskStatus.FAILED
             self._failed.clear()
             await self._finish(task, token, status, result=outcome.result, error=outcome.failure)
+            return outcome
 
     async def _fail_attempt(
         self, task: TaskRow, token: str, error: Exception, *, timed_out: bool
-    ) -> bool:
-        """Hand a task back that raised an error; return whether that is the agent's own fault."""
+    ) -> str:
+        """Hand a task back that raised an error; return why, in words."""
         if timed_out:
             reason = f"it took longer than its time-out of {task.timeout:g} s"
             logger.warning("Task given up: %s", reason, extra={"action": "task_timed_out"})
@@ -166,7 +176,7 @@ class Worker:
             logger.error("Task failed", exc_info=error, extra={"action": "task_crashed"})
             self._failed.add(task.id)
         await self._release(task, token, count_attempt=True, error=reason)
-        return len(self._failed) >= FAILED_IN_A_ROW
+        return reason
 
     async def _finish(
         self,

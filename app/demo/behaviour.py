@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _LOOKING: Final = {"list", "find", "get", "recall", "show", "search", "read", "audit", "compare"}
+_OF_THE_RUNTIME: Final = {"read_more"}
 _IGNORED: Final = set(
     re.findall(
         r"\w+",
@@ -125,6 +126,7 @@ def _by_fit(
         tool
         for tool in tools
         if "input_schema" in tool
+        and tool["name"] not in _OF_THE_RUNTIME
         and tool["name"] not in conversation.called
         and (tool["name"].split("_")[0] in _LOOKING) == looking
         and fit(tool) > 0

@@ -71,6 +71,7 @@ def check_body(body: Any, headers: Mapping[str, str]) -> Body:  # noqa: ANN401  
     for problem in (
         *_retired_fields(body, headers),
         *_tool_problems(body),
+        *_compaction_problems(body, headers),
         *_message_problems(body["messages"]),
     ):
         raise Refusal(status=400, message=problem)
@@ -104,11 +105,31 @@ def _tool_problems(body: Body) -> Iterator[str]:
         yield f"tool_choice: {body['model']} does not support forced tool use"
 
 
+COMPACTION: Final = "compact-2026-09-04"
+"""The beta by which a conversation is summed up."""
+
+
+def _compaction_problems(body: Body, headers: Mapping[str, str]) -> Iterator[str]:
+    asked = "compaction" in body or _is_summary(body["messages"][0])
+    if asked and COMPACTION not in headers.get("anthropic-beta", ""):
+        yield f"compaction: needs the beta {COMPACTION}"
+    if "compaction" in body and "context_management" in body:
+        yield "compaction: cannot be combined with context_management"
+
+
+def _is_summary(message: Mapping[str, Any]) -> bool:
+    """Whether a message is the sum of those before it, and so may come first."""
+    blocks = _blocks(message.get("content"))
+    return message.get("role") == "assistant" and [b.get("type") for b in blocks] == ["compaction"]
+
+
 def _message_problems(messages: list[Any]) -> Iterator[str]:
     open_calls: set[str] = set()
     for number, message in enumerate(messages):
         role, content = message.get("role"), message.get("content")
-        if role not in {"user", "assistant"} or (number == 0 and role != "user"):
+        if role not in {"user", "assistant"} or (
+            number == 0 and role != "user" and not _is_summary(message)
+        ):
             yield f"messages.{number}: unexpected role {role!r}"
         blocks = _blocks(content)
         if not blocks:

@@ -27,7 +27,16 @@ from app.store.journal.contract import (
     ToolStats,
     Turn,
 )
-from app.store.ledger.contract import CostEntry, CostSum, Ledger
+from app.store.ledger.contract import (
+    CostEntry,
+    CostSum,
+    Ledger,
+    Limits,
+    Reservation,
+    Reserved,
+    Scope,
+    TaskCost,
+)
 from app.store.memory.contract import Memory, MemoryRow
 from app.store.queue.contract import (
     FINAL_STATUSES,
@@ -77,6 +86,7 @@ __all__ = [
     "Lease",
     "LeaseHolder",
     "Ledger",
+    "Limits",
     "Memory",
     "MemoryRow",
     "NamedLease",
@@ -86,14 +96,18 @@ __all__ = [
     "Query",
     "Queue",
     "Registry",
+    "Reservation",
+    "Reserved",
     "Row",
     "RunOutcome",
     "RunRow",
+    "Scope",
     "Store",
     "StoreError",
     "StoreUnavailable",
     "TableMissing",
     "Tables",
+    "TaskCost",
     "TaskFilter",
     "TaskRow",
     "TaskStatus",

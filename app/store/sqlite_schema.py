@@ -146,6 +146,7 @@ _TABLES = (
         settled_token text,
         not_before text check (not_before glob '[0-9][0-9][0-9][0-9]-*'),
         cancel_requested integer not null default 0,
+        routine text,
         created_at {made_now} check (created_at glob '[0-9][0-9][0-9][0-9]-*'),
         started_at text,
         finished_at text,
@@ -174,6 +175,7 @@ _TABLES = (
         step integer not null,
         role text not null,
         content text not null,
+        meta text,
         created_at text not null
     )""",
     """
@@ -203,6 +205,7 @@ _TABLES = (
         cache_write_1h_tokens integer not null default 0,
         cost_usd real not null,
         priced integer not null default 1,
+        estimated integer not null default 0,
         request_id text,
         created_at text not null
     )""",
@@ -210,6 +213,9 @@ _TABLES = (
     create table if not exists actp_budget_reservations (
         id text primary key,
         agent_id text not null,
+        run_id text,
+        task_id text,
+        model text,
         amount_usd real not null,
         created_at text not null,
         expires_at text not null
@@ -295,6 +301,8 @@ _INDEXES = (
         on anthropic_cost_log (agent_id, created_at)""",
     """create index if not exists anthropic_cost_log_by_time
         on anthropic_cost_log (created_at)""",
+    """create index if not exists anthropic_cost_log_by_task
+        on anthropic_cost_log (task_id)""",
     """create index if not exists actp_budget_reservations_by_agent
         on actp_budget_reservations (agent_id)""",
     """create index if not exists actp_job_runs_open

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 BELIEVE_AFTER: Final = 10.0
 _ASK_AGAIN_AFTER: Final = 0.5
 
-FUNCTIONS: Final = {"ping": "now", "count_tasks": "task_counts"}
+FUNCTIONS: Final = {"ping": "now", "count_tasks": "task_counts", "record_turn": "record_step"}
 """Verbs whose function has another name than ``actp_`` and the verb's."""
 
 PARAMETERS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -44,12 +44,12 @@ PARAMETERS: Final[Mapping[str, Mapping[str, str]]] = {
     "finish_run": {"run_id": "id"},
     "task": {"task_id": "id"},
     "add_task": {"task_id": "id"},
+    "begin_task": {"task_id": "id"},
     "renew_task": {"task_id": "id"},
     "finish_task": {"task_id": "id"},
     "release_task": {"task_id": "id"},
     "cancel_task": {"task_id": "id"},
     "retry_task": {"task_id": "id"},
-    "reserve_budget": {"reservation": "id"},
     "release_budget": {"reservation": "id"},
 }
 """Parameters of functions that have another name than ``p_`` and the verb's."""

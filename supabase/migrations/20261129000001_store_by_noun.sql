@@ -29,7 +29,7 @@ language sql stable set search_path = '' as $$
     ) f
 $$;
 
-create or replace function public.actp_task(p_id text) returns jsonb
+create or replace function public.actp_task(p_id text) returns setof jsonb
 language sql stable set search_path = '' as $$
     select to_jsonb(t) from public.actp_agent_tasks t
     where id = p_id

@@ -10,6 +10,8 @@ import trio
 from app.store.protocol import (
     AgentRegistration,
     CostEntry,
+    Limits,
+    Reservation,
     ToolCall,
     Turn,
 )
@@ -44,6 +46,19 @@ async def add(store, task_id="t1", agent_type="social", **options):
 async def claim(store, token="k1", agent_type="social", *, lease=LONG, worker="w1"):
     return await store.claim_task(
         agent_type, worker_id=worker, instance=f"{worker}-run", token=token, lease=lease
+    )
+
+
+async def begin(store, task_id="t1", token="k1", agent_type="social", *, lease=LONG, **options):
+    return await store.begin_task(
+        task_id,
+        agent_type,
+        "do it",
+        worker_id="w1",
+        instance="w1-run",
+        token=token,
+        lease=lease,
+        **options,
     )
 
 
@@ -101,11 +116,16 @@ def cost(entry_id, usd=1.0, **changes):
 
 
 async def reserve(store, reservation="b1", *, amount=1.0, limit=10.0, lifetime=LONG, **options):
-    return await store.reserve_budget(
-        reservation,
-        options.get("agent_id", "social"),
-        since=options.get("since", EPOCH),
-        limit=limit,
-        amount=amount,
-        lifetime=lifetime,
+    """Set money aside; whether there was enough."""
+    call = Reservation(
+        id=reservation,
+        agent_id=options.get("agent_id", "social"),
+        run_id=None,
+        task_id=options.get("task_id"),
+        model="opus",
+        amount_usd=amount,
     )
+    limits = options.get("limits", Limits(agent=limit))
+    since = options.get("since", EPOCH)
+    reserved = await store.reserve(call, since=since, limits=limits, lifetime=lifetime)
+    return reserved.over is None

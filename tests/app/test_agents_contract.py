@@ -259,14 +259,14 @@ async def test_an_error_of_an_agent_is_the_childs_error(autojump_clock):
 
 
 async def test_a_routine_runs_on_an_instance_of_its_own(autojump_clock):
-    instances = []
+    instances, called = [], []
 
     class Routine:
         def __init__(self, context):
             instances.append(context)
 
         async def run_daily_check(self):
-            return "checked"
+            called.append(self)
 
     given = living(Activity(trio.lowlevel.current_clock().current_time))
     results = []
@@ -275,7 +275,7 @@ async def test_a_routine_runs_on_an_instance_of_its_own(autojump_clock):
         results.append(await run_routine(Routine, given, "run_daily_check"))
 
     await asyncio_child(code)()
-    assert (results, instances) == (["checked"], [given])
+    assert (results, instances, len(called)) == ([None], [given], 1)
 
 
 # How it is stopped, though it never looks whether it is asked. It has 30 s.

@@ -16,7 +16,7 @@ from app.agents.contract import load_agent_class
 from app.agents.revenue import RevenueAnalyticsDomainAgent as Revenue
 from app.agents.social import SocialMediaDomainAgent as Social
 from app.agents.spec import AGENT_SPECS
-from app.agents.tools import tool_methods
+from app.agents.tools import tools_of
 from app.store.protocol import DomainTable, Query
 
 ACTIONS = DomainTable.ENGAGEMENT_ACTIONS
@@ -37,10 +37,10 @@ def rows(name):
 
 
 def test_the_reference_names_the_tools_and_tables_of_each_agent():
-    in_common = {method.__name__ for method in tool_methods(DomainAgent)}
+    in_common = {each.name for each in tools_of(DomainAgent)}
     in_fact = {}
     for spec in AGENT_SPECS:
-        tools = {method.__name__ for method in tool_methods(load_agent_class(spec.class_path))}
+        tools = {each.name for each in tools_of(load_agent_class(spec.class_path))}
         in_fact[spec.agent_id] = [tools - in_common, set(spec.tables)]
     named = {
         agent_id: [set(re.findall(r"`(\w+)`", cell)) for cell in cells[1:]]

@@ -40,7 +40,7 @@ CLASSES = {"content": Content, "acquisition": Acquisition, "revenue": Revenue}
 
 def told(place):
     """Return what the last conversation began with."""
-    return place.claude.requests[-1]["messages"][0]["content"]
+    return place.claude.requests[-1]["messages"][0]["content"][0]["text"]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ async def test_the_content_pipeline_drafts_from_the_best_templates(at_work, stor
     assert drafted["template_id"] == "best"
     calls = await store.tool_calls(agent_id="content")
     assert {call.tool for call in calls} == {"score_viral_template", "draft_content"}
-    assert {call.task_id for call in calls} == {None}
+    assert {call.task_id for call in calls} == {result["task_id"]}
     (row,) = await store.costs(since=EPOCH)
     assert (row.agent_id, row.calls) == ("content", 2)
 

@@ -16,6 +16,7 @@ from store_calls import (
     LONG,
     NOON,
     add,
+    begin,
     claim,
     cost,
     register,
@@ -119,9 +120,16 @@ VERBS = {
     "hold_lease": lambda s: s.hold_lease("social", "w1-run", lease=LONG),
     "drop_lease": lambda s: s.drop_lease("held", "w1-run"),
     "record_turn": lambda s: s.record_turn(turn("new")),
+    "record_turn, under a claim": lambda s: s.record_turn(
+        turn("new", task_id="held"), token="held-token"
+    ),
+    "record_answer": lambda s: s.record_answer(
+        turn("new", role="tool"), call=tool_call("answered"), effect="begun"
+    ),
     "start_run": lambda s: s.start_run("new", "social", "w1-run"),
     "finish_run": lambda s: s.finish_run("open", RunOutcome.CRASHED, error="e"),
     "add_task": lambda s: add(s, "new"),
+    "begin_task": lambda s: begin(s, "new"),
     "claim_task": lambda s: claim(s, "fresh"),
     "renew_task": lambda s: s.renew_task("held", "held-token", lease=LONG),
     "finish_task": lambda s: s.finish_task("held", "held-token", TaskStatus.FAILED, error="e"),
@@ -132,7 +140,8 @@ VERBS = {
     "retry_task": lambda s: s.retry_task("failed"),
     "record_tool_call": lambda s: s.record_tool_call(tool_call("new")),
     "record_cost": lambda s: s.record_cost(cost("new"), reservation="kept"),
-    "reserve_budget": lambda s: reserve(s, "new", amount=6),
+    "reserve": lambda s: reserve(s, "new", amount=6),
+    "settle_task": lambda s: s.settle_task("held"),
     "release_budget": lambda s: s.release_budget("kept"),
     "begin_effect": lambda s: s.begin_effect("new", agent_id="a", task_id=None, token="one"),
     "finish_effect": lambda s: s.finish_effect("begun", {"x": 1}),
@@ -162,6 +171,7 @@ async def populate(store):
     await add(store, "queued")
     await add(store, "queued too")
     await reserve(store, "kept", amount=3)
+    await reserve(store, "in the air", amount=0.5, task_id="held")
     await store.begin_effect("begun", agent_id="social", task_id=None, token="one")
     await store.claim_fire("daily", NOON, "w1-run")
     await store.hold_lease("held", "w1-run", lease=LONG)
@@ -173,7 +183,7 @@ async def picture(store):
     seen = {
         "agents": [asdict(row) for row in await store.agents()],
         "workers": [asdict(row) for row in await store.live_workers()],
-        "turns": [asdict(row) for row in await store.turns("t1")],
+        "turns": [asdict(row) for task in ("t1", "held") for row in await store.turns(task)],
         "runs": [asdict(row) for row in await store.runs("social")],
         "tasks": [asdict(row) for row in await store.tasks()],
         "calls": [asdict(row) for row in await store.tool_calls()],
@@ -201,7 +211,7 @@ def lasting(answer):
 
 UNSEEN = {
     "renew_task",
-    "reserve_budget",
+    "reserve",
     "release_budget",
     "begin_effect",
     "finish_effect",

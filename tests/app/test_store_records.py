@@ -163,12 +163,6 @@ async def test_a_released_reservation_is_free_again(store):
     assert await reserve(store, "b2", amount=10) is True
 
 
-async def test_a_reservation_that_is_never_settled_lapses(store):
-    await reserve(store, "b1", amount=10, lifetime=SHORT)
-    await lapse()
-    assert await reserve(store, "b2", amount=10) is True
-
-
 async def test_reservations_raced_for_never_exceed_the_limit(open_store):
     stores = [await open_store() for _ in range(3)]
     granted = []

@@ -85,6 +85,12 @@ async def why_not_started(script="true", **options):
         ({"exit_codes": [-999]}, ValueError, "exit_codes: the negative of one .* not 999"),
         ({"stdin": "file"}, TypeError, "stdin must be a whole number, not 'file'"),
         ({"stdin": -1}, ValueError, "stdin must be a number from 0, not -1"),
+        ({"stdout": "file"}, TypeError, "stdout must be a whole number, not 'file'"),
+        (
+            {"stdout": 1, "on_output": print},
+            ValueError,
+            "on_output must not be given with stdout: its output goes there",
+        ),
         ({"stdin": False}, TypeError, "stdin must be a whole number, not False"),
         ({"pass_fds": 3}, TypeError, "pass_fds must be a list of descriptors, not 3"),
         ({"pass_fds": "3"}, TypeError, "pass_fds must be a list of descriptors, not '3'"),
@@ -183,6 +189,18 @@ async def test_a_socket_may_be_its_input_and_its_way_to_answer():
         await sh("read line; echo got $line >&0", stdin=theirs.fileno())()
         assert ours.recv(100) == b"got question\n"
         theirs.send(b"")  # it is still the caller's
+
+
+async def test_output_may_go_to_a_descriptor_with_the_errors_apart():
+    reading, writing = os.pipe()
+    errors = Lines()
+
+    await sh("echo out; echo err >&2", stdout=writing, on_stderr=errors)()
+
+    os.close(writing)
+    with os.fdopen(reading) as output:
+        assert output.read() == "out\n"
+    assert errors == ["err"]
 
 
 async def test_input_is_empty(our_input):

@@ -24,6 +24,9 @@ class Turn:
     """user (the opening), assistant, or tool (what the tools of that step answered)."""
     content: JSON
     """A list of blocks, as the model's API has them."""
+    meta: dict[str, Any] | None = None
+    """What is known of the step beside its blocks (`app.agents.history`); None in what a daemon
+    before 0.3 has recorded."""
     created_at: datetime | None = None
     """Set by the store."""
 
@@ -111,8 +114,35 @@ class Journal(Noun):
     """What agents and the scheduler have done."""
 
     @verb
-    async def record_turn(self, turn: Turn) -> None:
-        """Log a step of a conversation."""
+    async def record_turn(self, turn: Turn, *, token: str | None = None) -> bool:
+        """Record a step of a conversation.
+
+        Args:
+            turn: The step.
+            token: The claim under which its task is done; None for no check.
+
+        Returns:
+            False if the task is not held by that claim any more; then nothing is recorded.
+        """
+
+    @verb
+    async def record_answer(
+        self, turn: Turn, *, call: ToolCall, effect: str | None = None, token: str | None = None
+    ) -> bool:
+        """Record what a tool answered: as a step, in the log of calls, and as an effect's result.
+
+        All in one transaction. Where the claim is lost the step alone is not recorded, because the
+        tool was called all the same.
+
+        Args:
+            turn: The step; its content is the effect's result.
+            call: The call for the log.
+            effect: The effect that is finished by it.
+            token: As of `record_turn`.
+
+        Returns:
+            As `record_turn`.
+        """
 
     @verb
     async def turns(

@@ -1,6 +1,7 @@
 -- Turns, calls of tools, effects, and fires of the scheduler. What each verb does: contract.py. As these functions are now; what brings a database
 -- there stands in supabase/migrations, whose last word on each is this.
 
+-- For daemons of the release before: `record_turn` is actp_record_step now.
 create or replace function public.actp_record_turn(p_turn jsonb)
 returns void language sql set search_path = '' as $$
     insert into public.actp_task_turns
@@ -10,6 +11,35 @@ returns void language sql set search_path = '' as $$
         id text, task_id text, agent_id text, run_id text, step integer, role text, content jsonb
     )
     on conflict (id) do nothing
+$$;
+
+create or replace function public.actp_record_step(p_turn jsonb, p_token text)
+returns boolean language plpgsql set search_path = '' as $$
+begin
+    insert into public.actp_task_turns
+        (id, task_id, agent_id, run_id, step, role, content, meta, created_at)
+    select id, task_id, agent_id, run_id, step, role, content, meta, now()
+    from jsonb_to_record(p_turn) as t (
+        id text, task_id text, agent_id text, run_id text, step integer, role text, content jsonb,
+        meta jsonb
+    )
+    where p_token is null or exists (
+        select from public.actp_agent_tasks k
+        where k.id = t.task_id and k.lease_token = p_token and k.status = 'running'
+    )
+    on conflict (id) do nothing;
+    return exists (select from public.actp_task_turns where id = p_turn ->> 'id');
+end
+$$;
+
+create or replace function public.actp_record_answer(
+    p_turn jsonb, p_call jsonb, p_effect text, p_token text
+) returns boolean language plpgsql set search_path = '' as $$
+begin
+    perform public.actp_record_tool_call(p_call);
+    perform public.actp_finish_effect(p_effect, p_turn -> 'content');
+    return public.actp_record_step(p_turn, p_token);
+end
 $$;
 
 create or replace function public.actp_turns(p_task_id text, p_after text, p_limit integer)
@@ -70,13 +100,15 @@ begin
     values (p_key, p_agent_id, p_task_id, p_token, now())
     on conflict (key) do nothing;
     if found then
-        return jsonb_build_object('state', 'new');
+        return jsonb_build_object('state', 'new', 'result', null);
     end if;
     select * into known from public.actp_effects where key = p_key;
     if known.finished_at is not null then
         return jsonb_build_object('state', 'done', 'result', known.result);
     end if;
-    return jsonb_build_object('state', case when known.token = p_token then 'new' else 'unknown' end);
+    return jsonb_build_object(
+        'state', case when known.token = p_token then 'new' else 'unknown' end, 'result', null
+    );
 end
 $$;
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from typing_extensions import override
 
@@ -24,8 +24,23 @@ class SqliteJournal(Journal, OnSqlite):
     """Journal in a file of SQLite."""
 
     @override
-    async def record_turn(self, turn: Turn) -> None:
-        await self.db.execute(_RECORD_TURN, {**asdict(turn), "content": json_text(turn.content)})
+    async def record_turn(self, turn: Turn, *, token: str | None = None) -> bool:
+        values = _turn_values(turn, token)
+        return await self.db.write(lambda db: _record_turn(db, values))
+
+    @override
+    async def record_answer(
+        self, turn: Turn, *, call: ToolCall, effect: str | None = None, token: str | None = None
+    ) -> bool:
+        values = _turn_values(turn, token)
+        logged = {**asdict(call), "arguments": json_text(call.arguments)}
+
+        def record(db: sqlite3.Connection) -> bool:
+            db.execute(_RECORD_TOOL_CALL, logged)
+            db.execute(_FINISH_EFFECT, {"key": effect, "result": values["content"]})
+            return _record_turn(db, values)
+
+        return await self.db.write(record)
 
     @override
     async def turns(
@@ -137,11 +152,28 @@ def _ids(db: sqlite3.Connection, rows: list[tuple[int]]) -> list[tuple[str]]:
     return [tuple(db.execute(found, row).fetchone()) for row in rows]
 
 
+def _turn_values(turn: Turn, token: str | None) -> dict[str, Any]:
+    meta = None if turn.meta is None else json_text(turn.meta)
+    return {**asdict(turn), "content": json_text(turn.content), "meta": meta, "token": token}
+
+
+def _record_turn(db: sqlite3.Connection, values: dict[str, Any]) -> bool:
+    """Insert a step if its task is held; True also of one that is there already."""
+    db.execute(_RECORD_TURN, values)
+    return db.execute(_TURN, values).fetchone() is not None
+
+
 _RECORD_TURN = sql("""
-    insert into actp_task_turns (id, task_id, agent_id, run_id, step, role, content, created_at)
-    values (:id, :task_id, :agent_id, :run_id, :step, :role, :content, {now})
+    insert into actp_task_turns
+        (id, task_id, agent_id, run_id, step, role, content, meta, created_at)
+    select :id, :task_id, :agent_id, :run_id, :step, :role, :content, :meta, {now}
+    where :token is null or exists (
+        select 1 from actp_agent_tasks
+        where id = :task_id and lease_token = :token and status = 'running'
+    )
     on conflict (id) do nothing
 """)
+_TURN = "select 1 from actp_task_turns where id = :id"
 _TURNS = """
     select * from actp_task_turns
     where task_id = :task_id

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from app.store.records import moment_text
+from app.store.records import moment_text, read_record
 from app.store.sqlite_connection import OnSqlite
 from app.store.sqlite_schema import after, sql
 
-from .contract import CostEntry, CostSum, Ledger, first_whole_day
+from .contract import (
+    CostEntry,
+    CostSum,
+    Ledger,
+    Limits,
+    Reservation,
+    Reserved,
+    Scope,
+    TaskCost,
+    first_whole_day,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -37,30 +47,25 @@ class SqliteLedger(Ledger, OnSqlite):
         return await self.db.rows(CostSum, statement, {**given, **values})
 
     @override
-    async def reserve_budget(
-        self,
-        reservation: str,
-        agent_id: str,
-        *,
-        since: datetime,
-        limit: float,
-        amount: float,
-        lifetime: float,
-    ) -> bool:
-        values = {
-            "id": reservation,
-            "agent_id": agent_id,
-            "since": moment_text(since),
-            "limit": limit,
-            "amount": amount,
-            "lifetime": after(lifetime),
-        }
+    async def reserve(
+        self, call: Reservation, *, since: datetime, limits: Limits, lifetime: float
+    ) -> Reserved:
+        values = {**asdict(call), "since": moment_text(since), "lifetime": after(lifetime)}
 
-        def reserve(db: sqlite3.Connection) -> bool:
-            db.execute(_DROP_LAPSED, values)
+        def reserve(db: sqlite3.Connection) -> Reserved:
+            _book(db, sql("expires_at < {now}"), {})
             if db.execute(_RESERVATION, values).fetchone() is not None:
-                return True
-            return db.execute(_RESERVE, values).rowcount > 0
+                return Reserved()
+            for scope, limit in zip(Scope, (limits.task, limits.agent, limits.total), strict=True):
+                if limit is None:
+                    continue
+                spent = db.execute(_SPENT[scope], values).fetchone()[0]
+                held = db.execute(_HELD[scope], values).fetchone()[0]
+                # The tolerance is for sums of floats: three tenths are not three times a tenth.
+                if spent + held + call.amount_usd > limit + 1e-9:
+                    return Reserved(over=scope, spent=spent, held=held)
+            db.execute(_RESERVE, values)
+            return Reserved()
 
         return await self.db.write(reserve)
 
@@ -68,16 +73,39 @@ class SqliteLedger(Ledger, OnSqlite):
     async def release_budget(self, reservation: str) -> None:
         await self.db.execute(_RELEASE_BUDGET, {"id": reservation})
 
+    @override
+    async def settle_task(self, task_id: str) -> TaskCost:
+        values = {"task_id": task_id}
+
+        def settle(db: sqlite3.Connection) -> TaskCost:
+            _book(db, "task_id = :task_id", values)
+            return read_record(TaskCost, dict(db.execute(_TASK_COST, values).fetchone()))
+
+        return await self.db.write(settle)
+
+
+def _book(db: sqlite3.Connection, which: str, values: dict[str, Any]) -> None:
+    """Book open reservations at what their calls may have cost."""
+    db.execute(sql(_BOOK, which=which), values)
+    db.execute(sql("delete from actp_budget_reservations where {which}", which=which), values)
+
 
 _RECORD_COST = sql("""
     insert into anthropic_cost_log
         (id, agent_id, run_id, task_id, model, input_tokens, output_tokens, cache_read_tokens,
-         cache_write_5m_tokens, cache_write_1h_tokens, cost_usd, priced, request_id, created_at)
+         cache_write_5m_tokens, cache_write_1h_tokens, cost_usd, priced, estimated, request_id,
+         created_at)
     values
         (:id, :agent_id, :run_id, :task_id, :model, :input_tokens, :output_tokens,
          :cache_read_tokens, :cache_write_5m_tokens, :cache_write_1h_tokens, :cost_usd, :priced,
-         :request_id, {now})
-    on conflict (id) do nothing
+         :estimated, :request_id, {now})
+    on conflict (id) do update set
+        model = excluded.model, input_tokens = excluded.input_tokens,
+        output_tokens = excluded.output_tokens, cache_read_tokens = excluded.cache_read_tokens,
+        cache_write_5m_tokens = excluded.cache_write_5m_tokens,
+        cache_write_1h_tokens = excluded.cache_write_1h_tokens, cost_usd = excluded.cost_usd,
+        priced = excluded.priced, estimated = 0, request_id = excluded.request_id
+    where estimated and not excluded.estimated
 """)
 # Whole days from the sums that are kept; of the day in which the moment is, what came after it.
 _COSTS = """
@@ -95,16 +123,45 @@ _COSTS = """
         where created_at >= :since and created_at < :first_day {of_agent}
     ) group by agent_id, model, day order by day, agent_id, model
 """
-_DROP_LAPSED = sql("delete from actp_budget_reservations where expires_at < {now}")
+_BOOK = """
+    insert into anthropic_cost_log
+        (id, agent_id, run_id, task_id, model, input_tokens, output_tokens, cost_usd, estimated,
+         created_at)
+    select id, agent_id, run_id, task_id, coalesce(model, 'unknown'), 0, 0, amount_usd, 1,
+        created_at
+    from actp_budget_reservations where {which}
+    on conflict (id) do nothing
+"""
 _RESERVATION = "select 1 from actp_budget_reservations where id = :id"
-# The tolerance is for sums of floats: three tenths are not three times a tenth.
 _RESERVE = sql("""
-    insert into actp_budget_reservations (id, agent_id, amount_usd, created_at, expires_at)
-    select :id, :agent_id, :amount, {now}, {now :lifetime}
-    where :amount
-        + (select total(cost_usd) from anthropic_cost_log
-            where agent_id = :agent_id and created_at >= :since)
-        + (select total(amount_usd) from actp_budget_reservations where agent_id = :agent_id)
-        <= :limit + 1e-9
+    insert into actp_budget_reservations
+        (id, agent_id, run_id, task_id, model, amount_usd, created_at, expires_at)
+    values (:id, :agent_id, :run_id, :task_id, :model, :amount_usd, {now}, {now :lifetime})
 """)
+_OF = {
+    Scope.TASK: "task_id = :task_id",
+    Scope.AGENT: "agent_id = :agent_id",
+    Scope.TOTAL: "true",
+}
+_SPENT = {
+    scope: sql(
+        "select total(cost_usd) from anthropic_cost_log where {of} {today}",
+        of=of,
+        today="and created_at >= :since" * (scope is not Scope.TASK),
+    )
+    for scope, of in _OF.items()
+}
+_HELD = {
+    scope: sql("select total(amount_usd) from actp_budget_reservations where {of}", of=of)
+    for scope, of in _OF.items()
+}
+_TASK_COST = """
+    select count(*) as calls, coalesce(sum(input_tokens), 0) as input_tokens,
+        coalesce(sum(output_tokens), 0) as output_tokens,
+        coalesce(sum(cache_read_tokens), 0) as cache_read_tokens,
+        coalesce(sum(cache_write_5m_tokens + cache_write_1h_tokens), 0) as cache_write_tokens,
+        total(cost_usd) as cost_usd,
+        total(case when estimated then cost_usd else 0 end) as estimated_usd
+    from anthropic_cost_log where task_id = :task_id
+"""
 _RELEASE_BUDGET = "delete from actp_budget_reservations where id = :id"

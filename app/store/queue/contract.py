@@ -65,6 +65,8 @@ class TaskRow:
     lease_until: datetime | None
     not_before: datetime | None
     cancel_requested: bool
+    routine: str | None = None
+    """Of a routine's run: the routine, and the day; effects are known by it. None of a task."""
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -111,6 +113,27 @@ class Queue(Noun):
         """Queue a task; with an id that is there already, return that task unchanged.
 
         Where the agent has a task with the same `unique_key` that is not over, return that one.
+        """
+
+    @verb
+    async def begin_task(
+        self,
+        task_id: str,
+        agent_type: str,
+        goal: str,
+        *,
+        context: Mapping[str, Any] | None = None,
+        routine: str | None = None,
+        worker_id: str,
+        instance: str,
+        token: str,
+        lease: Seconds,
+    ) -> TaskRow | None:
+        """Add a task that its caller claims in the same step, as a routine's run is.
+
+        Afterwards it is a task like any other: if its lease runs out or it is handed back, a worker
+        of that agent goes on with it. One that is there already is returned if the token holds it;
+        else the answer is None.
         """
 
     @verb

@@ -2,7 +2,7 @@
 -- there stands in supabase/migrations, whose last word on each is this.
 
 -- A table that was there before may hold tasks in other states, which are none of the worker's.
-create or replace function public.actp_task(p_id text) returns jsonb
+create or replace function public.actp_task(p_id text) returns setof jsonb
 language sql stable set search_path = '' as $$
     select to_jsonb(t) from public.actp_agent_tasks t
     where id = p_id
@@ -34,6 +34,24 @@ begin
         exit when found_task is not null;
     end loop;
     return found_task;
+end
+$$;
+
+create or replace function public.actp_begin_task(
+    p_id text, p_agent_type text, p_goal text, p_context jsonb, p_routine text, p_worker_id text,
+    p_instance text, p_token text, p_lease double precision
+) returns jsonb language plpgsql set search_path = '' as $$
+begin
+    insert into public.actp_agent_tasks
+        (id, agent_type, goal, context, routine, status, attempts, worker_id, instance,
+         lease_token, lease_until, created_at, started_at)
+    values (p_id, p_agent_type, p_goal, coalesce(p_context, '{}'), p_routine, 'running', 1,
+        p_worker_id, p_instance, p_token, now() + make_interval(secs => p_lease), now(), now())
+    on conflict (id) do nothing;
+    return (
+        select to_jsonb(t) from public.actp_agent_tasks t
+        where id = p_id and lease_token = p_token and status = 'running'
+    );
 end
 $$;
 

@@ -57,6 +57,39 @@ class SqliteQueue(Queue, OnSqlite):
         return await self.db.write(add)
 
     @override
+    async def begin_task(
+        self,
+        task_id: str,
+        agent_type: str,
+        goal: str,
+        *,
+        context: Mapping[str, Any] | None = None,
+        routine: str | None = None,
+        worker_id: str,
+        instance: str,
+        token: str,
+        lease: float,
+    ) -> TaskRow | None:
+        values = {
+            "id": task_id,
+            "agent_type": agent_type,
+            "goal": goal,
+            "context": json_text(dict(context or {})),
+            "routine": routine,
+            "worker_id": worker_id,
+            "instance": instance,
+            "token": token,
+            "lease": after(lease),
+        }
+
+        def begin(db: sqlite3.Connection) -> TaskRow | None:
+            db.execute(_BEGIN, values)
+            found = db.execute(_CLAIMED_ALREADY + " and id = :id", values).fetchone()
+            return None if found is None else read_record(TaskRow, dict(found))
+
+        return await self.db.write(begin)
+
+    @override
     async def task(self, task_id: str) -> TaskRow | None:
         return await self.db.read(lambda db: _task(db, task_id))
 
@@ -288,6 +321,14 @@ _ADD = sql("""
          unique_key, created_at)
     values (:id, :agent_type, :goal, :context, :priority, 'queued', :max_attempts,
         iif(:not_before > {now}, :not_before, null), :timeout, :unique_key, {now})
+""")
+_BEGIN = sql("""
+    insert into actp_agent_tasks
+        (id, agent_type, goal, context, routine, status, attempts, worker_id, instance,
+         lease_token, lease_until, created_at, started_at)
+    values (:id, :agent_type, :goal, :context, :routine, 'running', 1, :worker_id, :instance,
+        :token, {now :lease}, {now}, {now})
+    on conflict (id) do nothing
 """)
 _ADDED_ALREADY = """
     select * from actp_agent_tasks where id = :id
