@@ -144,6 +144,8 @@ class Rules:
         self._zone = ZoneInfo(world.plan.zone)
         self._single = {spec.agent_id for spec in AGENT_SPECS if spec.single}
         self._unhealthy_since: dict[str, float] = {}
+        self._claims: dict[str, tuple[str, float]] = {}
+        self._last_crash: dict[tuple[Life, str], float] = {}
         self._instances: dict[str, Life] = {}
         self._disturbed_until = 0.0
         self._held: dict[str, tuple[Life, float]] = {}
@@ -207,11 +209,12 @@ class Rules:
     def _taken_back(self, task_id: str, instance: str | None) -> None:
         """Judge that the lease of a task was found to have run out."""
         life = self._instances.get(instance or "")
-        is_at_work = life is not None and not life.is_dead and not life.asked_to_stop
-        if is_at_work and trio.current_time() > self._disturbed_until:
-            self.break_(
-                Rule.LEASE_KEPT, f"task {task_id} was taken from {life and life.name}, which lives"
-            )
+        if life is None or life.is_dead or life.asked_to_stop:
+            return
+        agent_id, since = self._claims.get(task_id, ("", 0.0))
+        has_crashed = self._last_crash.get((life, agent_id), -1.0) >= since
+        if not has_crashed and trio.current_time() > self._disturbed_until:
+            self.break_(Rule.LEASE_KEPT, f"task {task_id} was taken from {life.name}, which lives")
 
     def happens(self, step: Step) -> None:
         """See that something happens."""
@@ -245,6 +248,8 @@ class Rules:
             self._instances[instance] = life
         if verb == "claim_task" and answer is not None:
             self._claimed(life, str(arguments["agent_type"]), str(arguments["instance"]))
+            task_id: str = getattr(answer, "id", "")
+            self._claims[task_id] = (str(arguments["agent_type"]), trio.current_time())
 
     def _claimed(self, life: Life, agent_id: str, instance: str) -> None:
         now = trio.current_time()
@@ -332,6 +337,7 @@ class Rules:
             self._started[fire] += 1
         elif event.kind == "child_crashed" and event.agent_id is not None:
             self._crashes[f"{life.name}/{event.agent_id}"].append(trio.current_time())
+            self._last_crash[life, event.agent_id] = trio.current_time()
         elif event.kind == "child_started" and event.agent_id is not None:
             self._restarted(life, event.agent_id)
 
