@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import trio
-from trio._core import _run as trio_scheduler
+
+from actp_supervise import testing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,18 +40,13 @@ def seeded(seed: int) -> Iterator[random.Random]:
     def uuid4() -> uuid.UUID:
         return uuid.UUID(int=ids.getrandbits(128), version=4)
 
-    state = trio_scheduler._r.getstate()  # noqa: SLF001  (as Trio's plugin for hypothesis does)
-    trio_scheduler._r.seed(seed)  # noqa: SLF001
-    try:
-        with (
-            mock.patch.object(trio_scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", new=True),
-            mock.patch.object(random, "Random", Seeded),
-            mock.patch.object(uuid, "uuid4", uuid4),
-            mock.patch.object(trio.to_thread, "run_sync", _run_at_once),
-        ):
-            yield Seeded(f"world {seed}")
-    finally:
-        trio_scheduler._r.setstate(state)  # noqa: SLF001
+    with (
+        testing.seeded(seed),
+        mock.patch.object(random, "Random", Seeded),
+        mock.patch.object(uuid, "uuid4", uuid4),
+        mock.patch.object(trio.to_thread, "run_sync", _run_at_once),
+    ):
+        yield Seeded(f"world {seed}")
 
 
 async def _run_at_once(

@@ -162,6 +162,10 @@ class Life:
         self.gone.set()
         self._scope.cancel(reason="it is killed")
 
+    def has(self, task: trio.lowlevel.Task) -> bool:
+        """Return whether a task is one of its tasks."""
+        return task.context.get(current_life) is self
+
     def block(self, seconds: float) -> None:
         """Let time pass while nothing runs, as code does that blocks the loop."""
         self.world.clock.jump(seconds)

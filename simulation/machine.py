@@ -7,12 +7,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import trio
-from typing_extensions import override
 
 from app.settings import load_settings
 
 from .agents import CLASSES
-from .life import Life, current_life
+from .life import Life
 from .pace import stretch
 
 if TYPE_CHECKING:
@@ -134,29 +133,3 @@ class Machine:
                 lives.start_soon(life.run)
                 await life.gone.wait()
                 await trio.sleep(self.down_for)
-
-
-class KillSoon(trio.abc.Instrument):
-    """Kills a life between two of its steps.
-
-    Args:
-        life: Which.
-        after: How many steps of its tasks it has still.
-    """
-
-    def __init__(self, life: Life, after: int) -> None:
-        self._life = life
-        self._left = after
-
-    def arm(self) -> None:
-        """Begin to count."""
-        trio.lowlevel.add_instrument(self)
-
-    @override
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task.context.get(current_life) is not self._life:
-            return
-        self._left -= 1
-        if self._left <= 0:
-            trio.lowlevel.remove_instrument(self)
-            self._life.kill()

@@ -51,6 +51,7 @@ class Rule(StrEnum):
     NOT_FORGOTTEN = "each due moment of a routine is run, or recorded as missed"
     BUDGET = "what is spent never exceeds a budget by more than a call"
     BOOKED = "what was spent is what is booked"
+    HANGS = "an agent that hangs is found and restarted"
     BACKOFF = "an agent that crashed often is restarted after the delay of R9"
     DRAIN = "a drain ends in its time"
     HEALTHY = "health is healthy only when it is so"
@@ -144,6 +145,7 @@ class Rules:
         self._zone = ZoneInfo(world.plan.zone)
         self._single = {spec.agent_id for spec in AGENT_SPECS if spec.single}
         self._unhealthy_since: dict[str, float] = {}
+        self._hung: dict[tuple[Life, str], float] = {}
         self._claims: dict[str, tuple[str, float]] = {}
         self._last_crash: dict[tuple[Life, str], float] = {}
         self._instances: dict[str, Life] = {}
@@ -355,6 +357,21 @@ class Rules:
                 f"started {now - crashes[-1]:.0f} s after the last",
             )
 
+    def hung(self, life: Life, agent_id: str) -> None:
+        """See that an agent hangs."""
+        self._hung[life, agent_id] = trio.current_time()
+
+    def _judge_hangs(self) -> None:
+        # It may have said that it waits for Claude, or until its next look at the queue.
+        most = 600.0 + 180.0 * stretch(self._world.plan.pace) + 120.0
+        for (life, agent_id), since in list(self._hung.items()):
+            is_found = self._last_crash.get((life, agent_id), -1.0) >= since
+            if is_found or life.is_dead or life.asked_to_stop or agent_id in life.restarted:
+                del self._hung[life, agent_id]
+            elif trio.current_time() > since + most:
+                self.break_(Rule.HANGS, f"{agent_id} of {life.name} hangs")
+                return
+
     def exited(self, life: Life, error: str | None) -> None:
         """See a daemon exit: with an error, or well."""
         if error is not None:
@@ -378,6 +395,7 @@ class Rules:
         """Look again and again whether all is as it should be, for ever."""
         world = self._world
         while True:
+            self._judge_hangs()
             self._check()
             await trio.sleep(30.0 * stretch(world.plan.pace))
             for machine in world.machines:

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 from trio.testing import MockClock
 
-from actp_supervise.testing import TrioWallClock
+from actp_supervise.testing import TrioWallClock, after_steps
 
 from .chance import seeded
 from .claude import Claude
 from .life import Life, current_life
-from .machine import KillSoon, Machine
+from .machine import Machine
 from .pace import paced, stretch
 from .people import People
 from .plan import AGENTS, CLAUDE, CODE, DAY, PEOPLE, Plan, Step, What
@@ -199,8 +199,10 @@ class World:
 
     async def _end(self, life: Life, step: Step) -> None:
         if step.what is What.KILL:
-            KillSoon(life, after=1 + int(step.pick * 300)).arm()
+            steps = 1 + int(step.pick * 300)
+            give_up = after_steps(steps, life.kill, of=life.has)
             await trio.sleep(120.0)
+            give_up()
             life.kill()
             return
         life.send(signal.SIGTERM)

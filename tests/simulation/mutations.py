@@ -6,6 +6,7 @@ shows soonest.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from app.store.registry import sqlite as registry
 from simulation.rules import Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import ModuleType
 
 
@@ -157,9 +158,7 @@ MUTATIONS = {
         breaks=frozenset({Rule.ONLY_WITH_TOKEN, Rule.FINISHED_ONCE}),
     ),
     "a lease is never renewed": Mutation(
-        put_in=both(
-            replaced(Desk, "tokens", lambda self: []), replaced(Desk, "renew_task", _held)
-        ),
+        put_in=both(replaced(Desk, "tokens", lambda self: []), replaced(Desk, "renew_task", _held)),
         breaks=frozenset({Rule.LEASE_KEPT}),
         profile="calm",
         days=2.0,
@@ -189,7 +188,7 @@ MUTATIONS = {
     ),
     "the watchdog trusts everybody": Mutation(
         put_in=replaced(Activity, "_promise", _vouch_for_ever),
-        breaks=frozenset({Rule.NO_TASK_LOST, Rule.HEALS}),
+        breaks=frozenset({Rule.HANGS, Rule.NO_TASK_LOST, Rule.HEALS}),
     ),
     "attempts are not limited": Mutation(
         put_in=both(
@@ -264,4 +263,3 @@ MUTATIONS = {
         profile="calm",
     ),
 }
-
