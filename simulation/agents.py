@@ -20,7 +20,7 @@ from app.agents.social import SocialMediaDomainAgent
 from app.store.protocol import Before
 
 from .life import current_life
-from .plan import What
+from .plan import POISON, What
 
 if TYPE_CHECKING:
     from app.agents.contract import AgentContext
@@ -47,13 +47,19 @@ class Faulty(Before):
         self._life = current_life.get()
         self._faults = self._life.faults_of(context.agent_id)
         self._agent_id = context.agent_id
+        self._is_poisoned = False
+        """Whether the task in hand makes the agent crash, however often it is tried."""
 
     @override
     async def perform(self, verb: Verb[R], arguments: Arguments) -> R:
         before = self._life.rng.random() < 0.5
         if before:
             await self._fail(verb.name)
+        if self._is_poisoned and verb.name.startswith("record"):
+            raise SimulatedBug("this task cannot be done")
         answer = await super().perform(verb, arguments)
+        if verb.name == "claim_task" and answer is not None:
+            self._is_poisoned = getattr(answer, "goal", "") == POISON
         if not before:
             await self._fail(verb.name)
         return answer

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from .life import current_life
-from .plan import Step, What
+from .plan import POISON, Step, What
 
 if TYPE_CHECKING:
     from .life import Life
@@ -139,6 +139,10 @@ class People:
         """Insert a task behind the daemons' backs, with what must be given alone."""
         self._world.memory.connection.execute(
             "insert or ignore into actp_agent_tasks (id, agent_type, goal, created_at) "
-            "values (?, ?, 'by hand', strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))",
-            [f"by-hand-{self._world.happened[What.ROW]}", step.agent],
+            "values (?, ?, ?, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))",
+            [
+                f"by-hand-{self._world.happened[What.ROW]}",
+                step.agent,
+                POISON if step.pick < 0.3 else "by hand",
+            ],
         )

@@ -17,6 +17,9 @@ from zoneinfo import ZoneInfo
 
 DAY: Final = 86_400.0
 
+POISON: Final = "by hand: whoever does this crashes"
+"""The goal of a task at which its agent crashes each time."""
+
 AGENTS: Final = ("social", "content", "acquisition", "revenue")
 
 ZONES: Final = (
@@ -198,7 +201,9 @@ _YEAR: Final = {
 PROFILES: Final = {
     "calm": Profile(rates=_WORK),
     "usual": Profile(rates=_YEAR),
-    "hostile": Profile(rates={what: rate * 12 for what, rate in _YEAR.items()}, posts=60.0),
+    "hostile": Profile(
+        rates={what: rate * 12 for what, rate in _YEAR.items()} | {What.SLEEP: 0.5}, posts=60.0
+    ),
 }
 
 _AMOUNTS: Final[Mapping[What, tuple[float, float]]] = {
@@ -219,7 +224,7 @@ _AMOUNTS: Final[Mapping[What, tuple[float, float]]] = {
     What.BLOCK: (3.0, 200.0),
     What.SWALLOW: (1.0, 2.0),
     What.LEAK: (1.0, 3.0),
-    What.SLEEP: (60.0, 43_200.0),
+    What.SLEEP: (60.0, 28_800.0),
     What.CLOCK_SET: (1.0, 7200.0),
     What.STOP: (0.5, 7200.0),
     What.STOP_TWICE: (0.5, 3600.0),

@@ -53,6 +53,7 @@ class Rule(StrEnum):
     BOOKED = "what was spent is what is booked"
     HANGS = "an agent that hangs is found and restarted"
     BACKOFF = "an agent that crashed often is restarted after the delay of R9"
+    RECORDED = "what could not be written while the store was away is written later"
     DRAIN = "a drain ends in its time"
     HEALTHY = "health is healthy only when it is so"
     HEALS = "health does not stay otherwise when all is well again"
@@ -474,9 +475,26 @@ class Rules:
             if runs > 1 or life is None or life.is_dead:
                 who = "a daemon that is gone" if life is None or life.is_dead else life.name
                 self.break_(Rule.BOUNDED, f"{runs} runs of {agent_id} of {who} are open")
+        self._judge_open_runs(db)
         (kept,) = db.execute("select count(*) from actp_budget_reservations").fetchone()
         if kept > 50:
             self.break_(Rule.BOUNDED, f"{kept} reservations of budgets are open")
+
+    def _judge_open_runs(self, db: sqlite3.Connection) -> None:
+        """Judge that of each agent that runs there is the row of a run."""
+        for machine in self._world.machines:
+            life = machine.life
+            if life is None or life.is_dead or life.daemon is None:
+                continue
+            (instance,) = [key for key, known in self._instances.items() if known is life]
+            for agent_id, status in life.daemon.supervisor.statuses().items():
+                (runs,) = db.execute(
+                    "select count(*) from actp_agent_runs "
+                    "where finished_at is null and agent_id = ? and instance = ?",
+                    [agent_id, instance],
+                ).fetchone()
+                if status == "running" and runs != 1:
+                    self.break_(Rule.RECORDED, f"{runs} runs of {agent_id} of {life.name} are open")
 
     def judge_what_is_left(self) -> None:
         """Judge what is left when every daemon has exited."""

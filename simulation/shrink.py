@@ -58,11 +58,16 @@ def script(plan: Plan) -> str:
     options = [f"seed={plan.seed}", f"days={plan.days}"]
     default = Plan(seed=0, days=0)
     options += [
-        f"{name}={getattr(plan, name)!r}"
+        f"{name}={_python(getattr(plan, name))}"
         for name in ("daemons", "zone", "start", "budget", "pace")
         if getattr(plan, name) != getattr(default, name)
     ]
     return "\n".join([f"Plan({', '.join(options)}, steps=(", *lines, "))"])
+
+
+def _python(value: object) -> str:
+    text = repr(value)
+    return text.removeprefix("datetime.").replace("datetime.timezone.utc", "UTC")
 
 
 def _step(step: Step) -> str:

@@ -199,7 +199,7 @@ MUTATIONS = {
     ),
     "a record is written once, or lost": Mutation(
         put_in=replaced(Outbox, "_write", _write_once),
-        breaks=frozenset({Rule.BOUNDED, Rule.EXIT, Rule.HEALS}),
+        breaks=frozenset({Rule.RECORDED, Rule.BOUNDED, Rule.EXIT, Rule.HEALS}),
     ),
     "costs are not booked": Mutation(
         put_in=replaced(SqliteLedger, "record_cost", _record_nothing),
