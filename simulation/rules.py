@@ -488,13 +488,13 @@ class Rules:
                 continue
             (instance,) = [key for key, known in self._instances.items() if known is life]
             for agent_id, status in life.daemon.supervisor.statuses().items():
+                # One that was taken for dead is closed in the table, and goes on.
                 (runs,) = db.execute(
-                    "select count(*) from actp_agent_runs "
-                    "where finished_at is null and agent_id = ? and instance = ?",
+                    "select count(*) from actp_agent_runs where agent_id = ? and instance = ?",
                     [agent_id, instance],
                 ).fetchone()
-                if status == "running" and runs != 1:
-                    self.break_(Rule.RECORDED, f"{runs} runs of {agent_id} of {life.name} are open")
+                if status == "running" and not runs:
+                    self.break_(Rule.RECORDED, f"no run of {agent_id} of {life.name} is there")
 
     def judge_what_is_left(self) -> None:
         """Judge what is left when every daemon has exited."""

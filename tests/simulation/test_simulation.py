@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 import trio_asyncio  # noqa: F401  (before anything takes asyncio's own way to find the loop)
@@ -28,12 +29,12 @@ def played(plan):
     ("profile", "seed", "daemons"), [("calm", 1, 1), ("usual", 2, 1), ("hostile", 3, 2)]
 )
 def test_a_seed_keeps_every_rule(profile, seed, daemons):
-    result = played(draw(seed, days=0.2, daemons=daemons, profile=profile))
-    assert result.happened["post"] >= 3
+    result = played(draw(seed, days=0.1, daemons=daemons, profile=profile))
+    assert result.happened["post"] >= 2
 
 
 def test_the_same_seed_gives_the_same_run_to_the_byte():
-    plan = draw(4, days=0.1, daemons=2, profile="hostile")
+    plan = draw(4, days=0.05, daemons=2, profile="hostile")
     assert simulate(plan).hash == simulate(plan).hash
 
 
@@ -56,7 +57,8 @@ def test_a_failure_is_made_short_and_is_written_as_a_script():
         shortest = shrink(result)
         assert shortest.broken.rule is Rule.FINISHED_ONCE
         assert len(shortest.plan.steps) <= 3
-        again = eval(script(shortest.plan), {"Plan": Plan, "Step": Step, "What": What})
+        names = {"Plan": Plan, "Step": Step, "What": What, "datetime": datetime, "UTC": UTC}
+        again = eval(script(shortest.plan), names)
         assert simulate(again).broken.rule is Rule.FINISHED_ONCE
 
 
