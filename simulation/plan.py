@@ -201,6 +201,7 @@ _YEAR: Final = {
 PROFILES: Final = {
     "calm": Profile(rates=_WORK),
     "usual": Profile(rates=_YEAR),
+    "torn": Profile(rates={What.STORE_AWAY: 40.0}, posts=600.0),
     "hostile": Profile(
         rates={what: rate * 12 for what, rate in _YEAR.items()} | {What.SLEEP: 0.5}, posts=60.0
     ),

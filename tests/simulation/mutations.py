@@ -17,6 +17,7 @@ from actp_supervise.service import LeaderLease, Outbox
 from app import daemon, supervisor
 from app.agents.activity import Activity
 from app.agents.budget import Budget
+from app.agents.handle import AgentStore
 from app.desk import Desk
 from app.registry import AgentRegistry
 from app.routine import DailyRoutineScheduler
@@ -24,7 +25,7 @@ from app.shutdown import GracefulShutdown
 from app.status import HealthState
 from app.store.journal.sqlite import SqliteJournal
 from app.store.ledger.sqlite import SqliteLedger
-from app.store.protocol import Lease
+from app.store.protocol import Before, Lease
 from app.store.queue import sqlite as queue
 from app.store.queue.sqlite import SqliteQueue
 from app.store.registry import sqlite as registry
@@ -156,6 +157,7 @@ MUTATIONS = {
     "the fencing token is ignored when a task is finished": Mutation(
         put_in=statement(queue, "_FINISH", "and lease_token = :token and status = 'running'", ""),
         breaks=frozenset({Rule.ONLY_WITH_TOKEN, Rule.FINISHED_ONCE}),
+        profile="torn",
     ),
     "a lease is never renewed": Mutation(
         put_in=both(replaced(Desk, "tokens", lambda self: []), replaced(Desk, "renew_task", _held)),
@@ -214,7 +216,7 @@ MUTATIONS = {
     "a pause is ignored": Mutation(
         put_in=both(
             statement(queue, "_PAUSED", "paused_at is not null", "0"),
-            replaced(Activity, "held", property(lambda self: False, lambda self, value: None)),
+            replaced(AgentStore, "claim_task", Before.claim_task),
         ),
         breaks=frozenset({Rule.PAUSED}),
     ),
