@@ -62,7 +62,7 @@ class HealthServer:
             commands = await stack.enter_async_context(open_commands())
             app = self.make_app(commands)
             task_status.started(f"http://{format_address(host, address.port)}")
-            await serve(app, address.listeners(), _stop_request())
+            await serve(app, address.listeners(), _stop_request(), accepted=address.take_left())
 
     def make_app(self, commands: Commands) -> QuartTrio:
         """Return the application with all its routes.

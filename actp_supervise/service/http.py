@@ -20,7 +20,7 @@ import trio
 from actp_supervise.child import current_child
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from hypercorn.typing import ASGIFramework
 
@@ -105,6 +105,7 @@ async def serve(
     stop: StopRequest,
     *,
     most: int | None = None,
+    accepted: Iterable[trio.SocketStream] = (),
 ) -> None:
     """Serve `app` until asked to stop; then answers under way get `STOP_GRACE` seconds.
 
@@ -116,6 +117,7 @@ async def serve(
         stop: Asks to stop.
         most: How many connections there may be at once; where not given, at most as many as leave
             half of the files that the process may open to what else it does.
+        accepted: Connections that somebody accepted before, and read nothing of.
     """
     if most is None:
         most = most_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
@@ -125,6 +127,8 @@ async def serve(
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as accepting:
             enter = partial(door.enter, talking.talk)
+            for stream in accepted:
+                connections.start_soon(enter, stream)
             accepting.start_soon(
                 partial(trio.serve_listeners, enter, listeners, handler_nursery=connections)
             )

@@ -24,9 +24,10 @@ HEAD = """\
 -- they call keeps its parameters and the shape of its answer.
 """
 
+# Not immutable: then its value would stand in plans that other roles share, past its rights.
 VERSION = """\
 create or replace function public.actp_schema_version() returns bigint
-language sql immutable set search_path = '' as $$
+language sql stable set search_path = '' as $$
     select {version}
 $$;
 """

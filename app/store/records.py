@@ -250,13 +250,6 @@ def _kind(hint: Any) -> tuple[object, bool]:  # noqa: ANN401  (a type)
     return get_origin(plain) or plain, NoneType in union
 
 
-def _one_of(answer: JSON) -> JSON:
-    """Return the row where a function answers a set of at most one, None where that is empty."""
-    if isinstance(answer, list) and len(answer) <= 1:
-        return answer[0] if answer else None
-    return answer
-
-
 def read_answer(hint: Any, answer: JSON) -> Any:  # noqa: ANN401  (a type, and what it describes)
     """Read what a database has answered to a verb.
 
@@ -273,18 +266,18 @@ def read_answer(hint: Any, answer: JSON) -> Any:  # noqa: ANN401  (a type, and w
         return None
     plain, optional = _kind(hint)
     if is_dataclass(plain) and isinstance(answer, list) and len(answer) < _MORE_THAN_ONE:
+        if not answer and optional:
+            return None
         answer = answer[0] if answer else None  # a function that returns rows, of which one is
-    if answer is None and optional:
+    # Where a row is wanted, an empty list says that there is none; null is a gateway's word.
+    elif answer is None and optional and not is_dataclass(plain):
         return None
     try:
         if plain is datetime:
             return read_moment(answer)
         if is_dataclass(plain):
             assert isinstance(plain, type)  # noqa: S101  (for mypy: no instance)
-            record = _one_of(answer)
-            if record is None and optional:
-                return None
-            return read_record(plain, msgspec.convert(record, dict), parsed=True)
+            return read_record(plain, msgspec.convert(answer, dict), parsed=True)
         if plain is list and is_dataclass(get_args(hint)[0]):
             rows = msgspec.convert(answer, list[dict[str, Any]])
             return [read_record(get_args(hint)[0], row, parsed=True) for row in rows]

@@ -25,6 +25,8 @@ class Address:
 
     def __init__(self, listeners: list[trio.SocketListener]) -> None:
         self._listeners = listeners
+        self.left: list[trio.SocketStream] = []
+        """Connections that one server has accepted and left to the next, nothing read of them."""
         self.port: int = listeners[0].socket.getsockname()[1]
 
     @classmethod
@@ -49,6 +51,11 @@ class Address:
         """Return new listeners for a server, to be closed by it."""
         return [trio.SocketListener(listener.socket.dup()) for listener in self._listeners]
 
+    def take_left(self) -> list[trio.SocketStream]:
+        """Return the connections that were left to the next server, which is the caller."""
+        taken, self.left = self.left, []
+        return taken
+
     def __enter__(self) -> Self:
         return self
 
@@ -60,3 +67,5 @@ class Address:
     ) -> None:
         for listener in self._listeners:
             listener.socket.close()
+        for stream in self.take_left():
+            stream.socket.close()

@@ -75,7 +75,9 @@ class WaitingRoom:
     async def serve(self) -> None:
         """Serve until asked to stop."""
         app = make_app(self, [self])
-        await serve(app, self._address.listeners(), current_child().stopping)
+        address = self._address
+        stopping = current_child().stopping
+        await serve(app, address.listeners(), stopping, accepted=address.take_left())
 
     @get("/health")
     async def _health(self) -> Response:

@@ -581,7 +581,7 @@ where not exists (select from public.actp_cost_days)
 group by 1, 2, 3;
 
 create or replace function public.actp_schema_version() returns bigint
-language sql immutable set search_path = '' as $$
+language sql stable set search_path = '' as $$
     select 20261129000002
 $$;
 

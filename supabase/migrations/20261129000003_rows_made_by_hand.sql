@@ -197,7 +197,7 @@ create or replace function public.actp_unreadable_tasks(
 $$;
 
 create or replace function public.actp_schema_version() returns bigint
-language sql immutable set search_path = '' as $$
+language sql stable set search_path = '' as $$
     select 20261129000003
 $$;
 

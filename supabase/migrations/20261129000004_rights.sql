@@ -113,7 +113,7 @@ end
 $$;
 
 create or replace function public.actp_schema_version() returns bigint
-language sql immutable set search_path = '' as $$
+language sql stable set search_path = '' as $$
     select 20261129000004
 $$;
 

@@ -170,7 +170,7 @@ $$;
 create or replace function public.actp_begin_task(
     p_id text, p_agent_type text, p_goal text, p_context jsonb, p_routine text, p_worker_id text,
     p_instance text, p_token text, p_lease double precision
-) returns jsonb language plpgsql set search_path = '' as $$
+) returns setof jsonb language plpgsql set search_path = '' as $$
 begin
     insert into public.actp_agent_tasks
         (id, agent_type, goal, context, routine, status, attempts, worker_id, instance,
@@ -178,10 +178,8 @@ begin
     values (p_id, p_agent_type, p_goal, coalesce(p_context, '{}'), p_routine, 'running', 1,
         p_worker_id, p_instance, p_token, now() + make_interval(secs => p_lease), now(), now())
     on conflict (id) do nothing;
-    return (
-        select to_jsonb(t) from public.actp_agent_tasks t
-        where id = p_id and lease_token = p_token and status = 'running'
-    );
+    return query select to_jsonb(t) from public.actp_agent_tasks t
+        where id = p_id and lease_token = p_token and status = 'running';
 end
 $$;
 
@@ -208,7 +206,7 @@ end
 $$;
 
 create or replace function public.actp_schema_version() returns bigint
-language sql immutable set search_path = '' as $$
+language sql stable set search_path = '' as $$
     select 20261129000005
 $$;
 
