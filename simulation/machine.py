@@ -70,6 +70,11 @@ class Machine:
         return trio.current_time() < self._away_until
 
     @property
+    def back_at(self) -> float:
+        """When the store is, or was, back after it was last away, by Trio's time."""
+        return max(self._away_until, self._slow_until)
+
+    @property
     def is_slow(self) -> bool:
         """Whether the store answers slowly."""
         return trio.current_time() < self._slow_until

@@ -259,7 +259,8 @@ class Rules:
         held = self._held.get(agent_id)
         if held is not None:
             by, since = held
-            known = since if by is life else max(since, life.started_at) + self._told_within
+            told = max(since, life.started_at, life.machine.back_at) + self._told_within
+            known = since if by is life else told
             if now > known:
                 self.break_(
                     Rule.PAUSED, f"{agent_id} of {life.name} took a task while it was paused"
@@ -271,7 +272,9 @@ class Rules:
                 [agent_id],
             ).fetchone()
             # Who was cut off, or slept, learns only when it next renews its own.
-            since = max(self._holders.get(agent_id, ("", now))[1], life.started_at)
+            since = max(
+                self._holders.get(agent_id, ("", now))[1], life.started_at, life.machine.back_at
+            )
             if row is not None and row[0] != instance and now > since + self._told_within:
                 self.break_(
                     Rule.ONE_HOLDER, f"{agent_id} of {life.name} took a task; another has its lease"
