@@ -7,8 +7,16 @@ import sys
 from typing import TYPE_CHECKING
 
 import actp_supervise
+from actp_supervise.service import shorten
+from app.settings import AgentSettings, Source, settings_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import date
+
+    from app.agents.prices import PriceTable
+    from app.agents.spec import WantedHand
+    from app.routine import RoutineJob
     from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -70,3 +78,50 @@ def text(settings: Settings, *, where: str, page: str | None = None) -> str:
     if settings.warnings:
         lines += ["", *(f"  warning: {warning}" for warning in settings.warnings)]
     return "\n".join([*lines, ""])
+
+
+def agents_in_full(
+    settings: Settings, prices: PriceTable, routines: Sequence[RoutineJob], today: date
+) -> str:
+    """Return what came of the file and the environment, agent by agent; for ``--dry-run``."""
+    lines = [f"  agents     {settings.agents_path or 'the four that ship'}", ""]
+    for agent in settings.agents:
+        lines += _agent_in_full(agent, prices, today)
+        lines += [
+            f"    {'routine':<18} {job.method} at {job.cron}"
+            + (f": {shorten(job.goal, 60)}" if job.goal else "")
+            + (f" (never: {job.disabled})" if agent.enabled and job.disabled else "")
+            for job in routines
+            if job.agent_id == agent.agent_id
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _agent_in_full(agent: AgentSettings, prices: PriceTable, today: date) -> Iterator[str]:
+    yield f"  {agent.agent_id}" + ("" if agent.enabled else f" (disabled: {agent.why_disabled})")
+    for field, setting in settings_of(AgentSettings).items():
+        value, source = getattr(agent, field), agent.sources.get(field, Source.DEFAULT)
+        if field == "enabled" or (value is None and source is Source.DEFAULT):
+            continue
+        if field == "class_path" and agent.spec.prompt is not None:
+            yield f"    {'prompt':<18} {shorten(agent.spec.prompt, 60)!r}  (file)"
+            continue
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        if field in {"model", "fallback_model"}:
+            shown += _priced(str(value), prices, today)
+        yield f"    {setting.key:<18} {shown}  ({source})"
+    if agent.spec.hands:
+        yield f"    {'tools':<18} {', '.join(map(_hand, agent.spec.hands))}"
+    if agent.spec.approve:
+        yield f"    {'approve':<18} {', '.join(agent.spec.approve)}"
+
+
+def _hand(hand: WantedHand) -> str:
+    return hand.name if hand.name != "mcp" else f"mcp ({', '.join(hand.options)})"
+
+
+def _priced(model: str, prices: PriceTable, today: date) -> str:
+    prompt, reply = prices.of_tokens(model, today)
+    unknown = "" if prices.knows(model) else ", UNKNOWN: as the dearest"
+    return f", ${prompt:g} and ${reply:g} per million tokens{unknown}"

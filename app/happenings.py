@@ -16,22 +16,26 @@ from app.routine import TREE_NAME
 from app.status import AgentState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Container, Mapping
 
     from app.event_log import EventLog
     from app.reasons import Name
     from app.status import AgentStatus, Health, HealthState
 
-LOOK_EVERY: Final = 0.5
+LOOK_EVERY: Final = 1.0
 """Seconds between two looks whether something has changed."""
 
 _UNTOLD: Final = (ev.ChildReady, ev.StopRequested, ev.SupervisorStopped)
 """What says nothing new to somebody who watches."""
 
 
-def tell_of_tree(events: EventLog, agent_ids: Iterable[str]) -> Callable[[ev.Event], None]:
-    """Return what publishes the events of the tree."""
-    known = frozenset(agent_ids)
+def tell_of_tree(events: EventLog, agent_ids: Container[str]) -> Callable[[ev.Event], None]:
+    """Return what publishes the events of the tree.
+
+    Args:
+        events: Where they are published.
+        agent_ids: The names of the agents, looked at with each event.
+    """
 
     def on_event(event: ev.Event) -> None:
         name = event.path[-1]
@@ -42,12 +46,15 @@ def tell_of_tree(events: EventLog, agent_ids: Iterable[str]) -> Callable[[ev.Eve
         is_of_run = TREE_NAME in event.path and not isinstance(event, ClockJumped)
         if is_of_run or isinstance(event, _UNTOLD):
             return
+        agent_id = next((part for part in event.path if part in agent_ids), None)
+        if agent_id is not None and name != agent_id:  # a worker of it, of which there are several
+            name = f"{agent_id}'s {name}"
         facts = event.to_dict()
         fields = {key: value for key, value in facts.items() if key not in _OWN}
         events.publish(
             EventKind[event.action.upper()],
             f"{name} {_in_words(event)}",
-            agent_id=name if name in known else None,
+            agent_id=agent_id,
             path="/".join(event.path),
             **fields,
         )

@@ -157,6 +157,8 @@ def overall(
         for agent_id, (kind, fault) in faults
         if fault is not None
     ]
+    for status in enabled.values():
+        reasons += _faults_of_parts(status)
     # It may answer the daemon, and lack just what an agent needs.
     of_agents = (status.health.store_error for status in enabled.values())
     store_error = store_error or next(filter(None, of_agents), None)
@@ -188,6 +190,26 @@ def _fault(status: AgentStatus) -> tuple[ReasonKind, str | None]:
     pause, trouble = _pause(status.health), _trouble(status)
     kind = ReasonKind.AGENT_PAUSED if trouble is None else ReasonKind.AGENT_TROUBLE
     return kind, " and ".join(filter(None, (pause, trouble))) or None
+
+
+def _faults_of_parts(status: AgentStatus) -> Iterator[Reason]:
+    """Return which workers of an agent wait for their restart while others work, and which tools.
+
+    Those are away whose server is.
+    """
+    agent_id = status.agent_id
+    for problem in status.problems:
+        text = f"{agent_id}: {problem}"
+        yield reason(ReasonKind.SERVER_AWAY, text, agent_id=agent_id, what=problem)
+    if status.status is AgentState.RUNNING and len(status.workers) > 1:
+        for worker in status.workers:
+            if worker.restart_in is not None:
+                error = shorten(error_line(status.last_error or ""), 200)
+                text = (
+                    f"{agent_id}: worker {worker.number} of {len(status.workers)} crashed and "
+                    f"waits for its restart: {error}"
+                )
+                yield reason(ReasonKind.AGENT_TROUBLE, text, agent_id=agent_id)
 
 
 def _pause(health: AgentHealth) -> str | None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
 from actp_supervise.service import clean_json
-from app.agents.activity import Activity
 from app.store.protocol import AgentBeat
 
 if TYPE_CHECKING:
@@ -27,9 +26,23 @@ FIRST_BEAT: Final = 2.0
 """Seconds that a new run's loop has for its first turns, after which its heartbeat is published."""
 
 
+class Signs(Protocol):
+    """What tells whether an agent lives."""
+
+    @property
+    def beat_at(self) -> float:
+        """When its loop last turned, by Trio's time."""
+
+    def why_stale(self, threshold: float) -> str | None:
+        """Return why it counts as hung, or None where it does not."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return its health as JSON."""
+
+
 @dataclass(slots=True)
 class _Watched:
-    activity: Activity
+    activity: Signs
     status: Callable[[], str | None]
     published: float
     """The latest beat that the registry knows of, by Trio's time; at first, when the run began."""
@@ -53,7 +66,7 @@ class HealthHeartbeat:
         self._news = trio.Event()
 
     def watch(
-        self, agent_id: str, activity: Activity, status: Callable[[], str | None] = lambda: None
+        self, agent_id: str, activity: Signs, status: Callable[[], str | None] = lambda: None
     ) -> None:
         """Follow an agent from now on, in place of an earlier run of it.
 

@@ -7,7 +7,8 @@ import dataclasses
 import logging
 import sys
 import uuid
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -15,23 +16,27 @@ from actp_supervise.bridge import asyncio_child
 from actp_supervise.service import fields_of, log_context, shorten
 from app.agents.activity import Activity
 from app.agents.contract import Agent, AgentClassError, has_routine, load_agent_class
-from app.agents.host import run_agent, run_routine
+from app.agents.host import GOAL_METHOD, run_agent, run_routine
 from app.agents.prices import PriceTable, PriceTableError, load_prices
 from app.agents.process import run_in_process
 from app.agents.setup import AgentSetup, make_context
-from app.agents.spec import SHARED_TABLES, AgentOptions
+from app.agents.spec import SHARED_TABLES, AgentOptions, Routine
 from app.agents.wire import Work
 from app.routine import RoutineJob
-from app.settings import AgentSettings, Settings, SettingsError
+from app.settings import AgentSettings, Settings, SettingsError, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from app.hands import Hands, Wanted
     from app.store.protocol import Store
     from app.store.schema import TableReport
-    from app.supervisor import AgentRun
+    from app.supervised import AgentRun
 
 logger = logging.getLogger(__name__)
+
+SERVERS_TIMEOUT: Final = 15.0
+"""Seconds that a run waits for its MCP servers before it begins without those that are away."""
 
 
 class AgentLauncher:
@@ -43,7 +48,8 @@ class AgentLauncher:
         instance: This start of the daemon.
 
     Raises:
-        SettingsError: If a class cannot be an agent, or the price table cannot be used.
+        SettingsError: If a class cannot be an agent, a tool cannot be set up, or the price table
+            cannot be used.
     """
 
     def __init__(self, settings: Settings, store: Store, instance: str) -> None:
@@ -53,22 +59,48 @@ class AgentLauncher:
         self._prices = _load_prices(settings)
         self._agents = {agent.agent_id: agent for agent in settings.agents if agent.enabled}
         self._classes = {agent_id: _load_class(agent) for agent_id, agent in self._agents.items()}
+        for agent in settings.agents:
+            _check_hands(agent, settings)
+
+    @property
+    def prices(self) -> PriceTable:
+        """What calls of models cost."""
+        return self._prices
 
     async def run(self, config: AgentSettings, run: AgentRun) -> None:
         """Run a new instance of an agent to its end."""
-        await self._run(config, run.activity, run.run_id, run.wait_for_work)
+
+        def opened(hands: Hands) -> None:
+            run.problems = lambda: hands.problems
+
+        await self._run(config, run.activity, run.run_id, run.wait_for_work, opened=opened)
 
     async def run_routine(self, agent_id: str, method: str) -> None:
         """Run a routine to its end, on an instance of its own beside the agent that does tasks."""
         run_id = uuid.uuid4().hex
         activity = Activity(trio.lowlevel.current_clock().current_time)
         with log_context(agent_id=agent_id, run=run_id, routine=method):
-            await self._run(self._agents[agent_id], activity, run_id, trio.sleep, method=method)
+            config = self._agents[agent_id]
+            goals = {routine.method: routine.goal for routine in config.spec.routines}
+            await self._run(
+                config, activity, run_id, trio.sleep, method=method, goal=goals.get(method)
+            )
 
-    def reconfigure(self, config: AgentSettings) -> None:
-        """Give an agent's routines other settings, from their next run on."""
-        if config.agent_id in self._agents:
-            self._agents[config.agent_id] = config
+    def take_agents(self, settings: Settings) -> None:
+        """Have the agents of these settings, and no others.
+
+        Raises:
+            SettingsError: If a class cannot be an agent, or a tool cannot be set up; then nothing
+                has changed.
+        """
+        for agent in settings.agents:
+            _check_hands(agent, settings)
+        agents = {agent.agent_id: agent for agent in settings.agents if agent.enabled}
+        new = {agent_id: agents[agent_id] for agent_id in agents.keys() - self._agents.keys()}
+        classes = {agent_id: _load_class(agent) for agent_id, agent in new.items()}
+        self._classes |= classes
+        self._agents = agents
+        self._settings = settings
 
     def routines(self) -> list[RoutineJob]:
         """Return the routines of all agents; those that cannot be run say why."""
@@ -77,17 +109,22 @@ class AgentLauncher:
                 agent_id=agent.agent_id,
                 method=routine.method,
                 cron=routine.cron,
-                disabled=self._why_not(agent, routine.method),
+                goal=routine.goal,
+                disabled=self._why_not(agent, routine),
             )
             for agent in self._settings.agents
             for routine in agent.spec.routines
         ]
 
-    def _why_not(self, agent: AgentSettings, method: str) -> str | None:
+    def _why_not(self, agent: AgentSettings, routine: Routine) -> str | None:
         if not agent.enabled:
             return agent.why_disabled
-        if not has_routine(self._classes[agent.agent_id], method):
-            return f"{agent.class_path} has no 'async def {method}(self)'"
+        cls = self._classes[agent.agent_id]
+        if routine.goal is not None:
+            fits = has_routine(cls, GOAL_METHOD)
+            return None if fits else f"{agent.class_path} has no 'async def {GOAL_METHOD}'"
+        if not has_routine(cls, routine.method):
+            return f"{agent.class_path} has no 'async def {routine.method}(self)'"
         return None
 
     async def _run(
@@ -98,6 +135,8 @@ class AgentLauncher:
         wait_for_work: Callable[[float], Awaitable[None]],
         *,
         method: str | None = None,
+        goal: str | None = None,
+        opened: Callable[[Hands], object] = lambda _: None,
     ) -> None:
         """Run an agent, or one of its routines, isolated as it is configured."""
         setup = self._setup(config, run_id)
@@ -105,6 +144,7 @@ class AgentLauncher:
             work = Work(
                 setup=setup,
                 method=method,
+                goal=goal,
                 where=self._store.where,
                 log_fields=dict(fields_of(contextvars.copy_context())),
                 modules=sys.path,
@@ -113,18 +153,39 @@ class AgentLauncher:
                 work, store=self._store, activity=activity, wait_for_work=wait_for_work
             )
             return
-        context = make_context(
-            setup,
-            store=self._store,
-            activity=activity,
-            wait_for_work=wait_for_work,
-        )
         cls = self._classes[config.agent_id]
-        if method is None:
-            in_its_loop = asyncio_child(run_agent, isolation=config.isolation)
-            await in_its_loop(cls, context, config.poll_interval)
-        else:
-            await asyncio_child(run_routine, isolation=config.isolation)(cls, context, method)
+        async with self._open_hands(config, opened) as hands:
+            context = make_context(
+                setup,
+                store=self._store,
+                activity=activity,
+                wait_for_work=wait_for_work,
+                hands=hands,
+            )
+            if method is None:
+                in_its_loop = asyncio_child(run_agent, isolation=config.isolation)
+                await in_its_loop(cls, context, config.poll_interval)
+            else:
+                routine_in_its_loop = asyncio_child(run_routine, isolation=config.isolation)
+                await routine_in_its_loop(cls, context, method, goal)
+
+    @asynccontextmanager
+    async def _open_hands(
+        self, config: AgentSettings, opened: Callable[[Hands], object]
+    ) -> AsyncIterator[Hands | None]:
+        """Open the tools that the file gives an agent, for one of its runs."""
+        if not config.spec.hands:
+            yield None
+            return
+        from app.hands import open_hands
+
+        async with open_hands(_wanted(config), self._settings.for_hands) as hands:
+            opened(hands)
+            # A conversation keeps the tools that it began with, so servers get time to be there.
+            with trio.move_on_after(SERVERS_TIMEOUT):
+                while hands.problems:  # noqa: ASYNC110  (no event tells)
+                    await trio.sleep(0.1)
+            yield hands
 
     def _setup(self, config: AgentSettings, run_id: str) -> AgentSetup:
         settings = self._settings
@@ -139,6 +200,8 @@ class AgentLauncher:
             prices=self._prices,
             daily_budget_usd=config.daily_budget_usd,
             options=AgentOptions(
+                prompt=config.spec.prompt,
+                approve=config.spec.approve,
                 effort=config.effort,
                 max_tokens=config.max_tokens,
                 max_turns=config.max_turns,
@@ -166,11 +229,52 @@ def without_tables(settings: Settings, report: TableReport) -> Settings:
     return dataclasses.replace(settings, agents=tuple(agents))
 
 
+def with_unknown_models(settings: Settings, prices: PriceTable) -> Settings:
+    """Return the settings with a warning for each model that the price table does not name."""
+    unknown: dict[str, list[str]] = {}
+    for agent in settings.agents:
+        for model in filter(None, (agent.model, agent.fallback_model)):
+            if agent.enabled and not prices.knows(model):
+                unknown.setdefault(model, []).append(agent.agent_id)
+    warnings = tuple(
+        f"the model {model} of {', '.join(agent_ids)} is not in the price table"
+        f"{prices.hint(model)}; it is priced as the dearest that is"
+        for model, agent_ids in unknown.items()
+    )
+    return dataclasses.replace(settings, warnings=(*settings.warnings, *warnings))
+
+
+def _wanted(config: AgentSettings) -> list[Wanted]:
+    from app.hands import Wanted
+
+    return [Wanted(name=hand.name, options=hand.options) for hand in config.spec.hands]
+
+
+def _check_hands(config: AgentSettings, settings: Settings) -> None:
+    """Check the tools that the file gives an agent, and open none.
+
+    Raises:
+        SettingsError: If one cannot be set up.
+    """
+    if not (config.enabled and config.spec.hands):
+        return
+    from app.hands import check_hands
+
+    where = config.spec.place
+    if config.isolation == "process":
+        raise SettingsError(f"{where}: tools need isolation loop or thread, not process")
+    for problem in check_hands(_wanted(config), settings.for_hands):
+        raise SettingsError(f"{where}: {shorten(problem)}")
+
+
 def _load_class(agent: AgentSettings) -> type[Agent]:
     try:
         return load_agent_class(agent.class_path)
     except AgentClassError as error:
-        raise SettingsError(f"{agent.spec.env_prefix}CLASS: {shorten(str(error))}") from error
+        place = f"{agent.spec.env_prefix}CLASS"
+        if agent.sources.get("class_path") is Source.FILE:
+            place = str(agent.spec.given["class"].place)
+        raise SettingsError(f"{place}: {shorten(str(error))}") from error
 
 
 def _load_prices(settings: Settings) -> PriceTable:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from actp_supervise.service import shorten
-from app.agents.spec import AGENT_SPECS
 from app.facts import JSON, from_json
 from app.settings import Settings, SettingsError, unknown_agent
 from app.status import AgentHealth, AgentState
@@ -157,7 +156,7 @@ async def request_restart(settings: Settings, agent_id: str) -> str:
         SettingsError: If there is no such agent, or the store is not there yet.
         StoreError: If it cannot be asked.
     """
-    specified = [spec.agent_id for spec in AGENT_SPECS]
+    specified = [agent.agent_id for agent in settings.agents]
     if _never_used(settings):
         if agent_id not in specified:
             raise SettingsError(unknown_agent(agent_id, specified))

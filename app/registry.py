@@ -50,6 +50,15 @@ class AgentRegistry:
             [a for a in agents if a.status not in _IDLE or a.agent_id not in elsewhere],
         )
 
+    async def register(self, agent: AgentRegistration) -> None:
+        """Upsert a row for one more agent, which is the daemon's from now on too."""
+        self._registered[agent.agent_id] = agent
+        self._agent_ids = tuple(self._registered)
+        if agent.status != AgentState.DISABLED:
+            self._restartable = (*self._restartable, agent.agent_id)
+        if agent.status not in _IDLE or agent.agent_id not in await self._elsewhere():
+            await self._store.register_agents(self._worker_id, [agent])
+
     async def register_again(self, agent_ids: Sequence[str]) -> None:
         """Register agents of this daemon that the registry has lost."""
         lost = [self._registered[each] for each in agent_ids if each in self._registered]

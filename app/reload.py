@@ -8,7 +8,7 @@ import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -26,6 +26,15 @@ if TYPE_CHECKING:
     from app.launcher import AgentLauncher
 
 logger = logging.getLogger(__name__)
+
+
+FILE_ONLY: Final = {
+    "prompt": "prompt",
+    "tools": "hands",
+    "approve": "approve",
+    "routines": "routines",
+}
+"""What only the file says of an agent -> the field of its `AgentSpec`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +58,39 @@ def changes(old: Settings, new: Settings) -> list[Change]:
         for field, setting in settings_of(Settings).items()
         if getattr(old, field) != getattr(new, field)
     ]
-    for before, after in zip(old.agents, new.agents, strict=True):
-        found += [
-            Change(
-                setting.variable(after.spec),
-                field,
-                getattr(after, field),
-                setting.reloads,
-                after.agent_id,
-            )
-            for field, setting in settings_of(AgentSettings).items()
-            if getattr(before, field) != getattr(after, field)
-        ]
-    return found
+    before = {agent.agent_id: agent for agent in old.agents}
+    for agent in new.agents:
+        if agent.agent_id in before:
+            found += _changes_of_agent(before.pop(agent.agent_id), agent)
+        else:
+            found.append(_whole_agent(agent.agent_id, agent))
+    return [*found, *(_whole_agent(agent_id, None) for agent_id in before)]
+
+
+def _whole_agent(agent_id: str, agent: AgentSettings | None) -> Change:
+    """Return that an agent is new, or gone."""
+    return Change(f"agents.{agent_id}", "agents", agent, taken_up=True, agent_id=agent_id)
+
+
+def _changes_of_agent(before: AgentSettings, after: AgentSettings) -> list[Change]:
+    found = [
+        Change(
+            setting.variable(after.spec),
+            field,
+            getattr(after, field),
+            setting.reloads,
+            after.agent_id,
+        )
+        for field, setting in settings_of(AgentSettings).items()
+        if getattr(before, field) != getattr(after, field)
+    ]
+    # Of another class, which waits for a restart, the rest waits as well.
+    same_class = before.class_path == after.class_path
+    return found + [
+        Change(f"agents.{after.agent_id}.{key}", "spec", after.spec, same_class, after.agent_id)
+        for key, field in FILE_ONLY.items()
+        if getattr(before.spec, field) != getattr(after.spec, field)
+    ]
 
 
 def catch_hangups() -> trio.MemoryReceiveChannel[int]:
@@ -102,6 +131,8 @@ class Reloader:
         self._launcher = launcher
         self._service = service
         self._reread = reread
+        self._gone: list[str] = []
+        """Agents that the file no longer has, to be stopped."""
 
     async def run(self, hangups: AsyncIterator[int]) -> None:
         """Follow each SIGHUP, until cancelled."""
@@ -110,6 +141,8 @@ class Reloader:
                 self._service.reloading()
                 for agent_id in self.reload():
                     restarts.start_soon(self._restart, agent_id)
+                while self._gone:
+                    restarts.start_soon(self._remove, self._gone.pop())
                 self._service.ready()
 
     def reload(self) -> list[str]:
@@ -118,38 +151,54 @@ class Reloader:
         Returns:
             The agents that need a new run for it.
         """
+        known_warnings = self._daemon.settings.warnings
         try:
             new = self._reread()
+            found = changes(self._daemon.settings, new)
+            restarts = self._take_up(new, [change for change in found if change.taken_up])
         except SettingsError as error:
             extra = {"action": "settings_wrong"}
             logger.error("Settings not reloaded, all stays as it is: %s", error, extra=extra)
             return []
         for warning in new.warnings:
-            if warning not in self._daemon.settings.warnings:
+            if warning not in known_warnings:
                 logger.warning(warning, extra={"action": "settings_warning"})
-        found = changes(self._daemon.settings, new)
-        restarts = self._take_up([change for change in found if change.taken_up])
         self._daemon.settings = dataclasses.replace(self._daemon.settings, warnings=new.warnings)
         self._tell(found, restarts)
         return restarts
 
-    def _take_up(self, taken_up: list[Change]) -> list[str]:
+    def _take_up(self, new: Settings, taken_up: list[Change]) -> list[str]:
+        """Take up what can be; return the agents that need a new run for it.
+
+        Raises:
+            SettingsError: If the class of a new agent cannot be one; then nothing has changed.
+        """
         of_daemon: dict[str, Any] = {c.field: c.value for c in taken_up if c.agent_id is None}
-        settings = dataclasses.replace(self._daemon.settings, **of_daemon)
+        old = {agent.agent_id: agent for agent in self._daemon.settings.agents}
+        own = {
+            agent_id: [change for change in taken_up if change.agent_id == agent_id]
+            for agent_id in old
+        }
+        agents = tuple(
+            _changed(old[agent.agent_id], own[agent.agent_id]) if agent.agent_id in old else agent
+            for agent in new.agents
+        )
+        settings = dataclasses.replace(self._daemon.settings, agents=agents, **of_daemon)
+        self._launcher.take_agents(settings)
+        self._daemon.routines.set_routines(self._launcher.routines())
+        supervisor = self._daemon.supervisor
         restarts = []
-        agents = []
-        for agent in settings.agents:
-            own = [change for change in taken_up if change.agent_id == agent.agent_id]
-            changed: dict[str, Any] = {change.field: change.value for change in own}
-            if changed:
-                agent = dataclasses.replace(agent, **changed)
-                self._launcher.reconfigure(agent)
-                if self._daemon.supervisor.reconfigure(agent):
+        for agent in agents:
+            if agent.agent_id not in old:
+                supervisor.add_agent(agent)
+            elif agent is not old[agent.agent_id]:
+                runs = supervisor.reconfigure(agent)
+                if runs and not all(c.variable.endswith(".routines") for c in own[agent.agent_id]):
                     restarts.append(agent.agent_id)
                     self._register(agent)
-            agents.append(agent)
-        self._daemon.settings = dataclasses.replace(settings, agents=tuple(agents))
-        self._daemon.supervisor.watch_interval = settings.watch_interval
+        self._gone += old.keys() - {agent.agent_id for agent in agents}
+        self._daemon.settings = settings
+        supervisor.watch_interval = settings.watch_interval
         return restarts
 
     def _register(self, agent: AgentSettings) -> None:
@@ -169,6 +218,10 @@ class Reloader:
         with suppress(SupervisionError):  # the daemon stops, or somebody stops the agent meanwhile
             await self._daemon.supervisor.restart_agent(agent_id)
 
+    async def _remove(self, agent_id: str) -> None:
+        with suppress(SupervisionError):  # the daemon stops
+            await self._daemon.supervisor.remove_agent(agent_id)
+
     def _tell(self, found: list[Change], restarts: list[str]) -> None:
         applied = [change.variable for change in found if change.taken_up]
         waiting = [change.variable for change in found if not change.taken_up]
@@ -182,3 +235,9 @@ class Reloader:
         self._daemon.events.publish(
             EventKind.SETTINGS_RELOADED, text, applied=applied, needs_restart=waiting
         )
+
+
+def _changed(agent: AgentSettings, taken_up: list[Change]) -> AgentSettings:
+    """Return an agent with what has changed of it; the same one if nothing has."""
+    changed: dict[str, Any] = {change.field: change.value for change in taken_up}
+    return dataclasses.replace(agent, **changed) if changed else agent

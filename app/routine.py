@@ -11,7 +11,7 @@ import trio
 from actp_supervise.clock import SystemWallClock
 from actp_supervise.cron import Cron, Job, Scheduler, open_scheduler
 from app.status import JobRun, JobStatus
-from app.store.protocol import StoreError, TaskStatus
+from app.store.protocol import RoutineTime, StoreError, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -31,17 +31,22 @@ MISFIRE_GRACE: Final = 3600.0
 TIMEOUT: Final = 7200.0
 """Seconds after which a routine counts as hung and is cancelled."""
 
+LOOK_INTERVAL: Final = 60.0
+"""Seconds between two looks whether another daemon was told another time for a routine."""
+
 RECALL_TIMEOUT: Final = 5.0
 """Seconds that the start waits for the store to say how the routines went before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutineJob:
-    """A method of an agent, and when it is called."""
+    """What an agent does at certain times, a method or a goal, and when."""
 
     agent_id: str
     method: str
     cron: str
+    goal: str | None = None
+    """What it is to reach, where it is no method."""
     disabled: str | None
     """Why it is not called, where it is not."""
 
@@ -125,6 +130,8 @@ class DailyRoutineScheduler:
         self._clock = wall_clock or SystemWallClock()
         self._scheduler: Scheduler | None = None
         self._paused: set[str] = set()
+        self._times: dict[str, RoutineTime] = {}
+        """The times that were changed, as the store has them."""
         self._last_fires: dict[str, JobRun] = {}
         self._under_way: set[trio.CancelScope] = set()
         self._put_off: dict[str, datetime] = {}
@@ -142,6 +149,94 @@ class DailyRoutineScheduler:
             if routine.disabled is None
         }
 
+    def set_routines(self, routines: Sequence[RoutineJob]) -> None:
+        """Have these routines from now on; what is under way goes on.
+
+        Raises:
+            ValueError: If the schedule of one makes no sense; then all stays as it is.
+        """
+        triggers = {each.name: Cron(each.cron) for each in routines if each.disabled is None}
+        before, self._triggers = self._triggers, triggers
+        self._routines = {routine.name: routine for routine in routines}
+        for name in triggers:
+            triggers[name] = self._trigger(name)
+        if self._scheduler is None:
+            return
+        for name in before.keys() - triggers.keys():
+            self._scheduler.remove(name)
+        for name, trigger in triggers.items():
+            if name not in before:
+                self._add(self._scheduler, name)
+            elif trigger != before[name]:
+                self._scheduler.reschedule(name, trigger)
+
+    async def set_time(self, name: str, cron: str | None) -> None:
+        """Have a routine run at other times from now on; kept in the store, for every daemon.
+
+        Args:
+            name: The routine.
+            cron: When; None for as it is configured.
+
+        Raises:
+            UnknownRoutineError: If there is no routine of that name.
+            ValueError: If the expression makes no sense.
+            StoreError: If it cannot be kept; then nothing has changed.
+        """
+        configured = self._known(name).cron
+        if cron is not None:
+            cron = cron.strip()
+            Cron(cron)
+        kept = None if cron == configured else cron
+        await self._store.set_routine_time(name, kept, instead_of=configured)
+        if kept is None:
+            self._times.pop(name, None)
+        else:
+            self._times[name] = RoutineTime(job_name=name, cron=kept, instead_of=configured)
+        self._reschedule(name)
+
+    async def watch_times(self) -> None:
+        """Take up what other daemons were told about the times of routines, for ever."""
+        while True:
+            await trio.sleep(LOOK_INTERVAL)
+            with suppress(StoreError):
+                await self._look_up_times()
+
+    async def _look_up_times(self) -> None:
+        self._times = {time.job_name: time for time in await self._store.routine_times()}
+        for name in self._triggers:
+            self._reschedule(name)
+
+    def _cron(self, routine: RoutineJob) -> str:
+        """Return when a routine runs: as it was changed, unless it was configured anew since."""
+        time = self._times.get(routine.name)
+        return time.cron if time is not None and time.instead_of == routine.cron else routine.cron
+
+    def _trigger(self, name: str) -> Cron:
+        routine = self._routines[name]
+        try:
+            return Cron(self._cron(routine))
+        except ValueError:  # in a row that was written by hand
+            return Cron(routine.cron)
+
+    def _reschedule(self, name: str) -> None:
+        trigger = self._trigger(name)
+        if name in self._triggers and trigger != self._triggers[name]:
+            self._triggers[name] = trigger
+            if self._scheduler is not None and name in self._scheduler:
+                self._scheduler.reschedule(name, trigger)
+
+    def _add(self, scheduler: Scheduler, name: str) -> None:
+        scheduler.add(
+            self._carry_out,
+            name,
+            name=name,
+            trigger=self._triggers[name],
+            misfire_grace=MISFIRE_GRACE,
+            timeout=TIMEOUT,
+        )
+        if name in self._paused:
+            scheduler.pause(name)
+
     async def start(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the routines when they are due, until `shutdown`; for a child of the tree."""
         await self._recall()
@@ -152,17 +247,8 @@ class DailyRoutineScheduler:
             shutdown_timeout=self._drain_timeout,
             wall_clock=self._wall_clock,
         ) as self._scheduler:
-            for name, trigger in self._triggers.items():
-                self._scheduler.add(
-                    self._carry_out,
-                    self._routines[name],
-                    name=name,
-                    trigger=trigger,
-                    misfire_grace=MISFIRE_GRACE,
-                    timeout=TIMEOUT,
-                )
-                if name in self._paused:
-                    self._scheduler.pause(name)
+            for name in self._triggers:
+                self._add(self._scheduler, name)
             task_status.started()
 
     async def shutdown(self) -> None:
@@ -214,7 +300,8 @@ class DailyRoutineScheduler:
         if self._scheduler is not None and name in self._scheduler:
             self._scheduler.resume(name)
 
-    async def _carry_out(self, routine: RoutineJob) -> None:
+    async def _carry_out(self, name: str) -> None:
+        routine = self._routines[name]
         with trio.CancelScope() as scope:
             self._under_way.add(scope)
             self._put_off.pop(routine.name, None)
@@ -249,6 +336,7 @@ class DailyRoutineScheduler:
     async def _recall(self) -> None:
         """Look up how the routines went before this daemon began."""
         with trio.move_on_after(RECALL_TIMEOUT), suppress(StoreError):
+            await self._look_up_times()
             for name in self._routines:
                 for fire in await self._store.fires(name, limit=1):
                     self._last_fires[name] = JobRun(
@@ -273,8 +361,10 @@ class DailyRoutineScheduler:
             name=routine.name,
             agent_id=routine.agent_id,
             method=routine.method,
-            schedule=str(Cron(routine.cron)),
-            cron=routine.cron,
+            goal=routine.goal,
+            schedule=str(self._trigger(routine.name)),
+            cron=self._cron(routine),
+            configured=routine.cron,
             timezone=str(self._timezone),
             next_run_time=self._next_run_time(routine, job),
             last_run=(job and _job_run(job.last_run)) or self._last_fires.get(routine.name),

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from app.status import Isolation
 
+MOST_WORKERS: Final = 50
+"""Tasks that one agent may do at once."""
+
 HAS_TRIO_ASYNCIO: Final = find_spec("trio_asyncio") is not None
 """Whether agents can run in the daemon's loop; on Python 3.14 trio-asyncio is not installed."""
 
@@ -148,6 +151,13 @@ def turns(text: str) -> int:
     """Read how many replies a task may take."""
     if not re.fullmatch("[0-9]{1,4}", text) or int(text) < 1:
         raise ValueError("a number of replies from 1 to 9999, such as 30")
+    return int(text)
+
+
+def workers(text: str) -> int:
+    """Read how many tasks an agent does at once."""
+    if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= MOST_WORKERS:
+        raise ValueError(f"a number of tasks done at once, from 1 to {MOST_WORKERS}")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""The daemon's settings: environment and `.env` in, one frozen `Settings` out.
+"""The daemon's settings: environment, `.env` and `agents.toml` in, one frozen `Settings` out.
 
 Nothing else reads the environment, but for what a service manager puts there. The
 fields of `Settings` and `AgentSettings` are the table of all variables: reading them, redaction,
@@ -13,7 +13,7 @@ import io
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import time
 from enum import StrEnum
@@ -30,7 +30,8 @@ from dotenv.parser import Binding, parse_stream
 from actp_supervise.clock import local_timezone
 from actp_supervise.service import is_loopback
 from app import setting_values as values
-from app.agents.spec import AGENT_SPECS, AgentSpec
+from app.agent_file import AgentFileError, read_agents, variables_in
+from app.agents.spec import AGENT_SPECS, PROMPTED_CLASS, AgentSpec
 from app.status import Isolation
 
 HAS_TRIO_ASYNCIO: Final = values.HAS_TRIO_ASYNCIO
@@ -40,12 +41,23 @@ DEFAULT_ISOLATION: Final[Isolation] = "loop" if HAS_TRIO_ASYNCIO else "thread"
 APPLICATION: Final = "actp-worker"
 """What the folder under the user's data directory is called."""
 
+AGENTS_VARIABLE: Final = "WORKER_AGENTS"
+"""The variable that names the file of agents."""
+
 GOOD_TOKEN: Final = 16
 """Characters that a token should have at least."""
 
 
 class SettingsError(Exception):
-    """A setting is missing or wrong. Its text is one line that names the variable."""
+    """A setting is missing or wrong. Its text is one line that names the variable, or the key."""
+
+
+class Source(StrEnum):
+    """Where the value of a setting comes from."""
+
+    ENVIRONMENT = "environment"
+    FILE = "file"
+    DEFAULT = "default"
 
 
 class Section(StrEnum):
@@ -89,6 +101,11 @@ class Setting:
         if spec is None:
             return self.name
         return spec.enable_flag if self.name == "ENABLE" else spec.env_prefix + self.name
+
+    @property
+    def key(self) -> str:
+        """What an agent's setting is called in the file of agents."""
+        return "enabled" if self.name == "ENABLE" else self.name.lower()
 
 
 def setting(
@@ -155,6 +172,10 @@ class AgentSettings:
     """Whether it shares the daemon's thread (loop), or has a thread or a process of its own."""
     single: bool = _agents("SINGLE", values.flag, attrgetter("single"))
     """Whether, of several daemons that share Supabase, one at a time runs it."""
+    workers: int = _agents("WORKERS", values.workers, 1, reloads=True)
+    """How many tasks it does at once."""
+    # Where the values of its settings come from, by field; for who asks what holds (`--dry-run`).
+    sources: Mapping[str, Source] = field(default_factory=dict, compare=False)
 
     @property
     def agent_id(self) -> str:
@@ -187,6 +208,10 @@ class Settings:
     )
     supabase_db_url: str | None = _kept("SUPABASE_DB_URL", values.secret, None, secret=True)
     """The Postgres behind it, for making the tables: python -m app.main --migrate"""
+    agents_path: Path | None = _agents(AGENTS_VARIABLE, values.existing_file, None)
+    """The file of agents, in place of the four that ship; see agents.example.toml. Default:
+    agents.toml beside .env, where there is one.
+    """
     health_port: int = _web("WORKER_HEALTH_PORT", values.port, 8090)
     """The port; 0 takes one that is free."""
     health_host: str = _web("WORKER_HEALTH_HOST", values.host, "127.0.0.1")
@@ -279,6 +304,8 @@ class Settings:
     apple_issuer_id: str | None = _services("APPLE_ISSUER_ID", values.word, None)
     apple_key_file: Path | None = _services("APPLE_KEY_FILE", values.path, None)
     apple_vendor_number: str | None = _services("APPLE_VENDOR_NUMBER", values.word, None)
+    referred: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The other variables that the file of agents refers to, as in ``${CRM_TOKEN}``."""
     data_dir: Path
     warnings: tuple[str, ...]
     """What the operator may want to know; one line each."""
@@ -298,7 +325,8 @@ class Settings:
             for field, setting in settings_of(Settings).items()
             if setting.section is Section.SERVICES
         }
-        return {name: str(value) for name, value in found.items() if value is not None}
+        given = {name: str(value) for name, value in found.items() if value is not None}
+        return {**self.referred, **given}
 
     def with_agents(self, agent_ids: Iterable[str]) -> Settings:
         """Return the settings with these agents enabled and the others not.
@@ -362,7 +390,12 @@ def load_settings(
     """
     if required and env_file is not None and not env_file.exists():
         raise SettingsError(f"{env_file} is not there any more: put it back, or restart the daemon")
-    return _read({**_read_file(env_file), **environ})
+    given = {**_read_file(env_file), **environ}
+    if env_file is not None and AGENTS_VARIABLE not in given:  # an empty value hides the file
+        beside = env_file.with_name("agents.toml").absolute()
+        if beside.is_file():
+            given[AGENTS_VARIABLE] = str(beside)
+    return _read(given)
 
 
 def validate_env(
@@ -382,21 +415,23 @@ def validate_env(
     return settings
 
 
-def variables() -> tuple[str, ...]:
-    """Return the names of all variables, in the order in which they are read."""
+def variables(specs: Iterable[AgentSpec] = AGENT_SPECS) -> tuple[str, ...]:
+    """Return the names of all variables of these agents, in the order in which they are read."""
     of_agents = settings_of(AgentSettings).values()
     return (
         *(each.name for each in settings_of(Settings).values()),
-        *(each.variable(spec) for spec in AGENT_SPECS for each in of_agents),
+        *(each.variable(spec) for spec in specs for each in of_agents),
     )
 
 
 def _read(environ: Mapping[str, str]) -> Settings:
     given = {name: value.strip() for name, value in environ.items()}
     read = {name: _value(each, given) for name, each in settings_of(Settings).items()}
+    specs = _specs(read["agents_path"])
     settings = Settings(
         **read,
-        agents=tuple(_agent(given, spec) for spec in AGENT_SPECS),
+        agents=tuple(_agent(given, spec) for spec in specs),
+        referred={name: given[name] for name in variables_in(specs) if given.get(name)},
         data_dir=_data_dir(),
         warnings=(),
     )
@@ -404,14 +439,27 @@ def _read(environ: Mapping[str, str]) -> Settings:
     return dataclasses.replace(settings, warnings=tuple(_warnings(settings, given)))
 
 
+def _specs(path: Path | None) -> tuple[AgentSpec, ...]:
+    """Return which agents there are: those of the file, or the four."""
+    if path is None:
+        return AGENT_SPECS
+    try:
+        return read_agents(path, [each.key for each in settings_of(AgentSettings).values()])
+    except AgentFileError as error:
+        raise SettingsError(str(error)) from error
+
+
 def _value(each: Setting, given: Mapping[str, str], spec: AgentSpec | None = None) -> Any:  # noqa: ANN401  (what the setting's `read` returns)
     name = each.variable(spec)
     text = given.get(name)
-    if not text:
+    in_file = None if spec is None else spec.given.get(each.key)
+    if not text and in_file is None:
         return each.default(spec or given) if callable(each.default) else each.default
     try:
-        return each.read(text)
+        return each.read(text or (in_file.text if in_file is not None else ""))
     except ValueError as error:
+        if not text and in_file is not None:
+            raise SettingsError(f"{in_file.place}: must be {error}") from None
         # An address may have a password in it.
         hidden = each.secret or each.read is values.web_address
         shown = "" if hidden else f"={text:.60}"
@@ -419,9 +467,24 @@ def _value(each: Setting, given: Mapping[str, str], spec: AgentSpec | None = Non
 
 
 def _agent(given: Mapping[str, str], spec: AgentSpec) -> AgentSettings:
-    read = {name: _value(each, given, spec) for name, each in settings_of(AgentSettings).items()}
-    why_disabled = None if read["enabled"] else f"{spec.enable_flag} is false"
-    return AgentSettings(spec=spec, why_disabled=why_disabled, **read)
+    own = settings_of(AgentSettings)
+    read = {name: _value(each, given, spec) for name, each in own.items()}
+    sources = {name: _source(each, given, spec) for name, each in own.items()}
+    if read["class_path"] == PROMPTED_CLASS and spec.prompt is None:
+        raise SettingsError(f"{spec.place}: needs a prompt, or a class")
+    in_file = spec.given.get("enabled")
+    why = f"{spec.enable_flag} is false"
+    if sources["enabled"] is Source.FILE and in_file is not None:
+        why = f"{in_file.place} is false"
+    return AgentSettings(
+        spec=spec, why_disabled=None if read["enabled"] else why, sources=sources, **read
+    )
+
+
+def _source(each: Setting, given: Mapping[str, str], spec: AgentSpec) -> Source:
+    if given.get(each.variable(spec)):
+        return Source.ENVIRONMENT
+    return Source.FILE if each.key in spec.given else Source.DEFAULT
 
 
 def _check_together(settings: Settings) -> None:
@@ -466,15 +529,14 @@ def _warnings(settings: Settings, given: Mapping[str, str]) -> Iterable[str]:
     for name, each in settings_of(Settings).items():
         if each.without is not None and getattr(settings, name) is None:
             yield f"{each.name} is not set: {each.without}"
-    yield from _unknown_variables(given)
+    yield from _unknown_variables(given, [agent.spec for agent in settings.agents])
 
 
-def _unknown_variables(given: Mapping[str, str]) -> Iterable[str]:
+def _unknown_variables(given: Mapping[str, str], specs: Sequence[AgentSpec]) -> Iterable[str]:
     """Name the variables that look like ours and are none, so that a slip of the pen is seen."""
-    ours = re.compile(
-        "WORKER_|SUPERVISOR_|ENABLE_.*_AGENT$|" + "|".join(spec.env_prefix for spec in AGENT_SPECS)
-    )
-    known = variables()
+    prefixes = {spec.env_prefix for spec in (*AGENT_SPECS, *specs)}
+    ours = re.compile("WORKER_|SUPERVISOR_|ENABLE_.*_AGENT$|" + "|".join(sorted(prefixes)))
+    known = variables(specs)
     for name in sorted(given.keys() - set(known)):
         if ours.match(name):
             close = difflib.get_close_matches(name, known, n=1)
@@ -510,9 +572,7 @@ def _fault_of(binding: Binding) -> str | None:
 
 
 _SWALLOWED: Final = re.compile(
-    "\n\\s*(export )?(WORKER|SUPERVISOR|ENABLE|ANTHROPIC|SUPABASE|"
-    + "|".join(spec.env_prefix.rstrip("_") for spec in AGENT_SPECS)
-    + ")_[A-Z_]+="
+    "\n\\s*(export )?(WORKER|SUPERVISOR|ENABLE|ANTHROPIC|SUPABASE|[A-Z0-9_]+_AGENT)_[A-Z_]+="
 )
 
 

@@ -28,7 +28,7 @@ from app.event_log import EventLog
 from app.happenings import tell_of_changes, tell_of_tree
 from app.health_server import HealthServer
 from app.heartbeat import HealthHeartbeat
-from app.launcher import AgentLauncher, without_tables
+from app.launcher import AgentLauncher, with_unknown_models, without_tables
 from app.logged_errors import ErrorsOfAgents
 from app.logs import configure_logs
 from app.metrics import Metrics
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from actp_supervise.service import Outbox
+    from app.agents.prices import PriceTable
     from app.settings import AgentSettings, Settings
     from app.store.protocol import Store, StoreUnavailable
     from app.web.listening import Address
@@ -116,6 +117,7 @@ async def run_daemon(
         channels = await trio.to_thread.run_sync(make_channels, settings)
         alerts = Alerts(channels, instance=instance)
         launcher = AgentLauncher(settings, store, instance)
+        settings = with_unknown_models(settings, launcher.prices)
         unreadable = UnreadableTasks(store)
         errors = ErrorsOfAgents(redact)
         stack.enter_context(errors.listening())
@@ -167,7 +169,7 @@ async def run_daemon(
                 name="worker",
                 limit=None,
                 backoff=SERVICE_BACKOFF,
-                on_event=tell_of_tree(events, agents.statuses()),
+                on_event=tell_of_tree(events, agents.agent_ids),
             ) as root,
         ):
             daemon = Daemon(
@@ -190,7 +192,7 @@ async def run_daemon(
                 started_at=SystemWallClock().now(),
                 started=trio.current_time(),
             )
-            reread_all = partial(_reread, reread, report)
+            reread_all = partial(_reread, reread, report, launcher.prices)
             reloader = Reloader(daemon, launcher, service, reread_all)
             try:
                 services = await _subtree(root, "services")
@@ -203,6 +205,7 @@ async def run_daemon(
                     restart=Restart.TRANSIENT,
                     shutdown_timeout=math.inf,  # bounded by that of its runs
                 )
+                services.start_soon(routines.watch_times, name="times of routines")
                 web = await _subtree(root, "web")
                 page = await web.start(
                     HealthServer(daemon, address=address).start,
@@ -260,8 +263,12 @@ async def check(settings: Settings) -> tuple[str, str | None]:
     async with open_store(settings) as store:
         report = await check_required_tables(store)
         settings = without_tables(settings, report)
-        AgentLauncher(settings, store, instance="none")
-        return banner.text(settings, where=store.where), report.warning
+        launcher = AgentLauncher(settings, store, instance="none")
+        settings = with_unknown_models(settings, launcher.prices)
+        agents = banner.agents_in_full(
+            settings, launcher.prices, launcher.routines(), SystemWallClock().now().date()
+        )
+        return f"{banner.text(settings, where=store.where)}\n{agents}", report.warning
 
 
 async def _register(registry: AgentRegistry, settings: Settings, records: Outbox) -> None:
@@ -337,8 +344,8 @@ def _log_errors(settings: Settings) -> Iterator[None]:
         ) from error
 
 
-def _reread(reread: Callable[[], Settings], report: TableReport) -> Settings:
-    return without_tables(reread(), report)
+def _reread(reread: Callable[[], Settings], report: TableReport, prices: PriceTable) -> Settings:
+    return with_unknown_models(without_tables(reread(), report), prices)
 
 
 def _say_waiting(

@@ -154,6 +154,33 @@ class AgentHealth:
 
 
 @fact
+class WorkerStatus:
+    """One of an agent's workers, each of which does a task at a time."""
+
+    number: int
+    """From 1."""
+    status: AgentState
+    run_id: str | None = None
+    """Its present run; null while it does not run."""
+    pid: int | None = None
+    """Of the process in which it runs."""
+    uptime: float = 0.0
+    """Seconds that its present run has lasted."""
+    restarts: int = 0
+    """Its further runs since the agent was started."""
+    restart_in: float | None = None
+    """Seconds until it is started again, where it waits for that."""
+    spent_usd: float = 0.0
+    """What its present run has spent on calls of the model, in US dollars."""
+    health: AgentHealth
+
+    @property
+    def state(self) -> AgentState:
+        """What it is about, a pause and a wait for the model included."""
+        return self.health.state(self.status)
+
+
+@fact
 class AgentStatus:
     """An agent as it is listed."""
 
@@ -197,6 +224,18 @@ class AgentStatus:
     poll_interval: float
     """Seconds between two looks at the queue."""
     health: AgentHealth
+    """Of all its workers together."""
+    problems: tuple[str, ...] = ()
+    """Which of its tools do not work now, and why."""
+    workers: tuple[WorkerStatus, ...] = ()
+    workers_running: Annotated[
+        int, Gauge("actp_agent_workers", "Workers of an agent that run.")
+    ] = 0
+    """How many of its workers run."""
+    workers_busy: Annotated[
+        int, Gauge("actp_agent_workers_busy", "Workers of an agent that do a task.")
+    ] = 0
+    """How many of its workers do a task."""
 
     @property
     def state(self) -> AgentState:
@@ -267,10 +306,15 @@ class JobStatus:
     name: str
     agent_id: str
     method: str
+    """The method that is called; of a goal, its name."""
+    goal: str | None = None
+    """What is to be reached, where no method is called."""
     schedule: str
     """When it runs, in words."""
     cron: str
     """The same as a cron expression."""
+    configured: str
+    """When it would run if that had not been changed, as a cron expression."""
     timezone: str
     next_run_time: datetime | None
     last_run: JobRun | None

@@ -6,14 +6,11 @@ before the daemon's own restart counts, and an agent that hangs is made to crash
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import traceback
 import uuid
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
@@ -21,7 +18,6 @@ from typing import TYPE_CHECKING, Final, Self
 import trio
 
 from actp_supervise import (
-    Child,
     ChildState,
     Restart,
     ShutdownOrder,
@@ -32,14 +28,15 @@ from actp_supervise import (
 from actp_supervise.clock import SystemWallClock, WallClock
 from actp_supervise.service import LeaderLease, bind_log_context, log_context, shorten
 from app.agents.activity import Activity
-from app.crashes import AGENT_BACKOFF, DAY, HOUR, CrashHistory
+from app.crashes import AGENT_BACKOFF, DAY, HOUR
 from app.settings import AgentSettings, unknown_agent
-from app.status import PAUSED_BY_OPERATOR, AgentHealth, AgentState, AgentStatus
+from app.status import AgentState, AgentStatus
 from app.store.outbox import store_lease
-from app.store.protocol import RunOutcome, StoreError
+from app.store.protocol import AgentRegistration, RunOutcome, StoreError
+from app.supervised import AgentRun, SupervisedAgent, Worker, state_of, status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, KeysView, Sequence
     from types import TracebackType
 
     from actp_supervise.events import Event
@@ -71,53 +68,6 @@ class AgentDisabledError(RuntimeError):
 
 class AgentEndedError(RuntimeError):
     """An agent returned although nobody had asked it to stop; it counts as a crash."""
-
-
-@dataclass(slots=True, kw_only=True)
-class AgentRun:
-    """One run of an agent, from start to end."""
-
-    run_id: str
-    activity: Activity
-    wait_for_work: Callable[[float], Awaitable[None]]
-    """Returns after so many seconds, or sooner when a task was posted; for Trio."""
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    cut: bool = False
-    """Whether it was ended because the daemon is to stop at once."""
-    lost: bool = False
-    """Whether it was ended because another daemon runs the agent now."""
-
-    def end_watch(self) -> None:
-        """Take no more signs of life, and expect none: it is being ended."""
-        self.activity.vouch(math.inf)
-        self.activity.vouch = _nothing
-
-
-@dataclass(slots=True, kw_only=True)
-class _Agent:
-    """What is kept of an agent over its runs."""
-
-    config: AgentSettings
-    history: CrashHistory
-    lease: LeaderLease
-    """What a *single* agent needs to run."""
-    posted: trio.Event
-    """Set when there is a task that it has not looked for yet."""
-    run: AgentRun | None = None
-    child: Child | None = None
-    restarting: int = 0
-    standby: bool = False
-    """Whether it waits because another daemon runs the agent, or may."""
-    runs_on: str | None = None
-    """The daemon that runs it instead of this one."""
-    held_by: str | None = None
-    """Who paused it; None where it is not paused."""
-    holding: bool = False
-    """Whether the store is still to be told that it is paused, or resumed."""
-    last_error: str | None = None
-    last_run_at: datetime | None = None
-    last_beat_at: float | None = None
-    """When the loop of its last run last turned, by Trio's time."""
 
 
 class AgentSupervisor:
@@ -175,15 +125,9 @@ class AgentSupervisor:
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
         self._begun = trio.Event()  # once the agents are there, or never will be
         self._stopping = False
-        self._agents: dict[str, _Agent] = {}
-        for config in agents_config:
-            self._agents[config.agent_id] = _Agent(
-                config=config,
-                history=CrashHistory(),
-                posted=trio.Event(),
-                lease=store_lease(store, config.agent_id, instance, single_lease),
-            )
         self._drain_timeout = drain_timeout
+        self._single_lease = single_lease
+        self._agents = {config.agent_id: self._made(config) for config in agents_config}
 
     async def __aenter__(self) -> Self:
         self._manager = open_supervisor(
@@ -215,18 +159,41 @@ class AgentSupervisor:
         if self._stopping:  # meanwhile
             return
         for agent in enabled:
-            agent_id = agent.config.agent_id
-            with log_context(agent_id=agent_id):  # which all of its runs begin with
-                agent.child = self._tree.start_soon(
-                    self._run,
-                    agent,
-                    name=agent_id,
-                    restart=Restart.PERMANENT,
-                    backoff=AGENT_BACKOFF,
-                    watchdog=self._stale_threshold,
-                    crash_ages=agent.history.ages(HOUR),
-                )
+            self._start(agent)
         self._begun.set()
+
+    def add_agent(self, config: AgentSettings) -> None:
+        """Have one more agent, and start it if it is enabled; its status is registered."""
+        agent = self._agents[config.agent_id] = self._made(config)
+        registration = AgentRegistration(
+            agent_id=config.agent_id,
+            class_name=config.class_path,
+            model=config.model,
+            status=self._status(agent),
+            why=config.why_disabled,
+        )
+        self._records.put(
+            f"registration of {config.agent_id}", partial(self._registry.register, registration)
+        )
+        if config.enabled and self._begun.is_set() and not self._stopping:
+            self._start(agent)
+        self._on_status()
+
+    async def remove_agent(self, agent_id: str) -> None:
+        """Stop an agent, work in flight finishing, and forget it.
+
+        Raises:
+            UnknownAgentError: If there is no such agent.
+        """
+        agent = self._known(agent_id)
+        await self.stop_agent(agent_id)
+        if agent.child is not None and not self._stopping:
+            await self._tree.remove(agent_id)
+        self.publish_status(agent_id)
+        await self._records.flush()
+        if self._agents.get(agent_id) is agent:
+            del self._agents[agent_id]
+        self._on_status()
 
     async def watch_loop(self) -> None:
         """Beat, and take up what others ask, for ever; the tree itself restarts hung agents."""
@@ -290,11 +257,10 @@ class AgentSupervisor:
     async def cancel_all(self) -> None:
         """Stop all at once; what was in flight goes back to the queue."""
         self._stopping = True
-        for agent in self._agents.values():
-            if agent.run is not None:
-                agent.run.cut = True
-                agent.run.end_watch()
-                agent.run.scope.cancel(reason="the daemon is to stop at once")
+        for run in [run for agent in self._agents.values() for run in agent.runs]:
+            run.cut = True
+            run.end_watch()
+            run.scope.cancel(reason="the daemon is to stop at once")
         await self.stop_all()
 
     async def pause_agent(self, agent_id: str, by: str = "an operator") -> None:
@@ -330,11 +296,11 @@ class AgentSupervisor:
         """
         agent = self._known(config.agent_id)
         agent.config = config
-        return agent.run is not None
+        return bool(agent.runs)
 
     def notify_task(self, agent_id: str) -> None:
         """Have an agent look now at its queue, and whether the task in flight is cancelled."""
-        self._known(agent_id).posted.set()
+        self._known(agent_id).notify()
 
     def wake(self, agent_id: str) -> None:
         """Have an agent look, if there is one of that name here."""
@@ -348,9 +314,17 @@ class AgentSupervisor:
 
     # What is to be seen.
 
+    @property
+    def agent_ids(self) -> KeysView[str]:
+        """The names of all agents, those included that are disabled; it follows changes."""
+        return self._agents.keys()
+
     def get_status(self) -> dict[str, AgentStatus]:
         """Return agent_id -> what is known of it, without asking the store."""
-        return {agent_id: self._report(agent) for agent_id, agent in self._agents.items()}
+        return {
+            agent_id: status_of(agent, stopping=self._stopping, moment=self._moment)
+            for agent_id, agent in self._agents.items()
+        }
 
     def statuses(self) -> dict[str, AgentState]:
         """Return agent_id -> status, in one word each."""
@@ -371,7 +345,9 @@ class AgentSupervisor:
         """Have an agent's status written to the registry, as it is by then."""
 
         async def write() -> None:
-            status = self._status(self._known(agent_id))
+            if agent_id not in self._agents:  # any more
+                return
+            status = self._status(self._agents[agent_id])
             if status is not AgentState.STANDBY:  # or the one that runs it would be overruled
                 await self._registry.set_status(agent_id, status)
 
@@ -387,13 +363,40 @@ class AgentSupervisor:
 
     # A run.
 
-    async def _run(self, agent: _Agent) -> None:
+    async def _run(self, agent: SupervisedAgent) -> None:
         if agent.config.single:
             await self._run_where_single(agent)
         else:
-            await self._run_once(agent)
+            await self._work(agent)
 
-    async def _run_where_single(self, agent: _Agent) -> None:
+    async def _work(self, agent: SupervisedAgent) -> None:
+        """Run an agent's worker, or all of them as children of its own."""
+        agent.set_workers()
+        if len(agent.workers) == 1:
+            await self._run_once(agent, agent.workers[0])
+            return
+        current_child().beat(within=math.inf)  # each worker has a watchdog of its own
+        async with open_supervisor(
+            name=agent.config.agent_id,
+            limit=None,
+            shutdown_order=ShutdownOrder.TOGETHER,
+            shutdown_timeout=self._drain_timeout,
+        ) as agent.tree:
+            for worker in agent.workers:
+                with log_context(worker=str(worker.number)):
+                    worker.child = agent.tree.start_soon(
+                        self._run_once,
+                        agent,
+                        worker,
+                        name=worker.name,
+                        restart=Restart.PERMANENT,
+                        backoff=AGENT_BACKOFF,
+                        watchdog=self._stale_threshold,
+                        crash_ages=agent.history.ages(HOUR),
+                    )
+        agent.tree = None
+
+    async def _run_where_single(self, agent: SupervisedAgent) -> None:
         """Run an agent whenever no other daemon does."""
         lease = agent.lease
         child = current_child()
@@ -407,13 +410,13 @@ class AgentSupervisor:
                 return
             try:
                 async with lease.renewing(partial(self._give_way, agent)):
-                    await self._run_once(agent)
+                    await self._work(agent)
             finally:
                 # After a crash it stays ours, for the next run; so it does for a restart.
                 if current_child().stopping and not agent.restarting:
                     await lease.release()  # noqa: ASYNC102  (which bounds and shields itself)
 
-    async def _stand_by(self, agent: _Agent, lease: LeaderLease) -> None:
+    async def _stand_by(self, agent: SupervisedAgent, lease: LeaderLease) -> None:
         """Wait until it is this daemon's turn to run an agent."""
 
         def elsewhere(worker_id: str) -> None:
@@ -432,15 +435,17 @@ class AgentSupervisor:
         agent.standby, agent.runs_on = False, None
         self.publish_status(agent.config.agent_id)
 
-    def _give_way(self, agent: _Agent) -> None:
+    def _give_way(self, agent: SupervisedAgent) -> None:
         """End a run because another daemon has the agent's lease."""
         logger.warning("Another daemon runs it now", extra={"action": "agent_lost"})
-        if agent.run is not None:
-            agent.run.lost = True
-            agent.run.end_watch()
-            agent.run.scope.cancel(reason="another daemon has the lease")
+        if agent.tree is not None:  # else it would start its workers again
+            agent.tree.request_shutdown()
+        for run in agent.runs:
+            run.lost = True
+            run.end_watch()
+            run.scope.cancel(reason="another daemon has the lease")
 
-    async def _run_once(self, agent: _Agent) -> None:
+    async def _run_once(self, agent: SupervisedAgent, worker: Worker) -> None:
         agent_id = agent.config.agent_id
         child = current_child()
         run = AgentRun(
@@ -450,12 +455,12 @@ class AgentSupervisor:
                 threshold=self._stale_threshold,
                 vouch=lambda within: child.beat(within=within),
             ),
-            wait_for_work=partial(_wait_for_work, agent),
+            wait_for_work=worker.wait_for_work,
         )
         run.activity.held = agent.held_by is not None
         child.beat()
-        agent.run = run
-        self._heartbeat.watch(agent_id, run.activity, partial(self._status, agent))
+        worker.run = run
+        self._heartbeat.watch(agent_id, agent.together, partial(self._status, agent))
         self._records.put(
             f"start of run {run.run_id}",
             partial(self._store.start_run, run.run_id, agent_id, self._instance),
@@ -474,17 +479,18 @@ class AgentSupervisor:
             if current_child().stalled and outcome is not RunOutcome.CRASHED:
                 outcome, error_text = RunOutcome.CRASHED, self._note_stall(agent, run.activity)
             run.end_watch()  # what the run has left behind vouches for no other
-            agent.run = None
-            self._heartbeat.forget(agent_id)
+            worker.run = None
+            if not agent.runs:
+                self._heartbeat.forget(agent_id)
             agent.last_run_at = run.activity.health().last_run_at or agent.last_run_at
-            agent.last_beat_at = run.activity.beat_at
+            worker.last_beat_at = run.activity.beat_at
             self._records.put(
                 f"end of run {run.run_id}",
                 partial(self._store.finish_run, run.run_id, outcome, error=error_text),
                 kind="end of run",
             )
 
-    def _note_crash(self, agent: _Agent, error: Exception) -> str:
+    def _note_crash(self, agent: SupervisedAgent, error: Exception) -> str:
         """Note why an agent ends, and that it crashed unless it was to end; return the error."""
         agent.last_error = shorten(
             self._redact("".join(traceback.format_exception(error))), ends=True
@@ -493,7 +499,7 @@ class AgentSupervisor:
             agent.history.note()
         return agent.last_error
 
-    def _note_stall(self, agent: _Agent, activity: Activity) -> str:
+    def _note_stall(self, agent: SupervisedAgent, activity: Activity) -> str:
         """Note that the agent hung, which is a crash; return what it did, or did not do."""
         agent.last_error = self._redact(f"the agent hung: {activity.what_is_missing()}")
         agent.history.note()
@@ -531,7 +537,7 @@ class AgentSupervisor:
         except Exception:
             logger.exception("Could not restart %s", agent_id, extra=extra)
 
-    async def _load_histories(self, agents: Sequence[_Agent]) -> None:
+    async def _load_histories(self, agents: Sequence[SupervisedAgent]) -> None:
         async def load() -> None:
             for agent in agents:
                 ages = await self._store.crash_ages(agent.config.agent_id, within=DAY)
@@ -544,12 +550,13 @@ class AgentSupervisor:
             self._records.put("recent crashes, to be read", load)
 
     def _on_event(self, event: Event) -> None:
-        if event.path[-1] in self._agents:
-            self.publish_status(event.path[-1])
+        agent_id = next((name for name in event.path[1:] if name in self._agents), None)
+        if agent_id is not None:  # the event is about it, or about a worker of its own
+            self.publish_status(agent_id)
 
     # Small things.
 
-    def _known(self, agent_id: str) -> _Agent:
+    def _known(self, agent_id: str) -> SupervisedAgent:
         if agent_id not in self._agents:
             raise UnknownAgentError(unknown_agent(agent_id, self._agents))
         return self._agents[agent_id]
@@ -568,18 +575,18 @@ class AgentSupervisor:
         with trio.move_on_after(PAUSE_TIMEOUT):
             await self._records.flush()
 
-    def _set_held(self, agent: _Agent, by: str | None) -> None:
+    def _set_held(self, agent: SupervisedAgent, by: str | None) -> None:
         agent.held_by = by
-        if agent.run is not None:
-            agent.run.activity.held = by is not None
+        for run in agent.runs:
+            run.activity.held = by is not None
 
-    def _enabled(self, agent_id: str) -> _Agent:
+    def _enabled(self, agent_id: str) -> SupervisedAgent:
         agent = self._known(agent_id)
         if not agent.config.enabled:
             raise AgentDisabledError(f"agent {agent_id!r} is disabled: {agent.config.why_disabled}")
         return agent
 
-    async def _startable(self, agent_id: str) -> _Agent:
+    async def _startable(self, agent_id: str) -> SupervisedAgent:
         """Return an agent that can be started, once it has been for the first time."""
         agent = self._enabled(agent_id)
         await self._begun.wait()
@@ -587,79 +594,29 @@ class AgentSupervisor:
             raise SupervisorClosedError("the daemon is stopping")
         return agent
 
-    def _status(self, agent: _Agent) -> AgentState:
-        if not agent.config.enabled:
-            return AgentState.DISABLED
-        if agent.child is None:
-            return AgentState.STOPPED if self._stopping else AgentState.STARTING
-        state = agent.child.state
-        if state is ChildState.STOPPING:
-            if agent.restarting:
-                return AgentState.RESTARTING
-            return AgentState.DRAINING if self._stopping else AgentState.STOPPING
-        if state is ChildState.STARTING and agent.child.started_at is not None:
-            return AgentState.RESTARTING
-        if agent.standby and state is ChildState.RUNNING:
-            return AgentState.STANDBY
-        return _STATUS.get(state) or AgentState[state.name]
+    def _made(self, config: AgentSettings) -> SupervisedAgent:
+        lease = store_lease(self._store, config.agent_id, self._instance, self._single_lease)
+        agent = SupervisedAgent(config=config, lease=lease)
+        agent.set_workers()
+        return agent
 
-    def _report(self, agent: _Agent) -> AgentStatus:
-        child, config = agent.child, agent.config
-        health = self._health(agent)
-        waits_until = None if child is None else child.restart_at
-        ahead = None if waits_until is None else max(0.0, waits_until - trio.current_time())
-        return AgentStatus(
-            agent_id=config.agent_id,
-            status=self._status(agent),
-            pid=None if agent.run is None else agent.run.activity.pid,
-            uptime=0.0 if child is None else child.uptime,
-            restarts=0 if child is None else child.restarts,
-            crashes=0 if child is None else child.crashes,
-            restart_in=ahead,
-            error_count=agent.history.count(DAY),
-            last_error=agent.last_error,
-            last_run_at=health.last_run_at or agent.last_run_at,
-            enabled=config.enabled,
-            why_disabled=config.why_disabled,
-            isolation=config.isolation,
-            single=config.single,
-            runs_on=agent.runs_on,
-            model=config.model,
-            class_=config.class_path,
-            poll_interval=config.poll_interval,
-            health=health,
-        )
+    def _start(self, agent: SupervisedAgent) -> None:
+        agent_id = agent.config.agent_id
+        with log_context(agent_id=agent_id):  # which all of its runs begin with
+            agent.child = self._tree.start_soon(
+                self._run,
+                agent,
+                name=agent_id,
+                restart=Restart.PERMANENT,
+                backoff=AGENT_BACKOFF,
+                watchdog=self._stale_threshold,
+                crash_ages=agent.history.ages(HOUR),
+            )
 
-    def _health(self, agent: _Agent) -> AgentHealth:
-        if agent.run is not None:
-            activity = agent.run.activity
-            until = self._moment(activity.throttled_until)
-            return dataclasses.replace(activity.health(), throttled_until=until)
-        paused = PAUSED_BY_OPERATOR if agent.held_by is not None else None
-        if agent.child is None or agent.child.restart_at is None or agent.last_beat_at is None:
-            return AgentHealth(paused=paused)
-        age = round(trio.current_time() - agent.last_beat_at, 3)
-        return AgentHealth(paused=paused, heartbeat_age=age)
+    def _status(self, agent: SupervisedAgent) -> AgentState:
+        return state_of(agent, stopping=self._stopping)
 
     def _moment(self, time: float | None) -> datetime | None:
         """Turn Trio's time, if it lies ahead, into the time of day."""
         ahead = 0.0 if time is None else time - trio.current_time()
         return self._wall_clock.now() + timedelta(seconds=ahead) if ahead > 0 else None
-
-
-_STATUS: Final = {
-    ChildState.FINISHED: AgentState.STOPPED,
-    ChildState.FAILED: AgentState.CRASHED,
-}
-"""Where an agent's status is not called as its child's state is."""
-
-
-async def _wait_for_work(agent: _Agent, seconds: float) -> None:
-    with trio.move_on_after(seconds):
-        await agent.posted.wait()
-    if agent.posted.is_set():
-        agent.posted = trio.Event()
-
-
-def _nothing(_within: float) -> None:
-    pass

@@ -198,7 +198,41 @@ def idle() -> None:
     goal("at most 0.3 % of a core", is_met=ours[0] <= 0.3)
 
 
+MANY = 50
+
+
+def many_agents() -> None:
+    """Show how soon fifty agents of a file are up, and what they cost while nothing happens."""
+    agents = "".join(
+        f'[agents.a{n}]\nprompt = "You do what agent {n} does."\n'
+        f'[agents.a{n}.routines]\nmorning = {{cron = "0 6 * * *", goal = "Look around."}}\n'
+        for n in range(MANY)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "agents.toml").write_text(agents)
+        environ = environ_of(folder) | {"WORKER_AGENTS": f"{folder}/agents.toml"}
+        begin = time.perf_counter()
+        with running(DAEMON, environ) as process:
+            wait_until(lambda: all_run(MANY))
+            up = time.perf_counter() - begin
+            cost = idle_of(process.pid)
+    print(f"\n{MANY} agents of a file, each with a routine")
+    show("until all of them run", up, "s")
+    show(f"idle, over {IDLE:.0f} s", cost[0], "% core")
+    show("idle", cost[1], "MB")
+    goal("up in less than 5 s", is_met=up < 5.0)
+    goal("below 1 % of a core", is_met=cost[0] < 1.0)
+
+
+def all_run(number: int) -> bool:
+    """Whether so many agents are there, and all of them run."""
+    agents = answer("/agents") if is_up() else None
+    states = [] if agents is None else [agent["status"] for agent in json.loads(agents)]
+    return len(states) == number and set(states) == {"running"}
+
+
 if __name__ == "__main__":
     starts()
     commands()
     idle()
+    many_agents()

@@ -46,6 +46,7 @@ def _of_daemon(section: Section) -> Iterator[str]:
 
 
 def _of_agents() -> Iterator[str]:
+    yield from _of_daemon(Section.AGENTS)
     enable, *others = settings_of(AgentSettings).values()
     yield ""
     yield "# Which of them run: 1, true, yes, on or 0, false, no, off."

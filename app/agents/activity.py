@@ -32,7 +32,10 @@ STARTING: Final = "starting"
 """What an agent does until it says something else; code that only runs never does."""
 
 BEAT_INTERVAL: Final = 1.0
-"""Seconds between two signs of life of an agent's loop."""
+"""Seconds between two signs of life of an agent's loop, at least."""
+
+BEATS_IN_TIME: Final = 30.0
+"""Signs of life of which all but one may fail before an agent counts as hung."""
 
 LATE: Final = 1.0
 """Seconds by which a sign of life may be late; more than that and the loop itself stood still."""
@@ -68,6 +71,7 @@ class ActivityState:
     tasks_done: int
     tasks_failed: int
     last_run_at: _Text | None
+    spent_usd: Annotated[float, msgspec.Meta(ge=0, le=1e12)] = 0.0
 
 
 _SET_BY_AGENT: Final = tuple(field.name for field in fields(ActivityState))
@@ -95,6 +99,10 @@ class Activity:
     ) -> None:
         self._clock = clock
         self._threshold = threshold
+        self.beat_interval = BEAT_INTERVAL
+        """Seconds between two signs of life of its loop; fewer save work where there is time."""
+        if threshold < math.inf:
+            self.beat_interval = max(BEAT_INTERVAL, threshold / BEATS_IN_TIME)
         self.vouch = vouch
         self.pid = os.getpid()
         """The process that it runs in."""
@@ -119,6 +127,8 @@ class Activity:
         self.step = 0
         self.tasks_done = 0
         self.tasks_failed = 0
+        self.spent_usd = 0.0
+        """What its calls of the model have cost."""
         self.last_run_at: str | None = None
         """When its last task ended, ISO 8601 in UTC."""
 
@@ -127,7 +137,7 @@ class Activity:
     def beat(self) -> None:
         """Vouch for the loop: it turns."""
         now = self._clock()
-        late = now - self.beat_at - BEAT_INTERVAL
+        late = now - self.beat_at - self.beat_interval
         if late > LATE:  # blocked, or suspended with all the daemon: it could make no progress
             if self.progress_at is not None:
                 self.progress_at += late

@@ -121,7 +121,7 @@ class DomainAgent:
         )
         hands = self.context.hands
         manner = Manner(
-            prompt=f"{self.prompt}\n\n{RULES}",
+            prompt=f"{self.context.options.prompt or self.prompt}\n\n{RULES}",
             tools=[*tools_of(self), *handed_tools(hands)],
             server_tools=[tool.entry for tool in hands.server_tools] if hands else (),
             max_tokens=self.max_tokens,

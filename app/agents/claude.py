@@ -227,6 +227,7 @@ class ModelCalls:
         )
         await self._store.record_cost(entry, reservation=reservation.id)
         self._booked.append(entry)
+        self._context.activity.spent_usd += entry.cost_usd
         return entry.cost_usd
 
     def _most_it_costs(self, request: Request, now: datetime, *, with_prompt: bool = True) -> float:

@@ -6,23 +6,26 @@ import asyncio
 import inspect
 import logging
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from actp_supervise import current_child
 from actp_supervise.service import clean_json
 from app.store.protocol import StoreError, TaskStatus
 
-from .activity import BEAT_INTERVAL
 from .contract import make_agent
 from .handle import end
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from .activity import Activity
     from .contract import Agent, AgentContext
 
 T = TypeVar("T")
+
+GOAL_METHOD: Final = "routine"
+"""The method that an agent has for routines with a goal; it takes their name and the goal."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,22 +46,32 @@ async def run_agent(cls: type[Agent], context: AgentContext, poll_interval: floa
     await _alive(_until_idle_when_asked(work, poll_interval), context.activity)
 
 
-async def run_routine(cls: type[Agent], context: AgentContext, method: str) -> Any:  # noqa: ANN401  (the routine's)
+async def run_routine(
+    cls: type[Agent], context: AgentContext, method: str, goal: str | None = None
+) -> Any:  # noqa: ANN401  (the routine's)
     """Make an instance of an agent, and have it do one routine; in asyncio.
 
     Args:
         cls: Its class.
         context: What it is given.
-        method: The routine's name; it has to be there.
+        method: The routine's name; without a goal it is a method, which has to be there.
+        goal: What is to be reached, by the agent's method `routine`.
 
     Returns:
         What the routine returned.
     """
     agent = make_agent(cls, context)
-    result = await _alive(getattr(agent, method)(), context.activity)
+    routine = getattr(agent, method) if goal is None else partial(_routine_of(agent), method, goal)
+    result = await _alive(routine(), context.activity)
     if not (isinstance(result, dict) and "task_id" in result):  # else it has a task of its own
         await _keep(context, method, result)
     return result
+
+
+def _routine_of(agent: Agent) -> Callable[[str, str], Coroutine[Any, Any, Any]]:
+    """Return the method of an agent that does a routine by its goal."""
+    method: Callable[[str, str], Coroutine[Any, Any, Any]] = getattr(agent, GOAL_METHOD)
+    return method
 
 
 async def _keep(context: AgentContext, method: str, result: object) -> None:
@@ -145,4 +158,4 @@ async def _alive(work: Coroutine[Any, Any, T], activity: Activity) -> T:
 async def _beat(activity: Activity) -> None:
     while True:
         activity.beat()
-        await asyncio.sleep(BEAT_INTERVAL)
+        await asyncio.sleep(activity.beat_interval)

@@ -6,6 +6,7 @@ the price says so.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 import tomllib
@@ -118,6 +119,22 @@ class PriceTable:
     def __post_init__(self) -> None:
         if not self.rows:
             raise PriceTableError("the price table has no rows")
+
+    def knows(self, model: str) -> bool:
+        """Return whether a row names this model, with or without the date of a snapshot."""
+        return any(row.model in {_SNAPSHOT.sub("", model), model} for row in self.rows)
+
+    def hint(self, model: str) -> str:
+        """Return which model was perhaps meant, in words to follow the name of an unknown one."""
+        close = difflib.get_close_matches(model, {row.model for row in self.rows}, n=1)
+        return f" (did you mean {close[0]}?)" if close else ""
+
+    def of_tokens(self, model: str, on: date) -> tuple[float, float]:
+        """Return US dollars per million tokens of the prompt and of replies."""
+        return (
+            self.price(model, Usage(input_tokens=1_000_000), on).usd,
+            self.price(model, Usage(output_tokens=1_000_000), on).usd,
+        )
 
     def price(self, model: str, usage: Usage, on: date) -> Price:
         """Return what a call costs.

@@ -183,7 +183,7 @@ async def _agent(work: Work, calls: Calls, activity: Activity) -> None:
     if work.method is None:
         await run_agent(cls, context, work.setup.poll_interval)
     else:
-        await run_routine(cls, context, work.method)
+        await run_routine(cls, context, work.method, work.goal)
 
 
 class ReportedActivity(Activity):

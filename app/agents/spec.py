@@ -1,8 +1,16 @@
-"""Which agents there are, as data. Classes are named by import path and loaded when they run."""
+"""Which agents ship, as data. Classes are named by import path and loaded when they run.
+
+A file of the operator's may name others in their place: `app.agent_file` makes `AgentSpec` of it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+PROMPTED_CLASS = "app.agents.prompted:PromptedAgent"
+"""The class of an agent that has a prompt in place of one of its own."""
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
 
@@ -11,6 +19,8 @@ DEFAULT_MODEL = "claude-sonnet-5-5"
 class AgentOptions:
     """How an agent holds its conversations; None where its class decides, or for no limit."""
 
+    prompt: str | None = None
+    """Its job as the file of agents tells it; None where its class does."""
     effort: str | None = None
     """How much the model thinks: low, medium, high, xhigh or max."""
     max_tokens: int | None = None
@@ -23,6 +33,11 @@ class AgentOptions:
     """Seconds that a call of a tool may take."""
     task_budget_usd: float | None = None
     """What one task may cost, in all its attempts."""
+    approve: tuple[str, ...] = ()
+    """Names of tools whose calls a person has to approve, with ``*`` for any characters; with ``!``
+    in front, of tools that need no approval. The last that fits counts."""
+    approval_timeout: float | None = None
+    """Seconds after which what nobody has decided counts as denied; None for never."""
     total_budget_usd: float | None = None
     """What all agents together may spend in a day."""
 
@@ -33,32 +48,78 @@ DEFAULT_EFFORT = {"claude-sonnet-5-5": "medium"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routine:
-    """A method of an agent that the daily scheduler calls (R23)."""
+    """What an agent does at certain times (R23): a method that the scheduler calls, or a goal."""
 
     method: str
+    """The method; of a goal, its name."""
     cron: str
     """When, in the worker's time zone."""
+    goal: str | None = None
+    """What is to be reached, in words for the model, where no method is called."""
+
+
+HAND_NAMES = (
+    "app_store",
+    "code_execution",
+    "http",
+    "stripe",
+    "telegram",
+    "web_fetch",
+    "web_search",
+)
+"""The tools that an agent can ask for by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedHand:
+    """Tools that an agent asks for by name, beyond its own methods."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Place(Protocol):
+    """Where in a file something is said; its text names the file, the line and the key."""
+
+    def __str__(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The value of a setting as a file gives it."""
+
+    text: str
+    place: Place = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSpec:
-    """One agent as it ships; settings may replace its class, model and poll interval."""
+    """One agent as it ships or as the file of agents has it; variables override what it says."""
 
     agent_id: str
     class_path: str
     """`package.module:Class`."""
-    poll_interval: float
+    poll_interval: float = 30.0
     """Seconds between two looks at an empty queue."""
     enable_flag: str
     """The variable that turns it off."""
     env_prefix: str
     """What its variables begin with, as in ``CONTENT_AGENT_MODEL``."""
-    tables: tuple[str, ...]
+    tables: tuple[str, ...] = ()
     """Tables of its own without which it cannot work (R40)."""
     routines: tuple[Routine, ...] = ()
     model: str = DEFAULT_MODEL
     single: bool = False
     """Whether it runs in one daemon at a time, of several that share the store."""
+    prompt: str | None = None
+    """Its job, where it has no class of its own."""
+    hands: tuple[WantedHand, ...] = ()
+    approve: tuple[str, ...] = ()
+    """Patterns of the names of tools that need a person's approval."""
+    given: Mapping[str, Given] = field(default_factory=dict, compare=False)
+    """What the file says of its settings, by their names in lower case."""
+    place: Place | None = field(default=None, compare=False)
+    """Where in the file it stands; None for one that ships."""
 
 
 SHARED_TABLES = (

@@ -46,6 +46,8 @@ class Work(_Message, frozen=True, kw_only=True):
     setup: AgentSetup
     method: str | None
     """A routine; None for the agent itself."""
+    goal: str | None = None
+    """Of a routine that is no method, what is to be reached."""
     where: str
     """Where the store is, in words."""
     log_fields: dict[str, str]

@@ -56,6 +56,7 @@ _SETTINGS: Final = {
     "WORKER_ALERT_URLS": "",
     "WORKER_HEARTBEAT_URL": "",
     "TELEGRAM_CHAT_ID": "",
+    "WORKER_AGENTS": "",
 }
 
 

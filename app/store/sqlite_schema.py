@@ -242,6 +242,13 @@ _TABLES = (
         error text,
         primary key (job_name, scheduled_at)
     )""",
+    """
+    create table if not exists actp_routine_times (
+        job_name text primary key,
+        cron text not null,
+        instead_of text not null,
+        changed_at text not null
+    )""",
     *sqlite_totals.TABLES,
     *(_domain_table(table) for table in DomainTable),
 )

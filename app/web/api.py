@@ -24,6 +24,7 @@ from app.web.inputs import (
     BulkRequest,
     TaskFilter,
     TaskRequest,
+    TimeOfRoutine,
     TurnFilter,
     is_id,
     parse_body,
@@ -31,7 +32,7 @@ from app.web.inputs import (
 )
 from app.web.problem_details import FieldError
 from app.web.problems import Problem, unprocessable
-from app.web.routes import ViewT, get, post
+from app.web.routes import ViewT, get, post, put
 from app.web.shapes import (
     Action,
     AgentCommand,
@@ -412,6 +413,23 @@ class Api:
     @get("/scheduler/jobs", "Every job", list[JobStatus])
     async def _jobs(self) -> Response:
         return answer(self._daemon.routines.jobs())
+
+    @put(
+        "/scheduler/jobs/<name>",
+        "Have a job run at other times",
+        JobStatus,
+        details="Kept in the store until the file of agents gives the job another time.",
+        body=TimeOfRoutine,
+        problems=(400, 404, 422, 503),
+    )
+    async def _set_time(self, name: str) -> Response:
+        self._job(name)
+        wanted = parse_body(TimeOfRoutine, await _json_body())
+        try:
+            await self._daemon.routines.set_time(name, wanted.cron)
+        except ValueError as error:
+            raise unprocessable([FieldError(field="cron", detail=str(error))]) from None
+        return answer(self._job(name))
 
     @post(
         "/scheduler/jobs/<name>/run",

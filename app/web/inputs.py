@@ -127,6 +127,17 @@ def _status(value: object) -> object:
     return TaskStatus(str(value)) if value in list(TaskStatus) else value
 
 
+class TimeOfRoutine(BaseModel):
+    """The body of `PUT /scheduler/jobs/{name}`."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+
+    cron: Annotated[str, Field(min_length=1, max_length=200)] | None
+    """When it is to run, as a cron expression; null for as it is configured."""
+
+
 class TaskFilter(BaseModel):
     """The query of `GET /tasks`."""
 

@@ -263,7 +263,7 @@ def _responses(route: Route, named: Named, *, secured: bool) -> Schema:
     every = [421, 500]
     if route.changes:
         every += [403, 401] if secured and route.needs_token else [403]
-    if route.method == "POST":
+    if route.method in {"POST", "PUT"}:
         every += [408, 413, 415]
     for status in (*every, *route.problems):
         if route.pages and status in route.problems:
@@ -285,7 +285,7 @@ def _answer(status: int, shape: Any, named: Named, route: Route) -> Schema:  # n
         answer["content"] = {shape: {"schema": schema}}
     if route.changes and status in {201, 202}:
         answer["headers"] = _LOCATION
-    if route.body is not None and status in {200, 201}:
+    if route.body is TaskRequest:
         answer["links"] = _LINKS
     return answer
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from app.agents.activity import STARTING
 from app.facts import to_json
-from app.status import AgentState, AgentStatus
+from app.status import AgentState, AgentStatus, WorkerStatus
 from app.store.protocol import TaskStatus
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _TROUBLED: Final = frozenset({"failed", "backing_off"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """A button that posts to an address."""
+    """A button that posts to an address, or puts a time there."""
 
     label: str
     about: str
@@ -38,12 +38,32 @@ class Action:
     path: str
     ask: str | None = None
     """What is asked first, where something may be lost."""
+    cron: str | None = None
+    """The time that is there, where another is asked for and put."""
 
     @property
     def key(self) -> str:
         """What stays when it turns into its opposite, so that the focus stays on it."""
         address, _, verb = self.path.rpartition("/")
         return f"{address}/{_OPPOSITES.get(verb, verb)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLine:
+    """One of an agent's workers as it is listed."""
+
+    status: WorkerStatus
+    now: datetime
+
+    @property
+    def up_since(self) -> datetime | None:
+        """When its present run began."""
+        return _ago(self.now, self.status.uptime or None)
+
+    @property
+    def restart_at(self) -> datetime | None:
+        """When it is started again, where it waits for that."""
+        return _ahead(self.now, self.status.restart_in)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +98,11 @@ class AgentLine:
         if not self.status.enabled:
             return str(self.status.why_disabled)
         return f"{self.status.runs_on} runs it" if self.status.runs_on else self.health.paused
+
+    @property
+    def workers(self) -> list[WorkerLine]:
+        """Its workers."""
+        return [WorkerLine(status=worker, now=self.now) for worker in self.status.workers]
 
     @property
     def doing(self) -> str | None:
@@ -124,6 +149,8 @@ class AgentLine:
         """Everything that is known of it, as it is called in JSON, with durations rounded."""
         known = to_json(self.status)
         known |= known.pop("health") | {"last_run_at": known["last_run_at"]}
+        known["workers"] = len(known["workers"])
+        known["problems"] = "; ".join(known["problems"]) or "none"
         return {
             name: round(value, 1) if isinstance(value, float) else value
             for name, value in known.items()
@@ -237,6 +264,7 @@ def routine_actions(job: JobStatus) -> tuple[Action, ...]:
     return (
         Action(label="Run now", about=job.name, path=f"{address}/run"),
         Action(label=verb.capitalize(), about=job.name, path=f"{address}/{verb}"),
+        Action(label="Change time", about=job.name, path=address, cron=job.cron),
     )
 
 

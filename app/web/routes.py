@@ -110,6 +110,16 @@ def get(
     return _declared("GET", rule, summary, answer, **facts)
 
 
+def put(
+    rule: str,
+    summary: str = "",
+    answer: Any = None,  # noqa: ANN401  (a type)
+    **facts: Any,  # noqa: ANN401  (the fields of `Route`)
+) -> Callable[[ViewT], ViewT]:
+    """Declare what a view answers to a PUT, which sets something to what the body says."""
+    return _declared("PUT", rule, summary, answer, changes=True, **facts)
+
+
 def post(
     rule: str,
     summary: str = "",

@@ -20,7 +20,8 @@ from app.registry import AgentRegistry
 from app.settings import AgentSettings, load_settings
 from app.store.outbox import store_outbox
 from app.store.protocol import AgentRegistration, Before, Store, StoreUnavailable
-from app.supervisor import AgentRun, AgentSupervisor
+from app.supervised import AgentRun
+from app.supervisor import AgentSupervisor
 from app.worker import DaemonPresence
 
 WORKER = "worker-1"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import trio
 
+from actp_supervise import Cron
 from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import make_redactor
 from actp_supervise.snapshot import SupervisorSnapshot
@@ -116,6 +117,7 @@ class Routines:
             method="run_daily_pipeline",
             schedule="at 06:00",
             cron="0 6 * * *",
+            configured="0 6 * * *",
             timezone="UTC",
             next_run_time=datetime(2026, 11, 24, 6, 0, tzinfo=UTC),
             last_run=None,
@@ -131,6 +133,10 @@ class Routines:
 
     async def run_now(self, name: str) -> None:
         self.asked.append(name)
+
+    async def set_time(self, _name: str, cron: str | None) -> None:
+        cron = cron or self.job.configured
+        self.job = dataclasses.replace(self.job, cron=cron, schedule=str(Cron(cron)))
 
     def pause(self, _name: str) -> None:
         self.job = dataclasses.replace(self.job, paused=True)

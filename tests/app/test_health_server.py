@@ -297,6 +297,22 @@ async def test_a_job_is_run_paused_and_resumed(daemon, client):
     assert (await client.post(f"{path}/resume")).json()["paused"] is False
 
 
+async def test_the_time_of_a_job_is_changed_and_put_back(client):
+    path = "/scheduler/jobs/content-daily-pipeline"
+    answer = await client.put(path, json={"cron": "30 7 * * *"})
+    assert answer.status_code == 200
+    assert (answer.json()["cron"], answer.json()["configured"]) == ("30 7 * * *", "0 6 * * *")
+    assert (await client.put(path, json={"cron": None})).json()["cron"] == "0 6 * * *"
+
+
+@pytest.mark.parametrize("body", [{"cron": "0 25 * * *"}, {"cron": 7}, {}, {"corn": "0 7 * * *"}])
+async def test_what_is_no_time_of_a_job_is_422_and_named(client, body):
+    answer = await client.put("/scheduler/jobs/content-daily-pipeline", json=body)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (await client.put("/scheduler/jobs/none", json=body)).status_code == 404
+
+
 async def test_a_job_that_runs_is_not_run_once_more(daemon, client):
     daemon.routines.job = replace(daemon.routines.job, running=True)
     answer = await client.post("/scheduler/jobs/content-daily-pipeline/run")

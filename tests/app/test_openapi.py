@@ -49,7 +49,7 @@ async def test_every_route_is_in_the_reference(store):
 
 def test_the_reference_names_no_route_that_is_not_there():
     tables = "\n".join(line for line in REFERENCE.read_text().splitlines() if line.startswith("|"))
-    named = re.findall(r"`((?:GET|POST) /[^`?\s]*)`", tables)
+    named = re.findall(r"`((?:GET|POST|PUT) /[^`?\s]*)`", tables)
     known = {f"{route.method} {address(route.rule)}" for route in ROUTES}
     assert len(named) > 30
     assert set(named) - known == set()
@@ -89,7 +89,11 @@ async def test_what_changes_something_is_said_to_need_the_token_where_there_is_o
             for method, operation in methods.items()
             if "security" in operation
         }
-        changing = {f"POST {path}" for path, methods in paths.items() if "post" in methods}
+        changing = {
+            f"{method.upper()} {path}"
+            for path, methods in paths.items()
+            for method in {"post", "put"} & methods.keys()
+        }
         changing -= {"POST /login"}  # whose body is the token
         assert needing == (changing | {"GET /agents/{agent_id}/restart"} if secured else set())
 

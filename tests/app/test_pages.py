@@ -15,6 +15,7 @@ from http_daemon import AGENT_IDS, TOKEN, make_daemon, served, status
 import app
 from actp_supervise.snapshot import ChildSnapshot, SupervisorSnapshot
 from app.event_kinds import EventKind
+from app.status import AgentHealth, AgentState, WorkerStatus
 from app.store.protocol import (
     Before,
     CostEntry,
@@ -118,6 +119,32 @@ async def test_the_plot_of_an_agent_s_spend_has_a_scale_and_none_is_drawn_of_not
     page = (await client.get("/ui/agents/content")).text
     assert '<svg class="plot"' in page
     assert [f'text-anchor="end">{usd}</text>' in page for usd in ("$4.10", "$0.00")] == [True, True]
+
+
+async def test_an_agent_s_page_shows_each_of_several_workers_and_tools_that_are_away(
+    client, daemon
+):
+    workers = (
+        WorkerStatus(
+            number=1,
+            status=AgentState.RUNNING,
+            spent_usd=0.25,
+            health=AgentHealth(doing="turn 2", task_id="task-of-one", tasks_done=4),
+        ),
+        WorkerStatus(
+            number=2, status=AgentState.BACKING_OFF, restart_in=64.0, health=AgentHealth()
+        ),
+    )
+    daemon.supervisor.statuses["content"] = replace(
+        status("content"), workers=workers, problems=("time is away: no such program",)
+    )
+    page = (await client.get("/ui/agents/content")).text
+    assert 'data-key="worker-1"' in page
+    assert "/ui/tasks/task-of-one" in page
+    assert "4 done, 0 failed" in page
+    assert "$0.25" in page
+    assert "backing off" in page
+    assert "time is away: no such program" in page
 
 
 async def test_an_agent_s_page_shows_runs_crashes_tools_spend_and_memories(client, store):

@@ -14,9 +14,11 @@ import trio.testing
 
 from actp_supervise import SupervisionError
 from actp_supervise.service import Outbox, ServiceManager
+from app.agents.spec import PROMPTED_CLASS
 from app.event_log import EventLog
 from app.reload import Reloader, changes
-from app.settings import AgentSettings, Settings, load_settings
+from app.routine import RoutineJob
+from app.settings import AgentSettings, Settings, SettingsError, load_settings
 from app.store.outbox import store_outbox
 
 ROOT = Path(__file__).parents[2]
@@ -57,11 +59,19 @@ def test_each_change_is_named_as_it_is_set():
 
 @dataclass
 class Agents:
-    """Stands in for AgentSupervisor and AgentLauncher: what they are given."""
+    """Stands in for AgentSupervisor: what it is given."""
 
     at_work: tuple[str, ...] = ("content",)
     watch_interval: float = 10.0
     given: list[AgentSettings] = field(default_factory=list)
+    added: list[AgentSettings] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+    def add_agent(self, config):
+        self.added.append(config)
+
+    async def remove_agent(self, agent_id):
+        self.removed.append(agent_id)
 
     def statuses(self):
         return dict.fromkeys(self.at_work, "running")
@@ -72,6 +82,33 @@ class Agents:
 
     async def restart_agent(self, agent_id):
         raise SupervisionError(f"child {agent_id!r} was stopped before it was ready")
+
+
+class Launcher:
+    """Stands in for AgentLauncher: the settings that it has, and routines made of them."""
+
+    def __init__(self):
+        self.has = None
+
+    def take_agents(self, settings):
+        self.has = settings
+
+    def routines(self):
+        return [
+            RoutineJob(agent_id=a.agent_id, method=r.method, cron=r.cron, disabled=None)
+            for a in self.has.agents
+            for r in a.spec.routines
+        ]
+
+
+class Routines:
+    """Stands in for the scheduler of routines."""
+
+    def __init__(self):
+        self.has = []
+
+    def set_routines(self, routines):
+        self.has = routines
 
 
 class Registry:
@@ -91,6 +128,7 @@ class Daemon:
     events: EventLog = field(default_factory=EventLog)
     records: Outbox = field(default_factory=store_outbox)
     store: Any = field(default_factory=Registry)
+    routines: Routines = field(default_factory=Routines)
 
 
 class Stage:
@@ -99,7 +137,7 @@ class Stage:
     def __init__(self):
         self.environ = {"STRIPE_SECRET_KEY": "stripe-one"}
         self.daemon = Daemon(self.read())
-        self.launcher = Agents()
+        self.launcher = Launcher()
         self.reloader = Reloader(self.daemon, self.launcher, ServiceManager({}), self.read)
         self.reload = self.reloader.reload
 
@@ -119,7 +157,8 @@ async def test_what_can_be_taken_up_is_and_the_rest_is_named(stage, caplog):
     assert stage.reload() == ["content"]
     content = next(a for a in stage.daemon.settings.agents if a.agent_id == "content")
     assert (content.model, content.single) == ("claude-opus-5-5", False)
-    assert stage.launcher.given == stage.daemon.supervisor.given == [content]
+    assert stage.daemon.supervisor.given == [content]
+    assert stage.launcher.has == stage.daemon.settings
     assert stage.daemon.supervisor.watch_interval == 3.0
     now = stage.daemon.settings
     assert (now.watch_interval, now.drain_timeout) == (3.0, before.drain_timeout)
@@ -197,6 +236,109 @@ async def test_an_agent_that_is_stopped_meanwhile_does_not_end_the_reloader(stag
             await trio.testing.wait_all_tasks_blocked()
         hang_up.close()
     assert [agent.model for agent in stage.daemon.supervisor.given] == ["one", "other"]
+
+
+# The file of agents.
+
+FILE = """
+[agents.content]
+[agents.support]
+prompt = "You answer."
+[agents.support.routines]
+morning = {cron = "0 8 * * *", goal = "Sum up."}
+"""
+
+
+@pytest.fixture
+async def filed(caplog, tmp_path):
+    """A daemon whose agents stand in a file: content runs, and support."""
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "agents.toml"
+    path.write_text(FILE)
+
+    class Filed(Stage):
+        def read(self):
+            return settings(WORKER_AGENTS=str(path), **self.environ)
+
+        def write(self, *changes):
+            text = FILE
+            for old, new in changes:
+                assert old in text
+                text = text.replace(old, new)
+            path.write_text(text)
+
+    stage = Filed()
+    stage.daemon.supervisor.at_work = ("content", "support")
+    return stage
+
+
+async def test_a_new_prompt_needs_a_new_run(filed, caplog):
+    filed.write(("You answer.", "You answer kindly."))
+    assert filed.reload() == ["support"]
+    (support,) = filed.daemon.supervisor.given
+    assert support.spec.prompt == "You answer kindly."
+    assert "changed agents.support.prompt (support: with a new run" in caplog.messages[-1]
+
+
+async def test_a_new_time_of_a_routine_disturbs_no_work(filed, caplog):
+    filed.write(("0 8 * * *", "30 7 * * *"))
+    assert filed.reload() == []
+    crons = {job.name: job.cron for job in filed.daemon.routines.has}
+    assert crons["support.morning"] == "30 7 * * *"
+    assert caplog.messages == ["Settings reloaded: changed agents.support.routines"]
+
+
+async def test_more_workers_need_a_new_run(filed):
+    filed.write(("[agents.support]", "[agents.support]\nworkers = 3"))
+    assert filed.reload() == ["support"]
+    assert filed.daemon.supervisor.given[0].workers == 3
+
+
+async def test_an_agent_that_is_new_in_the_file_starts_and_one_that_is_gone_stops(filed, caplog):
+    filed.write(("[agents.content]\n", "[agents.shop]\nprompt = 'You sell.'\n"))
+    hang_up, hangups = trio.open_memory_channel(1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(filed.reloader.run, hangups)
+        await hang_up.send(1)
+        await trio.testing.wait_all_tasks_blocked()
+        hang_up.close()
+    assert [agent.agent_id for agent in filed.daemon.supervisor.added] == ["shop"]
+    assert filed.daemon.supervisor.removed == ["content"]
+    assert [agent.agent_id for agent in filed.daemon.settings.agents] == ["shop", "support"]
+    assert "changed agents.shop, agents.content" in caplog.messages[-1]
+
+
+async def test_a_wrong_file_changes_nothing(filed, caplog):
+    before = filed.daemon.settings
+    filed.write(("prompt", "promt"))
+    assert filed.reload() == []
+    assert filed.daemon.settings is before
+    assert "line 4: agents.support.promt: is no key here" in caplog.messages[-1]
+
+
+async def test_a_new_agent_whose_class_cannot_be_one_changes_nothing(filed, caplog):
+    class Refuses(Launcher):
+        def take_agents(self, settings):
+            raise SettingsError("agents.toml, line 8: agents.own.class: cannot import 'no'")
+
+    filed.launcher = Refuses()
+    filed.reloader = Reloader(filed.daemon, filed.launcher, ServiceManager({}), filed.read)
+    before = filed.daemon.settings
+    filed.write(("You answer.", "You answer kindly."))
+    assert filed.reloader.reload() == []
+    assert filed.daemon.settings is before
+    assert filed.daemon.supervisor.given == []
+    assert "all stays as it is: agents.toml, line 8" in caplog.messages[-1]
+
+
+async def test_another_class_waits_for_a_restart_of_the_daemon_with_all_that_belongs_to_it(
+    filed, caplog
+):
+    filed.write(('prompt = "You answer."', "class = 'package.module:Class'"))
+    assert filed.reload() == []
+    support = filed.daemon.settings.agents[1]
+    assert (support.class_path, support.spec.prompt) == (PROMPTED_CLASS, "You answer.")
+    assert "to change SUPPORT_AGENT_CLASS, agents.support.prompt, restart" in caplog.messages[-1]
 
 
 HANGS_UP_AT_THE_END = """

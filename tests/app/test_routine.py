@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -244,3 +245,87 @@ async def test_stopping_at_once_ends_a_routine_under_way(clock, store, start):
     (fire,) = await store.fires("content.run_daily_pipeline")
     assert fire.outcome == "failed"
     assert "had to stop at once" in fire.error
+
+
+# Times that are changed.
+
+
+def next_run(scheduler, name):
+    (job,) = (job for job in scheduler.jobs() if job.name == name)
+    return job.next_run_time.astimezone(NEW_YORK).strftime("%a %H:%M"), job.cron, job.configured
+
+
+PIPELINE = "content.run_daily_pipeline"
+
+
+async def test_a_time_that_was_changed_holds_at_once_and_after_a_restart(clock, start, ran):
+    scheduler = await start(all_routines())
+    await scheduler.set_time(PIPELINE, " 30 7 * * * ")
+    assert next_run(scheduler, PIPELINE) == ("Sun 07:30", "30 7 * * *", "0 6 * * *")
+    await trio.sleep(timedelta(hours=7, minutes=45).total_seconds())
+    assert ran.runs == [("Sun 07:30", PIPELINE)]
+    await scheduler.tree.shutdown()
+    again = await start(all_routines(), instance="instance-2")
+    assert next_run(again, PIPELINE)[1] == "30 7 * * *"
+    await again.set_time(PIPELINE, None)
+    assert next_run(again, PIPELINE) == ("Mon 06:00", "0 6 * * *", "0 6 * * *")
+
+
+async def test_other_daemons_take_up_a_time_that_was_changed(clock, start, nursery):
+    here = await start(all_routines())
+    there = await start(all_routines(), instance="instance-2")
+    nursery.start_soon(there.watch_times)
+    await here.set_time(PIPELINE, "30 7 * * *")
+    await trio.sleep(61)
+    assert next_run(there, PIPELINE)[0] == "Sun 07:30"
+    await here.set_time(PIPELINE, "0 6 * * *")  # as it is configured
+    await trio.sleep(61)
+    assert next_run(there, PIPELINE)[0] == "Sun 06:00"
+
+
+async def test_a_time_in_the_file_that_is_newer_wins(clock, start):
+    scheduler = await start(all_routines())
+    await scheduler.set_time(PIPELINE, "30 7 * * *")
+    await scheduler.tree.shutdown()
+    changed = [
+        dataclasses.replace(job, cron="0 5 * * *") if job.name == PIPELINE else job
+        for job in all_routines()
+    ]
+    again = await start(changed, instance="instance-2")
+    assert next_run(again, PIPELINE) == ("Sun 05:00", "0 5 * * *", "0 5 * * *")
+
+
+async def test_what_is_no_time_is_refused_and_changes_nothing(clock, start, store):
+    scheduler = await start(all_routines())
+    with pytest.raises(ValueError, match="bad hour '25'"):
+        await scheduler.set_time(PIPELINE, "0 25 * * *")
+    with pytest.raises(UnknownRoutineError, match="known are"):
+        await scheduler.set_time("content.run_nothing", "0 7 * * *")
+    assert next_run(scheduler, PIPELINE)[1] == "0 6 * * *"
+    assert await store.routine_times() == []
+
+
+async def test_a_time_written_by_hand_that_is_none_is_as_configured(clock, start, store):
+    await store.set_routine_time(PIPELINE, "at noon", instead_of="0 6 * * *")
+    scheduler = await start(all_routines())
+    assert next_run(scheduler, PIPELINE)[0] == "Sun 06:00"
+
+
+async def test_routines_come_and_go_and_keep_what_they_were_told(clock, start, ran):
+    scheduler = await start(all_routines())
+    scheduler.pause("revenue.run_daily_check")
+    await scheduler.set_time(PIPELINE, "30 7 * * *")
+    others = [job for job in all_routines() if job.agent_id != "acquisition"]
+    new = RoutineJob(
+        agent_id="support", method="morning", cron="0 5 * * *", goal="Look.", disabled=None
+    )
+    scheduler.set_routines([*others, new])
+    jobs = {job.name: job for job in scheduler.jobs()}
+    assert "acquisition.run_pipeline_advance" not in jobs
+    assert jobs["support.morning"].goal == "Look."
+    assert jobs["revenue.run_daily_check"].paused
+    await trio.sleep(timedelta(hours=12).total_seconds())
+    assert ran.runs == [("Sun 05:00", "support.morning"), ("Sun 07:30", PIPELINE)]
+    with pytest.raises(ValueError, match="bad hour"):
+        scheduler.set_routines([dataclasses.replace(new, cron="0 25 * * *")])
+    assert "support.morning" in {job.name for job in scheduler.jobs()}

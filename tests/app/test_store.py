@@ -126,6 +126,7 @@ VERBS = {
     "record_answer": lambda s: s.record_answer(
         turn("new", role="tool"), call=tool_call("answered"), effect="begun"
     ),
+    "set_routine_time": lambda s: s.set_routine_time("daily", "0 7 * * *", instead_of="0 6 * * *"),
     "start_run": lambda s: s.start_run("new", "social", "w1-run"),
     "finish_run": lambda s: s.finish_run("open", RunOutcome.CRASHED, error="e"),
     "add_task": lambda s: add(s, "new"),
@@ -190,6 +191,7 @@ async def picture(store):
         "costs": [asdict(row) for row in await store.costs(since=EPOCH)],
         "memory": [asdict(row) for row in await store.recall("social")],
         "fires": [asdict(row) for row in await store.fires("daily")],
+        "times": [asdict(row) for row in await store.routine_times()],
         "deals": await store.select(DomainTable.DEAL_LOG, Query()),
     }
     return {

@@ -19,6 +19,7 @@ from store_calls import (
 from app.store.protocol import (
     AgentRegistration,
     Lease,
+    RoutineTime,
     RunOutcome,
     TaskStatus,
 )
@@ -326,3 +327,20 @@ async def test_crash_ages_are_newest_first_and_end_at_the_window(store):
     newer, older = await store.crash_ages("social", within=LONG)
     assert 0 <= newer < older < LONG
     assert len(await store.crash_ages("social", within=(newer + older) / 2)) <= 1
+
+
+# Times of routines.
+
+
+async def test_a_time_of_a_routine_is_kept_replaced_and_put_back(store):
+    assert await store.routine_times() == []
+    await store.set_routine_time("b.two", "0 7 * * *", instead_of="0 6 * * *")
+    await store.set_routine_time("a.one", "@daily", instead_of="0 1 * * *")
+    await store.set_routine_time("b.two", "30 7 * * *", instead_of="0 6 * * *")
+    assert await store.routine_times() == [
+        RoutineTime(job_name="a.one", cron="@daily", instead_of="0 1 * * *"),
+        RoutineTime(job_name="b.two", cron="30 7 * * *", instead_of="0 6 * * *"),
+    ]
+    await store.set_routine_time("b.two", None)
+    await store.set_routine_time("never", None)
+    assert [time.job_name for time in await store.routine_times()] == ["a.one"]

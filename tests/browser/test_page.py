@@ -255,6 +255,22 @@ def test_a_routine_is_run_paused_and_resumed(page: Page):
     expect(job).to_contain_text("succeeded")
 
 
+def test_the_time_of_a_routine_is_changed_and_put_back(page: Page):
+    routine = row(page, "content.run_daily_pipeline")
+    press(routine, "Change time content.run_daily_pipeline")
+    field = page.get_by_label("When", exact=True)
+    expect(field).to_have_value("0 6 * * *")
+    field.fill("30 7 * * *")
+    press(page, "Change")
+    expect(routine).to_contain_text("At 07:30")
+    expect(routine).to_contain_text("changed, from 0 6 * * *")
+    press(routine, "Change time content.run_daily_pipeline")
+    expect(field).to_have_value("30 7 * * *")
+    field.fill("")
+    press(page, "Change")
+    expect(routine).to_contain_text("At 06:00")
+
+
 def test_a_refusal_is_said_in_the_daemon_s_words(page: Page, look: Look, daemon: Running):
     task_id = daemon.post("content", "Recall what we know")
     daemon.until_task(task_id, "succeeded")

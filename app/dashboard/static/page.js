@@ -398,14 +398,30 @@ async function pending(button, action) {
   button.removeAttribute("aria-busy");
 }
 
-async function post(path, body = "{}", more = {}) {
+async function changeTime(button) {
+  const about = button.lastChild.textContent.trim();
+  const { put: path, cron } = button.dataset;
+  const dialog = document.getElementById("time");
+  const field = dialog.querySelector("input");
+  field.value = cron;
+  if ((await closed(dialog)) !== "yes") {
+    return;
+  }
+  const wanted = field.value.trim();
+  await pending(button, async () => {
+    const answer = await post(path, JSON.stringify({ cron: wanted || null }), {}, "PUT");
+    say(`${about} runs ${(await answer.json()).schedule}.`);
+  });
+}
+
+async function post(path, body = "{}", more = {}, method = "POST") {
   for (;;) {
     const token = sessionStorage.getItem("token");
     const headers = { "Content-Type": "application/json", ...more };
     if (token !== null) {
       headers.Authorization = `Bearer ${token}`;
     }
-    const response = await send(path, { method: "POST", headers, body });
+    const response = await send(path, { method, headers, body });
     if (response.ok) {
       return response;
     }
@@ -488,6 +504,8 @@ document.addEventListener("click", (event) => {
   const link = event.target.closest("a[data-swap]");
   if (button?.dataset.post !== undefined) {
     act(button);
+  } else if (button?.dataset.put !== undefined) {
+    changeTime(button);
   } else if (button?.dataset.hold !== undefined) {
     hold(button);
   } else if (button?.type === "button" && button.closest("dialog")) {

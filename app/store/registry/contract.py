@@ -47,6 +47,16 @@ class AgentRegistration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoutineTime:
+    """When a routine runs in place of what is configured (`actp_routine_times`)."""
+
+    job_name: str
+    cron: str
+    instead_of: str
+    """What was configured when it was changed; once another time is configured, that one holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRow:
     """One daemon that is not known to have ended (`actp_workers`)."""
 
@@ -290,6 +300,22 @@ class Registry(Noun):
     @verb
     async def drop_lease(self, name: str, instance: str) -> None:
         """Hand a lease back, if it is this daemon's."""
+
+    @verb
+    async def set_routine_time(
+        self, job_name: str, cron: str | None, *, instead_of: str = ""
+    ) -> None:
+        """Keep when a routine runs in place of what is configured.
+
+        Args:
+            job_name: The routine.
+            cron: When; None for as it is configured.
+            instead_of: What is configured.
+        """
+
+    @verb
+    async def routine_times(self) -> list[RoutineTime]:
+        """Return the times of routines that were changed, by name."""
 
     @verb
     async def start_run(self, run_id: str, agent_id: str, instance: str) -> None:

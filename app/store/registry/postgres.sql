@@ -170,6 +170,29 @@ returns void language sql set search_path = '' as $$
     delete from public.actp_leases where name = p_name and instance = p_instance
 $$;
 
+create or replace function public.actp_set_routine_time(
+    p_job_name text, p_cron text, p_instead_of text
+) returns void language plpgsql set search_path = '' as $$
+begin
+    if p_cron is null then
+        delete from public.actp_routine_times where job_name = p_job_name;
+    else
+        insert into public.actp_routine_times (job_name, cron, instead_of, changed_at)
+        values (p_job_name, p_cron, p_instead_of, now())
+        on conflict (job_name) do update set
+            cron = excluded.cron, instead_of = excluded.instead_of,
+            changed_at = excluded.changed_at;
+    end if;
+end
+$$;
+
+create or replace function public.actp_routine_times() returns jsonb
+language sql stable set search_path = '' as $$
+    select coalesce(jsonb_agg(to_jsonb(t) order by t.job_name), '[]') from (
+        select job_name, cron, instead_of from public.actp_routine_times
+    ) t
+$$;
+
 create or replace function public.actp_start_run(p_id text, p_agent_id text, p_instance text)
 returns void language sql set search_path = '' as $$
     insert into public.actp_agent_runs (id, agent_id, worker_id, instance, started_at)

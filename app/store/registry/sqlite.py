@@ -25,6 +25,7 @@ from .contract import (
     Pause,
     Presence,
     Registry,
+    RoutineTime,
     RunOutcome,
     RunRow,
     WorkerRow,
@@ -161,6 +162,18 @@ class SqliteRegistry(Registry, OnSqlite):
     @override
     async def drop_lease(self, name: str, instance: str) -> None:
         await self.db.execute(_DROP_LEASE, {"name": name, "instance": instance})
+
+    @override
+    async def set_routine_time(
+        self, job_name: str, cron: str | None, *, instead_of: str = ""
+    ) -> None:
+        values = {"job_name": job_name, "cron": cron, "instead_of": instead_of}
+        statement = _DROP_ROUTINE_TIME if cron is None else _SET_ROUTINE_TIME
+        await self.db.execute(statement, values)
+
+    @override
+    async def routine_times(self) -> list[RoutineTime]:
+        return await self.db.rows(RoutineTime, _ROUTINE_TIMES, {})
 
     @override
     async def start_run(self, run_id: str, agent_id: str, instance: str) -> None:
@@ -327,6 +340,16 @@ _SILENT_WORKERS = sql("""
         and coalesce(last_seen, started_at) < {now :silent_after}
     order by started_at, rowid
 """)
+_SET_ROUTINE_TIME = sql("""
+    insert into actp_routine_times (job_name, cron, instead_of, changed_at)
+    values (:job_name, :cron, :instead_of, {now})
+    on conflict (job_name) do update set
+        cron = excluded.cron, instead_of = excluded.instead_of, changed_at = excluded.changed_at
+""")
+_DROP_ROUTINE_TIME = "delete from actp_routine_times where job_name = :job_name"
+_ROUTINE_TIMES = """
+    select job_name, cron, instead_of from actp_routine_times order by job_name
+"""
 _LIVE_WORKERS = """
     select worker_id, instance, started_at, coalesce(last_seen, started_at) as last_seen, agents,
         max(0.0, (julianday('now') - julianday(coalesce(last_seen, started_at))) * 86400.0)
