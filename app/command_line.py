@@ -12,7 +12,7 @@ from typing_extensions import override
 import actp_supervise
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 WRONG: Final = 2
 """The exit code for wrong use or configuration."""
@@ -38,7 +38,7 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
 
 
 _GOES_WITH: Final = {
-    "json": ("list_agents", "tail", "task"),
+    "json": ("list_agents", "tail", "task", "approvals", "approve", "deny"),
     "watch": ("list_agents",),
     "agent": ("task", "tail"),
     "context": ("task",),
@@ -49,10 +49,21 @@ _GOES_WITH: Final = {
     "unique_key": ("task",),
     "wait": ("task",),
     "export": ("migrate",),
+    "comment": ("approve", "deny"),
 }
 """Flags that mean nothing without one of some others."""
 
-_RUNS_NO_AGENT: Final = ("list_agents", "restart_agent", "migrate", "tail", "task")
+_RUNS_NO_AGENT: Final = (
+    "list_agents",
+    "restart_agent",
+    "migrate",
+    "tail",
+    "task",
+    "alert_test",
+    "approvals",
+    "approve",
+    "deny",
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -107,6 +118,11 @@ def _parser() -> argparse.ArgumentParser:
         help="make the tables in Supabase, or what they lack, and end",
     )
     command.add_argument(
+        "--alert-test",
+        action="store_true",
+        help="show what an alert looks like, and send it to all who are to be told",
+    )
+    command.add_argument(
         "--tail", action="store_true", help="show what happens in the running daemon, live"
     )
     command.add_argument(
@@ -115,8 +131,15 @@ def _parser() -> argparse.ArgumentParser:
         type=_unicode,
         help="have an agent of the running daemon do something",
     )
+    _add_approvals(command.add_argument)
     _add_details(parser)
     return parser
+
+
+def _add_approvals(add: Callable[..., object]) -> None:
+    add("--approvals", action="store_true", help="show what waits for a person's approval")
+    add("--approve", metavar="ID", help="let an agent do what it asked for")
+    add("--deny", metavar="ID", help="do not let it")
 
 
 def _add_details(parser: argparse.ArgumentParser) -> None:
@@ -140,6 +163,12 @@ def _add_details(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--priority", metavar="N", type=int, help="with --task: higher first, 0 if not given"
+    )
+    parser.add_argument(
+        "--comment",
+        metavar="TEXT",
+        type=_unicode,
+        help="with --approve or --deny: what the agent is told",
     )
     parser.add_argument(
         "--not-before",
@@ -167,7 +196,9 @@ def _add_details(parser: argparse.ArgumentParser) -> None:
         "--wait", action="store_true", help="with --task: follow it, and print the result"
     )
     parser.add_argument(
-        "--json", action="store_true", help="with --list-agents, --tail or --task: as JSON"
+        "--json",
+        action="store_true",
+        help="with --list-agents, --tail, --task or the flags of approvals: as JSON",
     )
 
 

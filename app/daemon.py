@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -14,8 +14,9 @@ from actp_supervise import Backoff, Supervisor, current_child, open_supervisor
 from actp_supervise.clock import SystemWallClock, WallClock
 from actp_supervise.service import LoopWatch, Outbox, shorten
 from app.event_log import EventLog
-from app.health import overall
+from app.health import of_work, overall
 from app.metrics import Metrics
+from app.reasons import Beginnings, Reason, ReasonKind, reason
 from app.routine import DailyRoutineScheduler
 from app.settings import Settings
 from app.shutdown import GracefulShutdown
@@ -23,6 +24,8 @@ from app.status import Health
 from app.store.protocol import Store
 from app.supervisor import AgentSupervisor
 from app.unreadable import UnreadableTasks
+from app.waiting_approvals import WaitingApprovals
+from app.work_watch import WorkWatch
 
 if TYPE_CHECKING:
     from actp_supervise.snapshot import SupervisorSnapshot
@@ -48,7 +51,9 @@ class Daemon:
     root: Supervisor
     """The tree of everything that runs."""
     unreadable: UnreadableTasks
-    notes: tuple[str, ...]
+    approvals: WaitingApprovals
+    work: WorkWatch
+    notes: tuple[Reason, ...]
     """What is not as it should be, and will stay so until somebody does something."""
     redact: Callable[[str], str]
     clock: WallClock = field(default_factory=SystemWallClock)
@@ -56,6 +61,10 @@ class Daemon:
     started_at: datetime
     started: float
     """The same by Trio's clock."""
+    wall_clock: WallClock = field(default_factory=SystemWallClock)
+    beginnings: Beginnings = field(default_factory=Beginnings)
+    delivery: Callable[[], Iterable[Reason]] = tuple
+    """Tells what is wrong with the delivery of alerts."""
 
     @property
     def stopping(self) -> bool:
@@ -80,18 +89,31 @@ class Daemon:
     def health(self) -> Health:
         """Return `GET /health` (R27), with the reasons for anything but healthy."""
         statuses = self.supervisor.get_status()
-        status, reasons = overall(
+        now = self.wall_clock.now()
+        facts = self.work.facts(self.routines.jobs())
+        status, found = overall(
             statuses,
             store_error=self.records.away_because,
             stopping=self.stopping,
             blocked=self.loop_watch.problem(),
-            notes=(*self.notes, *self.unreadable.notes, *self.records.given_up),
+            others=(
+                *self.notes,
+                *self.unreadable.reasons,
+                *(
+                    reason(ReasonKind.RECORD_GIVEN_UP, text, what=text)
+                    for text in self.records.given_up
+                ),
+                *of_work(facts, statuses, now, longest_wait=self.settings.longest_wait),
+                *self.delivery(),
+            ),
         )
+        problems = self.beginnings.of(found, now)
         return Health(
             status=status,
             agents=sum(agent.enabled for agent in statuses.values()),
             uptime=self.uptime,
-            reasons=tuple(reasons),
+            reasons=tuple(each.text for each in problems),
+            problems=problems,
         )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from app.store.clock import StoreClock
-    from app.store.protocol import Beat, TaskFilter, TaskStatus
+    from app.store.protocol import ApprovalRow, Beat, TaskFilter, TaskStatus
     from app.store.verbs import Seconds
 
 TASK_BACKOFF: Final = Backoff(initial=5.0, factor=4.0, maximum=3600.0)
@@ -214,6 +214,33 @@ class Desk(Before):
         )
         self._claims.pop(token, None)
         return released
+
+    @override
+    async def park_task(self, task_id: str, token: str) -> bool:
+        parked = await self.store.park_task(task_id, token)
+        self._claims.pop(token, None)
+        return parked
+
+    @override
+    async def decide_approval(
+        self,
+        approval_id: str,
+        *,
+        approve: bool,
+        decided_by: str,
+        comment: str | None = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> ApprovalRow | None:
+        row = await self.store.decide_approval(
+            approval_id,
+            approve=approve,
+            decided_by=decided_by,
+            comment=comment,
+            arguments=arguments,
+        )
+        if row is not None:
+            self.note_work(row.agent_id)
+        return row
 
     @override
     async def hold_lease(self, name: str, instance: str, *, lease: Seconds) -> LeaseHolder:

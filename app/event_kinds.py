@@ -73,7 +73,23 @@ class EventKind(StrEnum):
             "outcome",
         ),
     )
+    TASK_PARKED = (
+        "task_parked", Tone.WARN, "It waits for a person's approval, and no worker has it."
+    )  # fmt: skip
     TASK_LOST = "task_lost", Tone.WARN, "Its lease ran out and another daemon took it."
+
+    APPROVAL_ASKED = (
+        "approval_asked",
+        Tone.WARN,
+        "An agent asks whether it may call a tool.",
+        count("actp_approvals_asked", "Approvals that were asked for here.", "agent", "tool"),
+    )
+    APPROVAL_DECIDED = (
+        "approval_decided",
+        Tone.PLAIN,
+        "A person has decided, or it has expired; the text says who.",
+        count("actp_approvals_decided", "Approvals that were decided here.", "agent", "status"),
+    )
 
     TOOL_CALLED = (
         "tool_called",
@@ -135,6 +151,7 @@ class EventKind(StrEnum):
     STORE_AWAY = "store_away", Tone.BAD, "The store cannot be reached; the text says why."
     STORE_BACK = "store_back", Tone.GOOD, "It can be again."
     LOOP_BLOCKED = "loop_blocked", Tone.BAD, "Some code held up everything else."
+    TOKENS_WRONG = "tokens_wrong", Tone.WARN, "Many wrong tokens came from one address."
     SETTINGS_RELOADED = "settings_reloaded", Tone.NEWS, "The settings were read anew."
     DAEMON_STOPPING = "daemon_stopping", Tone.WARN, "The daemon was asked to stop."
 

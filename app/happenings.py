@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
 
     from app.event_log import EventLog
+    from app.reasons import Name
     from app.status import AgentStatus, Health, HealthState
 
 LOOK_EVERY: Final = 1.0
@@ -128,7 +129,7 @@ async def tell_of_changes(
         statuses: Tells how each agent is.
     """
     told: dict[str, AgentState] = {}
-    told_health: HealthState | None = None
+    told_health: tuple[HealthState, frozenset[Name]] | None = None
     while True:
         for agent_id, status in statuses().items():
             # A wait for the model is no news: it may come and go with every call.
@@ -138,7 +139,8 @@ async def tell_of_changes(
                 events.publish(EventKind.AGENT_STATUS, text, agent_id=agent_id, status=state.value)
             told[agent_id] = state
         now = health()
-        if told_health not in (None, now.status):
+        health_now = now.status, frozenset(each.name for each in now.problems)
+        if told_health not in (None, health_now):
             text = now.status + (f": {'; '.join(now.reasons)}" if now.reasons else "")
             events.publish(
                 EventKind.HEALTH_CHANGED,
@@ -146,5 +148,5 @@ async def tell_of_changes(
                 status=now.status.value,
                 reasons=list(now.reasons),
             )
-        told_health = now.status
+        told_health = health_now
         await trio.sleep(LOOK_EVERY)

@@ -9,12 +9,16 @@ import trio
 from werkzeug.exceptions import InternalServerError, NotFound
 
 from actp_supervise import current_child
+from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import StopRequest, format_address, is_loopback, serve
+from app.event_kinds import EventKind
 from app.web.api import Api
 from app.web.application import make_app
+from app.web.attempts import Attempts
 from app.web.commands import Commands, open_commands
 from app.web.listening import Address
 from app.web.live import Live
+from app.web.login import Login, LoginNeeded
 from app.web.openapi import Description
 from app.web.pages import Pages
 from app.web.scrape import Scrape
@@ -28,8 +32,8 @@ if TYPE_CHECKING:
 class HealthServer:
     """The web server of one daemon, run as a child of the supervision tree.
 
-    Reading is open to whoever reaches the port; changing needs the token where one is set. What
-    takes long (a restart, a stop) is begun and answered with 202.
+    Reading is open to whoever reaches the port, unless there is a token for it too; changing needs
+    the token where one is set. What takes long (a restart, a stop) is begun and answered with 202.
 
     Args:
         daemon: The running daemon's parts.
@@ -71,17 +75,23 @@ class HealthServer:
             commands: Takes what lasts longer than a request.
         """
         pages = Pages(self._daemon)
+        attempts = Attempts(self._tell_of_tries)
         parts = (
+            Login(self._daemon, attempts, SystemWallClock()),
             Api(self._daemon, commands),
             pages,
             self._live,
             Scrape(self._daemon),
             Description(self._daemon),
         )
-        app = make_app(self._daemon, parts)
+        app = make_app(self._daemon, parts, attempts=attempts)
+        app.register_error_handler(LoginNeeded, pages.login)
         app.register_error_handler(NotFound, pages.nowhere)
         app.register_error_handler(InternalServerError, pages.broken)
         return app
+
+    def _tell_of_tries(self, text: str) -> None:
+        self._daemon.events.publish(EventKind.TOKENS_WRONG, text)
 
 
 def _stop_request() -> StopRequest:

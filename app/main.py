@@ -102,6 +102,10 @@ async def _obey(options: argparse.Namespace) -> None:
         await _tail(settings, options)
     elif options.task is not None:
         await _task(settings, options)
+    elif options.alert_test:
+        await _alert_test(settings)
+    elif options.approvals or (options.approve, options.deny) != (None, None):
+        await _approvals(settings, options)
     else:
         validate_env(os.environ, env_file=ENV_FILE)
         settings = _settings_of_daemon(options)
@@ -255,6 +259,27 @@ async def _task(settings: Settings, options: argparse.Namespace) -> None:
             for name in ("not_before", "timeout", "max_attempts", "unique_key")
         },
         wait=options.wait,
+        as_json=options.json,
+    )
+
+
+async def _alert_test(settings: Settings) -> None:
+    from app.alerts.trial import try_alerts
+
+    await try_alerts(settings, print)
+
+
+async def _approvals(settings: Settings, options: argparse.Namespace) -> None:
+    from app.terminal.approvals import decide, show
+
+    if options.approvals:
+        await show(settings, as_json=options.json)
+        return
+    await decide(
+        settings,
+        options.deny if options.approve is None else options.approve,
+        approve=options.approve is not None,
+        comment=options.comment,
         as_json=options.json,
     )
 

@@ -210,6 +210,7 @@ def of_daemon(
     store_up: bool,
     records_waiting: int,
     unreadable: int,
+    approvals_waiting: int,
     readers: int,
     uptime: float,
 ) -> Iterable[Metric]:
@@ -227,6 +228,11 @@ def of_daemon(
             "actp_tasks_unreadable",
             "Tasks of the last day that could not be read and have failed.",
             value=unreadable,
+        ),
+        GaugeMetricFamily(
+            "actp_approvals_waiting",
+            "Approvals that wait for a person, in all daemons.",
+            value=approvals_waiting,
         ),
         GaugeMetricFamily("actp_event_readers", "Readers of the events.", value=readers),
         GaugeMetricFamily("actp_uptime_seconds", "Time since the daemon started.", value=uptime),

@@ -13,14 +13,14 @@ import trio
 from typing_extensions import override
 
 from app.event_kinds import EventKind
-from app.store.protocol import Before, Lease, Store, TaskRow, TaskStatus
+from app.store.protocol import ApprovalStatus, Before, Lease, Store, TaskRow, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
     from app.event_log import EventLog
-    from app.store.protocol import CostEntry, ToolCall, Turn
+    from app.store.protocol import ApprovalRow, CostEntry, Question, ToolCall, Turn
     from app.store.verbs import Seconds
 
 
@@ -191,6 +191,76 @@ class ObservedStore(Before):
             self._tell(EventKind.TASK_QUEUED, f"{task.agent_type}: queued again: {task.goal}", task)
         return task
 
+    @override
+    async def park_task(self, task_id: str, token: str) -> bool:
+        parked = await self.store.park_task(task_id, token)
+        held = self._in_hand.pop(token, None)
+        if held is not None and parked:
+            text = f"{held.task.agent_type}: waits for approval: {held.task.goal}"
+            seconds = trio.current_time() - held.since
+            self._tell(EventKind.TASK_PARKED, text, held.task, seconds=seconds)
+        elif held is not None:
+            self._tell_lost(held)
+        return parked
+
+    # Approvals.
+
+    @override
+    async def ask_approval(self, question: Question, *, expires_in: Seconds = 0.0) -> ApprovalRow:
+        row = await self.store.ask_approval(question, expires_in=expires_in)
+        if row.id == question.id and row.status is ApprovalStatus.WAITING:
+            text = f"{row.agent_id}: asks for approval of {row.tool}"
+            self._tell_approval(EventKind.APPROVAL_ASKED, text, row)
+        return row
+
+    @override
+    async def decide_approval(
+        self,
+        approval_id: str,
+        *,
+        approve: bool,
+        decided_by: str,
+        comment: str | None = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> ApprovalRow | None:
+        await self.expire_approvals()
+        before = await self.store.approval(approval_id)
+        row = await self.store.decide_approval(
+            approval_id,
+            approve=approve,
+            decided_by=decided_by,
+            comment=comment,
+            arguments=arguments,
+        )
+        was_waiting = before is not None and before.status is ApprovalStatus.WAITING
+        if row is not None and was_waiting and row.status is not ApprovalStatus.WAITING:
+            self._tell_decision(row)
+        return row
+
+    @override
+    async def expire_approvals(self) -> list[ApprovalRow]:
+        expired = await self.store.expire_approvals()
+        for row in expired:
+            self._tell_decision(row)
+        return expired
+
+    def _tell_decision(self, row: ApprovalRow) -> None:
+        by = f" by {row.decided_by}" if row.decided_by else ""
+        comment = f": {row.comment}" if row.comment else ""
+        text = f"{row.agent_id}: {row.tool} {row.status}{by}{comment}"
+        self._tell_approval(EventKind.APPROVAL_DECIDED, text, row)
+
+    def _tell_approval(self, kind: EventKind, text: str, row: ApprovalRow) -> None:
+        self._events.publish(
+            kind,
+            text,
+            agent_id=row.agent_id,
+            task_id=row.task_id,
+            approval=row.id,
+            tool=row.tool,
+            status=str(row.status),
+        )
+
     # What agents do.
 
     @override
@@ -285,8 +355,11 @@ class ObservedStore(Before):
     def _lose(self, token: str) -> None:
         held = self._in_hand.pop(token, None)
         if held is not None:
-            text = f"{held.task.agent_type}: task lost to another daemon: its lease ran out"
-            self._tell(EventKind.TASK_LOST, text, held.task)
+            self._tell_lost(held)
+
+    def _tell_lost(self, held: _InHand) -> None:
+        text = f"{held.task.agent_type}: task lost to another daemon: its lease ran out"
+        self._tell(EventKind.TASK_LOST, text, held.task)
 
 
 def _is_news(before: TaskRow | None, after: TaskRow) -> bool:

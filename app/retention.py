@@ -38,6 +38,7 @@ _IN_WORDS: Final = {
     Kept.COSTS: "costs of calls",
     Kept.FIRES: "runs of routines",
     Kept.EFFECTS: "effects",
+    Kept.APPROVALS: "approvals",
     Kept.WORKERS: "daemons that ended",
 }
 

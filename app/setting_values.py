@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from datetime import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -174,6 +175,40 @@ _ISOLATIONS: Final[dict[str, Isolation]] = {
     "thread": "thread",
     "process": "process",
 }
+
+
+def alert_urls(text: str) -> tuple[str, ...]:
+    """Read addresses of apprise, with spaces between them."""
+    found = tuple(text.split())
+    if not all(re.fullmatch(r"[a-z][a-z0-9]*://[!-~]+", each) for each in found):
+        raise ValueError("addresses of apprise with spaces between them, such as slack://A/B/C")
+    return found
+
+
+def chat_id(text: str) -> str:
+    """Read which chat of Telegram is meant."""
+    if not re.fullmatch(r"-?[0-9]{1,20}|@[A-Za-z][A-Za-z0-9_]{3,31}", text):
+        raise ValueError("the number of a chat, such as 123456789, or a channel as @name")
+    return text
+
+
+def time_of_day(text: str) -> time:
+    """Read a time of day."""
+    if not re.fullmatch("([01][0-9]|2[0-3]):[0-5][0-9]", text):
+        raise ValueError("a time of day from 00:00 to 23:59, such as 08:00")
+    return time.fromisoformat(text)
+
+
+def hours(text: str) -> tuple[time, time]:
+    """Read a span of hours, which may go over midnight."""
+    first, _, last = text.partition("-")
+    try:
+        begin, end = time_of_day(first.strip()), time_of_day(last.strip())
+    except ValueError:
+        raise ValueError("two times of day, such as 22:00-07:00") from None
+    if begin == end:
+        raise ValueError("two times of day that differ, such as 22:00-07:00")
+    return begin, end
 
 
 def path(text: str) -> Path:

@@ -15,6 +15,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import time
 from enum import StrEnum
 from functools import cache, partial
 from operator import attrgetter
@@ -66,6 +67,7 @@ class Section(StrEnum):
     KEPT = "What is kept"
     WEB = "The page and the API"
     DAEMON = "The daemon"
+    ALERTS = "Who is told"
     AGENTS = "The agents"
     SERVICES = "Services that agents may use"
 
@@ -122,6 +124,7 @@ _claude = partial(setting, Section.CLAUDE)
 _kept = partial(setting, Section.KEPT)
 _web = partial(setting, Section.WEB)
 _daemon = partial(setting, Section.DAEMON)
+_alerts = partial(setting, Section.ALERTS)
 _agents = partial(setting, Section.AGENTS)
 _services = partial(setting, Section.SERVICES)
 
@@ -217,6 +220,10 @@ class Settings:
     """What every request that changes something must carry (Authorization: Bearer ...). Default:
     none.
     """
+    read_token: str | None = _web("WORKER_READ_TOKEN", values.secret, None, secret=True)
+    """What every request that only reads must carry then, or WORKER_API_TOKEN; a browser is shown a
+    page to log in. Default: reading is open to all who reach the port.
+    """
     worker_id: str = _daemon(
         "WORKER_ID", values.worker_id, lambda _environ: f"{socket.gethostname()}-{os.getpid()}"
     )
@@ -245,6 +252,10 @@ class Settings:
     least twice the interval.
     """
     stale_threshold: float = _daemon("WORKER_STALE_THRESHOLD", values.interval, 90.0)
+    longest_wait: float = _daemon("WORKER_LONGEST_WAIT", values.interval, 1800.0, reloads=True)
+    """How many seconds a task may wait in the queue before that is a reason for /health and an
+    alert.
+    """
     transcript_days: float = _daemon("WORKER_TRANSCRIPT_DAYS", values.days, 30.0)
     """How many days the conversations about tasks are kept; 0 for ever."""
     retention_days: float = _daemon("WORKER_RETENTION_DAYS", values.days, 90.0)
@@ -252,6 +263,24 @@ class Settings:
     log_file: Path | None = _daemon("WORKER_LOG_FILE", values.path, None)
     """A file for the log, in place of stderr. It may be moved away at any time: a new one is
     begun.
+    """
+    alert_urls: tuple[str, ...] = _alerts("WORKER_ALERT_URLS", values.alert_urls, (), secret=True)
+    """Where alerts go, as addresses of apprise with spaces between them: Slack, mail, webhooks. It
+    needs pip install --group alerts. See docs/how-to/be-told-on-your-phone.md.
+    """
+    alert_quiet: tuple[time, time] | None = _alerts("WORKER_ALERT_QUIET", values.hours, None)
+    """Hours of the worker's zone in which nothing is told, such as 22:00-07:00; what is still so is
+    told after them.
+    """
+    daily_summary: time | None = _alerts("WORKER_DAILY_SUMMARY", values.time_of_day, None)
+    """When each day what was done, what it cost and what waits is told, such as 08:00. Default:
+    never.
+    """
+    heartbeat_url: str | None = _alerts(
+        "WORKER_HEARTBEAT_URL", values.web_address, None, secret=True
+    )
+    """An address that is asked each minute for as long as the daemon lives, of a service that tells
+    you when that stops (a dead man's switch).
     """
     agents: tuple[AgentSettings, ...]
     stripe_secret_key: str | None = _services(
@@ -263,7 +292,12 @@ class Settings:
     telegram_bot_token: str | None = _services(
         "TELEGRAM_BOT_TOKEN", values.secret, None, secret=True, without="no agent can use Telegram"
     )
-    telegram_chat_id: str | None = _services("TELEGRAM_CHAT_ID", values.word, None)
+    """A bot of Telegram and the chat that it writes to: alerts go there where both are set."""
+    telegram_chat_id: str | None = _services("TELEGRAM_CHAT_ID", values.chat_id, None)
+    telegram_api_url: str | None = _services("TELEGRAM_API_URL", values.web_address, None)
+    """Another address of the Bot API for alerts, such as that of a server of your own. Default:
+    https://api.telegram.org
+    """
     apple_key_id: str | None = _services(
         "APPLE_KEY_ID", values.secret, None, secret=True, without="no agent can use the App Store"
     )
@@ -280,7 +314,8 @@ class Settings:
     def secrets(self) -> tuple[str, ...]:
         """All values that must not reach a log, an event or an answer."""
         given = (getattr(self, name) for name, each in settings_of(Settings).items() if each.secret)
-        return tuple(filter(None, given))
+        each_alone = (one if isinstance(one, tuple) else (one,) for one in given if one)
+        return tuple(found for values in each_alone for one in values for found in _with_parts(one))
 
     @property
     def for_hands(self) -> dict[str, str]:
@@ -325,6 +360,13 @@ class Settings:
                 "ANTHROPIC_API_KEY is not set: put it into the environment or into .env, "
                 "or try the demo, which needs none: python -m app.main --demo"
             )
+
+
+def _with_parts(secret: str) -> Iterable[str]:
+    """Return a secret; of an address also the keys in it, which an error may name alone."""
+    yield secret
+    if "://" in secret:
+        yield from (part for part in re.split("[/:@?&=]+", secret) if len(part) >= GOOD_TOKEN)
 
 
 def unknown_agent(agent_id: str, known: Iterable[str]) -> str:
@@ -455,6 +497,12 @@ def _check_together(settings: Settings) -> None:
             f"{missing} is not set: Supabase needs both SUPABASE_URL and "
             "SUPABASE_SERVICE_ROLE_KEY; without either, SQLite is used"
         )
+    if settings.read_token is not None and settings.api_token is None:
+        raise SettingsError("WORKER_API_TOKEN is not set: with WORKER_READ_TOKEN it has to be, too")
+    if settings.read_token is not None and settings.read_token == settings.api_token:
+        raise SettingsError("WORKER_READ_TOKEN: must be another than WORKER_API_TOKEN")
+    if settings.telegram_chat_id is not None and settings.telegram_bot_token is None:
+        raise SettingsError("TELEGRAM_BOT_TOKEN is not set: TELEGRAM_CHAT_ID needs a bot to write")
     host = settings.health_host
     if settings.api_token is None and not is_loopback(host):
         raise SettingsError(
@@ -470,9 +518,16 @@ def _check_together(settings: Settings) -> None:
 
 
 def _warnings(settings: Settings, given: Mapping[str, str]) -> Iterable[str]:
-    token = settings.api_token
-    if token is not None and len(token) < GOOD_TOKEN:
-        yield f"WORKER_API_TOKEN is short and can be guessed: use {GOOD_TOKEN} characters or more"
+    tokens = {"WORKER_API_TOKEN": settings.api_token, "WORKER_READ_TOKEN": settings.read_token}
+    for name, token in tokens.items():
+        if token is not None and len(token) < GOOD_TOKEN:
+            yield f"{name} is short and can be guessed: use {GOOD_TOKEN} characters or more"
+    is_to_tell = settings.alert_quiet is not None or settings.daily_summary is not None
+    if is_to_tell and not settings.alert_urls and settings.telegram_chat_id is None:
+        yield (
+            "WORKER_ALERT_QUIET and WORKER_DAILY_SUMMARY say when somebody is told, and nobody is: "
+            "set TELEGRAM_CHAT_ID or WORKER_ALERT_URLS"
+        )
     for name, each in settings_of(Settings).items():
         if each.without is not None and getattr(settings, name) is None:
             yield f"{each.name} is not set: {each.without}"

@@ -17,6 +17,8 @@ from actp_supervise import Restart, Supervisor, open_supervisor
 from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Block, LoopWatch, ServiceManager, make_redactor, open_private
 from app import banner
+from app.alerts.channels import make_channels
+from app.alerts.service import Alerts
 from app.beat import DaemonBeat
 from app.crashes import DAY
 from app.daemon import SERVICE_BACKOFF, Daemon, hold_agents, hold_services
@@ -27,9 +29,11 @@ from app.happenings import tell_of_changes, tell_of_tree
 from app.health_server import HealthServer
 from app.heartbeat import HealthHeartbeat
 from app.launcher import AgentLauncher, with_unknown_models, without_tables
+from app.logged_errors import ErrorsOfAgents
 from app.logs import configure_logs
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
+from app.reasons import Reason, ReasonKind, reason
 from app.registry import AgentRegistry
 from app.reload import Reloader, catch_hangups
 from app.retention import forget_old
@@ -44,8 +48,11 @@ from app.store.protocol import AgentRegistration, Kept
 from app.store.schema import TableReport, check_required_tables
 from app.store.steady import steady
 from app.supervisor import AgentSupervisor
+from app.telegram_approvals import TelegramApprovals
 from app.unreadable import UnreadableTasks
+from app.waiting_approvals import WaitingApprovals
 from app.web.waiting_room import open_waiting_room
+from app.work_watch import WorkWatch
 from app.worker import DaemonPresence, open_worker
 
 if TYPE_CHECKING:
@@ -108,9 +115,17 @@ async def run_daemon(
         settings = without_tables(settings, report)
 
         instance = uuid.uuid4().hex
+        # In a thread, as apprise takes a second to load all that it knows.
+        channels = await trio.to_thread.run_sync(make_channels, settings)
+        alerts = Alerts(channels, instance=instance)
         launcher = AgentLauncher(settings, store, instance)
         settings = with_unknown_models(settings, launcher.prices)
         unreadable = UnreadableTasks(store)
+        errors = ErrorsOfAgents(redact)
+        stack.enter_context(errors.listening())
+        work = WorkWatch(store, events, errors, instance=instance)
+        approvals = WaitingApprovals(store)
+        work.approvals = approvals.waiting
         registry = AgentRegistry(store, settings.worker_id)
         heartbeat = HealthHeartbeat(registry, redact=redact)
         presence = DaemonPresence(settings, instance)
@@ -173,7 +188,10 @@ async def run_daemon(
                 loop_watch=loop_watch,
                 root=root,
                 unreadable=unreadable,
+                work=work,
+                approvals=approvals,
                 notes=_notes(report),
+                delivery=alerts.reasons,
                 redact=redact,
                 clock=clock,
                 started_at=SystemWallClock().now(),
@@ -185,6 +203,9 @@ async def run_daemon(
                 services = await _subtree(root, "services")
                 services.start_soon(records.run, name="records")
                 services.start_soon(unreadable.watch, name="unreadable tasks")
+                services.start_soon(approvals.watch, name="approvals")
+                events.listeners.append(approvals.notice)
+                _ask_on_telegram(services, settings, store, events, instance)
                 await _register(registry, settings, records)
                 await services.start(
                     routines.start,
@@ -205,6 +226,7 @@ async def run_daemon(
                 banner.show(settings, where=store.where, page=page)
                 if announce is not None:
                     announce(page)
+                services.start_soon(work.watch, lambda: daemon.settings, name="work")
                 await root.start(hold_agents, agents, name="agents", shutdown_timeout=math.inf)
                 services.start_soon(agents.watch_loop, name="watch")
                 services.start_soon(reloader.run, hangups, name="reload")
@@ -213,6 +235,11 @@ async def run_daemon(
                     tell_of_changes, events, health=daemon.health, statuses=agents.get_status
                 )
                 services.start_soon(tell, name="happenings")
+                services.start_soon(alerts.run, daemon, name="alerts")
+                if settings.heartbeat_url is not None:
+                    services.start_soon(
+                        alerts.beat, settings.heartbeat_url, name="dead man's switch"
+                    )
                 services.start_soon(metrics.measure_lag, name="loop_lag")
                 services.start_soon(forget_old, store, _kept_for(settings), name="retention")
 
@@ -240,6 +267,7 @@ async def check(settings: Settings) -> tuple[str, str | None]:
     if settings.log_file is not None:
         with _log_errors(settings):
             os.close(open_private(settings.log_file))
+    await trio.to_thread.run_sync(make_channels, settings)
     async with open_store(settings) as store:
         report = await check_required_tables(store)
         settings = without_tables(settings, report)
@@ -340,6 +368,19 @@ def _say_waiting(
     logger.warning("Waiting for the store: %s (next try in %.1f s)", error, seconds, extra=extra)
 
 
+def _ask_on_telegram(
+    services: Supervisor, settings: Settings, store: Store, events: EventLog, instance: str
+) -> None:
+    """Have approvals asked for on the operator's phone, where a bot is set up."""
+    token, chat_id = settings.telegram_bot_token, settings.telegram_chat_id
+    if token is None or chat_id is None:
+        return
+    redact = make_redactor(settings.secrets)
+    telegram = TelegramApprovals(store, token, chat_id, instance=instance, redact=redact)
+    events.listeners.append(telegram.notice)
+    services.start_soon(telegram.run, name="telegram")
+
+
 async def _subtree(root: Supervisor, name: str) -> Supervisor:
     subtree: Supervisor = await root.start(
         hold_services, name, name=name, shutdown_timeout=math.inf
@@ -347,9 +388,9 @@ async def _subtree(root: Supervisor, name: str) -> Supervisor:
     return subtree
 
 
-def _notes(report: TableReport) -> tuple[str, ...]:
+def _notes(report: TableReport) -> tuple[Reason, ...]:
     """Return, and warn of, what is missing in the store (R40)."""
     if report.warning is None:
         return ()
     logger.warning(report.warning, extra={"action": "tables_missing"})
-    return (report.warning,)
+    return (reason(ReasonKind.TABLES_MISSING, report.warning),)

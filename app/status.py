@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from app.facts import JSON, fact
 from app.figures import Gauge, StateGauge
+from app.reasons import Reason
 from app.tones import Tone
 
 if TYPE_CHECKING:
@@ -281,6 +282,8 @@ class Health:
     """Seconds since it started."""
     reasons: tuple[str, ...]
     """Why it is not healthy."""
+    problems: tuple[Reason, ...] = ()
+    """The same as values: what, of whom, since when, and what to do."""
 
 
 @fact
@@ -327,8 +330,12 @@ _OUTCOMES = {
     "interrupted": Tone.WARN,
     "failed": Tone.BAD,
     "timed_out": Tone.BAD,
+    "waiting": Tone.WARN,
+    "approved": Tone.GOOD,
+    "denied": Tone.BAD,
+    "expired": Tone.WARN,
 }
-"""What tasks, runs and routines come to."""
+"""What tasks, runs, routines and approvals come to."""
 
 _TONES: Mapping[str, Tone] = {
     **_OUTCOMES,

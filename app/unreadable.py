@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from app.reasons import Reason, ReasonKind, reason
 from app.store.protocol import StoreError
 
 if TYPE_CHECKING:
@@ -34,16 +35,17 @@ class UnreadableTasks:
         self.ids: tuple[str, ...] = ()
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def reasons(self) -> tuple[Reason, ...]:
         """The reason for less than good health, if there is one."""
         if not self.ids:
             return ()
         many = len(self.ids) > 1
         named = ", ".join(self.ids[:_NAMED]) + (", ..." if len(self.ids) > _NAMED else "")
-        return (
+        text = (
             f"{len(self.ids)} task{'s' * many} could not be read and {'have' if many else 'has'} "
-            f"failed: {named}; the error of each says which value makes no sense",
+            f"failed: {named}; the error of each says which value makes no sense"
         )
+        return (reason(ReasonKind.ROWS_UNREADABLE, text, number=len(self.ids)),)
 
     async def watch(self) -> None:
         """Look now and then, until cancelled."""

@@ -74,7 +74,7 @@ def _default(setting: Setting, spec: AgentSpec | None) -> str:
         default = None if spec is None else default(spec)
     if isinstance(default, bool):
         return str(default).lower()
-    if default is None:
+    if default is None or default == ():
         return ""
     return f"{default:g}" if isinstance(default, float) else str(default)
 

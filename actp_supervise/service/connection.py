@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import h11
@@ -37,8 +38,15 @@ SEND_CHUNK: Final = 2**16
 CLOSE_TIMEOUT: Final = 1.0
 """Seconds for what has to be done after an answer, shielded."""
 
+LINGER: Final = 2.0
+"""Seconds for which what a client still sends is read after the last answer: closed with bytes
+unread, the connection would be reset, and the answer be lost on its way (RFC 9112, 9.6)."""
+
 IDLE_TIMEOUT: Final = 15.0
 """Seconds that a connection may stay without a complete request head."""
+
+
+_GONE: Final = (trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError)
 
 
 class Connections:
@@ -110,6 +118,7 @@ class _Connection(TCPServer):
                 await self._read_data()
             self._is_over = True
             await self.idle_task.stop()
+        await self._linger()
 
     async def protocol_send(self, event: Event) -> None:
         """Send bytes, or close the connection."""
@@ -117,13 +126,26 @@ class _Connection(TCPServer):
             async with self.send_lock:
                 if not await self._send(event.data):
                     await self.protocol.handle(Closed())
-        elif isinstance(event, Closed) or not self._is_over:
+        elif isinstance(event, Closed):
+            with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await self._end_writing()
+                await self.protocol.handle(Closed())
+            self._stop_reading()
+        elif not self._is_over:
             # quart-trio cancels its request as soon as the last byte is out, which is when this
-            # is called to close the connection or, unless that is over, to begin its idle time.
+            # is called to begin the idle time of the connection.
             with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
                 await super().protocol_send(event)
-            if isinstance(event, Closed):
-                self._stop_reading()
+
+    async def _end_writing(self) -> None:
+        with suppress(*_GONE):
+            await self.stream.send_eof()
+
+    async def _linger(self) -> None:
+        """Read on until the client closes too; whoever called `talk` closes the stream then."""
+        with trio.move_on_after(LINGER), suppress(*_GONE):
+            while await self.stream.receive_some(SEND_CHUNK):
+                pass
 
     async def _send(self, data: bytes) -> bool:
         """Send all of `data`; else cut the connection, for half an answer is worth nothing."""
@@ -133,12 +155,7 @@ class _Connection(TCPServer):
                 with trio.fail_after(SEND_TIMEOUT):
                     await self.stream.send_all(data[start : start + SEND_CHUNK])
             sent = True
-        except (
-            trio.BrokenResourceError,
-            trio.BusyResourceError,  # it is being closed this very moment
-            trio.ClosedResourceError,
-            trio.TooSlowError,
-        ):
+        except (*_GONE, trio.TooSlowError):  # busy where it is being closed this very moment
             pass
         finally:
             if not sent:
@@ -184,7 +201,13 @@ class _StrictConnection(h11.Connection):
             received, _ = self.trailing_data
             if _LOOSE_LINE.search(received.partition(b"\r\n\r\n")[0]):
                 raise h11.RemoteProtocolError("a line is folded, or ends without a CR")
+        received, _ = self.trailing_data
         event = super().next_event()
+        if isinstance(event, h11.EndOfMessage):
+            rest, _ = self.trailing_data
+            end = received[: len(received) - len(rest)]
+            if event.headers or _LOOSE_LINE.search(end):
+                raise h11.RemoteProtocolError("what follows the last chunk is no empty line")
         if isinstance(event, h11.Request):
             fault = _second_meaning(event)
             if fault is not None:

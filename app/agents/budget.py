@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from dataclasses import replace
 from datetime import datetime, time, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from actp_supervise import current_child
-from app.store.protocol import Limits, Reservation, Scope
+from app.store.protocol import ApprovalStatus, Limits, Reservation, Scope
 
-from .outcomes import HandBack, Paused
+from .approvals import BUDGET, usd_of
+from .outcomes import HandBack, Paused, Refused
 
 if TYPE_CHECKING:
     from datetime import tzinfo
 
     from app.store.protocol import Reserved
 
+    from .approvals import Gate
     from .contract import AgentContext
 
 logger = logging.getLogger(__name__)
@@ -53,6 +57,15 @@ def _dollars(usd: float) -> str:
     return f"${usd:.2f}" if usd == 0 or usd >= 0.01 else f"${usd:.4f}"
 
 
+class TaskBudgetSpent(HandBack):
+    """A task's own budget does not do for its next call."""
+
+    def __init__(self, reason: str, *, needed: float, delay: float, alone: bool) -> None:
+        super().__init__(reason, delay=delay, alone=alone)
+        self.needed = needed
+        """What it would have to be, in USD."""
+
+
 class Budget:
     """What a conversation may spend: of its task's budget, its agent's and that of all agents.
 
@@ -61,14 +74,19 @@ class Budget:
     Args:
         context: The agent's.
         task_id: The task, if it is one.
+        gate: Asks a person where the task's budget is spent.
         lifetime: Seconds after which a call that was never settled counts as lost.
     """
 
-    def __init__(self, context: AgentContext, task_id: str | None, *, lifetime: float) -> None:
+    def __init__(
+        self, context: AgentContext, task_id: str | None, gate: Gate, *, lifetime: float
+    ) -> None:
         self._context = context
         self._store = context.store
         self._task_id = task_id
         self._lifetime = lifetime
+        self._gate = gate
+        self._knows_grants = not gate.guards_budget
         options = context.options
         self._limits = Limits(
             task=options.task_budget_usd if task_id is not None else None,
@@ -92,9 +110,41 @@ class Budget:
             HandBack: If the budget of the task is spent, if this call alone is more than a whole
                 budget, if others hold too much for too long, or if the agent is asked to stop
                 meanwhile. Nothing is lost by it: the conversation goes on where it is.
+            Parked: If a person is asked for a higher budget of the task.
+            Refused: If a person has denied that.
             Paused: If a day's budget is spent, until the day ends; if it is too small for any
                 call, until somebody raises it.
         """
+        if not self._knows_grants:
+            self._raise_to(await self._gate.granted_usd())
+            self._knows_grants = True
+        while True:
+            try:
+                return await self._reserve(model, usd, now, least)
+            except TaskBudgetSpent as spent:
+                if not self._gate.guards_budget:
+                    raise
+                await self._ask_for_more(spent)
+
+    async def _ask_for_more(self, spent: TaskBudgetSpent) -> None:
+        """Ask a person for a higher budget of the task, and go by it."""
+        limit = self._limit(Scope.TASK)
+        wanted = round(max(limit * 2, limit + spent.needed), 2)
+        approval = await self._gate.decided(
+            BUDGET, {"task_budget_usd": wanted}, about=f"budget {limit}", why=spent.reason
+        )
+        if approval.status is not ApprovalStatus.APPROVED:
+            comment = f": {approval.comment}" if approval.comment else ""
+            raise Refused(f"no higher budget was approved for this task{comment}")
+        self._raise_to(usd_of(approval))
+        if self._limit(Scope.TASK) <= limit:
+            raise Refused("the budget that was approved for this task is no higher than before")
+
+    def _raise_to(self, usd: float) -> None:
+        if self._limits.task is not None:
+            self._limits = replace(self._limits, task=max(self._limits.task, usd))
+
+    async def _reserve(self, model: str, usd: float, now: datetime, least: float) -> Reservation:
         self._check(usd, least)
         call = Reservation(
             id=uuid.uuid4().hex,
@@ -145,7 +195,8 @@ class Budget:
                     f"{_dollars(least)}. Set a higher {setting} and reload the settings"
                 )
             if usd > limit:
-                raise HandBack(
+                kind = partial(TaskBudgetSpent, needed=usd) if alone else HandBack
+                raise kind(
                     f"the next call of this conversation may cost {_dollars(usd)}, which is more "
                     f"than {name} of {_dollars(limit)}. It goes on where it is with a higher "
                     f"{setting}; to give it up, cancel the task",
@@ -160,8 +211,9 @@ class Budget:
             f"{_dollars(self._limit(scope))} {_dollars(answer.spent)} is spent"
         )
         if scope is Scope.TASK:
-            return HandBack(
+            return TaskBudgetSpent(
                 f"{why}. It goes on where it is with a higher {setting}; to give it up, cancel it",
+                needed=answer.spent + usd,
                 delay=ASK_AGAIN,
                 alone=True,
             )

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from app.store.protocol import Reservation
 
+    from .approvals import Gate
     from .contract import AgentContext
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class ModelCalls:
         task_id: The task on which the calls are booked, if it is one.
         patience: How long what fails is repeated.
         rng: Spreads the waits.
+        gate: Asks a person where the task's budget is spent.
     """
 
     def __init__(
@@ -99,13 +101,14 @@ class ModelCalls:
         task_id: str | None,
         patience: Patience,
         rng: random.Random,
+        gate: Gate,
     ) -> None:
         self._context = context
         self._client = client
         self._task_id = task_id
         self._store = context.store
         self._activity = context.activity
-        self._budget = Budget(context, task_id, lifetime=CALL_TIMEOUT + 60.0)
+        self._budget = Budget(context, task_id, gate, lifetime=CALL_TIMEOUT + 60.0)
         self._patience = patience
         self._rng = rng
         self._booked: list[CostEntry] = []

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from app.hands import block
 from app.hands.server_tools import failures_of, sources_of
 
+from .approvals import Gate
 from .claude import ModelCalls, Patience
 from .course import Answer, Ask, Compact, End, Rules, Tell, model_of, next_step
 from .history import FORMAT, earlier_calls, last_conversation, why_not_resumed
@@ -101,10 +102,13 @@ class Conversation:
             needs_tool=work.needs_tool,
         )
         self._transcript = Transcript(context, work.task_id, work.token)
+        gate = Gate(context, work.task_id)
         self._toolbox = Toolbox(
-            context, manner.tools, work.key, self._transcript, manner.server_tools
+            context, manner.tools, work.key, self._transcript, gate, manner.server_tools
         )
-        self._calls = ModelCalls(context, client, work.task_id, manner.patience, random.Random())
+        self._calls = ModelCalls(
+            context, client, work.task_id, manner.patience, random.Random(), gate
+        )
 
     @property
     def _history(self) -> History:
@@ -114,7 +118,7 @@ class Conversation:
         """Hold the conversation to its end, from where an earlier worker left it.
 
         Raises:
-            HandBack: If it cannot go on now.
+            HandBack: If it cannot go on now; `Parked` where a person has to decide first.
             Refused: If the API takes it for wrong.
             LeaseEnded: If the task is another's by now.
         """

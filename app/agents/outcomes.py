@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
 
@@ -39,6 +40,13 @@ class Paused(HandBack):
         super().__init__(reason, count_attempt=count_attempt)
         self.until = until
         """None for until the agent is restarted."""
+
+
+class Parked(HandBack):
+    """It waits for a person: its task goes on when all that was asked for is decided."""
+
+    def __init__(self, tools: Sequence[str]) -> None:
+        super().__init__(f"waits for the approval of {', '.join(tools)}", alone=True)
 
 
 class Refused(Exception):

@@ -49,7 +49,17 @@ from app.agents.wire import (
     encode,
 )
 from app.agents.work import RELEASE_TIMEOUT
-from app.store.protocol import Before, Journal, Ledger, Memory, Queue, Store, StoreError, Tables
+from app.store.protocol import (
+    Approvals,
+    Before,
+    Journal,
+    Ledger,
+    Memory,
+    Queue,
+    Store,
+    StoreError,
+    Tables,
+)
 from app.store.verbs import verbs_of
 
 if TYPE_CHECKING:
@@ -83,9 +93,14 @@ VERBS: Final[dict[str, Verb[Any]]] = {
         for noun in (Queue, Journal, Ledger, Memory, Tables)
         for name, verb in verbs_of(noun).items()
     },
+    **{
+        name: verbs_of(Approvals)[name]
+        for name in ("ask_approval", "park_task", "approval", "approvals")
+    },
     "ping": verbs_of(Store)["ping"],
 }
-"""What an agent in a process of its own may ask of the store: nothing about daemons and agents."""
+"""What an agent in a process of its own may ask of the store: nothing about daemons and agents,
+and no decision about what it has asked a person for."""
 
 READ_REST: Final = 1.0
 """Seconds for what a process that has ended had still sent."""

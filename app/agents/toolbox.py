@@ -11,15 +11,17 @@ import hashlib
 import json
 import logging
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pydantic
 
 from actp_supervise.service import clean_json
-from app.store.protocol import Effect, EffectState, ToolCall
+from app.store.protocol import ApprovalRow, ApprovalStatus, Effect, EffectState, ToolCall
 
+from .approvals import Gate, check_approved, note_of
 from .handle import end, finish_anyway
+from .outcomes import Parked
 from .paging import MORE, Pages
 from .tools import Call, Tool, ToolError, as_json, in_call
 
@@ -45,6 +47,10 @@ _CUT_SHORT: Final = (
     "the call ended: it may have had its effect, or not. Do not simply call it again. Find out "
     "whether it happened with a tool that reads, or say in your last answer that it is not known."
 )
+_ASK_AGAIN: Final = (
+    "{tool} was begun with these arguments, and then the program was cut off before it knew how "
+    "the call ended: it may have had its effect, or not. Approve to have it called once more."
+)
 _TIMED_OUT: Final = "{tool} took longer than {seconds:g} s and was given up. "
 _AFTER_TIME: Final = {
     "read": "It changes nothing, so you may call it again, with narrower arguments.",
@@ -54,11 +60,6 @@ _AFTER_TIME: Final = {
         "that reads, or say in your last answer that it is not known."
     ),
 }
-
-_NOT_APPROVED: Final = (
-    "{tool} needs a person's approval, and there is nobody to ask: it was not called. Go on "
-    "without it, and say in your last answer what you would have called it with, and why."
-)
 
 _READ_MORE: Final[dict[str, Any]] = {
     "name": MORE,
@@ -92,6 +93,10 @@ class _Told:
     error: bool = False
     effect: str | None = None
     """The effect that has ended with it."""
+    arguments: object = None
+    """What the tool was called with."""
+    note: str = ""
+    """What a person has said of the call."""
     began: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
 
@@ -103,6 +108,7 @@ class Toolbox:
         tools: Its tools.
         key: Names the work: effects that an earlier try had under it do not happen again.
         transcript: Where answers are recorded.
+        gate: Asks a person where a tool needs it.
         server_tools: The entries of the tools that the API runs itself.
     """
 
@@ -112,6 +118,7 @@ class Toolbox:
         tools: Sequence[Tool],
         key: str,
         transcript: Transcript,
+        gate: Gate,
         server_tools: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self._server_tools = server_tools
@@ -120,6 +127,12 @@ class Toolbox:
         self._tools: Mapping[str, Tool] = {tool.name: tool for tool in tools}
         self._key = key
         self._transcript = transcript
+        self._gate = gate
+        self._approvals: dict[str, ApprovalRow] = {}
+        """What was decided of the calls at hand, by their ids."""
+        self._guarded: set[str] = set()
+        """Those of them that a person has to approve."""
+        self._parked: Parked | None = None
         self._pages = Pages(context.redact)
 
     @property
@@ -139,13 +152,17 @@ class Toolbox:
     async def answer(self, uses: Sequence[ToolUse], step: int) -> None:
         """Carry out calls side by side; each answer is recorded as it comes.
 
+        Where a person has to approve some of them, none is begun before all are decided.
+
         Args:
             uses: The calls that have no answer yet.
             step: The reply that asks for them.
 
         Raises:
             LeaseEnded: If the task is another's by now.
+            Parked: If a person has still to decide.
         """
+        await self._ask(uses, step)
         longest = max(self._timeout(self._tools.get(use.name)) for use in uses)
         names = ", ".join(dict.fromkeys(use.name for use in uses))
         self._context.activity.wait(f"tool {names}", longest + _GRACE)
@@ -155,11 +172,48 @@ class Toolbox:
         finally:
             await end(*calls)
             self._context.activity.wait(f"tool {names} is done", 0.0)
+        if self._parked is not None:
+            raise self._parked
+
+    async def _ask(self, uses: Sequence[ToolUse], step: int) -> None:
+        """Ask for all calls that a person has to approve, each of which is asked for once.
+
+        Raises:
+            Parked: If one of them is not decided yet.
+        """
+        self._approvals, self._parked, self._guarded = {}, None, set()
+        history = self._transcript.history
+        last = history.last
+        # What was asked for stays so, though the settings say otherwise by now: it may be denied.
+        asked = await self._gate.asked_before() if self._transcript.is_resumed else []
+        why = None if last is None else last.text or None
+        for use in uses:
+            tool = self._tools.get(use.name)
+            if tool is None or not isinstance(use.arguments, dict):
+                continue
+            needed = self._gate.guards(tool, has_read_outside=history.has_read_outside)
+            if not needed and (use.name, use.arguments) not in asked:
+                continue
+            self._guarded.add(use.id)
+            if self._transcript.task_id is not None:
+                self._approvals[use.id] = await self._gate.ask(
+                    use.name, use.arguments, about=f"{step}/{use.id}", why=why
+                )
+        waiting = [
+            approval.tool
+            for approval in self._approvals.values()
+            if approval.status is ApprovalStatus.WAITING
+        ]
+        if waiting:
+            raise Parked(waiting)
 
     async def _answer(self, use: ToolUse, step: int) -> None:
-        told = _Told()
+        told = _Told(arguments=use.arguments)
         try:
             done = await self._carry_out(use, told)
+        except Parked as parked:  # the other calls are carried out first
+            self._parked = parked
+            return
         except asyncio.CancelledError:
             told.text, told.error = "cut short", True
             await finish_anyway(self._store.record_tool_call(self._logged(use, told)))
@@ -170,7 +224,7 @@ class Toolbox:
         block: dict[str, Any] = {
             "type": "tool_result",
             "tool_use_id": use.id,
-            "content": told.text,
+            "content": told.note + told.text,
         }
         if told.error:
             block["is_error"] = True
@@ -197,17 +251,16 @@ class Toolbox:
     async def _with_effect(
         self, tool: Tool, use: ToolUse, arguments: dict[str, Any], told: _Told
     ) -> dict[str, Any] | None:
-        has_read_outside = self._transcript.history.has_read_outside
-        if tool.needs_approval(has_read_outside=has_read_outside):
-            raise ToolError(_NOT_APPROVED.format(tool=tool.name))
+        arguments = await self._approved(tool, use, arguments, told)
         call = self._call(tool, use, arguments)
         if tool.effect != "read":
             begun = await self._begin(call)
+            while begun.state is Effect.UNKNOWN and tool.effect == "once":
+                told.effect = call.key
+                call = await self._again(tool, use, call, arguments)
+                begun = await self._begin(call)
             if begun.state is Effect.DONE:
                 return _block_of(begun)
-            if begun.state is Effect.UNKNOWN and tool.effect == "once":
-                told.effect = call.key
-                raise ToolError(_CUT_SHORT.format(tool=tool.name))
         try:
             told.text = self._pages.first(
                 await self._in_time(tool, call, arguments), f"{tool.name}-{use.id[-8:]}"
@@ -223,6 +276,45 @@ class Toolbox:
             raise self._failed(tool, error) from error
         told.effect = call.key if tool.effect != "read" else None
         return None
+
+    async def _approved(
+        self, tool: Tool, use: ToolUse, arguments: dict[str, Any], told: _Told
+    ) -> dict[str, Any]:
+        """Return what a tool is to be called with: what a person has approved, where one has to.
+
+        Raises:
+            ToolError: If nobody approved it.
+        """
+        if use.id not in self._guarded:
+            return arguments
+        approval = self._approvals.get(use.id)
+        if approval is None:  # there is no task that could wait, which is said by this
+            approval = await self._gate.decided(tool.name, arguments, about=use.id, why=None)
+        check_approved(approval)
+        told.note, told.arguments = note_of(self._approvals, use.id), approval.arguments
+        return approval.arguments
+
+    async def _again(self, tool: Tool, use: ToolUse, call: Call, arguments: dict[str, Any]) -> Call:
+        """Return the call by which a tool is called once more whose last call's end is unknown.
+
+        A person who has to approve the tool's calls is asked about this too. The new call has a key
+        of its own, so that of each approval there is one call.
+
+        Raises:
+            ToolError: If it is not to be called again.
+            Parked: If that is not decided yet.
+        """
+        cut_short = _CUT_SHORT.format(tool=tool.name)
+        if use.id not in self._guarded:
+            raise ToolError(cut_short)
+        decision = await self._gate.decided(
+            tool.name, arguments, about=f"again {call.key}", why=_ASK_AGAIN.format(tool=tool.name)
+        )
+        if decision.status is not ApprovalStatus.APPROVED:
+            comment = f" The operator writes: {decision.comment}" if decision.comment else ""
+            raise ToolError(cut_short + comment)
+        key = hashlib.sha256(f"{call.key} {decision.id}".encode()).hexdigest()[:32]
+        return replace(call, key=key)
 
     async def _begin(self, call: Call) -> EffectState:
         return await self._store.begin_effect(
@@ -280,7 +372,7 @@ class Toolbox:
         )
 
     def _logged(self, use: ToolUse, told: _Told) -> ToolCall:
-        arguments = clean_json(use.arguments, self._context.redact)
+        arguments = clean_json(told.arguments, self._context.redact)
         text = as_json(arguments)
         return ToolCall(
             id=uuid.uuid4().hex,

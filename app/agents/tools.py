@@ -93,7 +93,7 @@ def tool(
         target: Of a keyed tool, the parameters that name what it is about: calls that are equal in
             these are the same. By default all of them. ``call``, where no two calls are the same.
         timeout: Seconds that a call may take, in place of the agent's TOOL_TIMEOUT.
-        approve: Whether a person has to approve each call, in place of what is configured.
+        approve: Whether a person has to approve each call, where the operator has not said.
 
     Raises:
         ValueError: If the effect is unknown, or a target is given that no key is made of.

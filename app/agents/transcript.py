@@ -42,6 +42,8 @@ class Transcript:
         self.task_id = task_id
         self._token = token
         self.history = History()
+        self.is_resumed = False
+        """Whether it goes on with what an earlier worker has recorded."""
 
     async def recorded(self) -> list[Turn]:
         """Return all steps that the store has of the task, those of earlier conversations too."""
@@ -58,12 +60,14 @@ class Transcript:
     def resume(self, turns: Sequence[Turn]) -> None:
         """Be where the last of the recorded conversations has come to."""
         self.history = History()
+        self.is_resumed = True
         for turn in last_conversation(turns):
             self.history.add(turn.role, turn.step, turn.content, turn.meta)
 
     def begin(self) -> None:
         """Forget what was said, for a new conversation about the same task."""
         self.history = History()
+        self.is_resumed = False
 
     async def add(
         self,

@@ -14,7 +14,7 @@ from app.store.records import moment_text
 
 from .handle import end, finish_anyway
 from .lease import LeaseEnded, under_lease
-from .outcomes import HandBack, Outcome, Paused, Refused
+from .outcomes import HandBack, Outcome, Parked, Paused, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -138,16 +138,7 @@ class Worker:
             await self._finish(task, token, TaskStatus.FAILED, error=str(refused))
             return Outcome(failure=str(refused), result={})
         except HandBack as back:
-            extra = {"action": "task_released", "seconds": back.delay}
-            later = f"; to be tried again in {back.delay:.0f} s" if back.delay else ""
-            logger.warning("Task handed back: %s%s", back.reason, later, extra=extra)
-            await self._release(  # noqa: ASYNC120  (a cancellation outweighs the reason)
-                task,
-                token,
-                count_attempt=back.count_attempt,
-                delay=back.delay,
-                error=back.reason,
-            )
+            await self._hand_back(task, token, back)  # noqa: ASYNC120  (a cancellation outweighs it)
             raise
         except asyncio.CancelledError:
             await self._release_in_time(task, token)
@@ -162,6 +153,20 @@ class Worker:
             self._failed.clear()
             await self._finish(task, token, status, result=outcome.result, error=outcome.failure)
             return outcome
+
+    async def _hand_back(self, task: TaskRow, token: str, back: HandBack) -> None:
+        """Let go of a task that cannot go on now, or not before a person has decided."""
+        if isinstance(back, Parked):
+            logger.info("Task %s", back.reason, extra={"action": "task_parked"})
+            if not await finish_anyway(self._store.park_task(task.id, token)):
+                logger.warning("Task lost to another worker", extra={"action": "task_lost"})
+            return
+        extra = {"action": "task_released", "seconds": back.delay}
+        later = f"; to be tried again in {back.delay:.0f} s" if back.delay else ""
+        logger.warning("Task handed back: %s%s", back.reason, later, extra=extra)
+        await self._release(
+            task, token, count_attempt=back.count_attempt, delay=back.delay, error=back.reason
+        )
 
     async def _fail_attempt(
         self, task: TaskRow, token: str, error: Exception, *, timed_out: bool

@@ -52,6 +52,10 @@ _SETTINGS: Final = {
     "SUPABASE_URL": "",
     "SUPABASE_SERVICE_ROLE_KEY": "",
     "WORKER_PRICES": "",
+    # Nobody is told of what is simulated.
+    "WORKER_ALERT_URLS": "",
+    "WORKER_HEARTBEAT_URL": "",
+    "TELEGRAM_CHAT_ID": "",
     "WORKER_AGENTS": "",
 }
 

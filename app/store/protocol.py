@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from app.store.approvals.contract import ApprovalRow, Approvals, ApprovalStatus, Question
 from app.store.errors import StoreError, StoreUnavailable, TableMissing
 from app.store.journal.contract import (
     Effect,
@@ -72,6 +73,9 @@ __all__ = [
     "AgentBeat",
     "AgentRegistration",
     "AgentRow",
+    "ApprovalRow",
+    "ApprovalStatus",
+    "Approvals",
     "Arguments",
     "Beat",
     "Before",
@@ -95,6 +99,7 @@ __all__ = [
     "Pause",
     "Presence",
     "Query",
+    "Question",
     "Queue",
     "Registry",
     "Reservation",
@@ -136,7 +141,7 @@ REQUIRED_TABLES = (
 """The tables of R39, in the order of the requirement."""
 
 
-class Store(Registry, Queue, Journal, Ledger, Memory, Tables):
+class Store(Registry, Queue, Journal, Ledger, Memory, Approvals, Tables):
     """Everything that the daemon asks of a database. See the module for the rules."""
 
     @property

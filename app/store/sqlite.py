@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from app.store.approvals.sqlite import SqliteApprovals
 from app.store.journal.sqlite import SqliteJournal
 from app.store.ledger.sqlite import SqliteLedger
 from app.store.memory.sqlite import SqliteMemory
@@ -44,7 +45,14 @@ async def open_sqlite_store(path: Path, *, lock_timeout: float = 5.0) -> AsyncIt
 
 
 class SqliteStore(
-    SqliteRegistry, SqliteQueue, SqliteJournal, SqliteLedger, SqliteMemory, SqliteTables, Store
+    SqliteRegistry,
+    SqliteQueue,
+    SqliteJournal,
+    SqliteLedger,
+    SqliteMemory,
+    SqliteApprovals,
+    SqliteTables,
+    Store,
 ):
     """The store on SQLite. For use from Trio."""
 

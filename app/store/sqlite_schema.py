@@ -231,6 +231,26 @@ _TABLES = (
         finished_at text
     )""",
     """
+    create table if not exists actp_approvals (
+        id text primary key,
+        task_id text not null,
+        agent_id text not null,
+        about text,
+        tool text not null,
+        arguments text not null,
+        asked text,
+        why text,
+        status text not null default 'waiting'
+            check (status in ('waiting', 'approved', 'denied', 'expired')),
+        comment text,
+        decided_at text,
+        decided_by text,
+        told_at text,
+        expires_at text,
+        created_at text not null,
+        unique (task_id, about)
+    )""",
+    """
     create table if not exists actp_job_runs (
         job_name text not null,
         scheduled_at text not null,
@@ -312,6 +332,8 @@ _INDEXES = (
         on anthropic_cost_log (task_id)""",
     """create index if not exists actp_budget_reservations_by_agent
         on actp_budget_reservations (agent_id)""",
+    """create index if not exists actp_approvals_waiting
+        on actp_approvals (expires_at) where status = 'waiting'""",
     """create index if not exists actp_job_runs_open
         on actp_job_runs (instance) where finished_at is null""",
 )

@@ -51,6 +51,10 @@ PARAMETERS: Final[Mapping[str, Mapping[str, str]]] = {
     "cancel_task": {"task_id": "id"},
     "retry_task": {"task_id": "id"},
     "release_budget": {"reservation": "id"},
+    "park_task": {"task_id": "id"},
+    "approval": {"approval_id": "id"},
+    "decide_approval": {"approval_id": "id"},
+    "told_approval": {"approval_id": "id"},
 }
 """Parameters of functions that have another name than ``p_`` and the verb's."""
 

@@ -21,6 +21,7 @@ from app.terminal.errors import DaemonAwayError, DaemonError, RefusedError
 from app.terminal.output import painted, wants_colours
 from app.terminal.signals import until_interrupted
 from app.terminal.tail import ToldEvent, colour_of, line, read_event
+from app.web.shapes import PostedTask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +74,10 @@ async def post(
     given = {name: value for name, value in details.items() if value is not None}
     body = {"agent_type": agent_id, "goal": goal, "context": context, "priority": priority, **given}
     async with open_api(settings) as api:
-        task = await _post(api, body)
+        posted = await _post(api, body)
+        task: TaskRow = posted
+        if posted.warning is not None and not wait:  # who waits is told why it is not done yet
+            _say(posted.warning)
         if wait:
             following = _Following(api, task, settings.timezone)
             if await until_interrupted(following.to_the_end):
@@ -92,9 +96,9 @@ async def post(
         raise TaskNotDoneError(f"the task {ended}{reason}")
 
 
-async def _post(api: Api, body: dict[str, Any]) -> TaskRow:
+async def _post(api: Api, body: dict[str, Any]) -> PostedTask:
     try:
-        return await api.post(TaskRow, "/agents/task", body)
+        return await api.post(PostedTask, "/agents/task", body)
     except RefusedError as error:
         if error.status == httpx.codes.UNPROCESSABLE_ENTITY:
             raise SettingsError(str(error)) from error

@@ -15,12 +15,23 @@ from quart import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from app.agents.budget import start_of_day
+from app.health import served_by, why_unserved
 from app.status import AgentState, AgentStatus, Alive, Health, HealthState, JobStatus
-from app.store.protocol import StoreError, TaskRow, TaskStatus, Turn, WorkerRow
+from app.store.protocol import (
+    ApprovalRow,
+    ApprovalStatus,
+    StoreError,
+    TaskRow,
+    TaskStatus,
+    Turn,
+    WorkerRow,
+)
 from app.store.protocol import TaskFilter as WhichTasks
 from app.web import guard
 from app.web.inputs import (
+    ApprovalFilter,
     BulkRequest,
+    Decision,
     TaskFilter,
     TaskRequest,
     TimeOfRoutine,
@@ -37,6 +48,7 @@ from app.web.shapes import (
     AgentCommand,
     AgentDetail,
     JobCommand,
+    PostedTask,
     Ready,
     SupervisorNode,
     TaskNumber,
@@ -178,7 +190,7 @@ class Api:
         "/agents/<agent_id>/restart",
         "The same, for what can only follow a link",
         id="restart_agent_by_link",
-        details="Prefer POST. It obeys the same rules; HEAD restarts nothing.",
+        details="Prefer POST. The same rules hold. Neither a HEAD nor a browser restarts anything.",
         answers={202: AgentCommand},
         problems=_AGENT_GONE,
         changes=True,
@@ -186,6 +198,7 @@ class Api:
     async def _restart_by_get(self, agent_id: str) -> Response:
         if request.method != "GET":  # HEAD comes with GET, and must not change anything
             raise MethodNotAllowed(["GET", "POST"])
+        guard.check_no_browser(request)
         guard.check_change(request, self._daemon.settings.api_token)
         return await self._restart(agent_id)
 
@@ -246,15 +259,16 @@ class Api:
     def _status(self, agent_id: str) -> AgentStatus:
         statuses = self._daemon.supervisor.get_status()
         if agent_id not in statuses:
-            raise Problem(404, f"There is no agent {agent_id!r}; known are {', '.join(statuses)}.")
+            raise Problem(404, f"There is no such agent; known are {', '.join(statuses)}.")
         return statuses[agent_id]
 
     @post(
         "/agents/task",
         "Post a task",
         tag="Tasks",
-        details="Its agent begins at once if idle. 200 with the task that has its `unique_key`.",
-        answers={200: TaskRow, 201: TaskRow},
+        details="Its agent begins at once if idle; `warning` says why no daemon will do it. "
+        "200 with the task that has its `unique_key`.",
+        answers={200: TaskRow, 201: PostedTask},
         problems=(400, 409, 422, 503),
         headers=("Idempotency-Key",),
         body=TaskRequest,
@@ -285,7 +299,26 @@ class Api:
         if any(getattr(task, name) != value for name, value in wanted if name != "not_before"):
             raise Problem(409, "That Idempotency-Key came with another task before.")
         self._wake(task)
-        return answer(task, 201, Location=f"/tasks/{task.id}")
+        known_of_it = {each.name: getattr(task, each.name) for each in dataclasses.fields(task)}
+        warning = await self._why_unserved(task)
+        posted = PostedTask(**known_of_it, warning=warning)
+        return answer(posted, 201, Location=f"/tasks/{task.id}")
+
+    async def _why_unserved(self, task: TaskRow) -> str | None:
+        """Return why no daemon does a queued task; None where one does."""
+        agent_id = task.agent_type
+        why = why_unserved(agent_id, self._daemon.supervisor.get_status().get(agent_id))
+        if why is None or task.status is not TaskStatus.QUEUED:
+            return None
+        try:
+            workers = await self._daemon.store.live_workers()
+        except StoreError:  # the task is queued, and that is what counts
+            workers = []
+        # This daemon's own row may be older than what it says of itself.
+        others = [each for each in workers if each.worker_id != self._daemon.settings.worker_id]
+        if served_by(agent_id, others):
+            return None
+        return f"Nobody does it as things are: {why}. It waits in the queue."
 
     @get("/agents/task", refuses=True)
     async def _post_only(self) -> Response:
@@ -387,6 +420,53 @@ class Api:
         if task.agent_type in self._daemon.supervisor.get_status():
             self._daemon.supervisor.notify_task(task.agent_type)
 
+    @get(
+        "/approvals",
+        "Approvals, the newest first",
+        list[ApprovalRow],
+        problems=(422, 503),
+        query=ApprovalFilter,
+    )
+    async def _approvals(self) -> Response:
+        wanted = parse_query(ApprovalFilter, request.args)
+        return answer(await self._daemon.store.approvals(**dict(wanted)))
+
+    @get("/approvals/<approval_id>", "One approval", ApprovalRow, problems=(404, 503))
+    async def _approval(self, approval_id: str) -> Response:
+        store = self._daemon.store
+        return answer(_there(await store.approval(approval_id) if is_id(approval_id) else None))
+
+    @post(
+        "/approvals/<approval_id>",
+        "Approve or deny",
+        ApprovalRow,
+        details="The first decision stands: the same again is answered alike, another is a 409.",
+        problems=(400, 404, 409, 422, 503),
+        body=Decision,
+    )
+    async def _decide(self, approval_id: str) -> Response:
+        wanted = parse_body(Decision, await _json_body())
+        if wanted.arguments is not None and not wanted.approve:
+            detail = "Goes with approve: true; what is denied is not called"
+            raise unprocessable([FieldError(field="arguments", detail=detail)])
+        store = self._daemon.store
+        before = _there(await store.approval(approval_id) if is_id(approval_id) else None)
+        changed = wanted.arguments if wanted.arguments != before.arguments else None
+        by = wanted.by or "API"
+        row = _there(
+            await store.decide_approval(
+                approval_id,
+                approve=wanted.approve,
+                decided_by=by,
+                comment=wanted.comment or None,
+                arguments=changed,
+            )
+        )
+        _check_decided(row, wanted, by)
+        if row.agent_id in self._daemon.supervisor.get_status():
+            self._daemon.supervisor.notify_task(row.agent_id)
+        return answer(row)
+
     @get("/scheduler/jobs", "Every job", list[JobStatus])
     async def _jobs(self) -> Response:
         return answer(self._daemon.routines.jobs())
@@ -449,8 +529,29 @@ class Api:
     def _job(self, name: str) -> JobStatus:
         jobs = {job.name: job for job in self._daemon.routines.jobs()}
         if name not in jobs:
-            raise Problem(404, f"There is no job {name!r}; known are {', '.join(jobs)}.")
+            raise Problem(404, f"There is no such job; known are {', '.join(jobs)}.")
         return jobs[name]
+
+
+def _there(row: ApprovalRow | None) -> ApprovalRow:
+    if row is None:
+        raise Problem(404, "There is no such approval.")
+    return row
+
+
+def _check_decided(row: ApprovalRow, wanted: Decision, by: str) -> None:
+    """Refuse a decision that another one came before.
+
+    Raises:
+        Problem: 409.
+    """
+    status = ApprovalStatus.APPROVED if wanted.approve else ApprovalStatus.DENIED
+    same = (row.status, row.comment, row.decided_by) == (status, wanted.comment or None, by)
+    if same and wanted.arguments in (None, row.arguments):
+        return
+    when = "" if row.decided_at is None else f" at {row.decided_at:%Y-%m-%d %H:%M} UTC"
+    whom = "" if row.decided_by is None else f" by {row.decided_by}"
+    raise Problem(409, f"It was decided before: {row.status}{whom}{when}.")
 
 
 def _accepted(action: Action, agent_id: str, status: AgentState) -> Response:

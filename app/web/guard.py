@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MAX_BODY: Final = 65_536
 """Bytes of a request body."""
 
+LOGIN: Final = "/login"
+
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 SECURITY_HEADERS: Final = {
@@ -53,7 +55,8 @@ def check_request(request: Request, *, bound_to: str, token: str | None) -> None
             "set WORKER_HEALTH_HOST to the name it is reached by.",
         )
     if request.method not in SAFE_METHODS:
-        check_change(request, token)
+        # The body of a login is the token.
+        check_change(request, None if request.path == LOGIN else token)
         _check_body(request)
 
 
@@ -75,6 +78,22 @@ def check_change(request: Request, token: str | None) -> None:
         raise Problem(403, "A prefetch may not change anything.")
     if token is not None:
         _check_token(headers.get("Authorization", ""), token)
+
+
+def check_no_browser(request: Request) -> None:
+    """Refuse to change anything by a GET that a browser sends on its way to a page.
+
+    A link in a mail may lead anywhere and be redirected to here, and a browser then says nothing of
+    where it came from: it has not, as the user began it (w3c/webappsec-fetch-metadata#39).
+
+    Raises:
+        Problem: 403, with what to do in place of it.
+    """
+    headers = request.headers
+    is_navigation = headers.get("Sec-Fetch-Mode", "").lower() == "navigate"
+    is_of_browser = "Sec-Fetch-Dest" in headers or "text/html" in headers.get("Accept", "").lower()
+    if is_navigation or is_of_browser:
+        raise Problem(403, "A link that a browser follows changes nothing. Use the agent's page.")
 
 
 def _host_of(address: str) -> str:
@@ -99,6 +118,12 @@ def is_own_host(header: str, bound_to: str) -> bool:
         return ip_address(name).is_loopback or reachable
     except ValueError:
         return reachable and name == socket.gethostname().lower()
+
+
+def bearer(authorization: str) -> str | None:
+    """Return the token of an Authorization header; None where it has none."""
+    scheme, _, given = authorization.partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else None
 
 
 def _check_token(authorization: str, token: str) -> None:

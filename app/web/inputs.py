@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from app.event_log import KEPT
 from app.setting_values import LONGEST
-from app.store.protocol import TaskStatus
+from app.store.protocol import ApprovalStatus, TaskStatus
 from app.web.problem_details import FieldError
 from app.web.problems import Problem, unprocessable
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 MAX_GOAL: Final = 16_000
 """Characters of a task's goal."""
+
+MAX_COMMENT: Final = 4_000
+"""Characters of a comment on a decision."""
 
 MAX_DEPTH: Final = 20
 """How deep lists and objects may be nested in a body."""
@@ -151,6 +154,36 @@ class TaskFilter(BaseModel):
     """The most to list."""
 
 
+class ApprovalFilter(BaseModel):
+    """The query of `GET /approvals`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    status: ApprovalStatus | None = None
+    """Where they stand."""
+    task_id: Id | None = None
+    """The task that asked."""
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
+    """The most to list."""
+
+
+class Decision(BaseModel):
+    """The body of `POST /approvals/<approval_id>`."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+
+    approve: bool
+    """Whether the tool may be called."""
+    comment: Annotated[str, Field(max_length=MAX_COMMENT)] | None = None
+    """What the agent is told, as the operator's words."""
+    arguments: dict[str, Any] | None = None
+    """What the tool is to be called with instead; only where it is approved."""
+    by: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Who decides, as it is to be kept; *API* where not given."""
+
+
 class BulkRequest(BaseModel):
     """The body of `POST /tasks/retry` and `POST /tasks/cancel`: which tasks."""
 
@@ -238,6 +271,12 @@ def parse_query(model: type[ModelT], args: MultiDict[str, str]) -> ModelT:
     Raises:
         Problem: 422 for parameters that are unknown, given twice or not what is wanted.
     """
+    known = model.model_fields.keys()
+    # One that is not known is not named: what an answer repeats of a request is looked through for
+    # secrets, and so would tell whether it was one.
+    if not args.keys() <= known:
+        detail = f"There is a parameter that is not known; known are {', '.join(known)}"
+        raise unprocessable([FieldError(field="", detail=detail)])
     twice = [name for name, values in args.lists() if len(values) > 1]
     if twice:
         raise unprocessable([FieldError(field=name, detail="Given twice") for name in twice])

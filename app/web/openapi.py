@@ -14,6 +14,7 @@ from actp_supervise.clock import SystemWallClock, WallClock
 from app.web.api import Api
 from app.web.inputs import OBJECT_SCHEMA, VALUE_SCHEMA, TaskRequest
 from app.web.live import Live
+from app.web.login import Login
 from app.web.page import Templates
 from app.web.pages import Pages
 from app.web.problem_details import ProblemDetails
@@ -44,6 +45,7 @@ PROBLEMS: Final = {
     415: "The body is not `application/json`.",
     421: "The server does not answer under that Host.",
     422: "The JSON or the query is not what is wanted; `errors` says where.",
+    429: "There were too many wrong tokens from this address.",
     500: "A mistake of the daemon's own. Its log has it.",
     503: "Not now: the store is away, or the daemon starts or stops.",
 }
@@ -52,6 +54,7 @@ _MEANINGS: Final = {
     200: "As asked.",
     201: "It is there now; `Location` is its address.",
     202: "It has begun; `Location` says where to see what becomes of it.",
+    204: "Done; there is nothing to show.",
     304: "The browser has it already.",
     503: "The daemon is critical.",
 }
@@ -60,6 +63,7 @@ _TEXT: Final = {"type": "string"}
 
 _PROBLEM_HEADERS: Final = {
     401: {"WWW-Authenticate": {"required": True, "schema": _TEXT}},
+    429: {"Retry-After": {"required": True, "schema": {"type": "integer"}}},
     503: {
         "Retry-After": {
             "description": "Seconds after which to try again, where the store is away.",
@@ -127,7 +131,7 @@ class Description:
         return shown.response()
 
 
-PARTS: Final = (Api, Live, Scrape, Description, Pages)
+PARTS: Final = (Api, Live, Scrape, Description, Pages, Login)
 """What answers, in the order in which it is described."""
 
 ROUTES: Final = tuple(route for part in PARTS for route, _ in routes_of(part) if route.summary)
@@ -212,7 +216,7 @@ def _operation(route: Route, named: Named, *, secured: bool) -> Schema:
             "content": {"application/json": {"schema": schema}},
         }
     described["responses"] = _responses(route, named, secured=secured)
-    if route.changes and secured:
+    if route.changes and route.needs_token and secured:
         described["security"] = [{"bearer": []}]
     return described
 
@@ -258,7 +262,7 @@ def _responses(route: Route, named: Named, *, secured: bool) -> Schema:
     }
     every = [421, 500]
     if route.changes:
-        every += [403, 401] if secured else [403]
+        every += [403, 401] if secured and route.needs_token else [403]
     if route.method in {"POST", "PUT"}:
         every += [408, 413, 415]
     for status in (*every, *route.problems):

@@ -248,6 +248,10 @@ def task_actions(task: TaskRow) -> tuple[Action, ...]:
         return (Action(label="Retry", about=about, path=f"/tasks/{task.id}/retry"),)
     if task.status is TaskStatus.QUEUED:
         ask = "The task has not begun. Cancelled, nobody will do it unless it is retried."
+    elif task.status is TaskStatus.WAITING:
+        ask = (
+            "It waits for approval. Cancelled, what it asks for is withdrawn; the rest is not done."
+        )
     elif task.status is TaskStatus.RUNNING and not task.cancel_requested:
         ask = "An agent works on it. What it has changed already stays; the rest is not done."
     else:

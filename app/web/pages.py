@@ -19,6 +19,9 @@ from quart import request
 
 from app.agents.budget import start_of_day
 from app.store.protocol import (
+    FINAL_STATUSES,
+    ApprovalRow,
+    ApprovalStatus,
     CostSum,
     MemoryRow,
     RunRow,
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from actp_supervise.clock import WallClock
     from app.daemon import Daemon
     from app.event_log import LoggedEvent
+    from app.web.login import LoginNeeded
 
 T = TypeVar("T")
 
@@ -60,6 +64,9 @@ LATEST_TASKS: Final = 8
 
 LONGEST_TRANSCRIPT: Final = 500
 """Turns of a conversation that are shown."""
+
+MOST_APPROVALS: Final = 100
+"""Approvals that wait, and that were decided, which their page lists."""
 
 BAR_WIDTH: Final = 20.0
 """Units of the plot that a day takes."""
@@ -74,6 +81,8 @@ class KnownOfAll:
     costs: Sequence[CostSum] | None
     latest: Sequence[TaskRow] | None
     workers: Sequence[WorkerRow] | None
+    approvals: int | None
+    """How many wait for a person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +103,15 @@ class KnownOfTask:
 
     turns: Sequence[Turn] | None
     calls: Sequence[ToolCall] | None
+    approvals: Sequence[ApprovalRow] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownOfApprovals:
+    """What the store knows of approvals; None for what it refused."""
+
+    waiting: Sequence[ApprovalRow] | None
+    latest: Sequence[ApprovalRow] | None
 
 
 class Pages:
@@ -117,6 +135,15 @@ class Pages:
         if request.url_rule is not None or accepted != "text/html":
             return await answer_http_error(error)
         return self._render("error.html", 404, detail=NOTHING_HERE).response()
+
+    async def login(self, error: LoginNeeded) -> Response:
+        """Answer who may not read: a browser with a page that asks for the token."""
+        accepted = request.accept_mimetypes.best_match(["application/problem+json", "text/html"])
+        if request.method != "GET" or accepted != "text/html":
+            return error.response()
+        response = self._templates.render("login.html", error.status).response()
+        response.headers.update(error.headers)
+        return response
 
     async def broken(self, error: InternalServerError) -> Response:
         """Answer for a page that failed, as is logged by now: with a page if one can be made."""
@@ -163,6 +190,12 @@ class Pages:
     async def _task(self, task_id: str) -> Response:
         return await self._page(f"task {task_id}", partial(self._render_task, task_id))
 
+    @page(
+        "/ui/approvals", "What waits for approval, and what was decided", 503, id="approvals_page"
+    )
+    async def _approvals(self) -> Response:
+        return await self._page("approvals", self._render_approvals)
+
     async def _page(self, address: str, render: Callable[[], Awaitable[Rendered]]) -> Response:
         async def render_whatever_happens() -> Rendered:
             try:
@@ -199,6 +232,7 @@ class Pages:
             costs=partial(store.costs, since=today),
             latest=partial(store.tasks, limit=LATEST_TASKS),
             workers=store.live_workers,
+            approvals=store.count_waiting_approvals,
         )
         spent: dict[str, float] = defaultdict(float)
         costs = known.costs if known else None
@@ -233,7 +267,7 @@ class Pages:
         daemon, store, now = self._daemon, self._daemon.store, self._wall_clock.now()
         statuses = daemon.supervisor.get_status()
         if agent_id not in statuses:
-            raise Problem(404, f"There is no agent {agent_id!r}; known are {', '.join(statuses)}.")
+            raise Problem(404, f"There is no such agent; known are {', '.join(statuses)}.")
         today = now.astimezone(UTC).date()
         since = start_of_day(now, UTC) - timedelta(days=DAYS - 1)
         known = await self._ask(
@@ -276,12 +310,31 @@ class Pages:
     async def _render_tasks(self, args: MultiDict[str, str]) -> Rendered:
         wanted = parse_query(TaskFilter, args)
         tasks = await self._in_time(partial(self._daemon.store.tasks, **dict(wanted)))
+        agent_ids = list(self._daemon.supervisor.get_status())
+        repeated = wanted.model_dump(exclude_unset=True)
+        if not tasks and wanted.agent_type not in agent_ids:  # then it may be anything
+            repeated.pop("agent_type", None)
         return self._render(
             "tasks.html",
             tasks=tasks,
             wanted=wanted,
-            address=_addresses("/ui/tasks", **wanted.model_dump(exclude_unset=True)),
-            agent_ids=list(self._daemon.supervisor.get_status()),
+            address=_addresses("/ui/tasks", **repeated),
+            agent_ids=agent_ids,
+        )
+
+    async def _render_approvals(self) -> Rendered:
+        store = self._daemon.store
+        known = await self._ask(
+            KnownOfApprovals,
+            waiting=partial(store.approvals, status=ApprovalStatus.WAITING, limit=MOST_APPROVALS),
+            latest=partial(store.approvals, limit=MOST_APPROVALS),
+        )
+        if known is None or known.waiting is None or known.latest is None:
+            raise StoreError("the store does not answer in time")
+        return self._render(
+            "approvals.html",
+            waiting=list(reversed(known.waiting)),
+            decided=[row for row in known.latest if row.status is not ApprovalStatus.WAITING],
         )
 
     async def _render_task(self, task_id: str) -> Rendered:
@@ -293,6 +346,7 @@ class Pages:
             KnownOfTask,
             turns=partial(store.turns, task_id, limit=LONGEST_TRANSCRIPT),
             calls=partial(store.tool_calls, task_id=task_id, limit=LONGEST_TRANSCRIPT),
+            approvals=partial(store.approvals, task_id=task_id),
         )
         turns, calls = (known.turns, known.calls) if known else (None, None)
         steps = transcript(turns or [], reversed(calls or []))
@@ -302,9 +356,10 @@ class Pages:
             task=task,
             steps=steps,
             known=turns is not None,
+            approvals=list(reversed((known and known.approvals) or [])),
             doing=status.health.doing if status and status.health.task_id == task_id else None,
             agent=status and AgentLine(status=status, now=self._wall_clock.now()),
-            final=task.status not in {TaskStatus.QUEUED, TaskStatus.RUNNING},
+            final=task.status in FINAL_STATUSES,
         )
 
     def _events(self, agent_id: str | None, *, steps: bool) -> list[LoggedEvent]:

@@ -39,6 +39,7 @@ HEADERS: Final = {
 
 PATH_PARAMETERS: Final = {
     "agents/<agent_id>": ("The agent.", "content"),
+    "approvals/<approval_id>": ("The approval.", "9f4b2c1d0e8a47b6a1c35d7e2f60b984"),
     "tasks/<task_id>": ("The task.", "0f9d2b52-6c3e-5d0b-9d43-0b0f6d1c8b57"),
     "jobs/<name>": ("The job.", "revenue.run_cost_audit"),
     "static/<name>": ("The file.", "style.css"),
@@ -49,6 +50,7 @@ TAGS: Final = {
     "Health": "Is all well? For load balancers, monitoring and people.",
     "Agents": "The agents of this daemon, what they do, and commands to them.",
     "Tasks": "The queue: what agents are to do, do, and have done.",
+    "Approvals": "What agents may do only once a person has said so.",
     "Scheduler": "The agents' routines and when they run.",
     "Live": "What happens, as it happens.",
     "Pages": "The same for people.",
@@ -58,6 +60,7 @@ _TAG_OF: Final = {
     **dict.fromkeys(("health", "livez", "readyz", "tree", "workers"), "Health"),
     "agents": "Agents",
     "tasks": "Tasks",
+    "approvals": "Approvals",
     "scheduler": "Scheduler",
     **dict.fromkeys(("events", "metrics"), "Live"),
 }
@@ -89,6 +92,8 @@ class Route:
     body: type[BaseModel] | None = None
     changes: bool = False
     """Whether it changes something, so that the checks for that apply."""
+    needs_token: bool = True
+    """Whether what it changes needs the token."""
     pages: bool = False
     """Whether its problems are pages too."""
     refuses: bool = False

@@ -31,7 +31,7 @@ def schemas_of(types: Iterable[Any]) -> tuple[dict[Any, Schema], dict[str, Schem
     )
     named = {types[number]: plain_schema(schema) for (number, _), schema in made.items()}
     components: dict[str, Schema] = plain_schema(shared.get("$defs", {}))
-    for kind in dict.fromkeys(_dataclasses(types)):
+    for kind in dict.fromkeys(dataclasses_in(types)):
         properties = components[kind.__name__]["properties"]
         for field, text in descriptions(kind).items():
             properties[field]["description"] = text
@@ -39,6 +39,13 @@ def schemas_of(types: Iterable[Any]) -> tuple[dict[Any, Schema], dict[str, Schem
             properties[name] = without_null(properties[name])
             components[kind.__name__]["required"].remove(name)
     return named, components
+
+
+def field_names(types: Iterable[Any]) -> frozenset[str]:
+    """Return what the fields of types are called in JSON, and of those that they refer to."""
+    return frozenset(
+        json_name(field.name) for kind in dataclasses_in(types) for field in fields_of(kind)
+    )
 
 
 def descriptions(kind: type) -> dict[str, str]:
@@ -58,7 +65,7 @@ def descriptions(kind: type) -> dict[str, str]:
     return found
 
 
-def _dataclasses(types: Iterable[Any]) -> Iterator[type]:
+def dataclasses_in(types: Iterable[Any]) -> Iterator[type]:
     """Return the dataclasses among types and in them, their fields' included."""
     seen: set[Any] = set()
     waiting = list(types)

@@ -65,6 +65,7 @@ class Scrape:
             store_up=daemon.records.away_because is None,
             records_waiting=daemon.records.waiting,
             unreadable=len(daemon.unreadable.ids),
+            approvals_waiting=daemon.approvals.count,
             readers=daemon.events.readers,
             uptime=daemon.uptime,
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from actp_supervise.snapshot import ChildSnapshot, SupervisorSnapshot
 from app.facts import LEFT_OUT, fact
 from app.status import AgentState, AgentStatus
-from app.store.protocol import RunRow, ToolStats
+from app.store.protocol import RunRow, TaskRow, ToolStats
 from app.web.spend import DaySpend
 
 Action = Literal["restart", "stop", "start", "pause", "resume"]
@@ -33,6 +33,14 @@ class AgentDetail(AgentStatus):
     """Of the last 24 hours."""
     spend: list[DaySpend]
     """Of the last 14 days of UTC, the oldest first."""
+
+
+@fact
+class PostedTask(TaskRow):
+    """A task that was queued."""
+
+    warning: Annotated[str | None, LEFT_OUT] = None
+    """Why no daemon does it as things are, where that is so; it waits in the queue."""
 
 
 @fact

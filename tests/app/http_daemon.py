@@ -27,6 +27,7 @@ from app.observed_store import ObservedStore
 from app.settings import load_settings
 from app.status import AgentHealth, AgentState, AgentStatus, Health, HealthState, JobStatus
 from app.unreadable import UnreadableTasks
+from app.waiting_approvals import WaitingApprovals
 from app.web.openapi import ROUTES
 
 if TYPE_CHECKING:
@@ -60,7 +61,12 @@ TREE = SupervisorSnapshot(name="worker", state="running", strategy="one_for_one"
 
 def addresses(*, changing: bool) -> list[tuple[str, str]]:
     """Method and address of all that changes something, or of all that does not."""
-    names = {"agent_id": "social", "task_id": "some-task", "name": "content-daily-pipeline"}
+    names = {
+        "agent_id": "social",
+        "task_id": "some-task",
+        "approval_id": "some-approval",
+        "name": "content-daily-pipeline",
+    }
     return [
         (method, re.sub(r"<(\w+)>", lambda name: names[name[1]], rule))
         for route in ROUTES
@@ -164,6 +170,7 @@ def make_daemon(
         metrics=metrics,
         records=SimpleNamespace(away_because=None, waiting=0, given_up=[]),
         unreadable=UnreadableTasks(store),
+        approvals=WaitingApprovals(store),
         uptime=12.5,
         supervisor=Agents(),
         routines=Routines(),

@@ -20,6 +20,7 @@ from agents_at_work import QuickAgent
 
 from actp_supervise import current_child
 from app.agents.outcomes import HandBack, Outcome, RoutineFailedError
+from app.agents.tools import JSON, tool
 from app.agents.work import Worker
 from app.store.protocol import StoreError
 
@@ -208,6 +209,22 @@ class Strange:
 class Unstartable(Told):
     def __init__(self, context: Any) -> None:
         raise RuntimeError("cannot be made")
+
+
+class Asking(QuickAgent):
+    """The social agent with a tool that a person has to approve."""
+
+    @tool(approve=True)
+    async def send_mail(self, to: str) -> JSON:
+        """Send a mail."""
+        return {"sent": to, "pid": os.getpid()}
+
+    @tool(effect="read")
+    async def approve_all(self) -> JSON:
+        """Try to decide about what it has asked for itself."""
+        (row,) = await self.store.approvals()
+        await self.store.decide_approval(row.id, approve=True, decided_by="itself")
+        return {}
 
 
 class Conversing(QuickAgent):

@@ -11,6 +11,7 @@ from app.store.protocol import (
     AgentRegistration,
     CostEntry,
     Limits,
+    Question,
     Reservation,
     ToolCall,
     Turn,
@@ -129,3 +130,26 @@ async def reserve(store, reservation="b1", *, amount=1.0, limit=10.0, lifetime=L
     since = options.get("since", EPOCH)
     reserved = await store.reserve(call, since=since, limits=limits, lifetime=lifetime)
     return reserved.over is None
+
+
+MAIL = {"to": "ada@example.org", "text": "Hello"}
+
+
+async def ask(store, approval_id="a1", *, about="use 1", expires_in=0.0, **changes):
+    values = {
+        "id": approval_id,
+        "task_id": "t1",
+        "agent_id": "social",
+        "about": about,
+        "tool": "send_mail",
+        "arguments": MAIL,
+        "why": "Ada asked for it.",
+        **changes,
+    }
+    return await store.ask_approval(Question(**values), expires_in=expires_in)
+
+
+async def decide(store, approval_id="a1", *, approve=True, **options):
+    return await store.decide_approval(
+        approval_id, approve=approve, decided_by="Grace by the page", **options
+    )

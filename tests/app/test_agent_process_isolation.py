@@ -23,7 +23,7 @@ from app.agents.process import AgentCrashedError, AgentProcessError
 from app.demo.claude import Reply, SimulatedClaude, serve_claude
 from app.launcher import AgentLauncher
 from app.settings import load_settings
-from app.store.protocol import Before, RunOutcome, StoreUnavailable, TaskStatus
+from app.store.protocol import ApprovalStatus, Before, RunOutcome, StoreUnavailable, TaskStatus
 
 pytestmark = pytest.mark.long
 
@@ -170,14 +170,40 @@ async def test_what_is_counted_and_logged_passes_through_the_daemons_store(store
             assert task.result["text"] == "Ok."
             assert place.store.noted >= {
                 "claim_task",
-                "reserve_budget",
-                "record_tool_call",
+                "reserve",
+                "record_answer",
                 "record_cost",
             }
             await until(lambda: place.stage.status()["tasks_done"] == 1)
         nursery.cancel_scope.cancel()
     (memory,) = await store.recall("social")
     assert memory.value == "v"
+
+
+async def test_it_asks_a_person_and_cannot_answer_in_their_place(store):
+    claude = SimulatedClaude()
+    async with trio.open_nursery() as nursery:
+        url = await nursery.start(serve_claude, claude)
+        environ = {
+            "SOCIAL_MEDIA_AGENT_CLASS": "isolated_agents:Asking",
+            "ANTHROPIC_BASE_URL": url,
+        }
+        async with scene(store, environ=environ) as place:
+            claude.plan(Reply(tools=(("send_mail", {"to": "ada"}),)))
+            await place.post("Write.")
+            await place.when("Write.", lambda task: task.status is TaskStatus.WAITING)
+            (row,) = await store.approvals()
+            claude.plan(Reply(tools=(("approve_all", {}),)), Reply(text="Done."))
+            await place.done("Help yourself.")
+            assert claude.requests[-1]["messages"][-1]["content"][0]["is_error"]
+            assert (await store.approval(row.id)).status is ApprovalStatus.WAITING
+            await store.decide_approval(row.id, approve=True, decided_by="Grace")
+            place.stage.supervisor.notify_task("social")
+            claude.plan(Reply(text="Done."))
+            await place.when("Write.", lambda task: task.status in FINAL)
+        nursery.cancel_scope.cancel()
+    (block,) = claude.requests[-1]["messages"][-1]["content"]
+    assert json.loads(block["content"])["pid"] != os.getpid()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from store_calls import add, claim
+from store_calls import add, ask, claim, decide
 
 from app.desk import FRESH, TASK_BACKOFF, Desk
 from app.store.protocol import Before, Lease, StoreUnavailable, TaskFilter, TaskStatus
@@ -218,3 +218,18 @@ async def test_a_named_lease_that_a_missed_beat_asked_for_is_away(desk, counted,
     await beat(desk)
     await trio.testing.wait_all_tasks_blocked()
     assert refused == [True]
+
+
+async def test_a_task_that_was_parked_is_no_claim_any_more_and_its_decision_wakes_the_agent(desk):
+    await add(desk)
+    await beat(desk)
+    await claim(desk)
+    await ask(desk)
+    assert desk.tokens()
+    await desk.park_task("t1", "k1")
+    assert not desk.tokens()
+    assert await claim(desk, "k2") is None
+    desk.woken.clear()
+    await decide(desk)
+    assert desk.woken == ["social"]
+    assert (await claim(desk, "k3")).id == "t1"

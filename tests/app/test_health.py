@@ -9,8 +9,15 @@ from datetime import UTC, datetime
 import pytest
 from http_daemon import status
 
-from app.health import overall
+from app import health
+from app.reasons import ReasonKind, reason
 from app.status import AgentHealth
+
+
+def overall(statuses, *, notes=(), **facts):
+    others = [reason(ReasonKind.TABLES_MISSING, text) for text in notes]
+    state, reasons = health.overall(statuses, others=others, **facts)
+    return state, [each.text for each in reasons]
 
 
 def agent(state="running", **changes):

@@ -343,7 +343,8 @@ async def test_a_change_that_the_own_page_asks_for_is_taken(client, site):
     ids=str,
 )
 async def test_a_change_without_the_token_is_401(guarded, headers):
-    for method, path in [*CHANGES, ("POST", "/nothing"), ("POST", "/health")]:
+    needing = [each for each in CHANGES if each != ("POST", "/login")]
+    for method, path in [*needing, ("POST", "/nothing"), ("POST", "/health")]:
         answer = await guarded.request(method, path, headers=headers, params={"token": TOKEN})
         assert_problem(answer, 401)
         assert answer.headers["www-authenticate"].startswith("Bearer")
@@ -363,7 +364,7 @@ async def test_reading_needs_no_token(guarded, path):
     # Of /events the head will do, for the rest of it never ends.
     answer = await (guarded.head if path == "/events" else guarded.get)(path)
     assert answer.status_code in {200, 404}
-    assert (answer.status_code == 404) == ("some-task" in path or "static" in path)
+    assert (answer.status_code == 404) == any(part in path for part in ("some-", "static"))
 
 
 @pytest.mark.parametrize(

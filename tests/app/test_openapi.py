@@ -17,7 +17,7 @@ from whole_daemon import whole_daemon
 from actp_supervise import current_child
 from app.health_server import HealthServer
 from app.status import AgentState, HealthState, JobStatus
-from app.store.protocol import TaskRow, TaskStatus, ToolCall, Turn
+from app.store.protocol import ApprovalRow, TaskRow, TaskStatus, ToolCall, Turn
 from app.web.openapi import ROUTES, address, document
 
 REFUSED = {"GET /agents/task"}
@@ -71,6 +71,13 @@ def test_the_reference_says_which_columns_of_a_task_are_not_answered():
     assert answered - columns == {"unreadable"}
 
 
+def test_the_reference_says_which_column_of_an_approval_is_not_answered():
+    tables = (REFERENCE.parent / "tables.md").read_text()
+    table = tables.partition("### actp_approvals")[2].partition("###")[0]
+    columns = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
+    assert columns - {field.name for field in dataclasses.fields(ApprovalRow)} == {"about"}
+
+
 async def test_the_description_is_served_and_valid(store):
     async with served(make_daemon(store)) as client:
         answer = await client.get("/openapi.json")
@@ -94,6 +101,7 @@ async def test_what_changes_something_is_said_to_need_the_token_where_there_is_o
             for path, methods in paths.items()
             for method in {"post", "put"} & methods.keys()
         }
+        changing -= {"POST /login"}  # whose body is the token
         assert needing == (changing | {"GET /agents/{agent_id}/restart"} if secured else set())
 
 

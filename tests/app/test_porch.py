@@ -37,6 +37,7 @@ async def test_it_lives_and_starts(client):
         "status": "starting",
         "agents": 3,
         "reasons": ["the daemon is starting: its code is being loaded"],
+        "problems": [],
     }
 
 

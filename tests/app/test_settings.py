@@ -66,11 +66,19 @@ WRONG = {
     "WORKER_TASK_LEASE": ["0", "0.5", "86401", "nan", "long"],
     "WORKER_RETENTION_DAYS": ["-1", "36501", "nan", "inf", "a month"],
     "WORKER_TRANSCRIPT_DAYS": ["-1", "36501", "nan", "inf", "a month"],
+    "WORKER_LONGEST_WAIT": ["0", "-1", "nan", "long"],
+    "WORKER_ALERT_URLS": ["slack", "json://a b", "http://a\x07"],
+    "WORKER_ALERT_QUIET": ["night", "22:00", "22:00-22:00", "22-7", "24:00-07:00"],
+    "WORKER_DAILY_SUMMARY": ["8", "24:00", "08:60", "noon"],
+    "WORKER_HEARTBEAT_URL": ["hc-ping.com/x", "ftp://host"],
+    "TELEGRAM_CHAT_ID": ["me", "12a", "@x", "1 2"],
+    "TELEGRAM_API_URL": ["localhost:8081", "https://"],
     "SUPERVISOR_WATCH_INTERVAL": ["0", "-5", "inf", "often"],
     "WORKER_DB_PATH": ["/", "~nobody-of-that-name/x.db", "a\0b"],
     "WORKER_PRICES": ["/no/such/file.toml"],
     "WORKER_AGENTS": ["/no/such/agents.toml"],
     "WORKER_API_TOKEN": ["two words", "schlüssel"],
+    "WORKER_READ_TOKEN": ["two words", "schlüssel"],
     "ANTHROPIC_API_KEY": ["two words", "sk-ant-\x07"],
     "ANTHROPIC_BASE_URL": ["localhost:8080", "ftp://host", "https://", "http://host:port"],
     "SUPABASE_URL": ["abc.supabase.co", "https://"],
@@ -78,7 +86,6 @@ WRONG = {
     "SUPABASE_DB_URL": ["two words"],
     "STRIPE_SECRET_KEY": ["two words"],
     "TELEGRAM_BOT_TOKEN": ["two words"],
-    "TELEGRAM_CHAT_ID": ["two words"],
     "APPLE_KEY_ID": ["two words"],
     "APPLE_ISSUER_ID": ["two words"],
     "APPLE_KEY_FILE": ["/", "~nobody-of-that-name/key.p8"],
@@ -342,13 +349,46 @@ def test_the_reference_has_every_variable_of_an_agent():
 
 def test_every_secret_of_the_table_is_known_as_such():
     secret = {field: setting for field, setting in settings_of(Settings).items() if setting.secret}
-    loaded = load(
-        SUPABASE_URL="https://x.supabase.co",
-        **{setting.name: f"hidden-{setting.name}" for setting in secret.values()},
-    )
-    assert set(loaded.secrets) == {f"hidden-{setting.name}" for setting in secret.values()}
+    addresses = {setting_values.web_address, setting_values.alert_urls}
+    given = {
+        setting.name: ("https://" if setting.read in addresses else "") + f"hidden-{setting.name}"
+        for setting in secret.values()
+    }
+    loaded = load(SUPABASE_URL="https://x.supabase.co", **given)
+    assert set(loaded.secrets) >= set(given.values())
     assert "hidden" not in repr(loaded)
-    assert {setting.read for setting in secret.values()} == {setting_values.secret}
+    assert {setting.read for setting in secret.values()} == {setting_values.secret, *addresses}
+
+
+def test_the_keys_within_a_secret_address_are_secrets_too():
+    loaded = load(
+        WORKER_ALERT_URLS="slack://T1JJ3T3L2/A1BRTD4JD0123456/x jsons://me:hunter2hunter2hunter2@h/p"
+    )
+    assert set(loaded.secrets) == {
+        "slack://T1JJ3T3L2/A1BRTD4JD0123456/x",
+        "A1BRTD4JD0123456",
+        "jsons://me:hunter2hunter2hunter2@h/p",
+        "hunter2hunter2hunter2",
+    }
+
+
+def test_times_at_which_nobody_is_told_are_warned_of():
+    warned = "say when somebody is told, and nobody is"
+    assert warned in " ".join(load(WORKER_DAILY_SUMMARY="08:00").warnings)
+    told = load(WORKER_DAILY_SUMMARY="08:00", WORKER_ALERT_URLS="ntfy://topic")
+    assert warned not in " ".join(told.warnings)
+
+
+def test_who_may_only_read_has_another_token_than_who_may_change():
+    with pytest.raises(SettingsError, match="WORKER_API_TOKEN is not set: with WORKER_READ_TOKEN"):
+        load(WORKER_READ_TOKEN="r" * 16)
+    with pytest.raises(SettingsError, match="WORKER_READ_TOKEN: must be another"):
+        load(WORKER_READ_TOKEN="r" * 16, WORKER_API_TOKEN="r" * 16)
+
+
+def test_a_chat_of_telegram_needs_a_bot():
+    with pytest.raises(SettingsError, match="TELEGRAM_BOT_TOKEN is not set"):
+        load(TELEGRAM_CHAT_ID="1")
 
 
 def test_the_environment_is_validated_for_a_daemon():

@@ -16,9 +16,11 @@ from store_calls import (
     LONG,
     NOON,
     add,
+    ask,
     begin,
     claim,
     cost,
+    decide,
     register,
     reserve,
     tool_call,
@@ -150,6 +152,11 @@ VERBS = {
     "remember": lambda s: s.remember("social", "new", "v"),
     "claim_fire": lambda s: s.claim_fire("daily", NOON + timedelta(days=1), "w1-run"),
     "finish_fire": lambda s: s.finish_fire("daily", NOON, "failed", "e"),
+    "ask_approval": lambda s: ask(s, "new", about="new"),
+    "park_task": lambda s: s.park_task("held", "held-token"),
+    "decide_approval": lambda s: decide(s, "asked"),
+    "expire_approvals": lambda s: s.expire_approvals(),
+    "told_approval": lambda s: s.told_approval("asked"),
     "insert": lambda s: s.insert(DomainTable.DEAL_LOG, "new", {"name": "n"}),
     "update": lambda s: s.update(DomainTable.DEAL_LOG, "known", {"name": "n"}),
 }
@@ -177,6 +184,7 @@ async def populate(store):
     await store.claim_fire("daily", NOON, "w1-run")
     await store.hold_lease("held", "w1-run", lease=LONG)
     await store.insert(DomainTable.DEAL_LOG, "known", {"name": "known"})
+    await ask(store, "asked", task_id="held")
 
 
 async def picture(store):
@@ -192,6 +200,7 @@ async def picture(store):
         "memory": [asdict(row) for row in await store.recall("social")],
         "fires": [asdict(row) for row in await store.fires("daily")],
         "times": [asdict(row) for row in await store.routine_times()],
+        "approvals": [asdict(row) for row in await store.approvals()],
         "deals": await store.select(DomainTable.DEAL_LOG, Query()),
     }
     return {
@@ -220,8 +229,9 @@ UNSEEN = {
     "drop_effect",
     "hold_lease",
     "drop_lease",
+    "expire_approvals",
 }
-"""What a picture does not show: leases, reservations and effects."""
+"""What a picture does not show: leases, reservations, effects, and that nothing was overdue."""
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -104,8 +104,8 @@ async def test_pages_lists_and_metrics_answer_and_health_names_it(store, write):
             assert (await client.get(path)).status_code == 200, path
         assert await claim(store) is None
         await daemon.unreadable.look()
-        (note,) = daemon.unreadable.notes
-        assert note.startswith("1 task could not be read and has failed: bad;")
+        (found,) = daemon.unreadable.reasons
+        assert found.text.startswith("1 task could not be read and has failed: bad;")
         assert "actp_tasks_unreadable 1.0" in (await client.get("/metrics")).text
 
 

@@ -55,6 +55,7 @@ async def test_health_says_what_it_waits_for_and_that_it_lives(waiting):
             "status": "degraded",
             "agents": 3,
             "reasons": ["the daemon is waiting for the store: the project is paused, said ***"],
+            "problems": [],
         }
         alive = await client.get("/livez")
         assert (alive.status_code, alive.json()) == (200, {"status": "alive"})

@@ -16,12 +16,15 @@ from actp_supervise.service import LoopWatch, make_redactor
 from app.agents.spec import AGENT_SPECS
 from app.daemon import Daemon
 from app.event_log import EventLog
+from app.logged_errors import ErrorsOfAgents
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
 from app.routine import DailyRoutineScheduler, RoutineJob
 from app.settings import load_settings
 from app.shutdown import GracefulShutdown
 from app.unreadable import UnreadableTasks
+from app.waiting_approvals import WaitingApprovals
+from app.work_watch import WorkWatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,6 +71,8 @@ async def whole_daemon(
             loop_watch=LoopWatch(),
             root=root,
             unreadable=UnreadableTasks(store),
+            approvals=WaitingApprovals(store),
+            work=WorkWatch(store, events, ErrorsOfAgents(), instance=INSTANCE),
             notes=(),
             redact=redact,
             started_at=datetime(2026, 11, 23, tzinfo=UTC),

@@ -6,12 +6,17 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 from daemons import Place
 from looking import ON_DEMAND, running, until
 from playwright.sync_api import expect
 
+from app.store.protocol import Question
+from app.store.sqlite import open_sqlite_store
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from looking import Look, Running
     from playwright.sync_api import Locator, Page, Route
@@ -345,6 +350,54 @@ def test_what_one_is_doing_survives_a_refresh(page: Page, daemon: Running):
     expect(tree).not_to_have_attribute("open", "")
     expect(button).to_be_focused()
     assert page.evaluate("scrollY") == 300
+
+
+def test_what_an_agent_asks_for_is_changed_approved_and_denied(daemon: Running, look: Look):
+    trio.run(ask_for, daemon.place.database, "a1", "a2")
+    page = look.at(f"{daemon.address}/ui/approvals")
+    expect(page.locator("#connection")).to_have_text("live")
+    first, second = page.locator("[data-key=a1]"), page.locator("[data-key=a2]")
+    expect(first).to_contain_text("Ada asked.")
+    first.get_by_label("Comment").fill("Be brief.")
+    page.wait_for_timeout(1500)  # in which the page goes on, and what is typed stays
+    expect(first.get_by_label("Comment")).to_have_value("Be brief.")
+    first.get_by_text("Change what it is called with").click()
+    first.get_by_label("As a JSON object").fill('{"to": "bob@example.org"')
+    press(first, "Approve")
+    expect(page.locator("#said")).to_contain_text("what it is called with is not JSON")
+    first.get_by_label("As a JSON object").fill('{"to": "bob@example.org"}')
+    press(first, "Approve")
+    expect(page.locator("#said")).to_contain_text("Approved: the task goes on.")
+    expect(first).to_contain_text("by the page")
+    expect(first).to_contain_text("bob@example.org")
+    press(second, "Deny")
+    expect(second).to_contain_text("denied")
+    decided = daemon.http.get("/approvals/a1").json()
+    assert (decided["status"], decided["comment"]) == ("approved", "Be brief.")
+    assert decided["arguments"] == {"to": "bob@example.org"}
+    assert decided["asked"] == {"to": "ada@example.org"}
+    assert daemon.http.get("/approvals/a2").json()["status"] == "denied"
+
+
+async def ask_for(database: Path, *approvals: str) -> None:
+    """Have a task of an agent that does not run here wait for each of these."""
+    async with open_sqlite_store(database) as store:
+        for approval_id in approvals:
+            task_id, token = f"task-of-{approval_id}", f"token-{approval_id}"
+            await store.begin_task(
+                task_id, "revenue", "Write.", worker_id="w", instance="i", token=token, lease=60.0
+            )
+            question = Question(
+                id=approval_id,
+                task_id=task_id,
+                agent_id="revenue",
+                about="use 1",
+                tool="send_mail",
+                arguments={"to": "ada@example.org"},
+                why="Ada asked.",
+            )
+            await store.ask_approval(question)
+            await store.park_task(task_id, token)
 
 
 def test_a_page_that_is_open_over_an_upgrade_loads_its_files_anew(page: Page, daemon: Running):

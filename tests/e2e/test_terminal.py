@@ -13,6 +13,9 @@ import pytest
 import trio
 from daemons import MAIN, PATIENCE, until
 
+from app.store.protocol import Question
+from app.store.sqlite import open_sqlite_store
+
 CRASHING = """
 import asyncio
 
@@ -149,6 +152,62 @@ async def test_on_a_terminal_the_table_is_live_and_coloured(idle_place):
         assert b"running" in shown
 
 
+# --approvals, --approve, --deny
+
+
+@asynccontextmanager
+async def asking(place):
+    """A daemon, and two tasks that wait for approval in its store."""
+    async with place.daemon() as daemon, open_sqlite_store(place.database) as store:
+        for number in (1, 2):
+            token = f"k{number}"
+            await store.begin_task(
+                f"t{number}0", "social", "Write to Ada.", worker_id="w", instance="i",
+                token=token, lease=60.0,
+            )  # fmt: skip
+            question = Question(
+                id=f"a{number}",
+                task_id=f"t{number}0",
+                agent_id="social",
+                about="use 1",
+                tool="send_mail",
+                arguments={"to": f"ada{number}@example.org"},
+                why="She asked.",
+            )
+            await store.ask_approval(question)
+            await store.park_task(f"t{number}0", token)
+        yield daemon, store
+
+
+async def test_what_waits_is_shown_and_decided_from_a_terminal(idle_place):
+    async with asking(idle_place) as (daemon, store):
+        port = {"WORKER_HEALTH_PORT": port_of(daemon)}
+        shown = await idle_place.run("--approvals", **port)
+        assert (shown.code, shown.err) == (0, "")
+        for part in ("a1", "send_mail", "ada1@example.org", "She asked.", "ada2@example.org"):
+            assert part in shown.out
+        listed = await idle_place.run("--approvals", "--json", **port)
+        assert [row["id"] for row in json.loads(listed.out)] == ["a2", "a1"]
+
+        approved = await idle_place.run("--approve", "a1", "--comment", "Briefly.", **port)
+        assert approved.code == 0
+        assert approved.out == "send_mail of social is approved; task t10 goes on.\n"
+        row = await store.approval("a1")
+        assert (row.status, row.comment) == ("approved", "Briefly.")
+        assert row.decided_by.endswith(" (terminal)")
+
+        denied = await idle_place.run("--deny", "a2", "--json", **port)
+        assert json.loads(denied.out)["status"] == "denied"
+        too_late = await idle_place.run("--approve", "a2", **port)
+        assert too_late.code == 1
+        assert "It was decided before: denied by" in too_late.err
+        nothing = await idle_place.run("--approvals", **port)
+        assert nothing.out == "Nothing waits for approval.\n"
+        nowhere = await idle_place.run("--approve", "a3", **port)
+        assert (nowhere.code, nowhere.out) == (1, "")
+        assert "There is no such approval" in nowhere.err
+
+
 # --task
 
 
@@ -247,6 +306,9 @@ async def test_a_port_that_cannot_be_known_is_wrong_configuration(idle_place):
     [
         (["--watch"], "--watch goes with --list-agents"),
         (["--wait"], "--wait goes with --task"),
+        (["--comment", "x"], "--comment goes with --approve or --deny"),
+        (["--approve", "a", "--deny", "a"], "not allowed with argument"),
+        (["--approvals", "--agents", "social"], "--approvals runs nothing"),
         (["--task", "Do it."], "--task needs --agent"),
         (["--agent", "social"], "--agent goes with --task or --tail"),
         (["--task", "x", "--agent", "social", "--context", "[1]"], "must be a JSON object"),

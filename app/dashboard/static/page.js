@@ -69,7 +69,7 @@ async function refresh() {
 
 function show(fresh, shown) {
   const isOther = fresh.documentElement.dataset.version !== document.documentElement.dataset.version;
-  const typed = [...document.querySelectorAll("textarea")].some((field) => field.value !== "");
+  const typed = [...document.querySelectorAll("textarea")].some((field) => field.value !== field.defaultValue);
   if (isOther && !typed) {
     location.reload();
     return;
@@ -375,11 +375,24 @@ async function postTask(form) {
   });
 }
 
-function parsed(context) {
+async function decide(form, button) {
+  const { comment, arguments: args } = form.elements;
+  const approve = button.value === "approve";
+  await pending(button, async () => {
+    const decision = { approve, comment: comment.value.trim() || null, by: "the page" };
+    if (approve && args.value !== args.defaultValue) {
+      decision.arguments = parsed(args.value, "what it is called with");
+    }
+    await post(`/approvals/${encodeURIComponent(form.dataset.approval)}`, JSON.stringify(decision));
+    say(approve ? "Approved: the task goes on." : "Denied: the agent is told.");
+  });
+}
+
+function parsed(text, what = "the context") {
   try {
-    return context.trim() === "" ? {} : JSON.parse(context);
+    return text.trim() === "" ? {} : JSON.parse(text);
   } catch (error) {
-    throw new Error(`the context is not JSON: ${error.message}`);
+    throw new Error(`${what} is not JSON: ${error.message}`);
   }
 }
 
@@ -522,6 +535,8 @@ document.addEventListener("submit", (event) => {
   const dialog = event.target.closest("dialog");
   if (dialog !== null) {
     dialog.close("yes");
+  } else if (event.target.dataset.approval !== undefined) {
+    decide(event.target, event.submitter);
   } else {
     postTask(event.target);
   }

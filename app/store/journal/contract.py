@@ -74,6 +74,7 @@ class Kept(StrEnum):
     COSTS = "costs"
     FIRES = "fires"
     EFFECTS = "effects"
+    APPROVALS = "approvals"
     WORKERS = "workers"
 
 
@@ -161,7 +162,8 @@ class Journal(Noun):
     async def forget_old(self, what: Kept, *, older_than: Seconds, limit: int) -> int:
         """Delete what is over for long, the oldest first; return how much it was.
 
-        The sums of costs stay, as does the latest fire of each job.
+        The sums of costs stay, as does the latest fire of each job, and what a task needs that is
+        not over: it may wait for a person for longer than anything is kept.
 
         Args:
             what: Of which kind.

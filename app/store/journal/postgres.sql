@@ -188,7 +188,7 @@ begin
     else
         execute format(
             'delete from public.%1$I where ctid = any (array('
-            'select ctid from public.%1$I where %2$I < $1 order by %2$I limit $2'
+            'select ctid from public.%1$I o where %2$I < $1%3$s order by %2$I limit $2'
             ' for update skip locked))',
             case p_what
                 when 'turns' then 'actp_task_turns'
@@ -196,6 +196,7 @@ begin
                 when 'tool_calls' then 'actp_tool_call_log'
                 when 'costs' then 'anthropic_cost_log'
                 when 'effects' then 'actp_effects'
+                when 'approvals' then 'actp_approvals'
                 when 'workers' then 'actp_workers'
             end,
             case
@@ -203,7 +204,13 @@ begin
                 when p_what = 'runs' then 'finished_at'
                 when p_what = 'tool_calls' then 'called_at'
                 when p_what = 'effects' then 'began_at'
+                when p_what = 'approvals' then 'decided_at'
                 else 'ended_at'
+            end,
+            case when p_what in ('turns', 'effects', 'approvals') then
+                -- A task may wait for a person for longer than anything is kept.
+                ' and not exists (select from public.actp_agent_tasks t where t.id = o.task_id'
+                ' and t.status in (''queued'', ''running'', ''waiting''))'
             end
         ) using before, greatest(p_limit, 0);
     end if;

@@ -188,6 +188,7 @@ _TABLES: Final = {
     Kept.COSTS: "anthropic_cost_log",
     Kept.FIRES: "actp_job_runs",
     Kept.EFFECTS: "actp_effects",
+    Kept.APPROVALS: "actp_approvals",
     Kept.WORKERS: "actp_workers",
 }
 _TIMES: Final = {
@@ -198,10 +199,16 @@ _TIMES: Final = {
     Kept.COSTS: "created_at",
     Kept.FIRES: "finished_at",
     Kept.EFFECTS: "began_at",
+    Kept.APPROVALS: "decided_at",
     Kept.WORKERS: "ended_at",
 }
 """Since when it is over; null for what is not."""
+_OF_TASK_OVER: Final = """and not exists (
+    select 1 from actp_agent_tasks t
+    where t.id = task_id and t.status in ('queued', 'running', 'waiting')
+)"""
 _MORE: Final = {
+    **dict.fromkeys((Kept.TURNS, Kept.EFFECTS, Kept.APPROVALS), _OF_TASK_OVER),
     Kept.TASKS: "and status in ('succeeded', 'failed', 'cancelled')",
     # By the latest one the scheduler knows from when on moments were missed.
     Kept.FIRES: """and scheduled_at < (

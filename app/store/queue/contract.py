@@ -16,6 +16,8 @@ class TaskStatus(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    WAITING = "waiting"
+    """For a person's approval: no worker has it, and it has no lease."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -222,7 +224,9 @@ class Queue(Noun):
 
     @verb
     async def cancel_task(self, task_id: str) -> TaskRow | None:
-        """Cancel a queued task at once; of a running one, ask its worker to. None if not there.
+        """Cancel a task that is queued or waits; of a running one, ask its worker to.
+
+        What it has asked a person for is withdrawn. None if not there.
 
         A running one whose lease ran out has no worker to ask and is cancelled at once.
         """

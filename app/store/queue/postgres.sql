@@ -6,7 +6,7 @@ create or replace function public.actp_task(p_id text) returns setof jsonb
 language sql stable set search_path = '' as $$
     select to_jsonb(t) from public.actp_agent_tasks t
     where id = p_id
-        and status in ('queued', 'running', 'succeeded', 'failed', 'cancelled')
+        and status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled')
 $$;
 
 create or replace function public.actp_add_task(
@@ -60,7 +60,7 @@ create or replace function public.actp_tasks(
         select * from public.actp_agent_tasks
         where (p_status is null or status = p_status)
             and (p_agent_type is null or agent_type = p_agent_type)
-            and status in ('queued', 'running', 'succeeded', 'failed', 'cancelled')
+            and status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled')
         order by seq desc
         limit greatest(p_limit, 0)
     ) t
@@ -260,12 +260,19 @@ begin
     update public.actp_agent_tasks set
         status = 'cancelled', instance = null, lease_token = null, lease_until = null,
         not_before = null, finished_at = now()
-    where id = p_id and (status = 'queued' or (status = 'running' and lease_until < now()));
+    where id = p_id
+        and (status in ('queued', 'waiting') or (status = 'running' and lease_until < now()));
+    update public.actp_approvals set
+        status = 'expired', decided_at = now(),
+        comment = 'its task was over before it was decided', about = null
+    where task_id = p_id and status = 'waiting' and exists (
+        select from public.actp_agent_tasks where id = p_id and status = 'cancelled'
+    );
     update public.actp_agent_tasks set cancel_requested = true
     where id = p_id and status = 'running';
     return query select * from public.actp_agent_tasks
         where id = p_id
-            and status in ('queued', 'running', 'succeeded', 'failed', 'cancelled');
+            and status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled');
 end
 $$;
 
@@ -284,7 +291,7 @@ begin
     );
     return query select * from public.actp_agent_tasks
         where id = p_id
-            and status in ('queued', 'running', 'succeeded', 'failed', 'cancelled');
+            and status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled');
 end
 $$;
 
@@ -309,7 +316,7 @@ declare
 begin
     for found_task in
         select id from public.actp_agent_tasks
-        where status in ('queued', 'running')
+        where status in ('queued', 'running', 'waiting')
             and (p_which ->> 'agent_type' is null or agent_type = p_which ->> 'agent_type')
             and (p_which ->> 'status' is null or status = p_which ->> 'status')
             and (p_which ->> 'text' is null or goal ~* ('***=' || (p_which ->> 'text')))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from app.store.approvals.sqlite import WITHDRAW
 from app.store.records import UNREADABLE, json_text, moment_text, read_record
 from app.store.sqlite_connection import OnSqlite
 from app.store.sqlite_schema import after, before, sql, where_equal
@@ -223,6 +224,7 @@ class SqliteQueue(Queue, OnSqlite):
         def cancel(db: sqlite3.Connection) -> TaskRow | None:
             db.execute(_CANCEL_IDLE, {"id": task_id})
             db.execute(_CANCEL_RUNNING, {"id": task_id})
+            db.execute(WITHDRAW, {"id": task_id})
             return _task(db, task_id)
 
         return await self.db.write(cancel)
@@ -242,6 +244,7 @@ class SqliteQueue(Queue, OnSqlite):
             for row in found:
                 db.execute(_CANCEL_IDLE, {"id": row["id"]})
                 db.execute(_CANCEL_RUNNING, {"id": row["id"]})
+                db.execute(WITHDRAW, {"id": row["id"]})
             return len(found)
 
         return await self.db.write(cancel)
@@ -429,7 +432,7 @@ _CANCEL_IDLE = sql("""
     update actp_agent_tasks set status = 'cancelled', instance = null, lease_token = null,
         lease_until = null, not_before = null, finished_at = {now}
     where id = :id
-        and (status = 'queued' or (status = 'running' and lease_until < {now}))
+        and (status in ('queued', 'waiting') or (status = 'running' and lease_until < {now}))
 """)
 _CANCEL_RUNNING = """
     update actp_agent_tasks set cancel_requested = 1 where id = :id and status = 'running'
@@ -455,7 +458,7 @@ _FILTERED = """
         and (:until is null or created_at < :until)
     order by rowid limit :limit
 """
-_TO_CANCEL = sql(_FILTERED, statuses="'queued', 'running'")
+_TO_CANCEL = sql(_FILTERED, statuses="'queued', 'running', 'waiting'")
 _TO_RETRY = sql(_FILTERED, statuses="'failed', 'cancelled'")
 REQUEUE_TASKS_OF_WORKER = _hand_back(
     "instance = :instance",

@@ -53,6 +53,7 @@ begin
                 || ' priced created_at'),
             ('actp_budget_reservations', 'id agent_id amount_usd created_at expires_at'),
             ('actp_effects', 'key agent_id began_at'),
+            ('actp_approvals', 'id task_id agent_id tool arguments status created_at'),
             ('actp_job_runs', 'job_name scheduled_at worker_id instance claimed_at'),
             ('actp_engagement_actions', 'id'),
             ('actp_viral_templates', 'id'),
@@ -77,7 +78,7 @@ begin
             pg_catalog.pg_get_expr(k.conbin, k.conrelid) as condition, known.words
         from (values
             ('actp_agent_tasks', 'status',
-                array['queued', 'running', 'succeeded', 'failed', 'cancelled']),
+                array['queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled']),
             ('actp_agent_runs', 'outcome', array['stopped', 'crashed', 'interrupted']),
             ('actp_agent_registry', 'status', array[
                 'crashed', 'backing_off', 'stopped', 'stopping', 'draining', 'restarting',
@@ -114,7 +115,7 @@ begin
                 'actp_workers', 'actp_leases', 'actp_agent_registry', 'actp_agent_runs',
                 'actp_agent_tasks', 'actp_task_totals', 'actp_agent_memory', 'actp_task_turns',
                 'actp_tool_call_log', 'anthropic_cost_log', 'actp_cost_days',
-                'actp_budget_reservations', 'actp_effects', 'actp_job_runs',
+                'actp_budget_reservations', 'actp_effects', 'actp_approvals', 'actp_job_runs',
                 'actp_engagement_actions', 'actp_viral_templates', 'actp_deal_log',
                 'actp_revenue_goals', 'actp_weekly_snapshots'
             )

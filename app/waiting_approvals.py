@@ -1,0 +1,79 @@
+"""Approvals that wait for a person: counted, and ended when their time is over.
+
+A person who has set no time-out is waited for without end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from actp_supervise.clock import SystemWallClock
+from app.event_kinds import EventKind
+from app.health import WaitingApproval
+from app.store.protocol import ApprovalStatus, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from app.event_log import LoggedEvent
+    from app.store.protocol import ApprovalRow, Store
+
+LOOK_EVERY: Final = 30.0
+"""Seconds between two looks at the store while some wait, so by which one may expire late."""
+
+LOOK_IDLE: Final = 600.0
+"""Seconds between two looks while none waits: what is asked in this daemon is seen at once, and who
+asked elsewhere looks there. An idle daemon is to ask the store little."""
+
+NEWS: Final = frozenset({EventKind.APPROVAL_ASKED, EventKind.APPROVAL_DECIDED})
+"""What makes a look worth while."""
+
+
+class WaitingApprovals:
+    """How many wait, in all daemons that share the store.
+
+    Args:
+        store: Where the approvals are.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.count = 0
+        """As of the last look."""
+        self._rows: Sequence[ApprovalRow] = ()
+        self._news = trio.Event()
+
+    def notice(self, event: LoggedEvent) -> None:
+        """Have a look soon where an event is about approvals."""
+        if event.kind in NEWS:
+            self._news.set()
+
+    def waiting(self) -> list[WaitingApproval]:
+        """Return the calls that wait, for the health."""
+        now = SystemWallClock().now()
+        return [
+            WaitingApproval(row.agent_id, row.tool, (now - row.created_at).total_seconds())
+            for row in self._rows
+        ]
+
+    async def watch(self) -> None:
+        """Look now and then, until cancelled."""
+        while True:
+            self._news = trio.Event()
+            await self.look()
+            with trio.move_on_after(LOOK_EVERY if self.count else LOOK_IDLE):
+                await self._news.wait()
+
+    async def look(self) -> None:
+        """End what is overdue and count the rest; while the store is away the last count stays."""
+        try:
+            self.count = await self._store.count_waiting_approvals()
+            if self.count and (expired := await self._store.expire_approvals()):
+                self.count -= len(expired)
+            self._rows = (
+                await self._store.approvals(status=ApprovalStatus.WAITING) if self.count else ()
+            )
+        except StoreError:
+            return
