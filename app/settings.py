@@ -336,6 +336,8 @@ class Settings:
         """
         wanted = dict.fromkeys(agent_ids)
         known = [agent.agent_id for agent in self.agents]
+        if not wanted:
+            raise SettingsError(f"--agents: name one or more of {', '.join(known)}")
         for agent_id in wanted:
             if agent_id not in known:
                 raise SettingsError(unknown_agent(agent_id, known))
