@@ -240,8 +240,10 @@ class Mortal:
                 if kill_after is not None:
                     after_steps(kill_after, self.kill, of=self.has)
                 await async_fn(*args)
-            except BaseException as error:
-                if not self.is_dead or isinstance(error, trio.Cancelled):
+            except trio.Cancelled:
+                raise
+            except BaseException:
+                if not self.is_dead:
                     raise
 
     def has(self, task: trio.lowlevel.Task) -> bool:
