@@ -13,7 +13,6 @@ from unittest import mock
 
 import actp_supervise.timetable
 import app.agents.activity
-import app.agents.host
 import app.beat
 import app.desk
 import app.happenings
@@ -26,7 +25,6 @@ _LOOKS: Final = (
     (app.happenings, "LOOK_EVERY"),
     (app.metrics, "LAG_EVERY"),
     (app.agents.activity, "BEAT_INTERVAL"),
-    (app.agents.host, "BEAT_INTERVAL"),
 )
 
 BRISK: Final = 15.0
