@@ -1,15 +1,20 @@
-"""Helpers for tests of supervised programs.
+"""What a test of a supervised program wants.
 
-A child that crashes on schedule, ways to wait for a state or an event, and a wall clock that
-follows Trio's. All are for virtual time: ``trio.run(..., clock=MockClock(autojump_threshold=0))``.
+A child that crashes on schedule, ways to wait for a state or an event, a wall clock that follows
+Trio's, runs that a seed repeats, and programs that are killed between two checkpoints. All are for
+virtual time: ``trio.run(..., clock=MockClock(autojump_threshold=0))``.
 """
 
 from __future__ import annotations
 
+import random
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar, final
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, final
 
 import trio
+from trio._core import _run as trio_scheduler
 
 from .checks import as_utc, check_seconds, is_number, shown
 from .child import current_child, record_of
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
     from .nursery import Supervisor
 
 EventT = TypeVar("EventT", bound=Event)
+PosArgsT = TypeVarTuple("PosArgsT")
 
 
 def crashing(
@@ -158,3 +164,131 @@ class TrioWallClock:
             self._callbacks.pop(key, None)
 
         return unregister
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[random.Random]:
+    """Have Trio choose by a seed, in the block, which of several tasks goes first.
+
+    With ``trio.run(..., clock=MockClock(autojump_threshold=0))`` in the block, and all chance of
+    the program taken from the generator that this gives, one seed gives one run, event for event.
+
+    Args:
+        seed: Any number.
+    """
+    # As Trio's own plugin for hypothesis does; there is no public way.
+    choice = trio_scheduler._r  # noqa: SLF001
+    state, was_sorted = choice.getstate(), getattr(trio_scheduler, _SORTED)
+    choice.seed(seed)
+    setattr(trio_scheduler, _SORTED, True)
+    try:
+        yield random.Random(seed)
+    finally:
+        setattr(trio_scheduler, _SORTED, was_sorted)
+        choice.setstate(state)
+
+
+_SORTED: Final = "_ALLOW_DETERMINISTIC_SCHEDULING"
+
+
+class Killed(Exception):
+    """A program that was killed would have had an effect."""
+
+
+@final
+class Mortal:
+    """One life of a program, which can be killed between any two of its checkpoints.
+
+    The tasks of a killed process are gone; those of a Trio program cannot be dropped. So `kill`
+    cancels the program, and from then on `check` raises `Killed`. Whatever stands for the outer
+    world in the test, a database for one, calls `check` first, so that nothing has an effect that
+    the cleanup of a killed program still tries. Start anew with another `Mortal`.
+    """
+
+    def __init__(self) -> None:
+        self._scope = trio.CancelScope()
+        self.is_dead = False
+        """Whether it was killed."""
+
+    def kill(self) -> None:
+        """Kill it, now."""
+        self.is_dead = True
+        self._scope.cancel(reason="it is killed")
+
+    def check(self) -> None:
+        """Raise `Killed` if it is dead."""
+        if self.is_dead:
+            raise Killed("this program was killed")
+
+    async def run(
+        self,
+        async_fn: Callable[[*PosArgsT], Awaitable[object]],
+        *args: *PosArgsT,
+        kill_after: int | None = None,
+    ) -> None:
+        """Run the program to its end, or to its kill.
+
+        Args:
+            async_fn: The program.
+            args: Its arguments.
+            kill_after: How many steps of its tasks it has, each from one checkpoint to the next;
+                None for as many as it likes.
+        """
+        life_of_context.set(self)
+        with self._scope:
+            try:
+                if kill_after is not None:
+                    after_steps(kill_after, self.kill, of=self.has)
+                await async_fn(*args)
+            except BaseException as error:
+                if not self.is_dead or isinstance(error, trio.Cancelled):
+                    raise
+
+    def has(self, task: trio.lowlevel.Task) -> bool:
+        """Return whether a task belongs to it."""
+        return task.context.get(life_of_context) is self
+
+
+life_of_context: ContextVar[Mortal] = ContextVar("actp_supervise_testing_life")
+"""The life in which a task runs."""
+
+
+def after_steps(
+    steps: int,
+    act: Callable[[], object],
+    *,
+    of: Callable[[trio.lowlevel.Task], bool] = lambda _task: True,
+) -> Callable[[], None]:
+    """Do something between two checkpoints: after so many steps of tasks. To be called in Trio.
+
+    Args:
+        steps: How many, each from one checkpoint of a task to its next.
+        act: What is done; it must not raise.
+        of: Which tasks' steps count.
+
+    Returns:
+        A function that gives it up.
+    """
+    instrument = _AfterSteps(steps, act, of)
+    trio.lowlevel.add_instrument(instrument)
+    return instrument.give_up
+
+
+class _AfterSteps(trio.abc.Instrument):
+    def __init__(
+        self, steps: int, act: Callable[[], object], of: Callable[[trio.lowlevel.Task], bool]
+    ) -> None:
+        self._left = steps
+        self._act = act
+        self._of = of
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self._left > 0 and self._of(task):
+            self._left -= 1
+            if self._left == 0:
+                self.give_up()
+                self._act()
+
+    def give_up(self) -> None:
+        with suppress(KeyError):
+            trio.lowlevel.remove_instrument(self)

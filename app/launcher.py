@@ -15,6 +15,7 @@ import trio
 from actp_supervise.bridge import asyncio_child
 from actp_supervise.service import fields_of, log_context, shorten
 from app.agents.activity import Activity
+from app.agents.client import make_client
 from app.agents.contract import Agent, AgentClassError, has_routine, load_agent_class
 from app.agents.host import GOAL_METHOD, run_agent, run_routine
 from app.agents.prices import PriceTable, PriceTableError, load_prices
@@ -27,6 +28,8 @@ from app.settings import AgentSettings, Settings, SettingsError, Source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from anthropic import AsyncAnthropic
 
     from app.hands import Hands, Wanted
     from app.store.protocol import Store
@@ -46,16 +49,25 @@ class AgentLauncher:
         settings: What is configured.
         store: The daemon's store.
         instance: This start of the daemon.
+        make_client: Makes a client of Claude's API from a key and an address.
 
     Raises:
         SettingsError: If a class cannot be an agent, a tool cannot be set up, or the price table
             cannot be used.
     """
 
-    def __init__(self, settings: Settings, store: Store, instance: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        instance: str,
+        *,
+        make_client: Callable[[str | None, str | None], AsyncAnthropic] = make_client,
+    ) -> None:
         self._settings = settings
         self._store = store
         self._instance = instance
+        self._make_client = make_client
         self._prices = _load_prices(settings)
         self._agents = {agent.agent_id: agent for agent in settings.agents if agent.enabled}
         self._classes = {agent_id: _load_class(agent) for agent_id, agent in self._agents.items()}
@@ -160,6 +172,7 @@ class AgentLauncher:
                 store=self._store,
                 activity=activity,
                 wait_for_work=wait_for_work,
+                make_client=self._make_client,
                 hands=hands,
             )
             if method is None:

@@ -35,7 +35,7 @@ from app.terminal.signals import INTERRUPTS, until_interrupted
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from app.web.listening import Address
 
@@ -90,29 +90,35 @@ async def _obey(options: argparse.Namespace) -> None:
         await _demo(options)
         return
     settings = load_settings(os.environ, env_file=ENV_FILE)
-    if options.watch:
-        await _watch(settings)
-    elif options.list_agents:
-        await _list_agents(settings, as_json=options.json)
-    elif options.restart_agent is not None:
-        await _restart_agent(settings, options.restart_agent)
-    elif options.migrate:
-        await _migrate(settings, options.export)
-    elif options.tail:
-        await _tail(settings, options)
-    elif options.task is not None:
-        await _task(settings, options)
-    elif options.alert_test:
-        await _alert_test(settings)
-    elif options.approvals or (options.approve, options.deny) != (None, None):
-        await _approvals(settings, options)
+    beside = _command_beside(options)
+    if beside is not None:
+        await beside(settings)
+        return
+    validate_env(os.environ, env_file=ENV_FILE)
+    settings = _settings_of_daemon(options)
+    if options.dry_run:
+        await _dry_run(settings)
     else:
-        validate_env(os.environ, env_file=ENV_FILE)
-        settings = _settings_of_daemon(options)
-        if options.dry_run:
-            await _dry_run(settings)
-        else:
-            await _run(options, settings)
+        await _run(options, settings)
+
+
+def _command_beside(
+    options: argparse.Namespace,
+) -> Callable[[Settings], Awaitable[None]] | None:
+    """Return the command that was given, of those that need no daemon of ours; None if none was."""
+    decides = (options.approve, options.deny) != (None, None)
+    restarted = options.restart_agent
+    commands: tuple[tuple[bool, Callable[[Settings], Awaitable[None]]], ...] = (
+        (options.watch, _watch),
+        (options.list_agents, partial(_list_agents, as_json=options.json)),
+        (restarted is not None, partial(_restart_agent, agent_id=restarted)),
+        (options.migrate, partial(_migrate, folder=options.export)),
+        (options.tail, partial(_tail, options=options)),
+        (options.task is not None, partial(_task, options=options)),
+        (options.alert_test, _alert_test),
+        (options.approvals or decides, partial(_approvals, options=options)),
+    )
+    return next((command for given, command in commands if given), None)
 
 
 def _settings_of_daemon(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from actp_supervise import SupervisionError
-from actp_supervise.service.signals import tell_trio
+from actp_supervise.service.signals import CatchSignal, tell_trio
 from app.event_kinds import EventKind
 from app.settings import AgentSettings, Settings, SettingsError, settings_of
 from app.store.protocol import AgentRegistration
@@ -93,10 +93,13 @@ def _changes_of_agent(before: AgentSettings, after: AgentSettings) -> list[Chang
     ]
 
 
-def catch_hangups() -> trio.MemoryReceiveChannel[int]:
+def catch_hangups(catch: CatchSignal = signal.signal) -> trio.MemoryReceiveChannel[int]:
     """Catch SIGHUP from now on, for a `Reloader` to follow.
 
     It is caught to the end of the process, or the terminal's hang-up would end a daemon that stops.
+
+    Args:
+        catch: Has a function called with each signal of a number.
     """
     # Room for one, for whatever changed before it is followed is read then.
     send, hangups = trio.open_memory_channel[int](1)
@@ -106,7 +109,7 @@ def catch_hangups() -> trio.MemoryReceiveChannel[int]:
         with suppress(trio.WouldBlock, trio.BrokenResourceError):
             send.send_nowait(signal.SIGHUP)
 
-    signal.signal(signal.SIGHUP, lambda *_: tell_trio(token, hang_up))
+    catch(signal.SIGHUP, lambda *_: tell_trio(token, hang_up))
     return hangups
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import sys
 import uuid
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
@@ -15,7 +14,7 @@ import trio
 
 from actp_supervise import Restart, Supervisor, open_supervisor
 from actp_supervise.clock import SystemWallClock
-from actp_supervise.service import Block, LoopWatch, ServiceManager, make_redactor, open_private
+from actp_supervise.service import Block, ServiceManager, make_redactor, open_private
 from app import banner
 from app.alerts.channels import make_channels
 from app.alerts.service import Alerts
@@ -23,14 +22,13 @@ from app.beat import DaemonBeat
 from app.crashes import DAY
 from app.daemon import SERVICE_BACKOFF, Daemon, hold_agents, hold_services
 from app.desk import Desk
+from app.edges import Edges
 from app.event_kinds import EventKind
 from app.event_log import EventLog
 from app.happenings import tell_of_changes, tell_of_tree
-from app.health_server import HealthServer
 from app.heartbeat import HealthHeartbeat
 from app.launcher import AgentLauncher, with_unknown_models, without_tables
 from app.logged_errors import ErrorsOfAgents
-from app.logs import configure_logs
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
 from app.reasons import Reason, ReasonKind, reason
@@ -42,7 +40,7 @@ from app.settings import SettingsError
 from app.shutdown import GracefulShutdown
 from app.status import AgentState
 from app.store.clock import StoreClock
-from app.store.open import open_store, open_store_patiently, patiently
+from app.store.open import open_patiently, open_store, patiently
 from app.store.outbox import store_outbox
 from app.store.protocol import AgentRegistration, Kept
 from app.store.schema import TableReport, check_required_tables
@@ -51,7 +49,6 @@ from app.supervisor import AgentSupervisor
 from app.telegram_approvals import TelegramApprovals
 from app.unreadable import UnreadableTasks
 from app.waiting_approvals import WaitingApprovals
-from app.web.waiting_room import open_waiting_room
 from app.work_watch import WorkWatch
 from app.worker import DaemonPresence, open_worker
 
@@ -60,6 +57,7 @@ if TYPE_CHECKING:
 
     from actp_supervise.service import Outbox
     from app.agents.prices import PriceTable
+    from app.alerts.channels import Channel
     from app.settings import AgentSettings, Settings
     from app.store.protocol import Store, StoreUnavailable
     from app.web.listening import Address
@@ -80,6 +78,7 @@ async def run_daemon(
     reread: Callable[[], Settings],
     prepare: Callable[[Store], Awaitable[object]] | None = None,
     announce: Callable[[str], object] | None = None,
+    edges: Edges | None = None,
 ) -> None:
     """Be the daemon until a signal ends it.
 
@@ -89,24 +88,30 @@ async def run_daemon(
         reread: Reads it anew, on SIGHUP.
         prepare: Does something to the store before anything else does.
         announce: Gets the address of the page, once it is there.
+        edges: The outer world, where it is not the real one.
 
     Raises:
         SettingsError: If an agent's class, the price table or the log's file cannot be used.
         StoreError: If the store cannot be opened.
     """
+    edges = Edges() if edges is None else edges
+    wall_clock = edges.wall_clock
     redact = make_redactor(settings.secrets)
-    _configure_logging(settings, redact)
+    with _log_errors(settings):
+        edges.configure_logs(settings, redact)
     service = ServiceManager()
-    clock = StoreClock()
+    clock = StoreClock(wall_clock)
     events = EventLog(redact=redact, wall_clock=clock)
     metrics = Metrics()
     events.listeners.append(metrics.count)
     records = store_outbox(partial(_tell_of_store, events))
-    hangups = catch_hangups()
+    hangups = catch_hangups(edges.catch)
     async with AsyncExitStack() as stack:
-        async with open_waiting_room(settings, address, redact) as show:
+        async with edges.open_waiting_room(settings, address, redact) as show:
             waiting = partial(_say_waiting, service, show)
-            kept = await stack.enter_async_context(open_store_patiently(settings, waiting=waiting))
+            kept = await stack.enter_async_context(
+                open_patiently(partial(edges.open_store, settings), waiting=waiting)
+            )
             report = await patiently(partial(check_required_tables, kept), waiting)
             desk = Desk(steady(kept, report), clock)
             store = ObservedStore(desk, events)
@@ -115,20 +120,19 @@ async def run_daemon(
         settings = without_tables(settings, report)
 
         instance = uuid.uuid4().hex
-        # In a thread, as apprise takes a second to load all that it knows.
-        channels = await trio.to_thread.run_sync(make_channels, settings)
+        channels = await _channels(settings)
         alerts = Alerts(channels, instance=instance)
-        launcher = AgentLauncher(settings, store, instance)
+        launcher = AgentLauncher(settings, store, instance, make_client=edges.make_client)
         settings = with_unknown_models(settings, launcher.prices)
         unreadable = UnreadableTasks(store)
         errors = ErrorsOfAgents(redact)
         stack.enter_context(errors.listening())
-        work = WorkWatch(store, events, errors, instance=instance)
-        approvals = WaitingApprovals(store)
+        work = WorkWatch(store, events, errors, instance=instance, wall_clock=wall_clock)
+        approvals = WaitingApprovals(store, wall_clock)
         work.approvals = approvals.waiting
         registry = AgentRegistry(store, settings.worker_id)
         heartbeat = HealthHeartbeat(registry, redact=redact)
-        presence = DaemonPresence(settings, instance)
+        presence = DaemonPresence(settings, instance, wall_clock=wall_clock)
         beat = DaemonBeat(
             desk,
             presence=presence,
@@ -152,6 +156,7 @@ async def run_daemon(
             stale_threshold=settings.stale_threshold,
             redact=redact,
             on_status=presence.publish,
+            wall_clock=wall_clock,
         )
         presence.statuses = agents.statuses
         desk.wake, desk.wake_all = agents.wake, agents.wake_all
@@ -162,13 +167,14 @@ async def run_daemon(
             instance=instance,
             timezone=settings.timezone,
             drain_timeout=settings.drain_timeout,
+            wall_clock=wall_clock,
         )
         routines.setup()
         shutdown = GracefulShutdown(agents, routines, registry, records)
-        loop_watch = LoopWatch(partial(_tell_of_block, events))
+        loop_watch = edges.make_loop_watch(partial(_tell_of_block, events))
 
         async with (
-            open_worker(settings, store, records, presence),
+            open_worker(settings, store, records, presence, take_lock=edges.take_lock),
             open_supervisor(
                 name="worker",
                 limit=None,
@@ -194,7 +200,7 @@ async def run_daemon(
                 delivery=alerts.reasons,
                 redact=redact,
                 clock=clock,
-                started_at=SystemWallClock().now(),
+                started_at=wall_clock.now(),
                 started=trio.current_time(),
             )
             reread_all = partial(_reread, reread, report, launcher.prices)
@@ -216,13 +222,13 @@ async def run_daemon(
                 services.start_soon(routines.watch_times, name="times of routines")
                 web = await _subtree(root, "web")
                 page = await web.start(
-                    HealthServer(daemon, address=address).start,
+                    edges.make_server(daemon, address),
                     name="http",
                     shutdown_timeout=WEB_STOP_TIMEOUT,
                 )
                 services.start_soon(heartbeat.start, settings.heartbeat_interval, name="heartbeat")
                 await services.start(loop_watch.run, name="loop_watch")
-                shutdown.register()
+                shutdown.register(edges.catch)
                 banner.show(settings, where=store.where, page=page)
                 if announce is not None:
                     announce(page)
@@ -279,6 +285,12 @@ async def check(settings: Settings) -> tuple[str, str | None]:
         return f"{banner.text(settings, where=store.where)}\n{agents}", report.warning
 
 
+async def _channels(settings: Settings) -> list[Channel]:
+    if settings.alert_urls:  # apprise takes a second to load all that it knows
+        return await trio.to_thread.run_sync(make_channels, settings)
+    return make_channels(settings)
+
+
 async def _register(registry: AgentRegistry, settings: Settings, records: Outbox) -> None:
     """Register all agents; if the store is away, as soon as it is back."""
     registrations = [
@@ -332,14 +344,6 @@ def _tell_of_block(events: EventLog, block: Block) -> None:
         seconds=round(block.seconds, 1),
         where=block.where,
     )
-
-
-def _configure_logging(settings: Settings, redact: Callable[[str], str]) -> None:
-    as_json = not sys.stderr.isatty()
-    with _log_errors(settings):
-        configure_logs(
-            sys.stderr, redact=redact, as_json=as_json, file=settings.log_file, background=True
-        )
 
 
 @contextmanager

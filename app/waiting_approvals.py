@@ -17,6 +17,7 @@ from app.store.protocol import ApprovalStatus, StoreError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from actp_supervise.clock import WallClock
     from app.event_log import LoggedEvent
     from app.store.protocol import ApprovalRow, Store
 
@@ -36,10 +37,12 @@ class WaitingApprovals:
 
     Args:
         store: Where the approvals are.
+        wall_clock: The time of day.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, wall_clock: WallClock | None = None) -> None:
         self._store = store
+        self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
         self.count = 0
         """As of the last look."""
         self._rows: Sequence[ApprovalRow] = ()
@@ -52,7 +55,7 @@ class WaitingApprovals:
 
     def waiting(self) -> list[WaitingApproval]:
         """Return the calls that wait, for the health."""
-        now = SystemWallClock().now()
+        now = self._wall_clock.now()
         return [
             WaitingApproval(row.agent_id, row.tool, (now - row.created_at).total_seconds())
             for row in self._rows

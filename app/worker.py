@@ -149,9 +149,25 @@ def lock_folder(settings: Settings) -> Path:
     return settings.db_path.with_name(f"{name}-workers")
 
 
+def take_lock(folder: Path, instance: str) -> int:
+    """Make the lock file of a daemon and lock it, until the file that is returned is closed."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Under another name until it is locked, or who looks at that moment would take us for dead.
+    new = folder / f"{instance}.new"
+    file = os.open(new, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    new.rename(_path(folder, instance))
+    return file
+
+
 @asynccontextmanager
 async def open_worker(
-    settings: Settings, store: Store, records: Outbox, presence: DaemonPresence
+    settings: Settings,
+    store: Store,
+    records: Outbox,
+    presence: DaemonPresence,
+    *,
+    take_lock: Callable[[Path, str], int] = take_lock,
 ) -> AsyncIterator[None]:
     """Make this daemon known for the time of the block.
 
@@ -162,13 +178,14 @@ async def open_worker(
         store: Where daemons are known.
         records: Writes it down, as soon as it runs.
         presence: Makes it known.
+        take_lock: Takes, in a folder, the lock of a daemon.
 
     Raises:
         OSError: If the lock file cannot be made.
     """
     folder = lock_folder(settings)
     instance = presence.instance
-    lock = _take_lock(folder, instance)
+    lock = take_lock(folder, instance)
     noted = False
     try:
         # Before the starts of runs, which name their daemon.
@@ -221,17 +238,7 @@ def _seized(folder: Path, instance: str) -> Iterator[Life]:
 
 
 def _lock_files(folder: Path) -> list[Path]:
-    return list(folder.glob("*.lock"))
-
-
-def _take_lock(folder: Path, instance: str) -> int:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Under another name until it is locked, or who looks at that moment would take us for dead.
-    new = folder / f"{instance}.new"
-    file = os.open(new, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    fcntl.flock(file, fcntl.LOCK_EX)
-    new.rename(_path(folder, instance))
-    return file
+    return sorted(folder.glob("*.lock"))
 
 
 def _lock(file: int) -> bool:

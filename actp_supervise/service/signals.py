@@ -10,15 +10,20 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Hashable, Iterator
+    from types import FrameType
 
 logger = logging.getLogger(__name__)
+
+CatchSignal = Callable[[int, Callable[[int, "FrameType | None"], Any]], object]
+"""Has a function called with each signal of a number from now on, as `signal.signal` does."""
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -121,10 +126,14 @@ class StopSignals:
         self.patience = trio.CancelScope()
         """Cancelled by the second."""
 
-    def register(self) -> None:
-        """Take SIGTERM and SIGINT over, each at one stroke and to the end of the process."""
+    def register(self, catch: CatchSignal = signal.signal) -> None:
+        """Take SIGTERM and SIGINT over, each at one stroke and to the end of the process.
+
+        Args:
+            catch: Has a function called with each signal of a number, in place of the system.
+        """
         for number in SIGNALS:
-            signal.signal(number, self.handler)
+            catch(number, self.handler)
 
     def handler(self, sig: int, frame: object) -> None:
         """Request a stop, a moment later: this may come between any two lines of any task."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import tzinfo
 
+    from anthropic import AsyncAnthropic
+
     from actp_supervise import Backoff
     from app.agents.activity import Activity
     from app.hands import Hands
@@ -55,6 +57,7 @@ def make_context(
     activity: Activity,
     wait_for_work: Callable[[float], Awaitable[None]],
     patience: Backoff | None = None,
+    make_client: Callable[[str | None, str | None], AsyncAnthropic] = make_client,
     hands: Hands | None = None,
 ) -> AgentContext:
     """Make what an agent is given; the one place that does.
@@ -66,6 +69,7 @@ def make_context(
         wait_for_work: Returns after so many seconds, or sooner when a task was posted; called on
             Trio's side.
         patience: How long its store waits between two tries, in place of the usual.
+        make_client: Makes a client of Claude's API from a key and an address.
         hands: Its hands, as they are open.
     """
 

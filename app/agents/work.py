@@ -61,6 +61,7 @@ class Worker:
         Args:
             poll_interval: Seconds between two looks at an empty queue.
         """
+        self._activity.progress("idle")  # from now on one that hangs in its first look is found
         while not current_child().stopping:
             if not await self._do_next():
                 self._activity.unthrottle()

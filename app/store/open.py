@@ -57,19 +57,21 @@ async def patiently(
 
 
 @asynccontextmanager
-async def open_store_patiently(
-    settings: Settings, *, waiting: Callable[[StoreUnavailable, float], object]
+async def open_patiently(
+    open_store: Callable[[], AbstractAsyncContextManager[Store]],
+    *,
+    waiting: Callable[[StoreUnavailable, float], object],
 ) -> AsyncIterator[Store]:
-    """Open the store that is configured, however long it is away. Raises as `open_store`.
+    """Open a store, however long it is away. Raises as `open_store`.
 
     Args:
-        settings: What is configured.
+        open_store: Opens it, or raises that it is away.
         waiting: Told each time why and for how many seconds it waits.
     """
     async with AsyncExitStack() as stack:
 
         async def enter() -> Store:
-            return await stack.enter_async_context(open_store(settings))
+            return await stack.enter_async_context(open_store())
 
         yield await patiently(enter, waiting)
 

@@ -335,25 +335,32 @@ def _connect(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
 def _connection(path: Path, opened: ExitStack) -> sqlite3.Connection:
     db = sqlite3.connect(
         path,
-        factory=_CleaningConnection,
+        factory=CleaningConnection,
         timeout=_BUSY_TIMEOUT,
         isolation_level=None,  # transactions are begun and ended by our own hand
         check_same_thread=False,  # a limiter lets in one thread at a time
     )
     opened.callback(db.close)
-    db.row_factory = sqlite3.Row
-    # SQLite's own `like` and `lower` know upper and lower case in ASCII only.
-    db.create_function("casefold", 1, _casefold, deterministic=True)
+    set_up(db)
     return db
 
 
-class _CleaningConnection(sqlite3.Connection):
+def set_up(db: sqlite3.Connection) -> None:
+    """Make a connection such as the store's statements want it."""
+    db.row_factory = sqlite3.Row
+    # SQLite's own `like` and `lower` know upper and lower case in ASCII only.
+    db.create_function("casefold", 1, _casefold, deterministic=True)
+
+
+class CleaningConnection(sqlite3.Connection):
     """Binds texts that both stores can hold, in the one place through which all go."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:  # noqa: ANN401
+        """Run a statement."""
         return super().execute(sql, _cleaned(parameters))
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
+        """Run a statement once for each of these."""
         return super().executemany(sql, map(_cleaned, parameters))
 
 

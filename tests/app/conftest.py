@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from trio.testing import MockClock
 from app.store.protocol import Store
 from app.store.sqlite import open_sqlite_store
 from app.store.supabase import open_supabase_store
+from simulation.store import Memory, open_memory_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +38,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run the contract of the store on both kinds, and all else on the quicker one."""
     if "database" in metafunc.fixturenames:
         of_the_store = metafunc.module.__name__.startswith("test_store")
-        kinds = ["sqlite", SUPABASE] if of_the_store else ["sqlite"]
+        kinds = ["sqlite", "memory", SUPABASE] if of_the_store else ["sqlite"]
         metafunc.parametrize("database", kinds, indirect=True)
 
 
@@ -47,6 +49,8 @@ def database(
     """What opens a store on one new database of the kind under test."""
     if request.param == "sqlite":
         return lambda: open_sqlite_store(tmp_path / "store.db")
+    if request.param == "memory":
+        return partial(open_memory_store, Memory())
     project = request.getfixturevalue("project")
     return lambda: open_supabase_store(project.url, project.service_key)
 

@@ -422,6 +422,17 @@ async def test_who_posts_a_task_that_nobody_does_is_told(store):
         assert await warning("content") is None
 
 
+async def test_the_page_says_what_to_do_about_each_reason(store):
+    daemon = make_daemon(store)
+    found = (reason(ReasonKind.STORE_AWAY, "the store is away: locked"),)
+    texts = tuple(each.text for each in found)
+    daemon.state = dataclasses.replace(daemon.state, reasons=texts, problems=found)
+    async with served(daemon) as client:
+        page = (await client.get("/")).text
+    assert f"{found[0].text}<br>" in page
+    assert ReasonKind.STORE_AWAY.advice in page
+
+
 # -- the reference
 
 

@@ -70,6 +70,7 @@ async def test_the_first_page_shows_health_agents_routines_and_queue(daemon, cli
         "agents": 4,
         "uptime": 7384.0,
         "reasons": ["social is backing off"],
+        "problems": [],
     }
     daemon.uptime = 7384.0
     daemon.supervisor.statuses["social"] = status(

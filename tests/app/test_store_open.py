@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from services import Gateway, http_answer, open_gateway
 
 from app.settings import load_settings
 from app.store.errors import WrongSettings
-from app.store.open import open_store, open_store_patiently
+from app.store.open import open_patiently, open_store
 from app.store.protocol import StoreUnavailable
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +59,7 @@ async def test_a_start_waits_for_a_project_that_is_away_and_says_so(tmp_path, pr
     async with open_gateway(gateway) as address:
         settings = supabase(tmp_path, address, project.service_key)
         with trio.fail_after(60):
-            async with open_store_patiently(settings, waiting=waiting) as store:
+            async with open_patiently(partial(open_store, settings), waiting=waiting) as store:
                 assert await store.check_tables() == {}
     ((message, seconds),) = told
     assert "name resolution failed" in message
@@ -68,7 +69,7 @@ async def test_a_start_waits_for_a_project_that_is_away_and_says_so(tmp_path, pr
 async def test_a_wait_for_a_project_that_is_away_can_be_cancelled(tmp_path):
     settings = supabase(tmp_path, "http://127.0.0.1:1", "key")
     with trio.move_on_after(0.1) as scope:
-        async with open_store_patiently(settings, waiting=lambda *_: None):
+        async with open_patiently(partial(open_store, settings), waiting=lambda *_: None):
             pytest.fail("opened")
     assert scope.cancelled_caught
 

@@ -1,0 +1,119 @@
+"""The four agents as they ship, in a world where any code may have a fault.
+
+A fault shows where an agent calls the store, before the call or after it: it crashes, hangs, blocks
+the loop, does not let itself be cancelled, or leaves a task behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar
+
+from typing_extensions import override
+
+from app.agents.acquisition import AcquisitionDomainAgent
+from app.agents.base import DomainAgent
+from app.agents.content import ContentCreationDomainAgent
+from app.agents.revenue import RevenueAnalyticsDomainAgent
+from app.agents.social import SocialMediaDomainAgent
+from app.store.protocol import Before
+
+from .life import current_life
+from .plan import POISON, What
+
+if TYPE_CHECKING:
+    from app.agents.contract import AgentContext
+    from app.store.verbs import Arguments, R, Verb
+
+CLASSES = {
+    "SOCIAL_MEDIA_AGENT_": "simulation.agents:Social",
+    "CONTENT_AGENT_": "simulation.agents:Content",
+    "ACQUISITION_AGENT_": "simulation.agents:Acquisition",
+    "REVENUE_AGENT_": "simulation.agents:Revenue",
+}
+"""The classes by the prefix of their agent's variables."""
+
+
+class SimulatedBug(RuntimeError):
+    """An agent's code has a fault."""
+
+
+class Faulty(Before):
+    """The store, called by code that has faults."""
+
+    def __init__(self, context: AgentContext) -> None:
+        super().__init__(context.store)
+        self._life = current_life.get()
+        self._faults = self._life.faults_of(context.agent_id)
+        self._agent_id = context.agent_id
+        self._is_poisoned = False
+        """Whether the task in hand makes the agent crash, however often it is tried."""
+
+    @override
+    async def perform(self, verb: Verb[R], arguments: Arguments) -> R:
+        before = self._life.rng.random() < 0.5
+        if before:
+            await self._fail(verb.name)
+        if self._is_poisoned and verb.name.startswith("record"):
+            raise SimulatedBug("this task cannot be done")
+        answer = await super().perform(verb, arguments)
+        if verb.name == "claim_task" and answer is not None:
+            self._is_poisoned = getattr(answer, "goal", "") == POISON
+        if not before:
+            await self._fail(verb.name)
+        return answer
+
+    async def _fail(self, verb: str) -> None:
+        if not self._faults or verb == "ping":  # by which a paused agent looks at the clock
+            return
+        what, seconds = self._faults.popleft()
+        self._life.note(f"{self._agent_id} {what} at {verb}")
+        match what:
+            case What.CRASH:
+                raise SimulatedBug(f"at {verb}")
+            case What.HANG:
+                self._life.world.rules.hung(self._life, self._agent_id)
+                await asyncio.get_running_loop().create_future()
+            case What.BLOCK:
+                self._life.block(seconds)
+            case What.SWALLOW:
+                self._life.world.rules.hung(self._life, self._agent_id)
+                await _stay()
+            case What.LEAK:
+                self._life.leaked = asyncio.ensure_future(asyncio.sleep(1e9))
+            case _:
+                pass
+
+
+async def _stay() -> None:
+    for _ in range(5):
+        try:
+            await asyncio.sleep(1e9)
+        except asyncio.CancelledError:  # noqa: ASYNC103  (that is the fault)
+            await asyncio.sleep(0)
+    raise SimulatedBug("after it had swallowed its cancellation")
+
+
+class _Simulated(DomainAgent):
+    max_tokens: ClassVar[int] = 400
+    """So few that a small budget lasts for some calls, and is used up on most days."""
+
+    def __init__(self, context: AgentContext) -> None:
+        super().__init__(dataclasses.replace(context, store=Faulty(context)))
+
+
+class Social(_Simulated, SocialMediaDomainAgent):
+    """The social media agent."""
+
+
+class Content(_Simulated, ContentCreationDomainAgent):
+    """The content agent."""
+
+
+class Acquisition(_Simulated, AcquisitionDomainAgent):
+    """The acquisition agent."""
+
+
+class Revenue(_Simulated, RevenueAnalyticsDomainAgent):
+    """The revenue agent."""

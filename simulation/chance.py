@@ -1,0 +1,61 @@
+"""One source of all chance, so that a seed gives the same run to the byte.
+
+For the time of the block it takes the place of `uuid.uuid4`, of each generator that is made without
+a seed, and of Trio's choice which of several tasks goes first. No thread runs, for when one ends is
+nobody's choice: what is given to one is done at once.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import trio
+
+from actp_supervise import testing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[random.Random]:
+    """Make all chance in the block follow from a seed; gives a generator for the block's own use.
+
+    Args:
+        seed: Any number.
+    """
+    ids = random.Random(f"ids {seed}")
+    unseeded = random.Random(f"unseeded {seed}")
+
+    class Seeded(random.Random):
+        """In place of `random.Random`, which takes its seed from the system if it is given none."""
+
+        def __init__(self, x: object = None) -> None:
+            super().__init__(unseeded.getrandbits(64) if x is None else x)  # type: ignore[arg-type]
+
+    def uuid4() -> uuid.UUID:
+        return uuid.UUID(int=ids.getrandbits(128), version=4)
+
+    with (
+        testing.seeded(seed),
+        mock.patch.object(random, "Random", Seeded),
+        mock.patch.object(uuid, "uuid4", uuid4),
+        mock.patch.object(trio.to_thread, "run_sync", _run_at_once),
+    ):
+        yield Seeded(f"world {seed}")
+
+
+async def _run_at_once(
+    sync_fn: Callable[..., Any],
+    *args: Any,  # noqa: ANN401  (the function's own)
+    thread_name: str | None = None,
+    abandon_on_cancel: bool = False,
+    limiter: trio.CapacityLimiter | None = None,
+) -> Any:  # noqa: ANN401
+    del thread_name, abandon_on_cancel, limiter
+    await trio.lowlevel.checkpoint()
+    return sync_fn(*args)

@@ -1,0 +1,148 @@
+"""People: they post, cancel, pause, restart, and insert rows by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from .life import current_life
+from .plan import POISON, Step, What
+
+if TYPE_CHECKING:
+    from .life import Life
+    from .world import World
+
+_GOALS: Final = {
+    "social": (
+        "Queue a like for the post of Example on linkedin",
+        "List the engagement actions that are queued",
+        "Remember that the tone of voice is friendly",
+    ),
+    "content": (
+        "Save a viral template about morning routines",
+        "Find the templates that worked best",
+        "Remember what the audience likes",
+    ),
+    "acquisition": (
+        "Add a deal with Acme Ltd worth 5000",
+        "List the deals at stage lead and move them on",
+        "Remember the name of the buyer",
+    ),
+    "revenue": (
+        "Set the revenue goal of this month to 10000",
+        "Compare what was spent with the goals",
+        "Remember the price of the plan",
+    ),
+}
+
+
+class People:
+    """Those who use the daemons of a world, over the web application for the most part.
+
+    Args:
+        world: The world.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def ask(self, life: Life, step: Step) -> None:
+        """Ask something of a daemon."""
+        match step.what:
+            case What.POST:
+                await self._post(life, step)
+            case What.CANCEL:
+                if (task := self._some_task(step, "queued", "running")) is not None:
+                    await self._request(life, "POST", f"/tasks/{task}/cancel")
+            case What.RETRY:
+                if (task := self._some_task(step, "failed", "cancelled")) is not None:
+                    await self._request(life, "POST", f"/tasks/{task}/retry")
+            case What.PAUSE:
+                status, _ = await self._request(life, "POST", f"/agents/{step.agent}/pause")
+                if status in (200, 202):
+                    self._world.rules.paused(life, step.agent)
+                    await trio.sleep(step.amount)
+                    await self.resume(step.agent)
+            case What.RESTART:
+                life.restarted[step.agent] = trio.current_time()
+                await self._request(life, "POST", f"/agents/{step.agent}/restart")
+            case What.ROUTINE:
+                jobs = sorted(self._world.rules.routines)
+                job = jobs[int(step.pick * len(jobs))]
+                await self._request(life, "POST", f"/scheduler/jobs/{job}/run")
+            case _:
+                pass
+
+    async def _post(self, life: Life, step: Step) -> None:
+        """Post a task as a good client does: again, with the same key, until it is acknowledged."""
+        key = f"posted-{self._world.happened[What.POST]}"
+        wanted = {
+            "agent_type": step.agent,
+            "goal": _GOALS[step.agent][int(step.pick * len(_GOALS[step.agent]))],
+            "context": {"number": self._world.happened[What.POST]},
+            "priority": int(step.pick * 1000) % 3,
+        }
+        for _ in range(5):
+            given = life if not life.is_dead else life.machine.life
+            if given is not None:
+                status, body = await self._request(given, "POST", "/agents/task", wanted, key)
+                if status in (200, 201):
+                    self._world.rules.acknowledged(body["id"])
+                    return
+            await trio.sleep(30.0)
+
+    async def resume(self, agent: str) -> None:
+        """Resume an agent, if it was paused: by any daemon that takes the word for it."""
+        rules = self._world.rules
+        while rules.is_paused(agent):
+            rules.resuming(agent)
+            for machine in self._world.machines:
+                if machine.life is not None:
+                    path = f"/agents/{agent}/resume"
+                    status, _ = await self._request(machine.life, "POST", path)
+                    if status in (200, 202):
+                        rules.resumed(agent)
+            await trio.sleep(60.0)
+
+    async def _request(
+        self,
+        life: Life,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        key: str | None = None,
+    ) -> tuple[int | None, Any]:
+        """Ask a daemon's web application; the status of its answer and its JSON, if any."""
+        app = life.app
+        if app is None or life.is_dead:
+            return None, None
+        headers = {"Host": "localhost:8090"} | ({} if key is None else {"Idempotency-Key": key})
+        token = current_life.set(life)
+        try:
+            response = await app.test_client().open(
+                path, method=method, json=body if body is not None else {}, headers=headers
+            )
+            life.note(f"{method} {path}: {response.status_code}")
+            return response.status_code, await response.get_json()
+        finally:
+            current_life.reset(token)
+
+    def _some_task(self, step: Step, *statuses: str) -> str | None:
+        rows = self._world.memory.connection.execute(
+            "select id from actp_agent_tasks where status in (?, ?) order by rowid desc limit 20",
+            statuses,
+        ).fetchall()
+        return rows[int(step.pick * len(rows))][0] if rows else None
+
+    def insert_row(self, step: Step) -> None:
+        """Insert a task behind the daemons' backs, with what must be given alone."""
+        self._world.memory.connection.execute(
+            "insert or ignore into actp_agent_tasks (id, agent_type, goal, created_at) "
+            "values (?, ?, ?, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))",
+            [
+                f"by-hand-{self._world.happened[What.ROW]}",
+                step.agent,
+                POISON if step.pick < 0.3 else "by hand",
+            ],
+        )

@@ -1,0 +1,541 @@
+"""What holds always, checked at each step of a simulation and at its end.
+
+The rules know the daemon by its effects alone: rows as triggers see them change, what its web
+application answers, what Claude was asked, and when it exits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+from zoneinfo import ZoneInfo
+
+import trio
+
+from app.agents.prices import Usage, load_prices
+from app.agents.spec import AGENT_SPECS
+from app.status import HealthState
+
+from .due import due_moments
+from .life import current_verb
+from .pace import stretch
+from .plan import CLAUDE, What
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping
+
+    from app.event_log import LoggedEvent
+
+    from .life import Life
+    from .plan import Step
+    from .world import World
+
+
+class Rule(StrEnum):
+    """A promise, as the documentation makes it."""
+
+    NO_TASK_LOST = "an acknowledged task is not lost"
+    FINISHED_ONCE = "a task is not finished twice"
+    ONLY_WITH_TOKEN = "a claim is ended by the token that has it alone"  # noqa: S105
+    CLAIMED_ONCE = "a task has one worker at a time"
+    LEASE_KEPT = "a task is not taken from a worker that is at work"
+    ATTEMPTS = "a task is tried no more often than it may be"
+    CLAIMED_BY_THE_LIVING = "a dead daemon claims nothing"
+    ONE_HOLDER = "of a single agent there is one holder at most"
+    PAUSED = "a paused agent takes nothing"
+    FIRED_ONCE = "each due moment of a routine is run once over all daemons"
+    NOT_FORGOTTEN = "each due moment of a routine is run, or recorded as missed"
+    BUDGET = "what is spent never exceeds a budget by more than a call"
+    BOOKED = "what was spent is what is booked"
+    HANGS = "an agent that hangs is found and restarted"
+    BACKOFF = "an agent that crashed often is restarted after the delay of R9"
+    RECORDED = "what could not be written while the store was away is written later"
+    DRAIN = "a drain ends in its time"
+    HEALTHY = "health is healthy only when it is so"
+    HEALS = "health does not stay otherwise when all is well again"
+    BOUNDED = "memory, tasks and rows are bounded"
+    EXIT = "a daemon ends with exit status 0, or as the signal says"
+
+
+class Broken(Exception):
+    """A rule did not hold."""
+
+    def __init__(self, rule: Rule, why: str) -> None:
+        super().__init__(f"{rule}: {why}")
+        self.rule = rule
+        self.why = why
+
+
+FINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
+
+DRAIN_TIME: Final = 30.0 + 25.0
+"""Seconds from the signal to the exit: to drain, and then some to cancel and to write it down."""
+
+NOTICED: Final = 60.0
+"""Seconds after which health knows that the store is away."""
+
+HEALED: Final = 3.5 * 3600.0
+"""Seconds of calm after which nothing may be wrong any more; a task waits an hour at most."""
+
+GRACE: Final = 3600.0
+"""Seconds by which a routine may be late (`app.routine.MISFIRE_GRACE`)."""
+
+_LASTING: Final = frozenset({What.STORE_AWAY, What.STORE_AWAY_FOR_ALL, What.STORE_SLOW, What.BLOCK})
+"""What lasts for its amount."""
+
+_TRIGGERS: Final = """
+create temp trigger seen_task_new after insert on actp_agent_tasks begin
+    select observe_task(new.id, null, new.status, null, null, new.settled_token,
+        new.attempts, new.max_attempts); end;
+create temp trigger seen_task after update of status on actp_agent_tasks begin
+    select observe_task(new.id, old.status, new.status, old.instance, old.lease_token,
+        new.settled_token, new.attempts, new.max_attempts); end;
+create temp trigger seen_task_gone after delete on actp_agent_tasks begin
+    select observe_task(old.id, old.status, null, null, null, null, 0, 0); end;
+create temp trigger seen_cost after insert on anthropic_cost_log begin
+    select observe_cost(new.agent_id, new.cost_usd); end;
+create temp trigger seen_run after insert on actp_agent_runs begin
+    select observe_run(new.agent_id, new.instance); end;
+create temp trigger seen_run_end after update of outcome on actp_agent_runs begin
+    select observe_run_end(new.agent_id, new.instance, new.outcome); end;
+create temp trigger seen_lease after insert on actp_leases begin
+    select observe_lease(new.name, new.instance); end;
+create temp trigger seen_lease_again after update of instance on actp_leases begin
+    select observe_lease(new.name, new.instance); end;
+create temp trigger seen_fire after insert on actp_job_runs begin
+    select observe_fire(new.job_name, new.scheduled_at); end;
+"""
+
+
+@dataclass(slots=True)
+class _Spent:
+    delivered: float = 0.0
+    all: float = 0.0
+    booked: float = 0.0
+
+
+class Rules:
+    """The rules of one world.
+
+    Args:
+        world: The world.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.routines = {
+            f"{spec.agent_id}.{routine.method}": routine.cron
+            for spec in AGENT_SPECS
+            for routine in spec.routines
+        }
+        self.calm_since: float | None = None
+        """Since when nothing has gone wrong, by Trio's time; None while it may."""
+        self._acknowledged: set[str] = set()
+        self._started: Counter[tuple[str, str]] = Counter()
+        self._fires: set[tuple[str, str]] = set()
+        self._spent: defaultdict[str, _Spent] = defaultdict(_Spent)
+        self._of_day: defaultdict[tuple[str, date], float] = defaultdict(float)
+        self._crashes: defaultdict[str, list[float]] = defaultdict(list)
+        self._broken: Broken | None = None
+        self._disturbed: list[tuple[datetime, datetime]] = []
+        self._prices = load_prices()
+        self._zone = ZoneInfo(world.plan.zone)
+        self._single = {spec.agent_id for spec in AGENT_SPECS if spec.single}
+        self._unhealthy_since: dict[str, float] = {}
+        self._hung: dict[tuple[Life, str], float] = {}
+        self._claims: dict[str, tuple[str, float]] = {}
+        self._last_crash: dict[tuple[Life, str], float] = {}
+        self._instances: dict[str, Life] = {}
+        self._disturbed_until = 0.0
+        self._held: dict[str, tuple[Life, float]] = {}
+        self._paused: set[str] = set()
+        self._holders: dict[str, tuple[str, float]] = {}
+
+    def break_(self, rule: Rule, why: str) -> None:
+        """Note that a rule did not hold; the run ends at the next look, within a second."""
+        if self._broken is None:
+            self._broken = Broken(rule, why)
+            self._world.note("world", f"{rule}: {why}")
+
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+
+    # What is seen.
+
+    def watch(self, db: sqlite3.Connection) -> None:
+        """See each change of a database from now on."""
+        db.create_function("observe_task", 8, self._saw_task)
+        db.create_function("observe_cost", 2, self._saw_cost)
+        db.create_function("observe_run", 2, self._saw_run)
+        db.create_function("observe_run_end", 3, self._saw_run_end)
+        db.create_function("observe_lease", 2, self._saw_lease)
+        db.create_function("observe_fire", 2, self._saw_fire)
+        for trigger in _TRIGGERS.split("end;"):
+            if trigger.strip():
+                db.execute(f"{trigger}end")
+
+    def _saw_task(
+        self,
+        task_id: str,
+        before: str | None,
+        after: str | None,
+        holder: str | None,
+        token: str | None,
+        settled: str | None,
+        attempts: int,
+        most: int,
+    ) -> None:
+        self._world.note("store", f"task {task_id} {before} -> {after} ({attempts})")
+        verb = current_verb.get()
+        if before == after:
+            if after == "running" and verb == "claim_task":
+                self.break_(Rule.CLAIMED_ONCE, f"task {task_id} was claimed while it was done")
+            return
+        if after is None:
+            if before not in FINAL and task_id in self._acknowledged:
+                self.break_(Rule.NO_TASK_LOST, f"task {task_id} was deleted while {before}")
+            self._acknowledged.discard(task_id)
+        elif before in FINAL and not verb.startswith("retry_task"):
+            self.break_(Rule.FINISHED_ONCE, f"task {task_id}, {before}, became {after} by {verb}")
+        elif before == "running" and verb == "finish_task" and settled != token:
+            self.break_(Rule.ONLY_WITH_TOKEN, f"task {task_id} was finished by another's token")
+        if before == "running" and verb == "claim_task" and after != "running":
+            self._taken_back(task_id, holder)
+        if attempts > most:
+            self.break_(Rule.ATTEMPTS, f"task {task_id} is at attempt {attempts} of {most}")
+
+    def _taken_back(self, task_id: str, instance: str | None) -> None:
+        """Judge that the lease of a task was found to have run out."""
+        life = self._instances.get(instance or "")
+        if life is None or life.is_dead or life.asked_to_stop:
+            return
+        agent_id, since = self._claims.get(task_id, ("", 0.0))
+        has_crashed = self._last_crash.get((life, agent_id), -1.0) >= since
+        if not has_crashed and trio.current_time() > self._disturbed_until:
+            self.break_(Rule.LEASE_KEPT, f"task {task_id} was taken from {life.name}, which lives")
+
+    def happens(self, step: Step) -> None:
+        """See that something happens."""
+        if step.is_fault and step.what not in CLAUDE:
+            lasts = step.amount if step.what in _LASTING else 0.0
+            self._disturbed_until = trio.current_time() + lasts + 2 * 3600.0
+
+    def _saw_cost(self, agent_id: str, usd: float) -> None:
+        self._world.note("store", f"cost of {agent_id} {usd:.6f}")
+        self._spent[agent_id].booked += usd
+
+    def _saw_run(self, agent_id: str, instance: str) -> None:
+        self._world.note("store", f"run of {agent_id} begins in {instance[:6]}")
+
+    def _saw_run_end(self, agent_id: str, instance: str, outcome: str) -> None:
+        self._world.note("store", f"run of {agent_id} in {instance[:6]} {outcome}")
+
+    def _saw_lease(self, name: str, instance: str) -> None:
+        if self._holders.get(name, ("", 0.0))[0] != instance:
+            self._world.note("store", f"lease of {name} goes to {instance[:6]}")
+            self._holders[name] = (instance, trio.current_time())
+
+    def _saw_fire(self, job: str, moment: str) -> None:
+        self._world.note("store", f"fire of {job} at {moment}")
+        self._fires.add((job, moment))
+
+    def did(self, life: Life, verb: str, arguments: Mapping[str, object], answer: object) -> None:
+        """See what the store did for a daemon."""
+        instance = arguments.get("instance")
+        if isinstance(instance, str) and verb in ("beat", "touch_worker", "claim_task"):
+            self._instances[instance] = life
+        if verb == "claim_task" and answer is not None:
+            self._claimed(life, str(arguments["agent_type"]), str(arguments["instance"]))
+            task_id: str = getattr(answer, "id", "")
+            self._claims[task_id] = (str(arguments["agent_type"]), trio.current_time())
+
+    def _claimed(self, life: Life, agent_id: str, instance: str) -> None:
+        now = trio.current_time()
+        held = self._held.get(agent_id)
+        if held is not None:
+            by, since = held
+            told = max(since, life.started_at, life.machine.back_at) + self._told_within
+            known = since if by is life else told
+            if now > known:
+                self.break_(
+                    Rule.PAUSED, f"{agent_id} of {life.name} took a task while it was paused"
+                )
+        if agent_id in self._single:
+            row = self._world.memory.connection.execute(
+                "select instance from actp_leases where name = ? "
+                "and expires_at > strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')",
+                [agent_id],
+            ).fetchone()
+            # Who was cut off, or slept, learns only when it next renews its own.
+            since = max(
+                self._holders.get(agent_id, ("", now))[1], life.started_at, life.machine.back_at
+            )
+            if row is not None and row[0] != instance and now > since + self._told_within:
+                self.break_(
+                    Rule.ONE_HOLDER, f"{agent_id} of {life.name} took a task; another has its lease"
+                )
+
+    def sent(self, agent_id: str, model: str, usage: dict[str, Any], *, whole: bool) -> None:
+        """See a reply of Claude, whether all of it arrived or not."""
+        now = self._world.true_clock.now()
+        usd = self._prices.price(model, _usage(usage), now.date()).usd
+        spent, day = self._spent[agent_id], now.astimezone(self._zone).date()
+        spent.all += usd
+        if whole:
+            spent.delivered += usd
+        budget = self._world.plan.budget
+        if budget is not None and self._of_day[agent_id, day] > budget:
+            self.break_(
+                Rule.BUDGET,
+                f"{agent_id} had spent {self._of_day[agent_id, day]:.4f} of {budget} on {day}, "
+                f"and called again for {usd:.4f}",
+            )
+        self._of_day[agent_id, day] += usd
+
+    def acknowledged(self, task_id: str) -> None:
+        """See that a task's posting was acknowledged."""
+        row = self._world.memory.connection.execute(
+            "select 1 from actp_agent_tasks where id = ?", [task_id]
+        ).fetchone()
+        if row is None:
+            self.break_(Rule.NO_TASK_LOST, f"task {task_id} was acknowledged and is not there")
+        self._acknowledged.add(task_id)
+
+    def paused(self, life: Life, agent_id: str) -> None:
+        """See that the pausing of an agent was acknowledged."""
+        self._held[agent_id] = (life, trio.current_time())
+        self._paused.add(agent_id)
+
+    def is_paused(self, agent_id: str) -> bool:
+        """Whether people have an agent paused still."""
+        return agent_id in self._paused
+
+    def resuming(self, agent_id: str) -> None:
+        """See that an agent may take tasks again, from some time on."""
+        self._held.pop(agent_id, None)
+
+    def resumed(self, agent_id: str) -> None:
+        """See that it is acknowledged that an agent takes tasks again."""
+        self._paused.discard(agent_id)
+
+    @property
+    def _told_within(self) -> float:
+        """Seconds within which each daemon knows what another has written: some beats."""
+        return 60.0 * stretch(self._world.plan.pace) + 30.0
+
+    def slept(self, seconds: float) -> None:
+        """See that all machines have just slept for so long."""
+        now = self._world.true_clock.now()
+        self._disturbed.append((now - timedelta(seconds=seconds), now))
+
+    def heard(self, life: Life, event: LoggedEvent) -> None:
+        """See an event that a daemon tells."""
+        fields = event.fields
+        if event.kind == "routine_started":
+            fire = (str(fields["job"]), str(fields["scheduled_at"]))
+            if fire in self._started and fields.get("late") is not None and _is_due(fields):
+                self.break_(Rule.FIRED_ONCE, f"{fire[0]} of {fire[1]} was run again by {life.name}")
+            self._started[fire] += 1
+        elif event.kind == "child_crashed" and event.agent_id is not None:
+            self._crashes[f"{life.name}/{event.agent_id}"].append(trio.current_time())
+            self._last_crash[life, event.agent_id] = trio.current_time()
+        elif event.kind == "child_started" and event.agent_id is not None:
+            self._restarted(life, event.agent_id)
+
+    def _restarted(self, life: Life, agent_id: str) -> None:
+        now = trio.current_time()
+        crashes = [at for at in self._crashes[f"{life.name}/{agent_id}"] if at >= now - 3600.0]
+        self._crashes[f"{life.name}/{agent_id}"] = crashes
+        if len(crashes) <= 5 or life.restarted.get(agent_id, -1.0) >= crashes[-1] - 60.0:
+            return
+        due = crashes[-1] + min(300.0, 2.0 ** len(crashes))
+        if now < due - 1.0:
+            self.break_(
+                Rule.BACKOFF,
+                f"{agent_id} of {life.name} crashed {len(crashes)} times in an hour and was "
+                f"started {now - crashes[-1]:.0f} s after the last",
+            )
+
+    def hung(self, life: Life, agent_id: str) -> None:
+        """See that an agent hangs."""
+        self._hung[life, agent_id] = trio.current_time()
+
+    def _judge_hangs(self) -> None:
+        # It may have said that it waits for Claude, or until its next look at the queue.
+        most = 600.0 + 180.0 * stretch(self._world.plan.pace) + 120.0
+        for (life, agent_id), since in list(self._hung.items()):
+            is_found = self._last_crash.get((life, agent_id), -1.0) >= since
+            if is_found or life.is_dead or life.asked_to_stop or agent_id in life.restarted:
+                del self._hung[life, agent_id]
+            elif trio.current_time() > since + most:
+                self.break_(Rule.HANGS, f"{agent_id} of {life.name} hangs")
+                return
+
+    def exited(self, life: Life, error: str | None) -> None:
+        """See a daemon exit: with an error, or well."""
+        if error is not None:
+            self.break_(Rule.EXIT, f"{life.name} ended with an error:\n{error}")
+        elif not life.asked_to_stop:
+            self.break_(Rule.EXIT, f"{life.name} ended though nobody had asked it to")
+        else:
+            self._drained(life, trio.current_time())
+
+    def _drained(self, life: Life, now: float) -> None:
+        took = now - life.asked_to_stop[0]
+        if took > DRAIN_TIME + self._blocked_since(life.asked_to_stop[0]):
+            self.break_(Rule.DRAIN, f"{life.name} took {took:.1f} s to stop")
+
+    def _blocked_since(self, _moment: float) -> float:
+        return 0.0
+
+    # What is looked at.
+
+    async def look(self) -> None:
+        """Look again and again whether all is as it should be, for ever."""
+        world = self._world
+        while True:
+            self._judge_hangs()
+            self._check()
+            await trio.sleep(30.0 * stretch(world.plan.pace))
+            for machine in world.machines:
+                life = machine.life
+                if life is not None and not life.is_dead and life.daemon is not None:
+                    self._look_at(life)
+
+    def _look_at(self, life: Life) -> None:
+        assert life.daemon is not None  # noqa: S101
+        now = trio.current_time()
+        machine = life.machine
+        if life.asked_to_stop:
+            self._drained(life, now)
+            return
+        health = life.daemon.health()
+        state, reasons = _health(health)
+        if state == HealthState.HEALTHY:
+            self._unhealthy_since.pop(life.name, None)
+            away = machine.store_is_away and now - (machine.away_since or now)
+            if away and away > NOTICED * stretch(self._world.plan.pace):
+                self.break_(Rule.HEALTHY, f"{life.name}: the store is away for {away:.0f} s")
+        else:
+            since = self._unhealthy_since.setdefault(life.name, now)
+            calm = self.calm_since
+            if calm is not None and now - max(since, calm) > HEALED and not _excused(reasons):
+                self.break_(Rule.HEALS, f"{life.name} is {state}: {'; '.join(reasons)}")
+
+    # The end.
+
+    async def judge_the_end(self) -> None:
+        """Judge what a calm end has left."""
+        self._check()
+        db = self._world.memory.connection
+        for task_id in sorted(self._acknowledged):
+            row = db.execute(
+                "select status, error from actp_agent_tasks where id = ?", [task_id]
+            ).fetchone()
+            if row is None:
+                self.break_(Rule.NO_TASK_LOST, f"task {task_id} is not there any more")
+            elif row["status"] not in FINAL and not self._may_wait(task_id):
+                self.break_(Rule.NO_TASK_LOST, f"task {task_id} is {row['status']} for ever")
+        self._judge_fires()
+        self._judge_books()
+        self._judge_rows(db)
+        self._check()
+
+    def _may_wait(self, task_id: str) -> bool:
+        """Whether a task may wait for money, until midnight."""
+        del task_id
+        return self._world.plan.budget is not None
+
+    def _judge_fires(self) -> None:
+        world = self._world
+        begin, end = world.plan.start, world.true_clock.now()
+        for job, cron in self.routines.items():
+            for moment in due_moments(cron, begin, end - timedelta(minutes=5), self._zone):
+                text = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
+                if (job, text) in self._fires or world.plan.has_faults:
+                    continue
+                self.break_(Rule.NOT_FORGOTTEN, f"{job} was due at {text}, and nothing is recorded")
+
+    def _judge_books(self) -> None:
+        for agent_id, spent in sorted(self._spent.items()):
+            if not self._world.plan.has_faults and abs(spent.booked - spent.delivered) > 1e-6:
+                self.break_(
+                    Rule.BOOKED,
+                    f"{agent_id} used {spent.delivered:.6f} and {spent.booked:.6f} is booked",
+                )
+
+    def _judge_rows(self, db: sqlite3.Connection) -> None:
+        for agent_id, instance, runs in db.execute(
+            "select agent_id, instance, count(*) from actp_agent_runs "
+            "where finished_at is null group by agent_id, instance"
+        ).fetchall():
+            life = self._instances.get(instance)
+            if runs > 1 or life is None or life.is_dead:
+                who = "a daemon that is gone" if life is None or life.is_dead else life.name
+                self.break_(Rule.BOUNDED, f"{runs} runs of {agent_id} of {who} are open")
+        self._judge_open_runs(db)
+        (kept,) = db.execute("select count(*) from actp_budget_reservations").fetchone()
+        if kept > 50:
+            self.break_(Rule.BOUNDED, f"{kept} reservations of budgets are open")
+
+    def _judge_open_runs(self, db: sqlite3.Connection) -> None:
+        """Judge that of each agent that runs there is the row of a run."""
+        for machine in self._world.machines:
+            life = machine.life
+            if life is None or life.is_dead or life.daemon is None:
+                continue
+            (instance,) = [key for key, known in self._instances.items() if known is life]
+            for agent_id, status in life.daemon.supervisor.statuses().items():
+                # One that was taken for dead is closed in the table, and goes on.
+                (runs,) = db.execute(
+                    "select count(*) from actp_agent_runs where agent_id = ? and instance = ?",
+                    [agent_id, instance],
+                ).fetchone()
+                if status == "running" and not runs:
+                    self.break_(Rule.RECORDED, f"no run of {agent_id} of {life.name} is there")
+
+    def judge_what_is_left(self) -> None:
+        """Judge what is left when every daemon has exited."""
+        db = self._world.memory.connection
+        left = db.execute(
+            "select count(*) from actp_agent_tasks where status = 'running'"
+        ).fetchone()[0]
+        if left:
+            self.break_(Rule.NO_TASK_LOST, f"{left} tasks are running, and no daemon is")
+        self._check()
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    creation = usage.get("cache_creation") or {}
+    hour = creation.get("ephemeral_1h_input_tokens") or 0
+    written = usage.get("cache_creation_input_tokens") or 0
+    return Usage(
+        input_tokens=usage.get("input_tokens") or 0,
+        output_tokens=usage.get("output_tokens") or 0,
+        cache_read_tokens=usage.get("cache_read_input_tokens") or 0,
+        cache_write_5m_tokens=written - hour,
+        cache_write_1h_tokens=hour,
+    )
+
+
+def _is_due(fields: Mapping[str, Any]) -> bool:
+    """Whether a routine was run because it was due, and not because somebody wanted it now."""
+    return str(fields["scheduled_at"]).endswith(":00+00:00") or ":00.000" in str(
+        fields["scheduled_at"]
+    )
+
+
+def _health(health: Any) -> tuple[str, list[str]]:  # noqa: ANN401
+    if isinstance(health, dict):
+        return str(health["status"]), list(health["reasons"])
+    return str(health.status), list(health.reasons)
+
+
+def _excused(reasons: list[str]) -> bool:
+    """Whether all reasons are ones that only people, or midnight, can end."""
+    return all("budget" in reason or "spend limit" in reason for reason in reasons)

@@ -1,0 +1,87 @@
+"""The whole daemon, simulated: some seeds that keep every rule, and what the simulation found once.
+
+`make simulate` plays others, `make explore` new ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+import trio_asyncio  # noqa: F401  (before anything takes asyncio's own way to find the loop)
+from mutations import MUTATIONS
+
+from simulation.plan import PROFILES, Plan, Step, What, draw
+from simulation.rules import Rule
+from simulation.shrink import script, shrink
+from simulation.world import simulate
+
+
+def played(plan):
+    """Play a plan that has to keep every rule."""
+    result = simulate(plan)
+    assert result.broken is None, f"{result.broken}\n" + "\n".join(result.last["world"])
+    return result
+
+
+@pytest.mark.parametrize(
+    ("profile", "seed", "daemons"), [("calm", 1, 1), ("usual", 2, 1), ("hostile", 3, 2)]
+)
+def test_a_seed_keeps_every_rule(profile, seed, daemons):
+    result = played(draw(seed, days=0.1, daemons=daemons, profile=profile))
+    assert result.happened["post"] >= 2
+
+
+def test_the_same_seed_gives_the_same_run_to_the_byte():
+    plan = draw(4, days=0.05, daemons=2, profile="hostile")
+    assert simulate(plan).hash == simulate(plan).hash
+
+
+def test_another_seed_gives_another_run():
+    plan = draw(4, days=0.02, profile="calm")
+    assert simulate(plan).hash != simulate(replace(plan, seed=5)).hash
+
+
+def test_a_plan_is_drawn_from_its_seed_alone():
+    for profile in PROFILES:
+        assert draw(1, days=3.0, profile=profile) == draw(1, days=3.0, profile=profile)
+    assert {step.is_fault for step in draw(1, days=9.0, profile="calm").steps} == {False}
+
+
+def test_a_failure_is_made_short_and_is_written_as_a_script():
+    plan = draw(1, days=0.2, profile="hostile")
+    with MUTATIONS["a daemon's end queues its finished tasks again"].put_in():
+        result = simulate(plan)
+        assert result.broken is not None
+        shortest = shrink(result)
+        assert shortest.broken.rule is Rule.FINISHED_ONCE
+        assert len(shortest.plan.steps) <= 3
+        names = {"Plan": Plan, "Step": Step, "What": What, "datetime": datetime, "UTC": UTC}
+        again = eval(script(shortest.plan), names)
+        assert simulate(again).broken.rule is Rule.FINISHED_ONCE
+
+
+FOUND = {
+    "an agent that hangs in its first look for a task is found": Plan(
+        seed=22,
+        days=0.2,
+        steps=(
+            Step(at=600.0, what=What.HANG, agent="content", amount=2.0),
+            Step(at=5000.0, what=What.POST, agent="content"),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("plan", [pytest.param(FOUND[what], id=what) for what in FOUND])
+def test_what_went_wrong_once(plan):
+    played(plan)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(("profile", "daemons"), [("usual", 1), ("hostile", 2)])
+def test_a_hundred_seeds_keep_every_rule(profile, daemons):
+    for seed in range(1000, 1050):
+        played(draw(seed, days=1.0, daemons=daemons, profile=profile))
