@@ -215,6 +215,7 @@ class AgentLauncher:
             options=AgentOptions(
                 prompt=config.spec.prompt,
                 approve=config.spec.approve,
+                approval_timeout=config.approval_timeout,
                 effort=config.effort,
                 max_tokens=config.max_tokens,
                 max_turns=config.max_turns,

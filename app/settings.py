@@ -166,6 +166,11 @@ class AgentSettings:
     """The model that is asked once its own has refused (default: none)."""
     tool_timeout: float = _agents("TOOL_TIMEOUT", values.interval, 120.0, reloads=True)
     """How long a call of a tool may take; then the model is told so."""
+    approval_timeout: float | None = _agents(
+        "APPROVAL_TIMEOUT", values.interval, None, reloads=True
+    )
+    """How long a call waits for a person's approval before it counts as denied (default: for
+    ever)."""
     isolation: Isolation = _agents(
         "ISOLATION", values.isolation, DEFAULT_ISOLATION, reloads=True, example="loop"
     )

@@ -174,5 +174,5 @@ async def test_a_server_that_is_away_is_a_reason_for_health_and_no_crash(store, 
         assert (status.status, status.error_count) == ("running", 0)
         (problem,) = status.problems
         state, reasons = overall({"social": status})
-        assert (state, reasons) == ("degraded", [f"social: {problem}"])
+        assert (state, [each.text for each in reasons]) == ("degraded", [f"social: {problem}"])
         assert "time" in problem

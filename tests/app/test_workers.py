@@ -113,7 +113,7 @@ async def test_a_worker_that_keeps_crashing_backs_off_while_the_agent_works(cloc
         _, reasons = overall({"social": status})
         assert len(reasons) == 1
         number = states.index("backing_off") + 1
-        assert reasons[0].startswith(f"social: worker {number} of 3 crashed and waits for its")
+        assert reasons[0].text.startswith(f"social: worker {number} of 3 crashed and waits for its")
 
 
 async def test_a_pause_holds_for_all_workers_also_for_those_that_start_later(clock, store):
