@@ -166,6 +166,10 @@ class AgentSettings:
     """The model that is asked once its own has refused (default: none)."""
     tool_timeout: float = _agents("TOOL_TIMEOUT", values.interval, 120.0, reloads=True)
     """How long a call of a tool may take; then the model is told so."""
+    approval_timeout: float | None = _agents(
+        "APPROVAL_TIMEOUT", values.interval, None, reloads=True
+    )
+    """After how many seconds what a person has not approved counts as denied (default: never)."""
     isolation: Isolation = _agents(
         "ISOLATION", values.isolation, DEFAULT_ISOLATION, reloads=True, example="loop"
     )
