@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, final
 
 import trio
-from trio._core import _run as trio_scheduler
+import trio._core._run as trio_scheduler  # has no public way to be seeded
 
 from .checks import as_utc, check_seconds, is_number, shown
 from .child import current_child, record_of
