@@ -103,6 +103,7 @@ WRONG = {
     "CONTENT_AGENT_APPROVAL_TIMEOUT": ["0", "-1", "soon"],
     "CONTENT_AGENT_WORKERS": ["0", "51", "some"],
     "CONTENT_AGENT_TOOL_TIMEOUT": ["0", "-1", "soon"],
+    "CONTENT_AGENT_APPROVAL_TIMEOUT": ["0", "-1", "soon"],
     "WORKER_DAILY_BUDGET_USD": ["-1", "nan"],
     "CONTENT_AGENT_ISOLATION": ["container", "Loop"],
     "CONTENT_AGENT_SINGLE": ["once", "2"],
