@@ -221,7 +221,6 @@ class AgentLauncher:
                 max_turns=config.max_turns,
                 fallback_model=config.fallback_model,
                 tool_timeout=config.tool_timeout,
-                approval_timeout=config.approval_timeout,
                 task_budget_usd=config.task_budget_usd,
                 total_budget_usd=self._settings.daily_budget_usd,
             ),
