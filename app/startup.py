@@ -201,6 +201,7 @@ async def run_daemon(
                 redact=redact,
                 clock=clock,
                 started_at=wall_clock.now(),
+                wall_clock=wall_clock,
                 started=trio.current_time(),
             )
             reread_all = partial(_reread, reread, report, launcher.prices)
