@@ -100,7 +100,6 @@ WRONG = {
     "CONTENT_AGENT_MAX_TOKENS": ["0", "16k", "1e5", "12345678"],
     "CONTENT_AGENT_MAX_TURNS": ["0", "-1", "many", "99999"],
     "CONTENT_AGENT_FALLBACK_MODEL": ["claude opus"],
-    "CONTENT_AGENT_APPROVAL_TIMEOUT": ["0", "-1", "soon"],
     "CONTENT_AGENT_WORKERS": ["0", "51", "some"],
     "CONTENT_AGENT_TOOL_TIMEOUT": ["0", "-1", "soon"],
     "CONTENT_AGENT_APPROVAL_TIMEOUT": ["0", "-1", "soon"],
