@@ -22,7 +22,6 @@ from app.alerts.service import LEASE, MOST_WAITING, Alerts
 from app.alerts.summary import Day, look_back, summary
 from app.alerts.trial import NotDeliveredError, try_alerts
 from app.demo.http1 import Response, serve_connection
-from app.main import main
 from app.reasons import ReasonKind, reason
 from app.settings import SettingsError, load_settings
 from app.status import Health, HealthState
@@ -507,9 +506,6 @@ async def test_the_trial_shows_what_would_be_sent_and_sends_it(phone):
     assert said[-1] == "Telegram: not delivered: it answers 401 Unauthorized"
 
 
-def test_the_command_says_that_nobody_is_told(monkeypatch, tmp_path, capsys):
-    monkeypatch.chdir(tmp_path)
-    for name in ("TELEGRAM_BOT_TOKEN", "TELEGRAM_CHAT_ID", "WORKER_ALERT_URLS"):
-        monkeypatch.delenv(name, raising=False)
-    assert main(["--alert-test"]) == 2
-    assert "nobody is told: set TELEGRAM_BOT_TOKEN" in capsys.readouterr().err
+async def test_where_nobody_is_configured_nobody_is_told(capsys):
+    with pytest.raises(SettingsError, match="nobody is told: set TELEGRAM_BOT_TOKEN"):
+        await try_alerts(load_settings({}, env_file=None), print)
