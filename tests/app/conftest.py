@@ -43,6 +43,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
+def memory() -> Memory:
+    """The database of a store in memory."""
+    return Memory()
+
+
+@pytest.fixture
 def database(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> Callable[[], AbstractAsyncContextManager[Store]]:
@@ -50,7 +56,7 @@ def database(
     if request.param == "sqlite":
         return lambda: open_sqlite_store(tmp_path / "store.db")
     if request.param == "memory":
-        return partial(open_memory_store, Memory())
+        return partial(open_memory_store, request.getfixturevalue("memory"))
     project = request.getfixturevalue("project")
     return lambda: open_supabase_store(project.url, project.service_key)
 
