@@ -300,7 +300,7 @@ async def test_watching_goes_on_while_the_store_is_away(clock, store):
         await trio.sleep(5)
         flaky.away = True
         await store.set_needs_restart("social", value=True)
-        await trio.sleep(40)
+        await trio.sleep(41)  # between two beats
         flaky.away = False
         await trio.sleep(10)
         assert agent.starts == pytest.approx([0.0, 49.5])
@@ -313,7 +313,7 @@ async def test_a_store_that_can_be_read_and_not_written_counts_as_away(clock, st
         async def start_run(self, **options):
             if self.is_full:
                 raise StoreUnavailable("disk full")
-            await self._store.start_run(**options)
+            await self.store.start_run(**options)
 
     full = ReadOnly(store)
     async with staged(full, Recorder(), watch_interval=1) as stage:
