@@ -6,7 +6,6 @@ import asyncio
 import logging
 import uuid
 from dataclasses import replace
-from datetime import datetime, time, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -14,10 +13,11 @@ from actp_supervise import current_child
 from app.store.protocol import ApprovalStatus, Limits, Reservation, Scope
 
 from .approvals import BUDGET, usd_of
+from .days import start_of_day, start_of_next_day
 from .outcomes import HandBack, Paused, Refused
 
 if TYPE_CHECKING:
-    from datetime import tzinfo
+    from datetime import datetime
 
     from app.store.protocol import Reserved
 
@@ -40,17 +40,6 @@ _WHOSE: Final = {
     Scope.TOTAL: ("the daily budget of all agents", "WORKER_DAILY_BUDGET_USD"),
 }
 """What each budget is called, and the setting that raises it."""
-
-
-def start_of_day(now: datetime, timezone: tzinfo) -> datetime:
-    """Return when the day of `now` began in a zone."""
-    return datetime.combine(now.astimezone(timezone).date(), time(), timezone)
-
-
-def start_of_next_day(now: datetime, timezone: tzinfo) -> datetime:
-    """Return when the day of `now` ends in a zone."""
-    tomorrow = now.astimezone(timezone).date() + timedelta(days=1)
-    return datetime.combine(tomorrow, time(), timezone)
 
 
 def _dollars(usd: float) -> str:
@@ -173,7 +162,7 @@ class Budget:
         raise HandBack("other calls hold what is left of the budget")
 
     async def release(self, call: Reservation) -> None:
-        """Let go of money whose call came to nothing."""
+        """Release money whose call came to nothing."""
         await self._store.release_budget(call.id)
 
     def _limit(self, scope: Scope) -> float:

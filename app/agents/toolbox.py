@@ -145,10 +145,6 @@ class Toolbox:
         ]
         return sorted(definitions, key=lambda definition: str(definition["name"]))
 
-    def changes_something(self, name: str) -> bool:
-        """Return whether a tool is one that does more than read."""
-        return name in self._tools and self._tools[name].effect != "read"
-
     async def answer(self, uses: Sequence[ToolUse], step: int) -> None:
         """Carry out calls side by side; each answer is recorded as it comes.
 
@@ -425,7 +421,7 @@ def _shortened(text: str) -> str:
 
 
 def _field_errors(error: pydantic.ValidationError) -> str:
-    """Say which arguments are wrong, and how; without what stands around them."""
+    """Return which arguments are wrong, and how; without what stands around them."""
     problems = [
         f"{'.'.join(str(part) for part in problem['loc']) or 'arguments'}: {problem['msg']}"
         for problem in error.errors(include_url=False, include_context=False, include_input=False)

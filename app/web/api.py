@@ -14,7 +14,7 @@ import trio
 from quart import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from app.agents.budget import start_of_day
+from app.agents.days import start_of_day
 from app.health import served_by, why_unserved
 from app.status import AgentState, AgentStatus, Alive, Health, HealthState, JobStatus
 from app.store.protocol import (

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 import trio
 from quart import request
 
-from app.agents.budget import start_of_day
+from app.agents.days import start_of_day
 from app.store.protocol import (
     FINAL_STATUSES,
     ApprovalRow,

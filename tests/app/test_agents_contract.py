@@ -199,7 +199,7 @@ def test_a_routine_that_is_missing_or_not_async_is_none():
 
 def test_what_describes_agents_does_not_load_the_sdk():
     """Loading it takes seconds, and most commands start no agent."""
-    modules = "spec, contract, activity, handle, host, prices, verdicts, outcomes, lease"
+    modules = "spec, contract, activity, handle, host, prices, verdicts, outcomes, days, lease"
     code = f"import sys; from app.agents import {modules}; print('anthropic' in sys.modules)"
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=True
