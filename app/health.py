@@ -90,15 +90,6 @@ class WaitingApproval:
 
 
 @dataclass(frozen=True, slots=True)
-class ServerAway:
-    """An MCP server that an agent cannot reach."""
-
-    agent_id: str
-    server: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
 class LoggedErrors:
     """The errors that an agent has logged of late."""
 
@@ -121,7 +112,6 @@ class WorkFacts:
     jobs: Sequence[JobStatus] = ()
     spend: Sequence[Spend] = ()
     approvals: Sequence[WaitingApproval] = ()
-    servers_away: Sequence[ServerAway] = ()
     errors: Mapping[str, LoggedErrors] = field(default_factory=dict)
     """agent_id -> the errors that it has logged."""
 
@@ -193,13 +183,10 @@ def _fault(status: AgentStatus) -> tuple[ReasonKind, str | None]:
 
 
 def _faults_of_parts(status: AgentStatus) -> Iterator[Reason]:
-    """Return which workers of an agent wait for their restart while others work, and which tools.
-
-    Those are away whose server is.
-    """
+    """Return which servers of its tools are away, and which workers wait while others work."""
     agent_id = status.agent_id
     for problem in status.problems:
-        text = f"{agent_id}: {problem}"
+        text = f"{agent_id}: {shorten(problem, _SHOWN)}"
         yield reason(ReasonKind.SERVER_AWAY, text, agent_id=agent_id, what=problem)
     if status.status is AgentState.RUNNING and len(status.workers) > 1:
         for worker in status.workers:
@@ -254,7 +241,6 @@ def of_work(
         *(found for job in facts.jobs if (found := _of_routine(job, now)) is not None),
         *_budgets(facts.spend, statuses),
         *_approvals(facts.approvals),
-        *map(_away, facts.servers_away),
         *_errors(facts.errors, statuses, now),
     ]
 
@@ -411,16 +397,6 @@ def _approvals(waiting: Iterable[WaitingApproval]) -> Iterator[Reason]:
             agent_id=agent_id,
             number=len(calls),
         )
-
-
-def _away(server: ServerAway) -> Reason:
-    return reason(
-        ReasonKind.SERVER_AWAY,
-        f"{server.agent_id} cannot reach its MCP server {server.server}: "
-        + shorten(server.why, _SHOWN),
-        agent_id=server.agent_id,
-        what=server.server,
-    )
 
 
 def _errors(

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from actp_supervise.clock import SystemWallClock, WallClock
-from app.agents.budget import start_of_day
+from app.agents.days import start_of_day
 from app.event_kinds import EventKind
-from app.health import Ended, ServerAway, Spend, WaitingApproval, WorkFacts, served_by
+from app.health import Ended, Spend, WaitingApproval, WorkFacts, served_by
 from app.store.protocol import StoreError, TaskStatus
 
 if TYPE_CHECKING:
@@ -66,8 +66,6 @@ class WorkWatch:
         self._spend: Sequence[Spend] = ()
         self.approvals: Callable[[], Sequence[WaitingApproval]] = tuple
         """Tells which calls wait for an approval."""
-        self.servers_away: Callable[[], Sequence[ServerAway]] = tuple
-        """Tells which MCP servers cannot be reached."""
         events.listeners.append(self._note)
 
     def facts(self, jobs: Sequence[JobStatus] = ()) -> WorkFacts:
@@ -88,7 +86,6 @@ class WorkWatch:
             jobs=jobs,
             spend=self._spend,
             approvals=self.approvals(),
-            servers_away=self.servers_away(),
             errors=self._errors.of_agents(),
         )
 

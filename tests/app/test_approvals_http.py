@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import trio
 from http_daemon import TOKEN, make_daemon, served
 from store_calls import LONG, MAIL, SHORT, add, ask, claim, decide, lapse
 
+from actp_supervise.testing import TrioWallClock
 from app.facts import to_json
+from app.health import APPROVAL_WAITS, WorkFacts, of_work
+from app.reasons import ReasonKind
 from app.store.protocol import ApprovalRow, ApprovalStatus, TaskStatus
 from app.terminal.approvals import in_words
 from app.waiting_approvals import LOOK_IDLE, WaitingApprovals
@@ -173,6 +176,25 @@ async def test_what_is_asked_here_is_counted_at_once(daemon, store):
             while not daemon.approvals.count:  # noqa: ASYNC110  (a look sets no event)
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
+
+
+async def test_what_waits_long_is_a_reason_of_the_health(store):
+    await add(store)
+    await ask(store, "a1", about="use 1")
+    (row,) = await store.approvals()
+    later = row.created_at + timedelta(seconds=APPROVAL_WAITS + 1)
+    approvals = WaitingApprovals(store, TrioWallClock(later))
+    await approvals.look()
+    facts = WorkFacts(approvals=approvals.waiting())
+    (reason,) = of_work(facts, {}, later, longest_wait=LONG)
+    assert (reason.key, reason.agent_id, reason.number) == (
+        ReasonKind.APPROVALS_WAIT,
+        row.agent_id,
+        1,
+    )
+    await decide(store)
+    await approvals.look()
+    assert approvals.waiting() == []
 
 
 # Pages and the terminal.

@@ -20,7 +20,6 @@ from app.event_log import EventLog
 from app.health import (
     Ended,
     LoggedErrors,
-    ServerAway,
     Spend,
     WaitingApproval,
     WorkFacts,
@@ -205,10 +204,11 @@ def test_calls_that_wait_for_an_approval_are_one_reason_for_each_agent():
 
 
 def test_an_mcp_server_that_is_away_is_a_reason():
-    away = ServerAway("content", "files", "connection refused")
-    (found,) = judged(WorkFacts(servers_away=[away]))
-    assert found.text == "content cannot reach its MCP server files: connection refused"
-    assert found.name == ("server_away", "content", "files")
+    away = "the MCP server files is away: connection refused"
+    state, (found,) = overall({"content": status("content", problems=(away,))})
+    assert state == "degraded"
+    assert found.text == f"content: {away}"
+    assert found.name == ("server_away", "content", away)
 
 
 def test_a_plain_class_that_only_logs_errors_is_a_reason_for_ten_minutes():
