@@ -168,7 +168,7 @@ class TrioWallClock:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[random.Random]:
-    """Have Trio choose by a seed, in the block, which of several tasks goes first.
+    """In the block, make Trio choose by a seed which of several tasks goes first.
 
     With ``trio.run(..., clock=MockClock(autojump_threshold=0))`` in the block, and all chance of
     the program taken from the generator that this gives, one seed gives one run, event for event.
@@ -261,7 +261,7 @@ def after_steps(
     *,
     of: Callable[[trio.lowlevel.Task], bool] = lambda _task: True,
 ) -> Callable[[], None]:
-    """Do something between two checkpoints: after so many steps of tasks. To be called in Trio.
+    """Do something between two checkpoints, after a number of steps of tasks. Called in Trio.
 
     Args:
         steps: How many, each from one checkpoint of a task to its next.

@@ -70,7 +70,7 @@ class DaemonBeat:
         presence.on_publish = self.hurry
 
     def hurry(self) -> None:
-        """Have the next beat now."""
+        """Send the next beat now."""
         self._hurried.set()
 
     async def wait(self, interval: float) -> None:

@@ -285,7 +285,7 @@ class Desk(Before):
         return task
 
     def _forget_beat(self) -> None:
-        """Have each agent ask the store itself: of which tasks something has changed is unknown."""
+        """Make each agent ask the store itself: which tasks have changed is unknown."""
         self._fresh_until = float("-inf")
         self.wake_all()
 

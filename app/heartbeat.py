@@ -83,7 +83,7 @@ class HealthHeartbeat:
         self._watched.pop(agent_id, None)
 
     async def start(self, interval: float = 30.0) -> None:
-        """Have the heartbeats of all agents that are alive sent with the next beat, for ever.
+        """Send the heartbeats of all agents that are alive with the next beat, for ever.
 
         Args:
             interval: Seconds between two; the first of a new run comes sooner.

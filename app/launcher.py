@@ -99,7 +99,7 @@ class AgentLauncher:
             )
 
     def take_agents(self, settings: Settings) -> None:
-        """Have the agents of these settings, and no others.
+        """Run the agents of these settings, and no others.
 
         Raises:
             SettingsError: If a class cannot be an agent, or a tool cannot be set up; then nothing

@@ -144,7 +144,7 @@ async def _run(options: argparse.Namespace, settings: Settings) -> None:
 
 @asynccontextmanager
 async def _loaded(settings: Settings) -> AsyncIterator[Address]:
-    """Have the daemon's code loaded in the block, and its address.
+    """Load the daemon's code for the block, and listen at its address.
 
     From the first moment on something answers there, which says that the daemon starts.
 

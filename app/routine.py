@@ -150,7 +150,7 @@ class DailyRoutineScheduler:
         }
 
     def set_routines(self, routines: Sequence[RoutineJob]) -> None:
-        """Have these routines from now on; what is under way goes on.
+        """Schedule these routines from now on; what is under way goes on.
 
         Raises:
             ValueError: If the schedule of one makes no sense; then all stays as it is.
@@ -171,7 +171,7 @@ class DailyRoutineScheduler:
                 self._scheduler.reschedule(name, trigger)
 
     async def set_time(self, name: str, cron: str | None) -> None:
-        """Have a routine run at other times from now on; kept in the store, for every daemon.
+        """Run a routine at other times from now on; kept in the store, for every daemon.
 
         Args:
             name: The routine.

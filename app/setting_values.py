@@ -217,7 +217,7 @@ def path(text: str) -> Path:
         found = Path(text).expanduser().absolute()
         if "\0" not in text and not found.is_dir():
             return found
-    except (OSError, RuntimeError):  # the latter for ~somebody who has no home
+    except (OSError, RuntimeError):  # the latter for ~USER without a home
         pass
     raise ValueError("the path of a file, which need not be there")
 

@@ -558,7 +558,7 @@ def _read_file(env_file: Path | None) -> dict[str, str]:
         text = env_file.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise SettingsError(f"{env_file} cannot be read: {error}") from error
-    # dotenv itself leaves out what it cannot read, were it somebody's limit of spend.
+    # dotenv itself leaves out what it cannot read, were it a limit of spend.
     for binding in parse_stream(io.StringIO(text)):
         fault = _fault_of(binding)
         if fault is not None:

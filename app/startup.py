@@ -376,7 +376,7 @@ def _say_waiting(
 def _ask_on_telegram(
     services: Supervisor, settings: Settings, store: Store, events: EventLog, instance: str
 ) -> None:
-    """Have approvals asked for on the operator's phone, where a bot is set up."""
+    """Ask for approvals on the operator's phone, where a bot is set up."""
     token, chat_id = settings.telegram_bot_token, settings.telegram_chat_id
     if token is None or chat_id is None:
         return

@@ -36,7 +36,7 @@ class AgentRun:
     run_id: str
     activity: Activity
     wait_for_work: Callable[[float], Awaitable[None]]
-    """Returns after so many seconds, or sooner when a task was posted; for Trio."""
+    """Returns after the given seconds, or sooner when a task was posted; for Trio."""
     problems: Callable[[], tuple[str, ...]] = tuple
     """Tells which of its tools do not work now, and why."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -70,7 +70,7 @@ class Worker:
         return f"worker {self.number}"
 
     async def wait_for_work(self, seconds: float) -> None:
-        """Return after so many seconds, or sooner when a task was posted."""
+        """Return after `seconds`, or sooner when a task was posted."""
         with trio.move_on_after(seconds):
             await self.posted.wait()
         if self.posted.is_set():
@@ -112,12 +112,12 @@ class SupervisedAgent:
         return Together(self)
 
     def set_workers(self) -> None:
-        """Have as many workers as are configured, from the agent's next run on."""
+        """Keep as many workers as are configured, from the agent's next run on."""
         if len(self.workers) != self.config.workers:
             self.workers = [Worker(number=number + 1) for number in range(self.config.workers)]
 
     def notify(self) -> None:
-        """Have all its workers look for work."""
+        """Wake all its workers, so that they look for work."""
         for worker in self.workers:
             worker.posted.set()
 

@@ -163,7 +163,7 @@ class AgentSupervisor:
         self._begun.set()
 
     def add_agent(self, config: AgentSettings) -> None:
-        """Have one more agent, and start it if it is enabled; its status is registered."""
+        """Add an agent, and start it if it is enabled; its status is registered."""
         agent = self._agents[config.agent_id] = self._made(config)
         registration = AgentRegistration(
             agent_id=config.agent_id,
@@ -264,7 +264,7 @@ class AgentSupervisor:
         await self.stop_all()
 
     async def pause_agent(self, agent_id: str, by: str = "an operator") -> None:
-        """Have an agent take no new task in any daemon until it is resumed.
+        """Pause an agent: it takes no new task in any daemon until it is resumed.
 
         What is in flight goes on. It stays paused over its restarts, and over those of daemons.
 
@@ -303,12 +303,12 @@ class AgentSupervisor:
         self._known(agent_id).notify()
 
     def wake(self, agent_id: str) -> None:
-        """Have an agent look, if there is one of that name here."""
+        """Wake an agent, if there is one of that name here."""
         if agent_id in self._agents:
             self.notify_task(agent_id)
 
     def wake_all(self) -> None:
-        """Have all agents look."""
+        """Wake all agents."""
         for agent_id in self._agents:
             self.notify_task(agent_id)
 

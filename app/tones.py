@@ -13,7 +13,7 @@ class Tone(StrEnum):
     WARN = "warn"
     """Worth a look."""
     BAD = "bad"
-    """Needs somebody to do something."""
+    """A person has to do something."""
     NEWS = "news"
     """Something began or changed, and is neither good nor bad."""
     OFF = "off"

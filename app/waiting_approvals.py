@@ -49,7 +49,7 @@ class WaitingApprovals:
         self._news = trio.Event()
 
     def notice(self, event: LoggedEvent) -> None:
-        """Have a look soon where an event is about approvals."""
+        """Look soon, where an event is about approvals."""
         if event.kind in NEWS:
             self._news.set()
 

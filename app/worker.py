@@ -71,7 +71,7 @@ class DaemonPresence:
         return self._settings.heartbeat_interval
 
     def publish(self) -> None:
-        """Have it said with the next beat, with the statuses of the agents."""
+        """Publish it with the next beat, with the statuses of the agents."""
         self._due_at = -math.inf
         self.on_publish()
 
@@ -88,7 +88,7 @@ class DaemonPresence:
         )
 
     async def arrive(self, store: Store) -> None:
-        """Say for the first time that this daemon is there."""
+        """Register this daemon for the first time."""
         dead = await store.touch_worker(
             self._settings.worker_id,
             self.instance,

@@ -225,7 +225,7 @@ def many_agents() -> None:
 
 
 def all_run(number: int) -> bool:
-    """Whether so many agents are there, and all of them run."""
+    """Whether that many agents are there, and all of them run."""
     agents = answer("/agents") if is_up() else None
     states = [] if agents is None else [agent["status"] for agent in json.loads(agents)]
     return len(states) == number and set(states) == {"running"}

@@ -167,7 +167,7 @@ class Life:
         return task.context.get(current_life) is self
 
     def block(self, seconds: float) -> None:
-        """Let time pass while nothing runs, as code does that blocks the loop."""
+        """Advance the clock while nothing runs, as code does that blocks the loop."""
         self.world.clock.jump(seconds)
         if self._watch is not None:
             self._watch.blocked(seconds)

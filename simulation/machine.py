@@ -80,14 +80,14 @@ class Machine:
         return trio.current_time() < self._slow_until
 
     def keep_away(self, seconds: float) -> None:
-        """Let the store be away from here."""
+        """Take the store away from this machine."""
         now = trio.current_time()
         if not self.store_is_away:
             self.away_since = now
         self._away_until = max(self._away_until, now + seconds)
 
     def slow_down(self, seconds: float) -> None:
-        """Let the store be slow from here."""
+        """Make the store slow for this machine."""
         self._slow_until = trio.current_time() + seconds
 
     def heal(self) -> None:

@@ -56,9 +56,9 @@ class What(StrEnum):
     STORE_AWAY_FOR_ALL = "store_away_for_all"
     STORE_SLOW = "store_slow"
     LOSE_ANSWERS = "lose_answers"
-    """Of the next so many calls."""
+    """How many of the next calls it concerns."""
 
-    # Claude, for the next so many calls of an agent.
+    # Claude, for the next calls of an agent.
     OVERLOADED = "overloaded"
     RATE_LIMITED = "rate_limited"
     NO_REPLY = "no_reply"
@@ -69,7 +69,7 @@ class What(StrEnum):
 
     # Agents.
     CRASH = "crash"
-    """The next so many times that it calls the store."""
+    """How many of its next calls of the store."""
     HANG = "hang"
     BLOCK = "block"
     """The loop that all share."""

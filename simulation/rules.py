@@ -524,7 +524,7 @@ def _usage(usage: Mapping[str, Any]) -> Usage:
 
 
 def _is_due(fields: Mapping[str, Any]) -> bool:
-    """Whether a routine was run because it was due, and not because somebody wanted it now."""
+    """Whether a routine was run because it was due, and not because a person wanted it now."""
     return str(fields["scheduled_at"]).endswith(":00+00:00") or ":00.000" in str(
         fields["scheduled_at"]
     )

@@ -127,7 +127,7 @@ class World:
             await trio.sleep(left)
 
     async def _settle(self) -> None:
-        """Let nothing go wrong any more, until all is done; then stop every daemon."""
+        """End all faults, wait until all is done, and stop every daemon."""
         self.note("world", "nothing goes wrong any more")
         self.rules.calm_since = trio.current_time()
         for machine in self.machines:

@@ -383,7 +383,7 @@ def _change_directory(ours: int, directory: bytes | None) -> None:
 
 
 def _die_with(keeper: int) -> None:
-    """Have the kernel kill this process when the run keeper dies (on Linux)."""
+    """Ask the kernel to kill this process when the run keeper dies (on Linux)."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != keeper:
         os.kill(os.getpid(), signal.SIGKILL)

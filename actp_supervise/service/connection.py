@@ -142,7 +142,7 @@ class _Connection(TCPServer):
             await self.stream.send_eof()
 
     async def _linger(self) -> None:
-        """Read on until the client closes too; whoever called `talk` closes the stream then."""
+        """Read on until the client closes too; the caller of `talk` closes the stream then."""
         with trio.move_on_after(LINGER), suppress(*_GONE):
             while await self.stream.receive_some(SEND_CHUNK):
                 pass

@@ -149,7 +149,7 @@ def usd_of(approval: ApprovalRow) -> float:
 
 
 def check_approved(approval: ApprovalRow) -> None:
-    """Let a call pass that was approved.
+    """Allow a call that was approved.
 
     Raises:
         ToolError: If it was not; the text is for the model.

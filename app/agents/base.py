@@ -142,7 +142,7 @@ class DomainAgent:
         context: Mapping[str, Any] | None = None,
         needs_tool: bool = False,
     ) -> dict[str, Any]:
-        """Have Claude do a routine's work, as a task that is begun at once.
+        """Do a routine's work with Claude, as a task that is begun at once.
 
         So its result, its conversation and its cost are where those of every task are, and if it
         cannot go on now it is in the queue: the agent goes on with it later on the same day.

@@ -211,7 +211,7 @@ class Conversation:
         await self._record(reply)
 
     async def _compact(self) -> None:
-        """Have the conversation so far summed up by the API."""
+        """Ask the API to sum the conversation up so far."""
         self._context.activity.wait("having the conversation summed up", 0.0)
         request = self._request(model_of(self._history, self._rules), self._rules.max_tokens)
         request |= {"compaction": {"type": "summarize"}, "betas": [COMPACTION]}

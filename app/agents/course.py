@@ -48,7 +48,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Compact:
-    """Have the conversation summed up."""
+    """The next step: to sum the conversation up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def _ask(history: History, rules: Rules) -> Step:
 
 
 def _most(rules: Rules, cuts: int) -> int:
-    """Return how many tokens a reply may have after so many were cut off."""
+    """Return how many tokens a reply may have when one with that many was cut off."""
     return min(rules.max_tokens << cuts, max(rules.max_tokens, MOST_TOKENS))
 
 

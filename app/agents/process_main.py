@@ -267,7 +267,7 @@ class Calls:
         self._open: dict[int, _Asked] = {}
 
     async def perform(self, verb: Verb[R], arguments: Arguments) -> R:
-        """Have a verb of the store done.
+        """Ask the daemon to do a verb of the store.
 
         Raises:
             StoreError: If the arguments cannot be handed over, or as the verb raises.

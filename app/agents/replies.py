@@ -103,7 +103,7 @@ def _check_values(value: object) -> None:
 
 
 def parse_json(text: str | bytes) -> Any:  # noqa: ANN401  (JSON)
-    """Read JSON that somebody else wrote.
+    """Read JSON that another program wrote.
 
     Raises:
         OddReply: If it is none, or nested so deeply that it cannot be read.

@@ -58,7 +58,7 @@ class Transcript:
                 return turns
 
     def resume(self, turns: Sequence[Turn]) -> None:
-        """Be where the last of the recorded conversations has come to."""
+        """Go on where the last of the recorded conversations has come to."""
         self.history = History()
         self.is_resumed = True
         for turn in last_conversation(turns):

@@ -88,7 +88,7 @@ class Call(_Message, frozen=True):
 
 
 class Wait(_Message, frozen=True):
-    """The agent waits so many seconds for work, or until a task is posted."""
+    """The agent waits `seconds` for work, or until a task is posted."""
 
     number: int
     seconds: Annotated[float, msgspec.Meta(ge=0, le=1e9)]

@@ -27,7 +27,7 @@ RELEASE_TIMEOUT: Final = 1.5
 """Seconds for settling a task once the agent is cancelled; else its lease does it in the end."""
 
 FAILED_IN_A_ROW: Final = 3
-"""After errors in so many different tasks and none that ended well it is the agent's own fault.
+"""Different tasks that must fail, with none ending well between, to be the agent's own fault.
 
 Until then an error is the task's, which waits by itself: the agent goes on with others, and one
 task does not use up its restarts.
@@ -156,7 +156,7 @@ class Worker:
             return outcome
 
     async def _hand_back(self, task: TaskRow, token: str, back: HandBack) -> None:
-        """Let go of a task that cannot go on now, or not before a person has decided."""
+        """Hand back a task that cannot go on now, or not before a person has decided."""
         if isinstance(back, Parked):
             logger.info("Task %s", back.reason, extra={"action": "task_parked"})
             if not await finish_anyway(self._store.park_task(task.id, token)):

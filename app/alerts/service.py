@@ -130,7 +130,7 @@ class Alerts:
         return tuple(self._failing.values())
 
     def start(self, services: Supervisor, daemon: Told) -> None:
-        """Have a supervisor run what is configured: the alerts, and the heartbeat address."""
+        """Start what is configured, the alerts and the heartbeat address, under a supervisor."""
         if self._outgoing:
             services.start_soon(self.run, daemon, name="alerts")
         url = daemon.settings.heartbeat_url

@@ -155,7 +155,7 @@ class Store(Registry, Queue, Journal, Ledger, Memory, Approvals, Tables):
 
     @verb
     async def check_tables(self) -> dict[str, tuple[str, ...]]:
-        """Say what is missing: table -> its missing columns, empty for a whole missing table.
+        """Return what is missing: table -> its missing columns, empty for a whole missing table.
 
         An empty dict means that all is there.
         """
@@ -189,5 +189,5 @@ class Before(Store):
         await self.store.aclose()
 
     async def perform(self, verb: Verb[R], arguments: Arguments) -> R:
-        """Have the store behind it do a verb."""
+        """Pass a verb on to the store behind it."""
         return await verb.ask(self.store, arguments)

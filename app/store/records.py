@@ -94,7 +94,7 @@ _ENDLESS: Final = {
 
 
 def read_moment(value: JSON) -> datetime:
-    """Read a moment, in UTC; one without a zone, as somebody may write by hand, is in UTC too."""
+    """Read a moment, in UTC; one without a zone, as people write by hand, is in UTC too."""
     if (
         isinstance(value, str) and value in _ENDLESS
     ):  # PostgreSQL's words for "until told otherwise"

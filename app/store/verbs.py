@@ -70,7 +70,7 @@ class Verb(Generic[R]):
         return bound.arguments
 
     async def ask(self, store: Noun, arguments: Arguments) -> R:
-        """Have a store do this verb."""
+        """Call this verb of a store."""
         answer: R = await getattr(store, self.name)(**arguments)
         return answer
 

@@ -47,7 +47,7 @@ class Api:
             return self._read(kind, await self._http.get(path, params=query))
 
     async def post(self, kind: type[T], path: str, body: JSON) -> T:
-        """Have something changed; return the answer, as a value of that kind."""
+        """Ask the daemon for a change; return its answer, as a value of that kind."""
         with self._in_words():
             answer = await self._http.post(path, json=body, headers=self._authorization)
             return self._read(kind, answer)

@@ -94,7 +94,7 @@ class AgentLine:
 
     @property
     def why(self) -> str | None:
-        """Why it is in that state, where somebody or something made it so."""
+        """Why it is in that state, where there is a reason."""
         if not self.status.enabled:
             return str(self.status.why_disabled)
         return f"{self.status.runs_on} runs it" if self.status.runs_on else self.health.paused

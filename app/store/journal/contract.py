@@ -86,7 +86,7 @@ class Effect(StrEnum):
     DONE = "done"
     """Done before; its stored result is to be handed back instead of doing it again."""
     UNKNOWN = "unknown"
-    """Begun and never finished: whoever began it was killed in the middle. Verify by reading."""
+    """Begun and never finished: its worker was killed in the middle. Verify by reading."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,7 +44,7 @@ class Lease(StrEnum):
     LOST = "lost"
     """Another has it, or it is over: the worker must stop and may not finish."""
     CANCEL_REQUESTED = "cancel_requested"
-    """Still held, but somebody asked for the task to be cancelled."""
+    """Still held, but the task is to be cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
