@@ -127,9 +127,8 @@ async def run_daemon(
         unreadable = UnreadableTasks(store)
         errors = ErrorsOfAgents(redact)
         stack.enter_context(errors.listening())
-        work = WorkWatch(store, events, errors, instance=instance, wall_clock=wall_clock)
         approvals = WaitingApprovals(store, wall_clock)
-        work.approvals = approvals.waiting
+        work = WorkWatch(store, events, errors, approvals, instance=instance, wall_clock=wall_clock)
         registry = AgentRegistry(store, settings.worker_id)
         heartbeat = HealthHeartbeat(registry, redact=redact)
         presence = DaemonPresence(settings, instance, wall_clock=wall_clock)

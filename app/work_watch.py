@@ -13,7 +13,7 @@ import trio
 from actp_supervise.clock import SystemWallClock, WallClock
 from app.agents.days import start_of_day
 from app.event_kinds import EventKind
-from app.health import Ended, Spend, WaitingApproval, WorkFacts, served_by
+from app.health import Ended, Spend, WorkFacts, served_by
 from app.store.protocol import StoreError, TaskStatus
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
     from app.status import JobStatus
     from app.store.protocol import Store
+    from app.waiting_approvals import WaitingApprovals
 
 LOOK_EVERY: Final = 30.0
 """Seconds between two looks at the store, of one to three requests each."""
@@ -42,6 +43,7 @@ class WorkWatch:
         store: Where the tasks are.
         events: Where it is told which task has ended.
         errors: The errors that agents log.
+        approvals: What waits for a person.
         instance: This start of the daemon.
         wall_clock: Tells the time of day.
     """
@@ -51,12 +53,14 @@ class WorkWatch:
         store: Store,
         events: EventLog,
         errors: ErrorsOfAgents,
+        approvals: WaitingApprovals,
         *,
         instance: str,
         wall_clock: WallClock | None = None,
     ) -> None:
         self._store = store
         self._errors = errors
+        self._approvals = approvals
         self._instance = instance
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
         self._ended: dict[str, deque[Ended]] = {}
@@ -64,8 +68,6 @@ class WorkWatch:
         self._waited_before: Mapping[str, float] = {}
         self._elsewhere: frozenset[str] = frozenset()
         self._spend: Sequence[Spend] = ()
-        self.approvals: Callable[[], Sequence[WaitingApproval]] = tuple
-        """Tells which calls wait for an approval."""
         events.listeners.append(self._note)
 
     def facts(self, jobs: Sequence[JobStatus] = ()) -> WorkFacts:
@@ -85,7 +87,7 @@ class WorkWatch:
             elsewhere=self._elsewhere,
             jobs=jobs,
             spend=self._spend,
-            approvals=self.approvals(),
+            approvals=self._approvals.waiting(),
             errors=self._errors.of_agents(),
         )
 

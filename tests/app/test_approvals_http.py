@@ -12,12 +12,15 @@ from http_daemon import TOKEN, make_daemon, served
 from store_calls import LONG, MAIL, SHORT, add, ask, claim, decide, lapse
 
 from actp_supervise.testing import TrioWallClock
+from app.event_log import EventLog
 from app.facts import to_json
-from app.health import APPROVAL_WAITS, WorkFacts, of_work
+from app.health import APPROVAL_WAITS, of_work
+from app.logged_errors import ErrorsOfAgents
 from app.reasons import ReasonKind
 from app.store.protocol import ApprovalRow, ApprovalStatus, TaskStatus
 from app.terminal.approvals import in_words
 from app.waiting_approvals import LOOK_IDLE, WaitingApprovals
+from app.work_watch import WorkWatch
 
 
 @pytest.fixture
@@ -185,8 +188,8 @@ async def test_what_waits_long_is_a_reason_of_the_health(store):
     later = row.created_at + timedelta(seconds=APPROVAL_WAITS + 1)
     approvals = WaitingApprovals(store, TrioWallClock(later))
     await approvals.look()
-    facts = WorkFacts(approvals=approvals.waiting())
-    (reason,) = of_work(facts, {}, later, longest_wait=LONG)
+    work = WorkWatch(store, EventLog(), ErrorsOfAgents(), approvals, instance="here")
+    (reason,) = of_work(work.facts(), {}, later, longest_wait=LONG)
     assert (reason.key, reason.agent_id, reason.number) == (
         ReasonKind.APPROVALS_WAIT,
         row.agent_id,
@@ -194,7 +197,7 @@ async def test_what_waits_long_is_a_reason_of_the_health(store):
     )
     await decide(store)
     await approvals.look()
-    assert approvals.waiting() == []
+    assert of_work(work.facts(), {}, later, longest_wait=LONG) == []
 
 
 # Pages and the terminal.

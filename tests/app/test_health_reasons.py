@@ -32,6 +32,7 @@ from app.reasons import Beginnings, Reason, ReasonKind, reason
 from app.settings import load_settings
 from app.status import JobRun
 from app.store.protocol import AgentRegistration, CostEntry, StoreError, TaskStatus
+from app.waiting_approvals import WaitingApprovals
 from app.work_watch import WorkWatch
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/health.md"
@@ -41,6 +42,11 @@ PLAIN = status("content", doing="starting", uptime=11.0)
 
 def ago(seconds):
     return NOW - timedelta(seconds=seconds)
+
+
+def watch_on(store, events, instance):
+    approvals = WaitingApprovals(store)
+    return WorkWatch(store, events, ErrorsOfAgents(), approvals, instance=instance)
 
 
 def judged(facts, *statuses, longest_wait=1800.0, now=NOW):
@@ -261,7 +267,7 @@ async def post_and_end(store, task_id, outcome, agent_id="content"):
 async def test_what_a_task_came_to_is_seen_as_it_happens_and_at_the_next_start(store):
     events = EventLog()
     observed = ObservedStore(store, events)
-    watch = WorkWatch(observed, events, ErrorsOfAgents(), instance="here")
+    watch = watch_on(observed, events, "here")
     for task_id, outcome in (
         ("a", TaskStatus.SUCCEEDED),
         ("b", TaskStatus.FAILED),
@@ -273,7 +279,7 @@ async def test_what_a_task_came_to_is_seen_as_it_happens_and_at_the_next_start(s
         (False, ""),
         (True, "the account is suspended"),
     ]
-    later = WorkWatch(observed, EventLog(), ErrorsOfAgents(), instance="there")
+    later = watch_on(observed, EventLog(), "there")
     with trio.CancelScope() as watching:
 
         def look_no_more():
@@ -288,7 +294,7 @@ async def test_what_a_task_came_to_is_seen_as_it_happens_and_at_the_next_start(s
 
 
 async def test_what_waits_is_told_when_it_still_waits_at_the_second_look(store):
-    watch = WorkWatch(store, EventLog(), ErrorsOfAgents(), instance="here")
+    watch = watch_on(store, EventLog(), "here")
     settings = load_settings({}, env_file=None)
     await store.add_task("a", "content", "g")
     await watch.look(settings)
@@ -306,7 +312,7 @@ async def test_what_waits_is_told_when_it_still_waits_at_the_second_look(store):
 
 
 async def test_what_is_spent_is_compared_with_each_budget(store):
-    watch = WorkWatch(store, EventLog(), ErrorsOfAgents(), instance="here")
+    watch = watch_on(store, EventLog(), "here")
     await store.record_cost(
         CostEntry(
             id="1",

@@ -72,7 +72,9 @@ async def whole_daemon(
             root=root,
             unreadable=UnreadableTasks(store),
             approvals=WaitingApprovals(store),
-            work=WorkWatch(store, events, ErrorsOfAgents(), instance=INSTANCE),
+            work=WorkWatch(
+                store, events, ErrorsOfAgents(), WaitingApprovals(store), instance=INSTANCE
+            ),
             notes=(),
             redact=redact,
             started_at=datetime(2026, 11, 23, tzinfo=UTC),
