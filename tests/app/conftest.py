@@ -25,20 +25,11 @@ if TYPE_CHECKING:
 OpenStore = Callable[[], Awaitable[Store]]
 
 
-SUPABASE = pytest.param(
-    "supabase",
-    marks=pytest.mark.filterwarnings(
-        # What httpx leaves behind when a request is cancelled; it holds nothing.
-        "ignore:Async generator 'httpx._content.ByteStream:ResourceWarning"
-    ),
-)
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run the contract of the store on both kinds, and all else on the quicker one."""
     if "database" in metafunc.fixturenames:
         of_the_store = metafunc.module.__name__.startswith("test_store")
-        kinds = ["sqlite", "memory", SUPABASE] if of_the_store else ["sqlite"]
+        kinds = ["sqlite", "memory", "supabase"] if of_the_store else ["sqlite"]
         metafunc.parametrize("database", kinds, indirect=True)
 
 

@@ -42,9 +42,6 @@ from app.store.supabase import open_supabase_store
 ANSWER_WITHIN = 0.4
 PATIENCE = 0.25
 
-ASYNCGEN = "ignore:Async generator 'httpx._content.ByteStream:ResourceWarning"
-pytestmark = pytest.mark.filterwarnings(ASYNCGEN)
-
 
 @pytest.fixture
 def gateway(project):
