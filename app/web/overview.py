@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -91,6 +91,11 @@ class AgentLine:
     def health(self) -> AgentHealth:
         """How it is doing just now."""
         return self.status.health
+
+    @property
+    def works(self) -> bool:
+        """Whether it does tasks, or will without anybody's help."""
+        return self.status.enabled and self.state.works
 
     @property
     def why(self) -> str | None:
@@ -270,6 +275,12 @@ def routine_actions(job: JobStatus) -> tuple[Action, ...]:
         Action(label=verb.capitalize(), about=job.name, path=f"{address}/{verb}"),
         Action(label="Change time", about=job.name, path=address, cron=job.cron),
     )
+
+
+def next_first(jobs: Iterable[JobStatus]) -> list[JobStatus]:
+    """Return routines in the order of their next runs; those that have none come last."""
+    never = datetime.max.replace(tzinfo=UTC)
+    return sorted(jobs, key=lambda job: (job.next_run_time or never, job.name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 DASHBOARD: Final = Path(__file__).parent.parent / "dashboard"
 
+NAVIGATION: Final = (
+    ("overview", "/", "Overview"),
+    ("tasks", "/ui/tasks", "Tasks"),
+    ("approvals", "/ui/approvals", "Approvals"),
+    ("api", "/api", "API"),
+)
+"""The pages in the bar on top: what each says in its block `here`, its address, its name."""
+
 KEEP: Final = 0.25
 """Seconds that a rendered page serves everybody who asks for it.
 
@@ -79,6 +87,7 @@ class Templates:
             "tone": tone_of,
             "event_tone": event_tone,
             "statuses": list(TaskStatus),
+            "navigation": NAVIGATION,
             "event_kinds": " ".join((*EventKind, *_SIGNS)),
         }
         self._environment = environment

@@ -20,6 +20,8 @@ from quart import request
 from app.agents.days import start_of_day
 from app.store.protocol import (
     FINAL_STATUSES,
+    NOT_OVER,
+    TO_BE_RETRIED,
     ApprovalRow,
     ApprovalStatus,
     CostSum,
@@ -34,7 +36,15 @@ from app.store.protocol import (
     WorkerRow,
 )
 from app.web.inputs import TaskFilter, is_id, parse_query
-from app.web.overview import AgentLine, agent_lines, node, routine_actions, summary, task_actions
+from app.web.overview import (
+    AgentLine,
+    agent_lines,
+    next_first,
+    node,
+    routine_actions,
+    summary,
+    task_actions,
+)
 from app.web.page import Kept, Rendered, Templates
 from app.web.problems import NOTHING_HERE, SOMETHING_WRONG, Problem, answer_http_error
 from app.web.routes import get, page, routes_of
@@ -42,6 +52,7 @@ from app.web.spend import DAYS, bars, spend_by_day
 from app.web.task_search import find_tasks
 from app.web.transcript import transcript
 from app.web.views import STORE_TIMEOUT
+from app.web.words import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -253,7 +264,7 @@ class Pages:
             spent=None if costs is None else sum(spent.values()),
             budget=sum(filter(None, limits)) if limits and all(limits) else None,
             tree=node(daemon.tree(), now),
-            jobs=[(job, routine_actions(job)) for job in daemon.routines.jobs()],
+            jobs=[(job, routine_actions(job)) for job in next_first(daemon.routines.jobs())],
             known=known,
             oldest={agent_id: now - timedelta(seconds=age) for agent_id, age in oldest.items()},
             up_since=now - timedelta(seconds=daemon.uptime),
@@ -297,7 +308,7 @@ class Pages:
             agent=agent,
             jobs=[
                 (job, routine_actions(job))
-                for job in daemon.routines.jobs()
+                for job in next_first(daemon.routines.jobs())
                 if job.agent_id == agent_id
             ],
             known=known,
@@ -320,15 +331,18 @@ class Pages:
                 redact=daemon.redact,
             )
         )
-        tasks = page.tasks
-        agent_ids = list(self._daemon.supervisor.get_status())
-        repeated = wanted.model_dump(exclude_unset=True)
-        if not tasks and wanted.agent_type not in agent_ids:  # then it may be anything
+        agent_ids = list(daemon.supervisor.get_status())
+        repeated = wanted.model_dump(include={"agent_type", "status", "limit"}, exclude_unset=True)
+        if not page.tasks and wanted.agent_type not in agent_ids:  # then it may be anything
             repeated.pop("agent_type", None)
         return self._render(
             "tasks.html",
-            tasks=tasks,
+            tasks=page.tasks,
+            next=page.next,
             wanted=wanted,
+            searched=bool({"q", "since", "until"} & wanted.model_fields_set),
+            not_over=NOT_OVER,
+            to_be_retried=TO_BE_RETRIED,
             address=_addresses("/ui/tasks", **repeated),
             agent_ids=agent_ids,
         )
@@ -370,8 +384,18 @@ class Pages:
             approvals=list(reversed((known and known.approvals) or [])),
             doing=status.health.doing if status and status.health.task_id == task_id else None,
             agent=status and AgentLine(status=status, now=self._wall_clock.now()),
+            agents=self._agents_by_name(),
             final=task.status in FINAL_STATUSES,
+            has_secret=self._has_secret(task),
         )
+
+    def _agents_by_name(self) -> list[AgentLine]:
+        statuses, now = self._daemon.supervisor.get_status(), self._wall_clock.now()
+        return [AgentLine(status=statuses[name], now=now) for name in sorted(statuses)]
+
+    def _has_secret(self, task: TaskRow) -> bool:
+        shown = f"{task.goal}\n{as_json(task.context)}"
+        return self._daemon.redact(shown) != shown
 
     def _events(self, agent_id: str | None, *, steps: bool) -> list[LoggedEvent]:
         log = self._daemon.events

@@ -316,7 +316,7 @@ async def test_the_pages_load_our_own_files_and_no_inline_script_or_style(client
         page = (await client.get(path)).text
         assert "style=" not in page
         assert "<style" not in page
-        assert page.count("<script") == page.count('<script src="/static/') == 1
+        assert page.count("<script") == page.count('<script src="/static/') > 0
     total = 0
     for name, kind in (
         ("style.css", "text/css; charset=utf-8"),
@@ -375,6 +375,10 @@ def test_files_that_are_replaced_under_a_running_daemon_change_no_page(tmp_path)
         timezone=UTC,
         health={"status": "healthy"},
         tasks=[],
+        next=None,
+        searched=False,
+        not_over=(),
+        to_be_retried=(),
         wanted=TaskFilter(),
         address=lambda **_changes: "/ui/tasks",
         agent_ids=[],
