@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from app.settings import DEMO_KEY
+
 from .claude import SimulatedClaude, serve_claude
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ _OF_CRASHES: Final = (
 )
 
 _SETTINGS: Final = {
-    "ANTHROPIC_API_KEY": "simulated-key",
+    "ANTHROPIC_API_KEY": DEMO_KEY,
     "REVENUE_AGENT_CLASS": _CRASHING,
     "SOCIAL_MEDIA_AGENT_POLL_INTERVAL": "3",
     "CONTENT_AGENT_POLL_INTERVAL": "3",

@@ -138,7 +138,7 @@ class Pages:
     def __init__(self, daemon: Daemon, wall_clock: WallClock | None = None) -> None:
         self._daemon = daemon
         self._wall_clock = daemon.clock if wall_clock is None else wall_clock
-        self._templates = Templates(daemon.redact)
+        self._templates = Templates(daemon.redact, demo=daemon.settings.demo)
         self._kept = Kept()
 
     async def nowhere(self, error: NotFound) -> Response:
