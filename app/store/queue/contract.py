@@ -214,7 +214,8 @@ class Queue(Noun):
 
         Expired leases of that agent go back to the queue first, or to failed after
         `max_attempts`. Claiming counts an attempt. A `token` that already holds a task gets that
-        one again. A paused agent (`Registry.set_paused`) gets none.
+        one again. A paused agent (`Registry.set_paused`) gets none, and neither does a *single* one
+        that runs elsewhere: whose lease (`Registry.hold_lease`, by its name) another instance has.
         """
 
     @verb

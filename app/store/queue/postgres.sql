@@ -205,6 +205,13 @@ begin
     ) then
         return;
     end if;
+    -- The lease of an agent's name is that of a *single* one; only the daemon that has it may claim.
+    if exists (
+        select from public.actp_leases
+        where name = p_agent_type and instance <> p_instance and expires_at >= now()
+    ) then
+        return;
+    end if;
     -- Apart from the claim: with all in one "where", no index would serve any.
     for expired in
         select * from public.actp_agent_tasks

@@ -182,7 +182,7 @@ class SqliteQueue(Queue, OnSqlite):
 
         def claim(db: sqlite3.Connection) -> TaskRow | None:
             claimed = db.execute(_CLAIMED_ALREADY, values).fetchall()
-            if not claimed and db.execute(_PAUSED, values).fetchone() is None:
+            if not claimed and db.execute(_BARRED, values).fetchone() is None:
                 # Apart from the claim: with all in one `where`, no index would serve any.
                 db.execute(_LEASE_RAN_OUT, values)
                 db.execute(_IS_TIME, values)
@@ -420,9 +420,13 @@ _SETTLE_UNREADABLE = sql("""
         finished_at = {now}
     where id = :id
 """)
-_PAUSED = """
+# The lease of an agent's name is that of a *single* one; only the daemon that has it may claim.
+_BARRED = sql("""
     select 1 from actp_agent_registry where agent_id = :agent_type and paused_at is not null
-"""
+    union all
+    select 1 from actp_leases
+    where name = :agent_type and instance <> :instance and expires_at >= {now}
+""")
 _IS_TIME = sql("""
     update actp_agent_tasks set not_before = null
     where agent_type = :agent_type and status = 'queued' and not_before <= {now}

@@ -112,7 +112,7 @@ $$;
 
 create or replace function public.actp_schema_version() returns bigint
 language sql stable set search_path = '' as $$
-    select 20261129000008
+    select 20261129000009
 $$;
 
 revoke all on function public.actp_find_tasks(text, text, integer, text, timestamp with time zone, timestamp with time zone, text) from public, anon, authenticated;
