@@ -218,6 +218,20 @@ def _agent_actions(status: AgentStatus) -> tuple[Action, ...]:
     )
 
 
+def actions_elsewhere(agent_id: str, *, paused: bool) -> tuple[Action, ...]:
+    """Return what may be done from here about an agent that another daemon runs."""
+    address = f"/agents/{quote(agent_id, safe='')}"
+    verb = "resume" if paused else "pause"
+    ask = (
+        "The daemon that runs it lets it finish what it does first; what is not finished in time "
+        "goes back to the queue."
+    )
+    return (
+        Action(label="Restart", about=agent_id, path=f"{address}/restart", ask=ask),
+        Action(label=verb.capitalize(), about=agent_id, path=f"{address}/{verb}"),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """A part of the sentence on top of the page."""

@@ -22,6 +22,7 @@ from app.store.protocol import (
     FINAL_STATUSES,
     NOT_OVER,
     TO_BE_RETRIED,
+    AgentRow,
     ApprovalRow,
     ApprovalStatus,
     CostSum,
@@ -37,7 +38,9 @@ from app.store.protocol import (
 )
 from app.web.inputs import TaskFilter, is_id, parse_query
 from app.web.overview import (
+    Action,
     AgentLine,
+    actions_elsewhere,
     agent_lines,
     next_first,
     node,
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
     from actp_supervise.clock import WallClock
     from app.daemon import Daemon
     from app.event_log import LoggedEvent
+    from app.status import AgentStatus
     from app.web.login import LoginNeeded
 
 T = TypeVar("T")
@@ -93,6 +97,7 @@ class KnownOfAll:
     costs: Sequence[CostSum] | None
     latest: Sequence[TaskRow] | None
     workers: Sequence[WorkerRow] | None
+    registered: Sequence[AgentRow] | None
     approvals: int | None
     """How many wait for a person."""
 
@@ -244,6 +249,7 @@ class Pages:
             costs=partial(store.costs, since=today),
             latest=partial(store.tasks, limit=LATEST_TASKS),
             workers=store.live_workers,
+            registered=store.agents,
             approvals=store.count_waiting_approvals,
         )
         spent: dict[str, float] = defaultdict(float)
@@ -268,6 +274,7 @@ class Pages:
             known=known,
             oldest={agent_id: now - timedelta(seconds=age) for agent_id, age in oldest.items()},
             up_since=now - timedelta(seconds=daemon.uptime),
+            elsewhere=_elsewhere(statuses, (known and known.registered) or ()),
             store=daemon.store.where,
             events=self._events(agent_id, steps=steps),
             chosen=agent_id,
@@ -312,6 +319,7 @@ class Pages:
                 if job.agent_id == agent_id
             ],
             known=known,
+            tools=daemon.supervisor.tools(agent_id),
             days=days,
             bars=bars(days, BAR_WIDTH),
             events=self._events(agent_id, steps=steps),
@@ -434,6 +442,19 @@ class Pages:
         with trio.move_on_after(STORE_TIMEOUT):
             return await question()
         raise StoreError("the store does not answer in time")
+
+
+def _elsewhere(
+    here: Mapping[str, AgentStatus], registered: Sequence[AgentRow]
+) -> dict[str, tuple[Action, ...]]:
+    """Return what can be done about the agents that only other daemons run."""
+    return {
+        row.agent_id: actions_elsewhere(row.agent_id, paused=row.paused_at is not None)
+        for row in registered
+        if row.agent_id not in here
+        or not here[row.agent_id].enabled
+        or here[row.agent_id].runs_on is not None
+    }
 
 
 def _addresses(path: str, **query: object) -> Callable[..., str]:
