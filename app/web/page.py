@@ -28,6 +28,7 @@ NAVIGATION: Final = (
     ("overview", "/", "Overview"),
     ("tasks", "/ui/tasks", "Tasks"),
     ("approvals", "/ui/approvals", "Approvals"),
+    ("charts", "/ui/charts", "Charts"),
     ("api", "/api", "API"),
 )
 """The pages in the bar on top: what each says in its block `here`, its address, its name."""

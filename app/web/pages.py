@@ -31,11 +31,13 @@ from app.store.protocol import (
     StoreError,
     TaskRow,
     TaskStatus,
+    TaskSum,
     ToolCall,
     ToolStats,
     Turn,
     WorkerRow,
 )
+from app.web.charts import day_edges, last_days, spend_charts, task_charts
 from app.web.inputs import TaskFilter, is_id, parse_query
 from app.web.overview import (
     Action,
@@ -121,6 +123,14 @@ class KnownOfTask:
     turns: Sequence[Turn] | None
     calls: Sequence[ToolCall] | None
     approvals: Sequence[ApprovalRow] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownOfDays:
+    """What the store knows of the last days; None for what it refused."""
+
+    history: Sequence[TaskSum] | None
+    costs: Sequence[CostSum] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +222,10 @@ class Pages:
     )
     async def _approvals(self) -> Response:
         return await self._page("approvals", self._render_approvals)
+
+    @page("/ui/charts", "Tasks, waits and spend of the last days", 503, id="charts_page")
+    async def _charts(self) -> Response:
+        return await self._page("charts", self._render_charts)
 
     async def _page(self, address: str, render: Callable[[], Awaitable[Rendered]]) -> Response:
         async def render_whatever_happens() -> Rendered:
@@ -369,6 +383,23 @@ class Pages:
             waiting=list(reversed(known.waiting)),
             decided=[row for row in known.latest if row.status is not ApprovalStatus.WAITING],
         )
+
+    async def _render_charts(self) -> Rendered:
+        store, zone = self._daemon.store, self._daemon.settings.timezone
+        days = last_days(self._wall_clock.now(), zone)
+        edges = day_edges(days, zone)
+        known = await self._ask(
+            KnownOfDays,
+            history=partial(store.task_history, edges),
+            costs=partial(store.costs, since=edges[0]),
+        )
+        if known is None:
+            raise StoreError("the store does not answer in time")
+        groups = [
+            ("Tasks", None if known.history is None else task_charts(known.history, days, zone)),
+            ("Spend", None if known.costs is None else spend_charts(known.costs, days)),
+        ]
+        return self._render("charts.html", days=days, groups=groups)
 
     async def _render_task(self, task_id: str) -> Rendered:
         store = self._daemon.store
