@@ -27,7 +27,7 @@ from .life import Life, current_life
 from .machine import Machine
 from .pace import paced, stretch
 from .people import People
-from .plan import AGENTS, CLAUDE, CODE, DAY, PEOPLE, Plan, Step, What
+from .plan import AGENTS, CLAUDE, CODE, DAY, PEOPLE, TORN_AT, Plan, Step, What
 from .rules import Broken, Rules
 from .store import Memory
 
@@ -84,7 +84,7 @@ class World:
         self.memory = Memory(self.true_clock)
         self.rules = Rules(self)
         self.rules.watch(self.memory.connection)
-        self.claude = Claude(self.rng, self.rules.sent)
+        self.claude = Claude(self.rng)
         self.people = People(self)
         self.machines = [Machine(self, number) for number in range(self.plan.daemons)]
         try:
@@ -134,6 +134,7 @@ class World:
             machine.heal()
         for agent in AGENTS:
             self.nursery.start_soon(self.people.resume, agent)
+        self.nursery.start_soon(self.people.decide_all)
         await trio.sleep(SETTLE)
         await self.rules.judge_the_end()
         self.is_over = True
@@ -170,6 +171,8 @@ class World:
             case What.STORE_AWAY_FOR_ALL:
                 for each in self.machines:
                     each.keep_away(step.amount)
+            case What.STORE_TORN:
+                machine.torn[TORN_AT[int(step.pick * len(TORN_AT))]] = step.amount
             case What.STORE_SLOW:
                 machine.slow_down(step.amount)
             case What.LOSE_ANSWERS:
