@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from actp_supervise import current_child
 from actp_supervise.service import Block, LoopWatch, fields_of
+from app.alerts.channels import Channel
 from app.edges import Edges
 from app.health_server import HealthServer
 from app.startup import run_daemon
@@ -28,6 +29,7 @@ from app.store.protocol import Before, StoreError, StoreUnavailable
 from app.web.commands import open_commands
 from app.worker import take_lock
 
+from .pace import looks
 from .store import MemoryDatabase, MemoryStore
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
     from quart_trio import QuartTrio
 
+    from app.alerts.plan import Message
     from app.daemon import Daemon
     from app.event_log import LoggedEvent
     from app.settings import Settings
@@ -99,12 +102,14 @@ class Life:
             open_store=self._open_store,
             wall_clock=self.machine.clock,
             make_client=self._make_client,
+            make_channels=lambda _settings: (Phone(self),),
             catch=self._handlers.__setitem__,
             make_loop_watch=self._make_loop_watch,
             make_server=lambda daemon, _address: partial(self._serve, daemon),
             open_waiting_room=_no_waiting_room,
             configure_logs=lambda _settings, _redact: None,
             take_lock=self._take_lock,
+            looks=looks(self.world.plan.pace),
         )
 
     async def run(self) -> None:
@@ -258,6 +263,20 @@ class LifeStore(Before):
             raise StoreError("this process is dead")
         if self._life.machine.store_is_away:
             raise StoreUnavailable("simulated: the store is away")
+
+
+class Phone(Channel):
+    """By which people are told; what they are told is in the log."""
+
+    name = "phone"
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+
+    @override
+    async def send(self, message: Message) -> None:
+        await trio.lowlevel.checkpoint()
+        self._life.note(f"tells people: {message.title}")
 
 
 class VirtualLoopWatch(LoopWatch):

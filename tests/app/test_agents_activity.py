@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from app.agents.activity import BEAT_INTERVAL, Activity
+from app.agents.activity import Activity
+from app.looks import USUAL
 
 
 class Clock:
@@ -31,7 +32,7 @@ def pass_time(clock, activity, seconds):
     """Let time pass while the agent's loop turns."""
     until = clock.now + seconds
     while clock.now < until:
-        clock.now = min(clock.now + BEAT_INTERVAL, until)
+        clock.now = min(clock.now + USUAL.agents, until)
         activity.beat()
 
 
