@@ -221,9 +221,7 @@ async def run_daemon(
                     restart=Restart.TRANSIENT,
                     shutdown_timeout=math.inf,  # bounded by that of its runs
                 )
-                services.start_soon(
-                    routines.watch_times, looks.times, name="times of routines"
-                )
+                services.start_soon(routines.watch_times, looks.times, name="times of routines")
                 web = await _subtree(root, "web")
                 page = await web.start(
                     edges.make_server(daemon, address),
@@ -236,9 +234,7 @@ async def run_daemon(
                 banner.show(settings, where=store.where, page=page)
                 if announce is not None:
                     announce(page)
-                services.start_soon(
-                    work.watch, lambda: daemon.settings, looks.work, name="work"
-                )
+                services.start_soon(work.watch, lambda: daemon.settings, looks.work, name="work")
                 await root.start(hold_agents, agents, name="agents", shutdown_timeout=math.inf)
                 services.start_soon(agents.watch_loop, name="watch")
                 services.start_soon(reloader.run, hangups, name="reload")

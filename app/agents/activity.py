@@ -197,6 +197,8 @@ class Activity:
         self.paused_until = until
         self.doing = "paused"
         self.task_id = None
+        self.throttled_until = None
+        self.unthrottle()  # it asks nothing of the model, so it does not wait for it either
         self._promise(self._clock())
 
     def resume(self) -> None:
