@@ -121,7 +121,9 @@ async def run_daemon(
 
         instance = uuid.uuid4().hex
         channels = await _channels(settings, edges.make_channels)
-        alerts = Alerts(channels, instance=instance, wall_clock=wall_clock)
+        alerts = Alerts(
+            channels, instance=instance, lease=settings.task_lease, wall_clock=wall_clock
+        )
         launcher = AgentLauncher(settings, store, instance, make_client=edges.make_client)
         settings = with_unknown_models(settings, launcher.prices)
         unreadable = UnreadableTasks(store)

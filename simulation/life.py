@@ -116,6 +116,7 @@ class Life:
         """Live."""
         current_life.set(self)
         self.note("starts")
+        self.world.work["starts of a daemon"] += 1
         rules = self.world.rules
         try:
             with self._scope:
@@ -197,8 +198,12 @@ class Life:
             agent_id,
             self.machine.troubles_of(agent_id),
             is_dead=lambda: self.is_dead,
-            asked=lambda agent, word: self.note(f"{agent} asks Claude: {word}"),
+            asked=self._asked_claude,
         )
+
+    def _asked_claude(self, agent_id: str, word: str) -> None:
+        self.world.work["calls of Claude"] += 1
+        self.note(f"{agent_id} asks Claude: {word}")
 
     def _make_loop_watch(self, on_block: Callable[[Block], object]) -> LoopWatch:
         self._watch = VirtualLoopWatch(on_block)
@@ -250,6 +255,7 @@ class LifeStore(Before):
         answer = await verb.ask(self.store, arguments)
         if not life.is_dead:
             life.world.rules.did(life, verb.name, arguments, answer)
+            life.world.work["tasks that ended"] += verb.name == "finish_task" and answer is True
         await trio.lowlevel.checkpoint()
         self._check()
         if machine.answers_to_lose > 0:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BRISK: Final = 15.0
 """Up to this pace no limit has to be stretched: a beat is due several times in a lease."""
 
-RAREST: Final = 1200.0
+RAREST: Final = 1800.0
 """Seconds between two looks at what is in the store, at any pace."""
 
 

@@ -58,6 +58,8 @@ class Result:
     """The last events of each daemon."""
     happened: Counter[str]
     """How often what has happened."""
+    work: Counter[str]
+    """How much the daemons have done."""
 
 
 @dataclass(kw_only=True)
@@ -73,6 +75,7 @@ class World:
     is_over: bool = False
     lives: list[Life] = field(default_factory=list)
     happened: Counter[str] = field(default_factory=Counter)
+    work: Counter[str] = field(default_factory=Counter)
 
     async def run(self) -> None:
         """Play the plan, raise `Broken` at the first rule that does not hold."""
@@ -257,6 +260,7 @@ def simulate(plan: Plan, *, watch: Callable[[str], object] = lambda _line: None)
         ended_at=world.ended_at,
         last={daemon: list(lines) for daemon, lines in world.last.items()},
         happened=world.happened,
+        work=world.work,
     )
 
 

@@ -41,7 +41,7 @@ RECORD_TIMEOUT: Final = 10.0
 """Seconds that the store has, to say how a day was or to keep what was told."""
 
 LEASE: Final = 60.0
-"""Seconds after which another daemon speaks for one that is gone."""
+"""Seconds after which another daemon speaks for one that is gone, where nothing else is said."""
 
 SEND_TIMEOUT: Final = 30.0
 """Seconds that one delivery may take."""
@@ -103,6 +103,7 @@ class Alerts:
     Args:
         channels: By which ways.
         instance: This start of the daemon.
+        lease: Seconds after which another daemon speaks for one that is gone.
         wall_clock: Tells the time of day.
     """
 
@@ -111,10 +112,12 @@ class Alerts:
         channels: Sequence[Channel],
         *,
         instance: str,
+        lease: float = LEASE,
         wall_clock: WallClock | None = None,
     ) -> None:
         self._outgoing = [_Outgoing(channel) for channel in channels]
         self._instance = instance
+        self._lease = lease
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
         self._own = Plan()
         self._shared: Plan | None = None
@@ -228,7 +231,7 @@ class Alerts:
 
     async def _take_turns(self, daemon: Told) -> None:
         """Speak of what all daemons see alike, whenever the lease for it is ours."""
-        lease = store_lease(daemon.store, "alerts", self._instance, LEASE)
+        lease = store_lease(daemon.store, "alerts", self._instance, self._lease)
         while True:
             await lease.acquire(lambda _holder: None)
             self._shared = Plan(await self._recall(daemon.store))
