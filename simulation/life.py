@@ -136,6 +136,7 @@ class Life:
             self.note("is gone")
             self.is_dead = True
             self.gone.set()
+            self._forget()
 
     def note(self, text: str) -> None:
         """Write something into the log of the run, unless this life is over."""
@@ -230,8 +231,11 @@ class Life:
         self._locks.append(os.dup(lock))  # the same lock, whatever becomes of the other
         return lock
 
-    def close(self) -> None:
-        """Close what it has of the system's."""
+    def _forget(self) -> None:
+        """Let go of its daemon: the rules remember each life, and in a year there are hundreds."""
+        self.daemon = self.app = self._watch = None
+        self._handlers.clear()
+        self.faults.clear()
         for lock in self._locks:
             os.close(lock)
         self._locks.clear()

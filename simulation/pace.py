@@ -35,12 +35,13 @@ def looks(pace: float) -> Looks:
     Args:
         pace: How many times as far apart as in reality the looks are, from 1.
     """
-    # So often in a lease that one that is missed does no harm, as in reality.
-    beat = min(USUAL.beat * pace, 10.0 * stretch(pace))
+    # So often in a lease, or in the time after which an agent counts as hung, that one that is
+    # missed does no harm, as in reality.
+    beat = min(USUAL.beat * pace, 15.0 * stretch(pace))
     return Looks(
         beat=beat,
         fresh=3.0 * beat,
-        agents=USUAL.agents * pace,
+        agents=min(USUAL.agents * pace * 2.0, 22.5 * stretch(pace)),
         changes=USUAL.changes * pace,
         lag=USUAL.lag * pace,
         alerts=min(USUAL.alerts * pace, RAREST),

@@ -73,7 +73,6 @@ class World:
     watch: Callable[[str], object] = lambda _line: None
     """Gets each line of the log."""
     is_over: bool = False
-    lives: list[Life] = field(default_factory=list)
     happened: Counter[str] = field(default_factory=Counter)
     work: Counter[str] = field(default_factory=Counter)
 
@@ -90,17 +89,13 @@ class World:
         self.claude = Claude(self.rng, self.rules.sent)
         self.people = People(self)
         self.machines = [Machine(self, number) for number in range(self.plan.daemons)]
-        try:
-            async with trio.open_nursery() as nursery:
-                self.nursery = nursery
-                for machine in self.machines:
-                    nursery.start_soon(machine.keep_running)
-                nursery.start_soon(self.rules.look)
-                await self._play()
-                nursery.cancel_scope.cancel(reason="the world is over")
-        finally:
-            for life in self.lives:
-                life.close()
+        async with trio.open_nursery() as nursery:
+            self.nursery = nursery
+            for machine in self.machines:
+                nursery.start_soon(machine.keep_running)
+            nursery.start_soon(self.rules.look)
+            await self._play()
+            nursery.cancel_scope.cancel(reason="the world is over")
 
     @property
     def elapsed(self) -> float:
