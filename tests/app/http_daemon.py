@@ -176,6 +176,7 @@ def make_daemon(
         routines=Routines(),
         stopping=False,
         clock=SystemWallClock(),
+        wall_clock=SystemWallClock(),
         redact=redact,
         tree=lambda: TREE,
     )
