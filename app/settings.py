@@ -45,7 +45,7 @@ AGENTS_VARIABLE: Final = "WORKER_AGENTS"
 """The variable that names the file of agents."""
 
 SHORTEST_SECRET: Final = 6
-"""Characters below which a value of somebody's own is not taken out of texts, where it is a word."""
+"""Characters that a value of somebody's own has at least that is taken out of texts."""
 
 GOOD_TOKEN: Final = 16
 """Characters that a token should have at least."""
@@ -433,9 +433,7 @@ def load_settings(
         beside = env_file.with_name("agents.toml").absolute()
         if beside.is_file():
             given[AGENTS_VARIABLE] = str(beside)
-    only_in_file = {
-        name: value for name, value in in_file.items() if value and name not in environ
-    }
+    only_in_file = {name: value for name, value in in_file.items() if value and name not in environ}
     return _read(given, only_in_file)
 
 

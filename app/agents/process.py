@@ -187,12 +187,47 @@ class Claims(Before):
 
         if self._activity.held:
             return None
+        return await self._hold(token, claim)
+
+    async def _hold(
+        self, token: str, claim: Callable[[], Awaitable[TaskRow | None]]
+    ) -> TaskRow | None:
+        """Claim a task, and know of it until it is settled."""
         self._claiming[token] = claim
         task = await claim()
         del self._claiming[token]
         if task is not None:
             self._held[token] = task.id
         return task
+
+    @override
+    async def begin_task(
+        self,
+        task_id: str,
+        agent_type: str,
+        goal: str,
+        *,
+        context: Mapping[str, JSON] | None = None,
+        routine: str | None = None,
+        worker_id: str,
+        instance: str,
+        token: str,
+        lease: Seconds,
+    ) -> TaskRow | None:
+        async def begin() -> TaskRow | None:
+            return await self.store.begin_task(
+                task_id,
+                agent_type,
+                goal,
+                context=context,
+                routine=routine,
+                worker_id=worker_id,
+                instance=instance,
+                token=token,
+                lease=lease,
+            )
+
+        return await self._hold(token, begin)
 
     @override
     async def finish_task(
@@ -221,6 +256,12 @@ class Claims(Before):
         done = await super().release_task(
             task_id, token, count_attempt=count_attempt, delay=delay, error=error
         )
+        self._held.pop(token, None)
+        return done
+
+    @override
+    async def park_task(self, task_id: str, token: str) -> bool:
+        done = await super().park_task(task_id, token)
         self._held.pop(token, None)
         return done
 
