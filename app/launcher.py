@@ -178,6 +178,7 @@ class AgentLauncher:
                 wait_for_work=wait_for_work,
                 make_client=self._make_client,
                 hands=hands,
+                is_routine=method is not None,
             )
             if method is None:
                 in_its_loop = asyncio_child(run_agent, isolation=config.isolation)

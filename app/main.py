@@ -27,6 +27,7 @@ from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Interrupted, log_what_nobody_catches, shorten
 from actp_supervise.service.signals import INTERRUPTED, SIGNALS
 from app.command_line import WRONG, read_arguments
+from app.environment import SharedEnvironment
 from app.settings import HAS_TRIO_ASYNCIO, Settings, SettingsError, load_settings, validate_env
 from app.store.errors import StoreError, TableMissing, WrongSettings
 from app.store.schema import MIGRATION_COMMAND
@@ -47,6 +48,9 @@ FAILED = 1
 
 LEAVE_TIMEOUT: Final = 2.0
 """Seconds that the end waits for threads that an agent has left behind."""
+
+OF_THE_SDK: Final = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
+"""By these a class that makes its own client finds the simulated Claude of the demo, too."""
 
 ENV_FILE = Path(".env")
 STDOUT, STDERR = 1, 2
@@ -95,11 +99,12 @@ async def _obey(options: argparse.Namespace) -> None:
         await beside(settings)
         return
     validate_env(os.environ, env_file=ENV_FILE)
-    settings = _settings_of_daemon(options)
+    environment = SharedEnvironment()
+    settings = _settings_of_daemon(options, environment)
     if options.dry_run:
         await _dry_run(settings)
     else:
-        await _run(options, settings)
+        await _run(options, settings, environment)
 
 
 def _command_beside(
@@ -123,19 +128,33 @@ def _command_beside(
 
 def _settings_of_daemon(
     options: argparse.Namespace,
-    environ: Mapping[str, str] = os.environ,
+    environment: SharedEnvironment,
     *,
+    instead: Mapping[str, str] | None = None,
     required: bool = False,
 ) -> Settings:
+    """Read the settings, and share what `.env` says with the code of agents.
+
+    Args:
+        options: The command line.
+        environment: That of this process.
+        instead: What holds in place of it, as in the demo.
+        required: Whether `.env` has to be there.
+    """
+    environ = environment.given if instead is None else instead
     settings = load_settings(environ, env_file=ENV_FILE, required=required)
+    changed = {name: environ[name] for name in OF_THE_SDK if name in (instead or {})}
+    environment.share({**settings.only_in_file, **changed})
     return settings if options.agents is None else settings.with_agents(options.agents)
 
 
-async def _run(options: argparse.Namespace, settings: Settings) -> None:
+async def _run(
+    options: argparse.Namespace, settings: Settings, environment: SharedEnvironment
+) -> None:
     log_what_nobody_catches()
     # Were the file gone later, so would be the limits in it.
     has_file = await trio.Path(ENV_FILE).exists()
-    reread = partial(_settings_of_daemon, options, required=has_file)
+    reread = partial(_settings_of_daemon, options, environment, required=has_file)
     async with _loaded(settings) as address:
         from app.startup import run_daemon
 
@@ -188,8 +207,9 @@ async def _demo(options: argparse.Namespace) -> None:
     from app.demo.show import open_demo
 
     log_what_nobody_catches()
-    async with open_demo(os.environ) as demo:
-        reread = partial(_settings_of_daemon, options, demo.environ)
+    environment = SharedEnvironment()
+    async with open_demo(environment.given) as demo:
+        reread = partial(_settings_of_daemon, options, environment, instead=demo.environ)
         settings = reread()
 
         def introduce(page: str) -> None:
