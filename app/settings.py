@@ -311,6 +311,8 @@ class Settings:
     apple_vendor_number: str | None = _services("APPLE_VENDOR_NUMBER", values.word, None)
     referred: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The other variables that the file of agents refers to, as in ``${CRM_TOKEN}``."""
+    given: frozenset[str] = field(default_factory=frozenset, compare=False, repr=False)
+    """The names of the daemon's variables that somebody has set."""
     data_dir: Path
     warnings: tuple[str, ...]
     """What the operator may want to know; one line each."""
@@ -431,6 +433,26 @@ def variables(specs: Iterable[AgentSpec] = AGENT_SPECS) -> tuple[str, ...]:
     )
 
 
+def given_variables(
+    environ: Mapping[str, str] = os.environ, *, env_file: Path | None = Path(".env")
+) -> frozenset[str]:
+    """Return the names of the daemon's variables that are set, whatever their values.
+
+    Args:
+        environ: The environment; it wins over the file.
+        env_file: A file in the form of `.env`.
+
+    Raises:
+        SettingsError: If a line of the file is wrong.
+    """
+    return _given({**_read_file(env_file), **environ})
+
+
+def _given(values: Mapping[str, str]) -> frozenset[str]:
+    names = (each.name for each in settings_of(Settings).values())
+    return frozenset(name for name in names if values.get(name, "").strip())
+
+
 def _read(environ: Mapping[str, str]) -> Settings:
     given = {name: value.strip() for name, value in environ.items()}
     read = {name: _value(each, given) for name, each in settings_of(Settings).items()}
@@ -439,6 +461,9 @@ def _read(environ: Mapping[str, str]) -> Settings:
         **read,
         agents=tuple(_agent(given, spec) for spec in specs),
         referred={name: given[name] for name in variables_in(specs) if given.get(name)},
+        given=frozenset(
+            each.name for each in settings_of(Settings).values() if given.get(each.name)
+        ),
         data_dir=_data_dir(),
         warnings=(),
     )

@@ -29,6 +29,7 @@ from app.happenings import tell_of_changes, tell_of_tree
 from app.heartbeat import HealthHeartbeat
 from app.launcher import AgentLauncher, with_unknown_models, without_tables
 from app.logged_errors import ErrorsOfAgents
+from app.logged_lines import LinesOfAgents
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
 from app.reasons import Reason, ReasonKind, reason
@@ -126,7 +127,9 @@ async def run_daemon(
         settings = with_unknown_models(settings, launcher.prices)
         unreadable = UnreadableTasks(store)
         errors = ErrorsOfAgents(redact)
+        lines = LinesOfAgents(redact)
         stack.enter_context(errors.listening())
+        stack.enter_context(lines.listening())
         approvals = WaitingApprovals(store, wall_clock)
         work = WorkWatch(store, events, errors, approvals, instance=instance, wall_clock=wall_clock)
         registry = AgentRegistry(store, settings.worker_id)
@@ -194,6 +197,7 @@ async def run_daemon(
                 root=root,
                 unreadable=unreadable,
                 work=work,
+                lines=lines,
                 approvals=approvals,
                 notes=_notes(report),
                 delivery=alerts.reasons,
