@@ -176,10 +176,12 @@ def _load(settings: Settings) -> None:
 
 async def _dry_run(settings: Settings) -> None:
     _import_trio_asyncio()
+    from app.key_trial import try_key
     from app.startup import check
 
     banner, lacking = await check(settings)
     print(banner)
+    print(f"The key: {await try_key(settings)}")
     if lacking is not None:
         raise StoreError(lacking)
     print("Configuration and database are fine. No agent was started.")

@@ -547,7 +547,18 @@ def _check_together(settings: Settings) -> None:
         )
 
 
+_LOOKS_LIKE_A_KEY: Final = re.compile(r"sk-ant-[A-Za-z0-9_-]{30,}")
+
+
 def _warnings(settings: Settings, given: Mapping[str, str]) -> Iterable[str]:
+    key = settings.anthropic_api_key
+    # A gateway may have keys of its own.
+    is_theirs = key is not None and settings.anthropic_base_url is None
+    if key is not None and is_theirs and not _LOOKS_LIKE_A_KEY.fullmatch(key):
+        yield (
+            "ANTHROPIC_API_KEY does not look like a key of Anthropic's, which begins with sk-ant- "
+            "and has some 100 letters, digits, _ and -; try it with: python -m app.main --dry-run"
+        )
     tokens = {"WORKER_API_TOKEN": settings.api_token, "WORKER_READ_TOKEN": settings.read_token}
     for name, token in tokens.items():
         if token is not None and len(token) < GOOD_TOKEN:
