@@ -12,7 +12,6 @@ import random
 import re
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,8 @@ from app.demo.http1 import Request, Response, serve_connection
 from app.demo.rules import check_body, check_headers, text_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from daemons import Place
 
 AGENTS = """
@@ -148,11 +149,27 @@ class ScriptedClaude:
         self._latency = latency
         self._numbers = count(1)
 
-    async def serve(self, *, task_status: trio.TaskStatus[str]) -> None:
-        """Serve on loopback until cancelled; `started` gets the address."""
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async def serve(
+        self,
+        *,
+        port: int = 0,
+        through: Callable[[trio.SocketStream], trio.abc.Stream] = lambda stream: stream,
+        task_status: trio.TaskStatus[str],
+    ) -> None:
+        """Serve on loopback until cancelled; `started` gets the address.
+
+        Args:
+            port: Where; 0 for any that is free.
+            through: What each connection passes through.
+            task_status: Gets the address.
+        """
+
+        async def serve(stream: trio.SocketStream) -> None:
+            await serve_connection(through(stream), self._handle)
+
+        listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
         task_status.started(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}")
-        await trio.serve_listeners(partial(serve_connection, handle=self._handle), listeners)
+        await trio.serve_listeners(serve, listeners)
 
     async def _handle(self, request: Request) -> Response | None:
         check_headers(request.headers)

@@ -1,7 +1,8 @@
 """Claude that sends its replies byte by byte, and Claude that is away for long.
 
 The limits are lowered, so that a minute is what an hour is to a daemon with the defaults: an agent
-counts as hung after 5 s in place of 90, and gives a task back after 15 s of waiting in place of 900.
+counts as hung after 5 s in place of 90, and gives a task back after it has waited for 15 s in place
+of 900.
 """
 
 from __future__ import annotations
@@ -102,22 +103,38 @@ async def test_claude_that_is_away_for_long_costs_no_attempt(limited, figures):
     (limited.folder / "noting.py").write_text((limited.folder / "own.py").read_text())
     limited.use_class(IMPATIENT, "Impatient")
     limited.environ["CONTENT_AGENT_CLASS"] = "own:Impatient"
+    claude = ScriptedClaude(random.Random(4))
+    there = trio.CancelScope()
+
+    async def serve_for_a_while(*, task_status):
+        with there:
+            await claude.serve(task_status=task_status)
+
     async with trio.open_nursery() as nursery:
-        claude = ScriptedClaude(random.Random(4))
-        async with trio.open_nursery() as serving:
-            limited.claude = await serving.start(claude.serve)
-            campaign = Campaign(limited, claude, random.Random(4))
-            # Under the same address later on.
-            port = int(limited.claude.rpartition(":")[2])
-            async with limited.daemon("--agents", ",".join(AGENTS)) as daemon:
-                campaign.up.append(daemon)
-                async with trio.open_nursery() as people:
-                    people.start_soon(campaign.keep_posting)
-                    people.start_soon(campaign.keep_deciding)
-                    await trio.sleep(3)
-                    serving.cancel_scope.cancel()
-                    with trio.CancelScope(shield=True):
-                        await trio.sleep(AWAY)
-                        await nursery.start(partial(claude.serve, port=port))
-                        await trio.sleep(20)
-                    people.cancel_scope.cancel()
+        limited.claude = await nursery.start(serve_for_a_while)
+        campaign = Campaign(limited, claude, random.Random(4))
+        async with limited.daemon("--agents", ",".join(AGENTS)) as daemon:
+            campaign.up.append(daemon)
+            async with trio.open_nursery() as people:
+                people.start_soon(campaign.keep_posting)
+                people.start_soon(campaign.keep_deciding)
+                await trio.sleep(5)
+                there.cancel()
+                await daemon.until("/health", lambda health: health["status"] == "degraded")
+                await trio.sleep(AWAY)
+                assert (await daemon.http.get("/livez")).status_code == 200
+                port = int(limited.claude.rpartition(":")[2])
+                await nursery.start(partial(claude.serve, port=port))
+                people.cancel_scope.cancel()
+            for agent in AGENTS:
+                assert (await daemon.get(f"/agents/{agent}"))["error_count"] == 0
+            daemon.signal(signal.SIGTERM)
+            assert await daemon.wait() == 0
+            campaign.read_the_log(daemon)
+        campaign.up.clear()
+        await finish(campaign)
+        nursery.cancel_scope.cancel()
+    found = check_all(campaign)
+    attempts = {row["attempts"] for row in limited.rows("select attempts from actp_agent_tasks")}
+    assert attempts == {1}
+    figures("Claude is away", **found, seconds=trio.current_time() - began)

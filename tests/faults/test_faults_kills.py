@@ -1,8 +1,8 @@
 """Hundreds of kills, of daemons that work: nothing lost, nothing twice, nobody accused.
 
-Three daemons at a time share a database. Each is ended at a moment of chance, a quarter of them while
-they start: by kill -9, by SIGTERM, or by kill -9 while they drain. Tasks are posted and calls are
-approved meanwhile, some while no daemon lives. `make test-long KILLS=20` is a short one.
+Three daemons at a time share a database. Each is ended at a moment of chance, a quarter of them
+while they start: by kill -9, by SIGTERM, or by kill -9 while they drain. Tasks are posted and calls
+are approved meanwhile, some while no daemon lives. `make test-long KILLS=20` is a short one.
 """
 
 from __future__ import annotations
