@@ -217,7 +217,8 @@ async def test_over_a_change_of_clocks_a_daily_routine_runs_once_each_day(place,
         assert (await daemon.get("/agents/content"))["error_count"] == 0
         daemon.signal(signal.SIGTERM)
         assert await daemon.wait() == 0
-    succeeded = [fire for fire in fires(place)[3:] if fire[1] == "succeeded"]
+    # Those of March are older than WORKER_RETENTION_DAYS by then, and gone.
+    succeeded = [fire for fire in fires(place) if fire[1] == "succeeded"]
     assert succeeded[-2:] == done(
         datetime(2026, 11, 1, 5, 30, tzinfo=UTC), datetime(2026, 11, 2, 6, 30, tzinfo=UTC)
     )
