@@ -121,7 +121,9 @@ async def test_a_file_of_sqlite_that_another_program_locks(place, figures):
                 people.start_soon(campaign.keep_posting)
                 people.start_soon(campaign.keep_deciding)
                 await trio.sleep(5)
-                with closing(sqlite3.connect(place.database, timeout=30, check_same_thread=False)) as db:
+                with closing(
+                    sqlite3.connect(place.database, timeout=30, check_same_thread=False)
+                ) as db:
                     await trio.to_thread.run_sync(partial(lock, db))
                     await daemon.until("/health", lambda health: "store is away" in str(health))
                     await trio.sleep(LOCK)
