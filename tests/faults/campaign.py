@@ -8,14 +8,14 @@ from __future__ import annotations
 import random
 import signal
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
 import httpx
 import trio
-from daemons import PATIENCE, SupabasePlace, until
+from daemons import PATIENCE, Daemon, Place, SupabasePlace, until
 from processes import processes_of
 from scripted import ScriptedClaude, goal, how_many_notes
 
@@ -25,8 +25,6 @@ from app.store.supabase import open_supabase_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from daemons import Daemon, Place
 
     from app.store.protocol import Store
 
@@ -227,10 +225,8 @@ async def finish(campaign: Campaign) -> None:
         async with open_the_store(place) as store:
             with trio.fail_after(4 * PATIENCE):
                 while place.rows(OPEN)[0]["n"]:
-                    try:
+                    with suppress(StoreUnavailable, StoreError):
                         await campaign.decide(store, share=1.0)
-                    except (StoreUnavailable, StoreError):
-                        pass
                     await trio.sleep(0.1)
         for agent in AGENTS:
             assert (await last.get(f"/agents/{agent}"))["error_count"] == 0

@@ -13,9 +13,9 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "e2e"))  # for `daemons`
 
-pytest.register_assert_rewrite("accounts", "campaign")
-
 from daemons import Place, SupabasePlace, start_claude
+
+pytest.register_assert_rewrite("accounts", "campaign")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

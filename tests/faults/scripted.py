@@ -8,7 +8,6 @@ records, when it begins and when it ends. What was done twice shows there and no
 from __future__ import annotations
 
 import json
-import random
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from app.demo.http1 import Request, Response, serve_connection
 from app.demo.rules import check_body, check_headers, text_of
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable
 
     from daemons import Place

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import AsyncExitStack, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import trio
@@ -56,7 +57,7 @@ async def nothing_came_of_it(place, daemon, tasks):
 
 
 def open_files(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    return len([*Path(f"/proc/{pid}/fd").iterdir()])
 
 
 async def take_files(port):
@@ -116,7 +117,8 @@ async def start_within(place, kind, most):
     place.wrapper = limited(kind, most)
     async with place.starting_daemon("--agents", "social") as daemon:
         with trio.move_on_after(30):
-            while daemon.process.poll() is None and "starting" not in actions(daemon):
+            # What it has logged is in a file.
+            while daemon.process.poll() is None and "starting" not in actions(daemon):  # noqa: ASYNC110
                 await trio.sleep(0.05)
         text = daemon.log.read_text()
         if daemon.process.poll() is None:
