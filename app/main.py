@@ -37,7 +37,13 @@ from app.settings import (
     load_settings,
     validate_env,
 )
-from app.store.errors import StoreError, TableMissing, WrongSettings
+from app.store.errors import (
+    NO_THREAD,
+    StoreError,
+    TableMissing,
+    WrongSettings,
+    is_out_of_threads,
+)
 from app.store.schema import MIGRATION_COMMAND
 from app.terminal.errors import DaemonError
 from app.terminal.signals import INTERRUPTS, until_interrupted
@@ -401,6 +407,9 @@ def _report(error: BaseException) -> int:
         hint = f". To make it, run: {MIGRATION_COMMAND}" if isinstance(error, TableMissing) else ""
         print(f"error: {shorten(str(error))}{hint}", file=sys.stderr)
         return WRONG if isinstance(error, SettingsError | WrongSettings) else FAILED
+    if is_out_of_threads(error):
+        print(f"error: {NO_THREAD}", file=sys.stderr)
+        return FAILED
     logger.critical("The daemon failed", exc_info=error)
     return FAILED
 
