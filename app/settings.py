@@ -38,6 +38,9 @@ HAS_TRIO_ASYNCIO: Final = values.HAS_TRIO_ASYNCIO
 
 DEFAULT_ISOLATION: Final[Isolation] = "loop" if HAS_TRIO_ASYNCIO else "thread"
 
+DEMO_KEY: Final = "simulated-key"
+"""The API key of the demonstration; no real one looks like it."""
+
 APPLICATION: Final = "actp-worker"
 """What the folder under the user's data directory is called."""
 
@@ -321,6 +324,11 @@ class Settings:
     data_dir: Path
     warnings: tuple[str, ...]
     """What the operator may want to know; one line each."""
+
+    @property
+    def demo(self) -> bool:
+        """Whether this is the demonstration: its model is simulated, its money is not real."""
+        return self.anthropic_api_key == DEMO_KEY
 
     @property
     def secrets(self) -> tuple[str, ...]:
