@@ -103,10 +103,10 @@ class AgentLauncher:
 
         def opened(hands: Hands) -> None:
             run.problems = lambda: hands.problems
-            run.tools = partial(listed_tools, cls, hands, config.approve)
+            run.tools = partial(listed_tools, cls, hands, config.spec.approve)
 
         cls = self._classes[config.agent_id]
-        run.tools = partial(listed_tools, cls, None, config.approve)
+        run.tools = partial(listed_tools, cls, None, config.spec.approve)
         await self._run(config, run.activity, run.run_id, run.wait_for_work, opened=opened)
 
     async def run_routine(self, agent_id: str, method: str) -> None:

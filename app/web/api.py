@@ -391,7 +391,7 @@ class Api:
         page = await find_tasks(
             daemon.store, wanted, timezone=daemon.settings.timezone, redact=daemon.redact
         )
-        return answer(page.tasks, **link_to_next("/tasks", wanted, page))
+        return answer(page.tasks, 200, **link_to_next("/tasks", wanted, page))
 
     @get("/tasks/<task_id>", "One task", TaskRow, problems=(404, 503))
     async def _task(self, task_id: str) -> Response:
@@ -625,8 +625,8 @@ def _check_decided(row: ApprovalRow, wanted: Decision, by: str) -> None:
 
 def _reported(status: str) -> AgentState:
     """Return what the registry says of an agent; of a word that is none, that it is stopped."""
-    known = [state.value for state in AgentState if not state.derived]
-    return AgentState(status) if status in known else AgentState.STOPPED
+    known = {state.value: state for state in AgentState if not state.derived}
+    return known.get(status, AgentState.STOPPED)
 
 
 def _accepted(action: Action, agent_id: str, status: AgentState) -> Response:
