@@ -18,7 +18,13 @@ from actp_supervise.service import fields_of, log_context, shorten
 from app.agents.activity import Activity
 from app.agents.claims import open_claims
 from app.agents.client import make_client
-from app.agents.contract import Agent, AgentClassError, has_routine, load_agent_class
+from app.agents.contract import (
+    Agent,
+    AgentClassError,
+    has_routine,
+    load_agent_class,
+    takes_context,
+)
 from app.agents.host import GOAL_METHOD, run_agent, run_routine
 from app.agents.prices import PriceTable, PriceTableError, load_prices
 from app.agents.process import run_in_process
@@ -81,6 +87,16 @@ class AgentLauncher:
     def prices(self) -> PriceTable:
         """What calls of models cost."""
         return self._prices
+
+    def with_classes_without_queue(self, settings: Settings) -> Settings:
+        """Return the settings with a warning for each class that cannot do tasks of the queue."""
+        warnings = tuple(
+            f"{agent.class_path} of {agent.agent_id} takes no context, so it does none of the "
+            "tasks that are posted to it, and nobody sees what it costs"
+            for agent in self._agents.values()
+            if not takes_context(self._classes[agent.agent_id])
+        )
+        return dataclasses.replace(settings, warnings=(*settings.warnings, *warnings))
 
     async def run(self, config: AgentSettings, run: AgentRun) -> None:
         """Run a new instance of an agent to its end."""
@@ -183,6 +199,7 @@ class AgentLauncher:
                 wait_for_work=wait_for_work,
                 make_client=self._make_client,
                 hands=hands,
+                is_routine=method is not None,
             )
             if method is None:
                 in_its_loop = asyncio_child(run_agent, isolation=config.isolation)

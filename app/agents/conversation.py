@@ -19,10 +19,11 @@ from app.hands import block
 from app.hands.server_tools import failures_of, sources_of
 
 from .approvals import Gate
-from .claude import ModelCalls, Patience
+from .claude import ModelCalls
 from .course import Answer, Ask, Compact, End, Rules, Tell, model_of, next_step
 from .history import FORMAT, earlier_calls, last_conversation, why_not_resumed
 from .outcomes import Outcome, TooLong
+from .patience import Patience
 from .spec import DEFAULT_EFFORT
 from .toolbox import Toolbox
 from .tools import Tool
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from app.store.protocol import TaskCost, Turn
 
-    from .claude import Request
+    from .books import Request
     from .contract import AgentContext
     from .history import History
     from .replies import Reply

@@ -16,6 +16,7 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from app.agents.days import start_of_day
 from app.health import served_by, why_unserved
+from app.logged_lines import LogLine
 from app.status import AgentState, AgentStatus, Alive, Health, HealthState, JobStatus
 from app.store.protocol import (
     NOT_OVER,
@@ -33,6 +34,7 @@ from app.web.inputs import (
     ApprovalFilter,
     BulkRequest,
     Decision,
+    LogFilter,
     TaskFilter,
     TaskRequest,
     TimeOfRoutine,
@@ -183,6 +185,20 @@ class Api:
         since = start_of_day(now, UTC) - timedelta(days=DAYS - 1)
         costs = await self._daemon.store.costs(since=since, agent_id=agent_id)
         return spend_by_day(costs, now.astimezone(UTC).date())
+
+    @get(
+        "/agents/<agent_id>/log",
+        "What an agent's code has logged, or its process printed, line by line",
+        list[LogLine],
+        id="agent_log",
+        details="The newest that are kept, the oldest of them first; in this daemon alone.",
+        problems=(404, 422),
+        query=LogFilter,
+    )
+    async def _log(self, agent_id: str) -> Response:
+        wanted = parse_query(LogFilter, request.args)
+        self._status(agent_id)
+        return answer(self._daemon.lines.of(agent_id, after=wanted.after, limit=wanted.limit))
 
     @_command(
         "restart",

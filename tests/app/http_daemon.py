@@ -22,6 +22,7 @@ from actp_supervise.service import make_redactor
 from actp_supervise.snapshot import SupervisorSnapshot
 from app.event_log import EventLog
 from app.health_server import HealthServer
+from app.logged_lines import LinesOfAgents
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
 from app.settings import load_settings
@@ -194,11 +195,13 @@ def make_daemon(
         records=SimpleNamespace(away_because=None, waiting=0, given_up=[]),
         unreadable=UnreadableTasks(store),
         approvals=WaitingApprovals(store),
+        lines=LinesOfAgents(redact),
         uptime=12.5,
         supervisor=Agents(),
         routines=Routines(),
         stopping=False,
         clock=SystemWallClock(),
+        wall_clock=SystemWallClock(),
         redact=redact,
         tree=lambda: TREE,
     )

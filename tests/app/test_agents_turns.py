@@ -484,9 +484,7 @@ async def test_a_routine_that_needs_tools_and_calls_none_has_failed(store):
 
 
 async def test_what_each_reply_took_is_recorded_and_what_the_model_was_told_first(at_work, store):
-    at_work.claude.plan(
-        Reply(tools=(("recall", {}),)), Failure(status=529), Reply(text="Done.")
-    )
+    at_work.claude.plan(Reply(tools=(("recall", {}),)), Failure(status=529), Reply(text="Done."))
     await store.add_task("t1", "content", "Find it")
     at_work.start(ContentCreationDomainAgent, agent_id="content")
     task = await at_work.finished("t1")
