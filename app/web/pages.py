@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import UTC, date, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
@@ -38,6 +38,7 @@ from app.store.protocol import (
     WorkerRow,
 )
 from app.web.charts import day_edges, last_days, spend_charts, task_charts
+from app.web.daily_costs import DailyCosts, Spent
 from app.web.inputs import TaskFilter, is_id, parse_query
 from app.web.overview import (
     Action,
@@ -133,7 +134,7 @@ class KnownOfDays:
     """What the store knows of the last days; None for what it refused."""
 
     history: Sequence[TaskSum] | None
-    costs: Sequence[CostSum] | None
+    spent: Mapping[date, Spent] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +159,7 @@ class Pages:
         self._wall_clock = daemon.clock if wall_clock is None else wall_clock
         self._templates = Templates(daemon.redact, demo=daemon.settings.demo)
         self._kept = Kept()
+        self._daily_costs = DailyCosts(daemon.settings.timezone)
 
     async def nowhere(self, error: NotFound) -> Response:
         """Answer where there is nothing: a browser with a page, a program with a problem."""
@@ -395,13 +397,13 @@ class Pages:
         known = await self._ask(
             KnownOfDays,
             history=partial(store.task_history, edges),
-            costs=partial(store.costs, since=edges[0]),
+            spent=partial(self._daily_costs.of_last_days, store, self._wall_clock.now()),
         )
         if known is None:
             raise StoreError("the store does not answer in time")
         groups = [
             ("Tasks", None if known.history is None else task_charts(known.history, days, zone)),
-            ("Spend", None if known.costs is None else spend_charts(known.costs, days)),
+            ("Spend", None if known.spent is None else spend_charts(known.spent)),
         ]
         return self._render("charts.html", days=days, groups=groups)
 
