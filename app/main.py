@@ -156,9 +156,13 @@ async def _run(
     has_file = await trio.Path(ENV_FILE).exists()
     reread = partial(_settings_of_daemon, options, environment, required=has_file)
     async with _loaded(settings) as address:
+        from app.agents.traces import stop_tracing
         from app.startup import run_daemon
 
-        await run_daemon(settings, address, reread=reread)
+        try:
+            await run_daemon(settings, address, reread=reread)
+        finally:
+            stop_tracing()
 
 
 @asynccontextmanager
