@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
@@ -38,7 +38,8 @@ from app.web.overview import AgentLine, agent_lines, node, routine_actions, summ
 from app.web.page import Kept, Rendered, Templates
 from app.web.problems import NOTHING_HERE, SOMETHING_WRONG, Problem, answer_http_error
 from app.web.routes import get, page, routes_of
-from app.web.spend import DAYS, bars, spend_by_day
+from app.web.spend import DaySpend, bars
+from app.web.spending import Spending
 from app.web.transcript import transcript
 from app.web.views import STORE_TIMEOUT
 
@@ -91,8 +92,7 @@ class KnownOfAgent:
 
     runs: Sequence[RunRow] | None
     tools: Sequence[ToolStats] | None
-    costs: Sequence[CostSum] | None
-    spent: Sequence[CostSum] | None
+    days: Sequence[DaySpend] | None
     memories: Sequence[MemoryRow] | None
     latest: Sequence[TaskRow] | None
 
@@ -128,6 +128,7 @@ class Pages:
         self._wall_clock = daemon.clock if wall_clock is None else wall_clock
         self._templates = Templates(daemon.redact)
         self._kept = Kept()
+        self._spending = Spending(daemon.settings.timezone)
 
     async def nowhere(self, error: NotFound) -> Response:
         """Answer where there is nothing: a browser with a page, a program with a problem."""
@@ -214,7 +215,6 @@ class Pages:
             template,
             status,
             now=self._wall_clock.now(),
-            timezone=daemon.settings.timezone,
             worker_id=daemon.settings.worker_id,
             health=daemon.health(),
             stopping=daemon.stopping,
@@ -268,29 +268,23 @@ class Pages:
         statuses = daemon.supervisor.get_status()
         if agent_id not in statuses:
             raise Problem(404, f"There is no such agent; known are {', '.join(statuses)}.")
-        today = now.astimezone(UTC).date()
-        since = start_of_day(now, UTC) - timedelta(days=DAYS - 1)
         known = await self._ask(
             KnownOfAgent,
             runs=partial(store.runs, agent_id),
             tools=partial(store.tool_stats, agent_id),
-            costs=partial(store.costs, since=since, agent_id=agent_id),
-            spent=partial(
-                store.costs, since=start_of_day(now, daemon.settings.timezone), agent_id=agent_id
-            ),
+            days=partial(self._spending.by_day, store, agent_id, now),
             memories=partial(store.recall, agent_id),
             latest=partial(store.tasks, agent_type=agent_id, limit=LATEST_TASKS),
         )
         budgets = {agent.agent_id: agent.daily_budget_usd for agent in daemon.settings.agents}
-        costs = known.spent if known else None
-        spent = None if costs is None else sum(cost.cost_usd for cost in costs)
+        days = list((known and known.days) or ())
+        spent = days[-1].cost_usd if days else None
         (agent,) = agent_lines(
             [statuses[agent_id]],
             now,
             spent=None if spent is None else {agent_id: spent},
             budgets=budgets,
         )
-        days = spend_by_day((known and known.costs) or (), today)
         return self._render(
             "agent.html",
             agent=agent,
