@@ -218,6 +218,7 @@ class Pages:
             worker_id=daemon.settings.worker_id,
             health=daemon.health(),
             stopping=daemon.stopping,
+            timezone=daemon.settings.timezone,
             task_actions=task_actions,
             **state,
         )
