@@ -110,7 +110,7 @@ $(VENV)/dev.done: $(VENV)/app.done
 	@$(BIN)/python -c 'import trio_asyncio' 2>/dev/null || { \
 		echo "The tests need trio-asyncio, so Python 3.11 to 3.13: make clean; make PYTHON=python3.13 test"; exit 2; }
 	@echo "Installing what the tests need into $(VENV): another minute ..."
-	@$(BIN)/python -m pip install --quiet -c constraints.txt --group dev
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[otel]' --group dev
 	@touch $@
 
 $(VENV)/docs.done: $(VENV)/app.done

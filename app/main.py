@@ -162,10 +162,14 @@ async def _run(
     has_file = await trio.Path(ENV_FILE).exists()
     reread = partial(_settings_of_daemon, options, environment, required=has_file)
     async with _loaded(settings) as address:
+        from app.agents.traces import stop_tracing
         from app.startup import run_daemon
 
-        with findable(settings, address.port) as settings:
-            await run_daemon(settings, address, reread=reread)
+        try:
+            with findable(settings, address.port) as settings:
+                await run_daemon(settings, address, reread=reread)
+        finally:
+            stop_tracing()
 
 
 @asynccontextmanager
