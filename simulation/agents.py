@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from contextvars import copy_context
 from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
+from actp_supervise.service import fields_of
 from app.agents.acquisition import AcquisitionDomainAgent
 from app.agents.base import DomainAgent
 from app.agents.content import ContentCreationDomainAgent
@@ -76,17 +78,22 @@ class Faulty(Before):
             case What.CRASH:
                 raise SimulatedBug(f"at {verb}")
             case What.HANG:
-                self._life.world.rules.hung(self._life, self._agent_id)
+                self._hang()
                 await asyncio.get_running_loop().create_future()
             case What.BLOCK:
                 self._life.block(seconds)
             case What.SWALLOW:
-                self._life.world.rules.hung(self._life, self._agent_id)
+                self._hang()
                 await _stay()
             case What.LEAK:
                 self._life.leaked = asyncio.ensure_future(asyncio.sleep(1e9))
             case _:
                 pass
+
+    def _hang(self) -> None:
+        routine = fields_of(copy_context()).get("routine")
+        rules = self._life.world.rules
+        rules.hung(self._life, self._agent_id, None if routine is None else str(routine))
 
 
 async def _stay() -> None:

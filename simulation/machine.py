@@ -143,7 +143,6 @@ class Machine:
             while not self.world.is_over:
                 number += 1
                 life = self.life = Life(self.world, self, number)
-                self.world.lives.append(life)
                 self.down_for = 5.0
                 lives.start_soon(life.run)
                 await life.gone.wait()

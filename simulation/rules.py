@@ -14,6 +14,8 @@ from zoneinfo import ZoneInfo
 import trio
 
 from app.agents.spec import AGENT_SPECS
+from app.reasons import ReasonKind
+from app.routine import TIMEOUT
 from app.status import HealthState
 
 from .due import due_moments
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from app.event_log import LoggedEvent
+    from app.reasons import Reason
+    from app.status import Health
 
     from .life import Life
     from .plan import Step
@@ -101,6 +105,7 @@ class Rules:
         self._single = {spec.agent_id for spec in AGENT_SPECS if spec.single}
         self._unhealthy_since: dict[str, float] = {}
         self._hung: dict[tuple[Life, str], float] = {}
+        self._hung_routines: dict[tuple[Life, str], float] = {}
         self._claims: dict[str, tuple[str, float]] = {}
         self._last_crash: dict[tuple[Life, str], float] = {}
         self._instances: dict[str, Life] = {}
@@ -307,6 +312,8 @@ class Rules:
             if fire in self._started and fields.get("late") is not None and _is_due(fields):
                 self.break_(Rule.FIRED_ONCE, f"{fire[0]} of {fire[1]} was run again by {life.name}")
             self._started[fire] += 1
+        elif event.kind == "routine_finished":
+            self._hung_routines.pop((life, str(fields["job"])), None)
         elif event.kind == "child_crashed" and event.agent_id is not None:
             self._crashes[f"{life.name}/{event.agent_id}"].append(trio.current_time())
             self._last_crash[life, event.agent_id] = trio.current_time()
@@ -327,11 +334,20 @@ class Rules:
                 f"started {now - crashes[-1]:.0f} s after the last",
             )
 
-    def hung(self, life: Life, agent_id: str) -> None:
-        """See that an agent hangs."""
-        self._hung[life, agent_id] = trio.current_time()
+    def hung(self, life: Life, agent_id: str, routine: str | None) -> None:
+        """See that an agent hangs, or one of its routines, which has a time of its own."""
+        if routine is None:
+            self._hung[life, agent_id] = trio.current_time()
+        else:
+            self._hung_routines[life, f"{agent_id}.{routine}"] = trio.current_time()
 
     def _judge_hangs(self) -> None:
+        for (life, job), since in list(self._hung_routines.items()):
+            if life.is_dead or life.asked_to_stop:
+                del self._hung_routines[life, job]
+            elif trio.current_time() > since + TIMEOUT + 60.0:
+                self.break_(Rule.HANGS, f"the routine {job} of {life.name} hangs")
+                return
         # It may have said that it waits for Claude, or until its next look at the queue.
         most = 600.0 + 180.0 * stretch(self._world.plan.pace) + 120.0
         for (life, agent_id), since in list(self._hung.items()):
@@ -381,8 +397,7 @@ class Rules:
             self._drained(life, now)
             return
         health = life.daemon.health()
-        state, reasons = _health(health)
-        if state == HealthState.HEALTHY:
+        if health.status is HealthState.HEALTHY:
             self._unhealthy_since.pop(life.name, None)
             away = machine.store_is_away and now - (machine.away_since or now)
             if away and away > NOTICED * stretch(self._world.plan.pace):
@@ -390,13 +405,13 @@ class Rules:
         else:
             since = self._unhealthy_since.setdefault(life.name, now)
             calm = self.calm_since
-            waits = self._may_wait()
             if (
                 calm is not None
                 and now - max(since, calm) > HEALED
-                and not _excused(reasons, waits=waits)
+                and not _excused(health, waits=self._may_wait())
             ):
-                self.break_(Rule.HEALS, f"{life.name} is {state}: {'; '.join(reasons)}")
+                reasons = "; ".join(health.reasons)
+                self.break_(Rule.HEALS, f"{life.name} is {health.status}: {reasons}")
 
     # The end.
 
@@ -480,18 +495,38 @@ def _is_due(fields: Mapping[str, Any]) -> bool:
     )
 
 
-def _health(health: Any) -> tuple[str, list[str]]:  # noqa: ANN401
-    if isinstance(health, dict):
-        return str(health["status"]), list(health["reasons"])
-    return str(health.status), list(health.reasons)
+_OF_BEFORE: Final = frozenset(
+    {
+        ReasonKind.ROUTINE_FAILED,
+        ReasonKind.ROUTINE_MISSED,
+        ReasonKind.TASKS_FAILING,
+        ReasonKind.ROWS_UNREADABLE,
+        ReasonKind.BUDGET_NEAR,
+    }
+)
+"""What tells of the past, until the next run, the next task or midnight."""
 
 
-def _excused(reasons: list[str], *, waits: bool) -> bool:
-    """Whether all reasons are ones that only people, or midnight, can end.
+def _excused(health: Health, *, waits: bool) -> bool:
+    """Whether all reasons are ones that only people, midnight or the next run can end.
 
     Args:
-        reasons: What health says.
+        health: What the daemon says of itself.
         waits: Whether tasks may wait for money.
     """
-    words = ("budget", "for today", "spend limit", *(("the oldest task queued",) if waits else ()))
-    return all(any(word in reason for word in words) for reason in reasons)
+    return all(
+        problem.key in _OF_BEFORE
+        # Nor does a task begin for which there is no money.
+        or (
+            problem.key is ReasonKind.QUEUE_WAITS
+            and (waits or any(map(_is_unpaid, health.problems)))
+        )
+        or _is_unpaid(problem)
+        for problem in health.problems
+    )
+
+
+def _is_unpaid(problem: Reason) -> bool:
+    """Whether an agent waits for nothing but money."""
+    is_for_money = "budget" in problem.text or "spend limit" in problem.text
+    return problem.key is ReasonKind.AGENT_PAUSED and is_for_money
