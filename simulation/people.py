@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from .life import Life
     from .world import World
 
+ENDLESS: Final = " [simulate: endless]"
+"""Part of a goal for which the model calls tools until it has no more turns."""
+
 _OUTSIDE: Final = (
     "Ring the bell at Acme and deliver a parcel there",
     "Deliver a parcel to Acme and ring the bell",
@@ -120,7 +123,7 @@ class People:
         goals = (*_GOALS[step.agent], *_OUTSIDE)
         wanted = {
             "agent_type": step.agent,
-            "goal": goals[int(step.pick * len(goals))],
+            "goal": goals[int(step.pick * len(goals))] + ENDLESS * (step.amount > 1.0),
             "context": {"number": self._world.happened[What.POST]},
             "priority": int(step.pick * 1000) % 3,
         }

@@ -217,6 +217,9 @@ class Rules:
             self._instances[instance] = life
         if verb == "claim_task" and answer is not None:
             self._claimed(life, str(arguments["agent_type"]), str(arguments["instance"]))
+            if life.machine.kills:
+                step = life.machine.kills.popleft()
+                self._world.nursery.start_soon(self._world.kill_at_work, life, step)
             task_id: str = getattr(answer, "id", "")
             self._claims[task_id] = (str(arguments["agent_type"]), trio.current_time())
 
