@@ -27,6 +27,7 @@ from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Interrupted, log_what_nobody_catches, shorten
 from actp_supervise.service.signals import INTERRUPTED, SIGNALS
 from app.command_line import WRONG, read_arguments
+from app.setting_values import is_shortage
 from app.settings import HAS_TRIO_ASYNCIO, Settings, SettingsError, load_settings, validate_env
 from app.store.errors import (
     NO_THREAD,
@@ -311,7 +312,8 @@ def _report(error: BaseException) -> int:
     if isinstance(error, SettingsError | StoreError | OSError | DaemonError):
         hint = f". To make it, run: {MIGRATION_COMMAND}" if isinstance(error, TableMissing) else ""
         print(f"error: {shorten(str(error))}{hint}", file=sys.stderr)
-        return WRONG if isinstance(error, SettingsError | WrongSettings) else FAILED
+        is_wrong = isinstance(error, SettingsError | WrongSettings) and not is_shortage(error)
+        return WRONG if is_wrong else FAILED
     if is_out_of_threads(error):
         print(f"error: {NO_THREAD}", file=sys.stderr)
         return FAILED

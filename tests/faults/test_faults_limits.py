@@ -27,6 +27,7 @@ pytestmark = [
 ]
 
 GOAL = "List the engagement actions and queue a like for the post 'No {}' [simulate: slow 0.3]"
+SLOW = GOAL.replace("0.3", "3")
 EFFECTS = "select target from actp_engagement_actions"
 HOST = "127.0.0.1"
 LACK = 15.0
@@ -171,12 +172,16 @@ async def test_out_of_threads_for_a_while_costs_time_alone(place, figures):
     place.environ["CONTENT_AGENT_CLASS"] = "own:Starving"
     async with place.daemon("--agents", "social,content") as daemon:
         await daemon.until_agent("content", "running")
+        tasks = [await daemon.post("social", SLOW.format(n)) for n in range(3)]
         (place.folder / "starve").touch()
         await trio.sleep(11)  # idle threads of Trio end after ten seconds
-        tasks = [await daemon.post("social", GOAL.format(n)) for n in range(3)]
+        await daemon.until("/health", lambda health: "no thread can be started" in str(health))
+        body = {"agent_type": "social", "goal": GOAL.format(9)}
+        refused = await daemon.http.post("/agents/task", json=body)
+        assert refused.status_code == 503, refused.text
         await trio.sleep(LACK)
         (place.folder / "starve").unlink()
-        await daemon.until("/livez", lambda answer: answer)
+        await daemon.until("/health", lambda health: "the store is away" not in str(health))
         tasks += [await daemon.post("social", GOAL.format(n)) for n in range(3, 5)]
         await nothing_came_of_it(place, daemon, tasks)
     figures("Out of threads", tasks=len(tasks), seconds=trio.current_time() - began)
