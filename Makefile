@@ -42,7 +42,7 @@ test: $(VENV)/dev.done .tools/postgrest.done
 	$(BIN)/python -m pytest $(ARGS)
 
 test-long: $(VENV)/dev.done .tools/postgrest.done .tools/supabase.done
-	$(BIN)/python -m pytest -m long $(ARGS)
+	PATIENCE=$(or $(PATIENCE),600) $(BIN)/python -m pytest -m long $(ARGS)
 	@$(MAKE) --no-print-directory explore
 
 explore: $(VENV)/dev.done
