@@ -116,7 +116,7 @@ async def run_daemon(
             )
             report = await patiently(partial(check_required_tables, kept), waiting)
             desk = Desk(steady(kept, report), clock, fresh=looks.fresh)
-            store = ObservedStore(desk, events)
+            store = ObservedStore(desk, events, wall_clock=wall_clock)
             if prepare is not None:
                 await prepare(store)
         settings = without_tables(settings, report)

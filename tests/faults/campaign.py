@@ -181,8 +181,8 @@ class Campaign:
                 continue
             daemon = self.rng.choice(self.up)
             try:
-                waiting = await daemon.get("/approvals?status=waiting")
-                for approval in waiting:
+                waiting = await daemon.http.get("/approvals?status=waiting")
+                for approval in waiting.json() if waiting.status_code == 200 else ():
                     if self.rng.random() < share:
                         answer = await daemon.http.post(
                             f"/approvals/{approval['id']}", json={"approve": self._wants()}
