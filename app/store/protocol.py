@@ -50,6 +50,7 @@ from app.store.queue.contract import (
     TaskStatus,
 )
 from app.store.registry.contract import (
+    OBEYED,
     AgentBeat,
     AgentRegistration,
     AgentRow,
@@ -60,6 +61,7 @@ from app.store.registry.contract import (
     Pause,
     Presence,
     Registry,
+    RoutinePause,
     RoutineTime,
     RunOutcome,
     RunRow,
@@ -72,6 +74,7 @@ __all__ = [
     "FINAL_STATUSES",
     "JSON",
     "NOT_OVER",
+    "OBEYED",
     "REQUIRED_TABLES",
     "TO_BE_RETRIED",
     "AgentBeat",
@@ -108,6 +111,7 @@ __all__ = [
     "Registry",
     "Reservation",
     "Reserved",
+    "RoutinePause",
     "RoutineTime",
     "Row",
     "RunOutcome",

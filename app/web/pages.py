@@ -20,6 +20,7 @@ from quart import request
 from app.agents.days import start_of_day
 from app.store.protocol import (
     FINAL_STATUSES,
+    AgentRow,
     ApprovalRow,
     ApprovalStatus,
     CostSum,
@@ -38,6 +39,7 @@ from app.web.overview import AgentLine, agent_lines, node, routine_actions, summ
 from app.web.page import Kept, Rendered, Templates
 from app.web.problems import NOTHING_HERE, SOMETHING_WRONG, Problem, answer_http_error
 from app.web.routes import get, page, routes_of
+from app.web.shapes import restart_of
 from app.web.spend import DAYS, bars, spend_by_day
 from app.web.task_search import find_tasks
 from app.web.transcript import transcript
@@ -96,6 +98,7 @@ class KnownOfAgent:
     spent: Sequence[CostSum] | None
     memories: Sequence[MemoryRow] | None
     latest: Sequence[TaskRow] | None
+    rows: Sequence[AgentRow] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,7 +284,9 @@ class Pages:
             ),
             memories=partial(store.recall, agent_id),
             latest=partial(store.tasks, agent_type=agent_id, limit=LATEST_TASKS),
+            rows=store.agents,
         )
+        rows = (known and known.rows) or ()
         budgets = {agent.agent_id: agent.daily_budget_usd for agent in daemon.settings.agents}
         costs = known.spent if known else None
         spent = None if costs is None else sum(cost.cost_usd for cost in costs)
@@ -301,6 +306,7 @@ class Pages:
                 if job.agent_id == agent_id
             ],
             known=known,
+            restart=next((restart_of(row) for row in rows if row.agent_id == agent_id), None),
             days=days,
             bars=bars(days, BAR_WIDTH),
             events=self._events(agent_id, steps=steps),
