@@ -8,6 +8,7 @@ import logging
 import sys
 import uuid
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -29,6 +30,7 @@ from app.agents.prices import PriceTable, PriceTableError, load_prices
 from app.agents.process import run_in_process
 from app.agents.setup import AgentSetup, make_context
 from app.agents.spec import SHARED_TABLES, AgentOptions, Routine
+from app.agents.tool_list import listed_tools
 from app.agents.wire import Work
 from app.routine import RoutineJob
 from app.settings import AgentSettings, Settings, SettingsError, Source
@@ -101,7 +103,10 @@ class AgentLauncher:
 
         def opened(hands: Hands) -> None:
             run.problems = lambda: hands.problems
+            run.tools = partial(listed_tools, cls, hands, config.spec.approve)
 
+        cls = self._classes[config.agent_id]
+        run.tools = partial(listed_tools, cls, None, config.spec.approve)
         await self._run(config, run.activity, run.run_id, run.wait_for_work, opened=opened)
 
     async def run_routine(self, agent_id: str, method: str) -> None:
@@ -194,6 +199,7 @@ class AgentLauncher:
                 wait_for_work=wait_for_work,
                 make_client=self._make_client,
                 hands=hands,
+                is_routine=method is not None,
             )
             if method is None:
                 in_its_loop = asyncio_child(run_agent, isolation=config.isolation)

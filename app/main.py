@@ -27,6 +27,7 @@ from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Interrupted, log_what_nobody_catches, shorten
 from actp_supervise.service.signals import INTERRUPTED, SIGNALS
 from app.command_line import WRONG, read_arguments
+from app.environment import SharedEnvironment
 from app.running import findable
 from app.settings import (
     HAS_TRIO_ASYNCIO,
@@ -36,7 +37,13 @@ from app.settings import (
     load_settings,
     validate_env,
 )
-from app.store.errors import StoreError, TableMissing, WrongSettings
+from app.store.errors import (
+    NO_THREAD,
+    StoreError,
+    TableMissing,
+    WrongSettings,
+    is_out_of_threads,
+)
 from app.store.schema import MIGRATION_COMMAND
 from app.terminal.errors import DaemonError
 from app.terminal.signals import INTERRUPTS, until_interrupted
@@ -55,6 +62,9 @@ FAILED = 1
 
 LEAVE_TIMEOUT: Final = 2.0
 """Seconds that the end waits for threads that an agent has left behind."""
+
+OF_THE_SDK: Final = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
+"""By these a class that makes its own client finds the simulated Claude of the demo, too."""
 
 ENV_FILE = Path(".env")
 STDOUT, STDERR = 1, 2
@@ -103,11 +113,12 @@ async def _obey(options: argparse.Namespace) -> None:
         await beside(settings)
         return
     validate_env(os.environ, env_file=ENV_FILE)
-    settings = _settings_of_daemon(options)
+    environment = SharedEnvironment()
+    settings = _settings_of_daemon(options, environment)
     if options.dry_run:
         await _dry_run(settings)
     else:
-        await _run(options, settings)
+        await _run(options, settings, environment)
 
 
 def _command_beside(
@@ -123,19 +134,33 @@ def _command_beside(
 
 def _settings_of_daemon(
     options: argparse.Namespace,
-    environ: Mapping[str, str] = os.environ,
+    environment: SharedEnvironment,
     *,
+    instead: Mapping[str, str] | None = None,
     required: bool = False,
 ) -> Settings:
+    """Read the settings, and share what `.env` says with the code of agents.
+
+    Args:
+        options: The command line.
+        environment: That of this process.
+        instead: What holds in place of it, as in the demo.
+        required: Whether `.env` has to be there.
+    """
+    environ = environment.given if instead is None else instead
     settings = load_settings(environ, env_file=ENV_FILE, required=required)
+    changed = {name: environ[name] for name in OF_THE_SDK if name in (instead or {})}
+    environment.share({**settings.only_in_file, **changed})
     return settings if options.agents is None else settings.with_agents(options.agents)
 
 
-async def _run(options: argparse.Namespace, settings: Settings) -> None:
+async def _run(
+    options: argparse.Namespace, settings: Settings, environment: SharedEnvironment
+) -> None:
     log_what_nobody_catches()
     # Were the file gone later, so would be the limits in it.
     has_file = await trio.Path(ENV_FILE).exists()
-    reread = partial(_settings_of_daemon, options, required=has_file)
+    reread = partial(_settings_of_daemon, options, environment, required=has_file)
     async with _loaded(settings) as address:
         from app.startup import run_daemon
 
@@ -191,9 +216,10 @@ async def _demo(options: argparse.Namespace) -> None:
     from app.demo.show import open_demo
 
     log_what_nobody_catches()
-    given = given_variables(os.environ, env_file=ENV_FILE)
-    async with open_demo(os.environ, given=given) as demo:
-        reread = partial(_settings_of_daemon, options, demo.environ)
+    environment = SharedEnvironment()
+    given = given_variables(environment.given, env_file=ENV_FILE)
+    async with open_demo(environment.given, given=given) as demo:
+        reread = partial(_settings_of_daemon, options, environment, instead=demo.environ)
         settings = reread()
 
         def introduce(page: str) -> None:
@@ -389,6 +415,9 @@ def _report(error: BaseException) -> int:
         hint = f". To make it, run: {MIGRATION_COMMAND}" if isinstance(error, TableMissing) else ""
         print(f"error: {shorten(str(error))}{hint}", file=sys.stderr)
         return WRONG if isinstance(error, SettingsError | WrongSettings) else FAILED
+    if is_out_of_threads(error):
+        print(f"error: {NO_THREAD}", file=sys.stderr)
+        return FAILED
     logger.critical("The daemon failed", exc_info=error)
     return FAILED
 

@@ -10,6 +10,7 @@ import trio
 
 from actp_supervise.clock import SystemWallClock
 from actp_supervise.cron import Cron, Job, Scheduler, open_scheduler
+from app.looks import USUAL
 from app.status import JobRun, JobStatus
 from app.store.protocol import RoutinePause, RoutineTime, StoreError, TaskStatus
 
@@ -30,9 +31,6 @@ MISFIRE_GRACE: Final = 3600.0
 
 TIMEOUT: Final = 7200.0
 """Seconds after which a routine counts as hung and is cancelled."""
-
-LOOK_INTERVAL: Final = 60.0
-"""Seconds between two looks whether another daemon was told another time for a routine."""
 
 RECALL_TIMEOUT: Final = 5.0
 """Seconds that the start waits for the store to say how the routines went before."""
@@ -202,10 +200,14 @@ class DailyRoutineScheduler:
             )
         self._reschedule(name)
 
-    async def watch_times(self) -> None:
-        """Take up what other daemons were told about times and pauses of routines, for ever."""
+    async def watch_times(self, every: float = USUAL.times) -> None:
+        """Take up, for ever, what other daemons were told of times and pauses of routines.
+
+        Args:
+            every: Seconds between two looks.
+        """
         while True:
-            await trio.sleep(LOOK_INTERVAL)
+            await trio.sleep(every)
             with suppress(StoreError):
                 await self._look_up_changes()
 

@@ -29,8 +29,9 @@ from actp_supervise.clock import SystemWallClock, WallClock
 from actp_supervise.service import LeaderLease, bind_log_context, log_context, shorten
 from app.agents.activity import Activity
 from app.crashes import AGENT_BACKOFF, DAY, HOUR
+from app.looks import USUAL
 from app.settings import AgentSettings, unknown_agent
-from app.status import AgentState, AgentStatus
+from app.status import AgentState, AgentStatus, ToolStatus
 from app.store.outbox import store_lease
 from app.store.protocol import OBEYED, AgentRegistration, RunOutcome, StoreError
 from app.supervised import AgentRun, SupervisedAgent, Worker, state_of, status_of
@@ -87,6 +88,7 @@ class AgentSupervisor:
             died.
         watch_interval: The most seconds between two beats, which look for what others ask.
         stale_threshold: Seconds after which an agent that gives no sign of life is hung.
+        sign_every: Seconds between two signs of life of an agent's loop, at least.
         redact: Takes secrets out of what is recorded of an error.
         on_status: Called when the status of an agent may have changed.
         wall_clock: Tells the time of day.
@@ -107,6 +109,7 @@ class AgentSupervisor:
         single_lease: float = 60.0,
         watch_interval: float = 10.0,
         stale_threshold: float = 90.0,
+        sign_every: float = USUAL.agents,
         redact: Callable[[str], str] = str,
         on_status: Callable[[], object] = lambda: None,
         wall_clock: WallClock | None = None,
@@ -120,6 +123,7 @@ class AgentSupervisor:
         self._instance = instance
         self.watch_interval = watch_interval
         self._stale_threshold = stale_threshold
+        self._sign_every = sign_every
         self._redact = redact
         self._on_status = on_status
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
@@ -341,6 +345,11 @@ class AgentSupervisor:
             for agent_id, agent in self._agents.items()
         }
 
+    def tools(self, agent_id: str) -> tuple[ToolStatus, ...]:
+        """Return the tools of an agent, as its present run has them; none where it does not run."""
+        runs = self._known(agent_id).runs
+        return next((run.tools() for run in runs), ())
+
     def statuses(self) -> dict[str, AgentState]:
         """Return agent_id -> status, in one word each."""
         return {agent_id: self._status(agent) for agent_id, agent in self._agents.items()}
@@ -468,6 +477,7 @@ class AgentSupervisor:
             activity=Activity(
                 trio.lowlevel.current_clock().current_time,
                 threshold=self._stale_threshold,
+                every=self._sign_every,
                 vouch=lambda within: child.beat(within=within),
             ),
             wait_for_work=worker.wait_for_work,

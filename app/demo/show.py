@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from app.running import STORE_VARIABLES
+from app.settings import DEMO_KEY
 
 from .claude import SimulatedClaude, serve_claude
 
@@ -44,7 +45,7 @@ _OF_CRASHES: Final = (
 )
 
 _SETTINGS: Final = {
-    "ANTHROPIC_API_KEY": "simulated-key",
+    "ANTHROPIC_API_KEY": DEMO_KEY,
     "REVENUE_AGENT_CLASS": _CRASHING,
     "SOCIAL_MEDIA_AGENT_POLL_INTERVAL": "3",
     "CONTENT_AGENT_POLL_INTERVAL": "3",

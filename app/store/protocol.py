@@ -48,6 +48,7 @@ from app.store.queue.contract import (
     TaskFilter,
     TaskRow,
     TaskStatus,
+    TaskSum,
 )
 from app.store.registry.contract import (
     OBEYED,
@@ -126,6 +127,7 @@ __all__ = [
     "TaskFilter",
     "TaskRow",
     "TaskStatus",
+    "TaskSum",
     "ToolCall",
     "ToolStats",
     "Turn",

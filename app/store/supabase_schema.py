@@ -36,6 +36,7 @@ WITHOUT_SEQ: Final = frozenset(
         "actp_leases",
         "actp_routine_pauses",
         "actp_routine_times",
+        "actp_task_history",
         "actp_task_totals",
         "anthropic_cost_log",
     }

@@ -26,13 +26,33 @@ from app.logged_lines import LinesOfAgents
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
 from app.settings import load_settings
-from app.status import AgentHealth, AgentState, AgentStatus, Health, HealthState, JobStatus
+from app.status import (
+    AgentHealth,
+    AgentState,
+    AgentStatus,
+    Health,
+    HealthState,
+    JobStatus,
+    ToolStatus,
+)
 from app.unreadable import UnreadableTasks
 from app.waiting_approvals import WaitingApprovals
 from app.web.openapi import ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+TOOLS = (
+    ToolStatus(
+        name="mcp__crm__send",
+        source="mcp",
+        effect="once",
+        approval="always",
+        description="Send a letter to a customer.",
+    ),
+    ToolStatus(name="recall", source="method", effect="read", approval="never"),
+)
+"""Those of content."""
 
 AGENT_IDS = ("social", "content", "acquisition", "revenue")
 TOKEN = "correct-horse"
@@ -92,6 +112,9 @@ class Agents:
             agent_id: dataclasses.replace(status, agent_id=agent_id)
             for agent_id, status in self.statuses.items()
         }
+
+    def tools(self, agent_id: str) -> tuple[ToolStatus, ...]:
+        return TOOLS if agent_id == "content" else ()
 
     def notify_task(self, agent_id: str) -> None:
         self.asked.append(("notify", agent_id))
@@ -181,6 +204,7 @@ def make_daemon(
         routines=Routines(),
         stopping=False,
         clock=SystemWallClock(),
+        wall_clock=SystemWallClock(),
         redact=redact,
         tree=lambda: TREE,
     )

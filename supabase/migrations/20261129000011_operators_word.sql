@@ -121,7 +121,7 @@ $$;
 
 create or replace function public.actp_schema_version() returns bigint
 language sql stable set search_path = '' as $$
-    select 20261129000010
+    select 20261129000011
 $$;
 
 revoke all on function public.actp_claim_fire(text, timestamp with time zone, text) from public, anon, authenticated;
