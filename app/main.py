@@ -251,9 +251,17 @@ async def _list_agents(settings: Settings, options: argparse.Namespace) -> None:
 
 
 async def _restart_agent(settings: Settings, options: argparse.Namespace) -> None:
-    from app.listing import request_restart
+    from app.listing import await_restart, request_restart
+    from app.store.protocol import OBEYED
+    from app.terminal.person import person
 
-    print(await request_restart(settings, options.restart_agent))
+    said = await request_restart(settings, options.restart_agent, by=person())
+    print(said, file=sys.stderr if options.wait else sys.stdout)
+    if options.wait:
+        request = await await_restart(settings, options.restart_agent)
+        if request.answer != OBEYED:
+            raise DaemonError(f"{options.restart_agent}: {request.answer}")
+        print(f"{options.restart_agent} was restarted by {request.answered_by}.")
 
 
 async def _migrate(settings: Settings, options: argparse.Namespace) -> None:

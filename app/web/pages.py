@@ -53,6 +53,7 @@ from app.web.overview import (
 from app.web.page import Kept, Rendered, Templates
 from app.web.problems import NOTHING_HERE, SOMETHING_WRONG, Problem, answer_http_error
 from app.web.routes import get, page, routes_of
+from app.web.shapes import restart_of
 from app.web.spend import DAYS, bars, spend_by_day
 from app.web.task_search import find_tasks
 from app.web.transcript import transcript
@@ -114,6 +115,7 @@ class KnownOfAgent:
     spent: Sequence[CostSum] | None
     memories: Sequence[MemoryRow] | None
     latest: Sequence[TaskRow] | None
+    rows: Sequence[AgentRow] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,7 +315,9 @@ class Pages:
             ),
             memories=partial(store.recall, agent_id),
             latest=partial(store.tasks, agent_type=agent_id, limit=LATEST_TASKS),
+            rows=store.agents,
         )
+        rows = (known and known.rows) or ()
         budgets = {agent.agent_id: agent.daily_budget_usd for agent in daemon.settings.agents}
         costs = known.spent if known else None
         spent = None if costs is None else sum(cost.cost_usd for cost in costs)
@@ -333,6 +337,7 @@ class Pages:
                 if job.agent_id == agent_id
             ],
             known=known,
+            restart=next((restart_of(row) for row in rows if row.agent_id == agent_id), None),
             tools=daemon.supervisor.tools(agent_id),
             days=days,
             bars=bars(days, BAR_WIDTH),
