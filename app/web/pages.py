@@ -78,6 +78,9 @@ T = TypeVar("T")
 EVENTS_SHOWN: Final = 50
 """Events that a page lists, the newest first."""
 
+LINES_SHOWN: Final = 100
+"""Log lines that an agent's page lists, the newest."""
+
 LATEST_TASKS: Final = 8
 """Tasks that the first page and an agent's list."""
 
@@ -339,6 +342,7 @@ class Pages:
             known=known,
             restart=next((restart_of(row) for row in rows if row.agent_id == agent_id), None),
             tools=daemon.supervisor.tools(agent_id),
+            lines=daemon.lines.of(agent_id, limit=LINES_SHOWN),
             days=days,
             bars=bars(days, BAR_WIDTH),
             events=self._events(agent_id, steps=steps),
