@@ -38,6 +38,9 @@ HAS_TRIO_ASYNCIO: Final = values.HAS_TRIO_ASYNCIO
 
 DEFAULT_ISOLATION: Final[Isolation] = "loop" if HAS_TRIO_ASYNCIO else "thread"
 
+DEMO_KEY: Final = "simulated-key"
+"""The API key of the demonstration; no real one looks like it."""
+
 APPLICATION: Final = "actp-worker"
 """What the folder under the user's data directory is called."""
 
@@ -316,9 +319,16 @@ class Settings:
     """The other variables that the file of agents refers to, as in ``${CRM_TOKEN}``."""
     only_in_file: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """What `.env` has and the environment has not, for classes of one's own."""
+    given: frozenset[str] = field(default_factory=frozenset, compare=False, repr=False)
+    """The names of the daemon's variables that somebody has set."""
     data_dir: Path
     warnings: tuple[str, ...]
     """What the operator may want to know; one line each."""
+
+    @property
+    def demo(self) -> bool:
+        """Whether this is the demonstration: its model is simulated, its money is not real."""
+        return self.anthropic_api_key == DEMO_KEY
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -463,6 +473,26 @@ def variables(specs: Iterable[AgentSpec] = AGENT_SPECS) -> tuple[str, ...]:
     )
 
 
+def given_variables(
+    environ: Mapping[str, str] = os.environ, *, env_file: Path | None = Path(".env")
+) -> frozenset[str]:
+    """Return the names of the daemon's variables that are set, whatever their values.
+
+    Args:
+        environ: The environment; it wins over the file.
+        env_file: A file in the form of `.env`.
+
+    Raises:
+        SettingsError: If a line of the file is wrong.
+    """
+    return _given({**_read_file(env_file), **environ})
+
+
+def _given(values: Mapping[str, str]) -> frozenset[str]:
+    names = (each.name for each in settings_of(Settings).values())
+    return frozenset(name for name in names if values.get(name, "").strip())
+
+
 def _read(environ: Mapping[str, str], only_in_file: Mapping[str, str]) -> Settings:
     given = {name: value.strip() for name, value in environ.items()}
     read = {name: _value(each, given) for name, each in settings_of(Settings).items()}
@@ -472,6 +502,7 @@ def _read(environ: Mapping[str, str], only_in_file: Mapping[str, str]) -> Settin
         agents=tuple(_agent(given, spec) for spec in specs),
         referred={name: given[name] for name in variables_in(specs) if given.get(name)},
         only_in_file=only_in_file,
+        given=_given(given),
         data_dir=_data_dir(),
         warnings=(),
     )
@@ -555,7 +586,18 @@ def _check_together(settings: Settings) -> None:
         )
 
 
+_LOOKS_LIKE_A_KEY: Final = re.compile(r"sk-ant-[A-Za-z0-9_-]{30,}")
+
+
 def _warnings(settings: Settings, given: Mapping[str, str]) -> Iterable[str]:
+    key = settings.anthropic_api_key
+    # A gateway may have keys of its own.
+    is_theirs = key is not None and settings.anthropic_base_url is None
+    if key is not None and is_theirs and not _LOOKS_LIKE_A_KEY.fullmatch(key):
+        yield (
+            "ANTHROPIC_API_KEY does not look like a key of Anthropic's, which begins with sk-ant- "
+            "and has some 100 letters, digits, _ and -; try it with: python -m app.main --dry-run"
+        )
     tokens = {"WORKER_API_TOKEN": settings.api_token, "WORKER_READ_TOKEN": settings.read_token}
     for name, token in tokens.items():
         if token is not None and len(token) < GOOD_TOKEN:

@@ -21,6 +21,7 @@ import msgspec
 
 from actp_supervise.service import shorten
 from app.facts import to_json
+from app.looks import USUAL
 from app.status import PAUSED_BY_OPERATOR, AgentHealth
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ WAITING_FOR_STORE: Final = "waiting for the store"
 
 STARTING: Final = "starting"
 """What an agent does until it says something else; code that only runs never does."""
-
-BEAT_INTERVAL: Final = 1.0
-"""Seconds between two signs of life of an agent's loop, at least."""
 
 BEATS_IN_TIME: Final = 30.0
 """Signs of life of which all but one may fail before an agent counts as hung."""
@@ -87,6 +85,7 @@ class Activity:
         clock: Trio's clock, as a function that any thread may call.
         threshold: Seconds without a beat, or without the progress that was due, after which it
             is hung.
+        every: Seconds between two signs of life of its loop, at least.
         vouch: Called with each sign of life, in whatever thread that is given: promises the next
             one within so many seconds.
     """
@@ -96,14 +95,15 @@ class Activity:
         clock: Callable[[], float],
         *,
         threshold: float = math.inf,
+        every: float = USUAL.agents,
         vouch: Callable[[float], object] = lambda within: None,
     ) -> None:
         self._clock = clock
         self._threshold = threshold
-        self.beat_interval = BEAT_INTERVAL
+        self.beat_interval = every
         """Seconds between two signs of life of its loop; fewer save work where there is time."""
         if threshold < math.inf:
-            self.beat_interval = max(BEAT_INTERVAL, threshold / BEATS_IN_TIME)
+            self.beat_interval = max(every, threshold / BEATS_IN_TIME)
         self.vouch = vouch
         self.pid = os.getpid()
         """The process that it runs in."""
@@ -201,6 +201,8 @@ class Activity:
         self.paused_until = until
         self.doing = "paused"
         self.task_id = None
+        self.throttled_until = None
+        self.unthrottle()  # it asks nothing of the model, so it does not wait for it either
         self._promise(self._clock())
 
     def resume(self) -> None:

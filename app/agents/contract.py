@@ -127,6 +127,12 @@ def make_agent(cls: type[Agent], context: AgentContext) -> Agent:
     return cls(*arguments, **keywords)
 
 
+def takes_context(cls: type[Agent]) -> bool:
+    """Say whether the class is given a context, without which it has no queue and no tools."""
+    arguments, keywords = _arguments(cls, None, str(cls))
+    return bool(arguments or keywords.keys() - {"model"})
+
+
 def has_routine(cls: type[Agent], method: str) -> bool:
     """Say whether the class has a routine of that name."""
     return inspect.iscoroutinefunction(getattr(cls, method, None))

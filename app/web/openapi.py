@@ -76,6 +76,13 @@ _LOCATION: Final = {
     "Location": {"required": True, "schema": {"type": "string", "format": "uri-reference"}}
 }
 
+_NEXT_PAGE: Final = {
+    "Link": {
+        "description": 'The address of the next page, where there is one: `<...>; rel="next"`.',
+        "schema": _TEXT,
+    }
+}
+
 _LINKS: Final = {
     name: {"operationId": name, "parameters": {"task_id": "$response.body#/id"}}
     for name in ("task", "turns", "cancel_task", "retry_task", "task_page")
@@ -101,7 +108,7 @@ class Description:
     def __init__(self, daemon: Daemon, *, wall_clock: WallClock | None = None) -> None:
         self._daemon = daemon
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
-        self._templates = Templates(daemon.redact)
+        self._templates = Templates(daemon.redact, demo=daemon.settings.demo)
 
     @cached_property
     def _document(self) -> Schema:
@@ -212,7 +219,7 @@ def _operation(route: Route, named: Named, *, secured: bool) -> Schema:
     if route.body is not None:
         schema = {"$ref": REFERENCE.format(model=route.body.__name__)}
         described["requestBody"] = {
-            "required": True,
+            "required": route.needs_body,
             "content": {"application/json": {"schema": schema}},
         }
     described["responses"] = _responses(route, named, secured=secured)
@@ -285,6 +292,8 @@ def _answer(status: int, shape: Any, named: Named, route: Route) -> Schema:  # n
         answer["content"] = {shape: {"schema": schema}}
     if route.changes and status in {201, 202}:
         answer["headers"] = _LOCATION
+    if route.has_pages:
+        answer["headers"] = _NEXT_PAGE
     if route.body is TaskRequest:
         answer["links"] = _LINKS
     return answer

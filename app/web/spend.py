@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
-from datetime import date
-from typing import Final
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from app.store.protocol import CostSum
 
 DAYS: Final = 14
 """Days that are looked back on, today included."""
@@ -32,6 +38,26 @@ class Bar:
     x: float
     y: float
     height: float
+
+
+def spend_by_day(costs: Iterable[CostSum], today: date) -> list[DaySpend]:
+    """Return the last `DAYS` days, the oldest first, those without spend included."""
+    by_day: dict[date, list[CostSum]] = defaultdict(list)
+    for cost in costs:
+        by_day[cost.day].append(cost)
+    return [
+        DaySpend(
+            day=day,
+            cost_usd=sum(cost.cost_usd for cost in by_day[day]),
+            calls=sum(cost.calls for cost in by_day[day]),
+            input_tokens=sum(
+                cost.input_tokens + cost.cache_read_tokens + cost.cache_write_tokens
+                for cost in by_day[day]
+            ),
+            output_tokens=sum(cost.output_tokens for cost in by_day[day]),
+        )
+        for day in (today - timedelta(days=back) for back in range(DAYS - 1, -1, -1))
+    ]
 
 
 def bars(days: list[DaySpend], width: float) -> list[Bar]:

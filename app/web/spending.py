@@ -1,44 +1,31 @@
-"""What an agent spent on each of the last days, in the worker's zone, as its budget counts them."""
+"""What was spent on each of the last days, in the worker's zone, as budgets count them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from app.agents.days import begin_of
-from app.web.spend import DAYS, DaySpend
+from app.store.protocol import CostSum
+from app.web.spend import DAYS, DaySpend, spend_by_day
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import datetime, tzinfo
+    from collections.abc import Iterable, Mapping
+    from datetime import date, datetime, tzinfo
 
-    from app.store.protocol import CostSum, Store
+    from app.store.protocol import Store
 
 SETTLED: Final = timedelta(hours=2)
 """How long after its end a day may still change: a lost call is booked when its time is over."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Sum:
-    """What was spent since a moment."""
-
-    cost_usd: float = 0.0
-    calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-    def less(self, later: _Sum, day: date) -> DaySpend:
-        """Return what was spent until another moment."""
-        return DaySpend(
-            day=day,
-            # Sums of floats: two that should be equal are nearly so.
-            cost_usd=max(0.0, round(self.cost_usd - later.cost_usd, 9)),
-            calls=self.calls - later.calls,
-            input_tokens=self.input_tokens - later.input_tokens,
-            output_tokens=self.output_tokens - later.output_tokens,
-        )
+_COUNTS: Final = (
+    "calls",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+)
 
 
 class Spending:
@@ -53,40 +40,71 @@ class Spending:
 
     def __init__(self, timezone: tzinfo) -> None:
         self._timezone = timezone
-        self._over: dict[str, dict[date, DaySpend]] = defaultdict(dict)
+        self._over: dict[str | None, dict[date, list[CostSum]]] = defaultdict(dict)
 
-    async def by_day(self, store: Store, agent_id: str, now: datetime) -> list[DaySpend]:
-        """Return the last `DAYS` days of an agent, the oldest first, those without spend included.
+    async def costs(
+        self, store: Store, now: datetime, agent_id: str | None = None
+    ) -> list[CostSum]:
+        """Return spend by agent, model and day of the last `DAYS` days; the oldest first.
 
         Args:
             store: The store.
-            agent_id: The agent.
             now: The present moment.
+            agent_id: Whose; None for that of all agents.
         """
         today = now.astimezone(self._timezone).date()
         days = [today - timedelta(days=back) for back in range(DAYS)]
         known = self._over[agent_id]
-        later, found = _Sum(), []
+        later: Mapping[tuple[str, str], CostSum] = {}
+        found: dict[date, list[CostSum]] = {}
         for number, day in enumerate(days):
             if all(older in known for older in days[number:]):
-                found += [known[older] for older in days[number:]]
+                found |= {older: known[older] for older in days[number:]}
                 break
             begin = begin_of(day, self._timezone)
-            since = _sum(await store.costs(since=begin, agent_id=agent_id))
-            found.append(since.less(later, day))
+            since = _by_name(await store.costs(since=begin, agent_id=agent_id), day)
+            found[day] = [
+                spent for name, total in since.items() if (spent := _less(total, later.get(name)))
+            ]
             later = since
         settled = (now - SETTLED).astimezone(self._timezone).date()
-        self._over[agent_id] = {spend.day: spend for spend in found if spend.day < settled}
-        return found[::-1]
+        self._over[agent_id] = {day: spent for day, spent in found.items() if day < settled}
+        return [spent for day in sorted(found) for spent in found[day]]
+
+    async def by_day(self, store: Store, now: datetime, agent_id: str) -> list[DaySpend]:
+        """Return the last days of an agent, the oldest first, those without spend included."""
+        costs = await self.costs(store, now, agent_id)
+        return spend_by_day(costs, now.astimezone(self._timezone).date())
 
 
-def _sum(costs: Iterable[CostSum]) -> _Sum:
-    known = list(costs)
-    return _Sum(
-        cost_usd=sum(cost.cost_usd for cost in known),
-        calls=sum(cost.calls for cost in known),
-        input_tokens=sum(
-            cost.input_tokens + cost.cache_read_tokens + cost.cache_write_tokens for cost in known
-        ),
-        output_tokens=sum(cost.output_tokens for cost in known),
+def _by_name(costs: Iterable[CostSum], day: date) -> dict[tuple[str, str], CostSum]:
+    """Add up what was spent since the beginning of a day, by agent and model."""
+    sums: dict[tuple[str, str], list[CostSum]] = defaultdict(list)
+    for cost in costs:
+        sums[cost.agent_id, cost.model].append(cost)
+    return {
+        (agent_id, model): CostSum(
+            agent_id=agent_id,
+            model=model,
+            day=day,
+            cost_usd=sum(cost.cost_usd for cost in parts),
+            **{name: sum(getattr(cost, name) for cost in parts) for name in _COUNTS},
+        )
+        for (agent_id, model), parts in sums.items()
+    }
+
+
+def _less(total: CostSum, later: CostSum | None) -> CostSum | None:
+    """Return what was spent until a later moment; None for nothing."""
+    if later is None:
+        return total
+    if total.calls == later.calls:
+        return None
+    return CostSum(
+        agent_id=total.agent_id,
+        model=total.model,
+        day=total.day,
+        # Of floats: what should be nothing is nearly so.
+        cost_usd=max(0.0, round(total.cost_usd - later.cost_usd, 9)),
+        **{name: getattr(total, name) - getattr(later, name) for name in _COUNTS},
     )

@@ -61,7 +61,7 @@ def spent(days):
     ],
 )
 async def test_a_day_is_that_of_the_workers_zone(zone, expected):
-    days = await Spending(ZoneInfo(zone)).by_day(Costs(), "content", NOW)
+    days = await Spending(ZoneInfo(zone)).by_day(Costs(), NOW, "content")
     assert spent(days) == expected
     assert len(days) == 14
     assert [day.day for day in days] == sorted(day.day for day in days)
@@ -70,12 +70,12 @@ async def test_a_day_is_that_of_the_workers_zone(zone, expected):
 async def test_days_that_are_over_are_looked_up_once():
     ledger = Costs()
     spending = Spending(ZoneInfo("Europe/Berlin"))
-    first = await spending.by_day(ledger, "content", NOW)
+    first = await spending.by_day(ledger, NOW, "content")
     asked = ledger.asked
-    assert await spending.by_day(ledger, "content", NOW) == first
+    assert await spending.by_day(ledger, NOW, "content") == first
     assert ledger.asked == asked + 1  # for today
 
-    later = await spending.by_day(ledger, "content", NOW + timedelta(days=2))
+    later = await spending.by_day(ledger, NOW + timedelta(days=2), "content")
     assert spent(later) == spent(first)
     assert ledger.asked == asked + 1 + 3  # of the two days that are new, and of the one before
 
@@ -84,10 +84,10 @@ async def test_the_last_day_may_change_for_a_while_after_its_end():
     ledger = Costs()
     spending = Spending(ZoneInfo("UTC"))
     midnight = datetime(2026, 11, 29, tzinfo=UTC)
-    await spending.by_day(ledger, "content", midnight + timedelta(hours=1))
+    await spending.by_day(ledger, midnight + timedelta(hours=1), "content")
     AT[datetime(2026, 11, 28, 23, 59, tzinfo=UTC)] = 8.0
     try:
-        days = await spending.by_day(ledger, "content", midnight + timedelta(hours=3))
+        days = await spending.by_day(ledger, midnight + timedelta(hours=3), "content")
     finally:
         AT.popitem()
     assert spent(days)[date(2026, 11, 28)] == 11.0
@@ -98,6 +98,6 @@ async def test_it_is_so_over_a_real_store(store):
     await store.record_cost(cost("c1", agent_id="content"))
     now = await store.ping()
     for zone in ("UTC", "Pacific/Kiritimati", "America/New_York"):
-        days = await Spending(ZoneInfo(zone)).by_day(store, "content", now)
+        days = await Spending(ZoneInfo(zone)).by_day(store, now, "content")
         today = now.astimezone(ZoneInfo(zone)).date()
         assert [day.day for day in days if day.calls] == [today]
