@@ -352,6 +352,7 @@ class Rules:
             self._crashes[f"{life.name}/{event.agent_id}"].append(trio.current_time())
             self._last_crash[life, event.agent_id] = trio.current_time()
         elif event.kind == "child_started" and event.agent_id is not None:
+            self._hung.pop((life, event.agent_id), None)  # whatever began a new run of it
             self._restarted(life, event.agent_id)
 
     def _restarted(self, life: Life, agent_id: str) -> None:
@@ -439,9 +440,27 @@ class Rules:
         else:
             since = self._unhealthy_since.setdefault(life.name, now)
             calm = self.calm_since
-            if calm is not None and now - max(since, calm) > HEALED and not _excused(health):
+            if calm is not None and now - max(since, calm) > HEALED and not self._excused(health):
                 reasons = "; ".join(health.reasons)
                 self.break_(Rule.HEALS, f"{life.name} is {health.status}: {reasons}")
+
+    def _excused(self, health: Health) -> bool:
+        """Whether all reasons are ones that only people, midnight or the next run can end."""
+        daemons = [machine.life and machine.life.daemon for machine in self._world.machines]
+        unpaid = {
+            problem.agent_id
+            for daemon in daemons
+            if daemon is not None
+            for problem in daemon.health().problems
+            if _is_unpaid(problem)
+        }
+        return all(
+            problem.key in _OF_BEFORE
+            or _is_unpaid(problem)
+            # A task does not begin where there is no money for it.
+            or (problem.key is ReasonKind.QUEUE_WAITS and problem.agent_id in unpaid)
+            for problem in health.problems
+        )
 
     # The end.
 
@@ -556,21 +575,6 @@ _OF_BEFORE: Final = frozenset(
     }
 )
 """What tells of the past, until the next run, the next task or midnight."""
-
-
-def _excused(health: Health) -> bool:
-    """Whether all reasons are ones that only people, midnight or the next run can end."""
-    return all(
-        problem.key in _OF_BEFORE
-        # Nor does a task begin for which there is no money.
-        or (problem.key is ReasonKind.QUEUE_WAITS and not _is_all_well_paid(health))
-        or _is_unpaid(problem)
-        for problem in health.problems
-    )
-
-
-def _is_all_well_paid(health: Health) -> bool:
-    return not any(map(_is_unpaid, health.problems))
 
 
 def _is_unpaid(problem: Reason) -> bool:

@@ -75,12 +75,12 @@ class Handles:
                 heapq.heappush(self._timers, handle)
             else:
                 _call(handle)
-        while self._timers and self._timers[0]._when <= self._loop.time():
+        while self._timers and self._timers[0].when() <= self._loop.time():
             _call(heapq.heappop(self._timers))
 
     async def _wait(self) -> None:
         """Wait until there is a handle, or a timer's time has come."""
-        left = self._timers[0]._when - self._loop.time() if self._timers else math.inf
+        left = self._timers[0].when() - self._loop.time() if self._timers else math.inf
         if self._handles or left <= 0:
             await trio.lowlevel.checkpoint()
             return
