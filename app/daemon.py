@@ -15,6 +15,7 @@ from actp_supervise.clock import SystemWallClock, WallClock
 from actp_supervise.service import LoopWatch, Outbox, shorten
 from app.event_log import EventLog
 from app.health import of_work, overall
+from app.logged_lines import LinesOfAgents
 from app.metrics import Metrics
 from app.reasons import Beginnings, Reason, ReasonKind, reason
 from app.routine import DailyRoutineScheduler
@@ -53,6 +54,7 @@ class Daemon:
     unreadable: UnreadableTasks
     approvals: WaitingApprovals
     work: WorkWatch
+    lines: LinesOfAgents
     notes: tuple[Reason, ...]
     """What is not as it should be, and will stay so until somebody does something."""
     redact: Callable[[str], str]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from actp_supervise.service import shorten
 from app.facts import JSON, from_json
+from app.running import with_store_of_running
 from app.settings import Settings, SettingsError, unknown_agent
 from app.status import AgentHealth, AgentState
 from app.store.open import open_store
@@ -92,7 +93,8 @@ async def listed_agents(settings: Settings) -> list[ListedAgent]:
         SettingsError: If the store is not there yet.
         StoreError: If it cannot be read.
     """
-    if _never_used(settings):
+    settings = with_store_of_running(settings)
+    if never_used(settings):
         return []
     async with open_store(settings) as store:
         workers = await store.live_workers()
@@ -115,7 +117,7 @@ async def _with_last_error(agent: ListedAgent, store: Store) -> ListedAgent:
 def table(agents: list[ListedAgent], settings: Settings) -> str:
     """Write the agents as a table of at most 80 columns: who runs where, and how it is."""
     if not agents:
-        return f"No agent is registered: no daemon has run on {_where(settings)} yet."
+        return f"No agent is registered: no daemon has run on {where(settings)} yet."
     rows = [("AGENT", "STATUS", "DAEMON", "LAST SEEN", "HEARTBEAT", "RESTART")]
     for agent in agents:
         rows.append(
@@ -156,11 +158,12 @@ async def request_restart(settings: Settings, agent_id: str) -> str:
         SettingsError: If there is no such agent, or the store is not there yet.
         StoreError: If it cannot be asked.
     """
+    settings = with_store_of_running(settings)
     specified = [agent.agent_id for agent in settings.agents]
-    if _never_used(settings):
+    if never_used(settings):
         if agent_id not in specified:
             raise SettingsError(unknown_agent(agent_id, specified))
-        return f"No daemon has run on {_where(settings)} yet, so there is nothing to restart."
+        return f"No daemon has run on {where(settings)} yet, so there is nothing to restart."
     async with open_store(settings) as store:
         rows = {row.agent_id: row for row in await store.agents()}
         if not await store.set_needs_restart(agent_id, value=True):
@@ -186,11 +189,13 @@ async def request_restart(settings: Settings, agent_id: str) -> str:
     )
 
 
-def _never_used(settings: Settings) -> bool:
+def never_used(settings: Settings) -> bool:
+    """Whether the store is a file that is not there yet."""
     return settings.supabase_url is None and not settings.db_path.exists()
 
 
-def _where(settings: Settings) -> str:
+def where(settings: Settings) -> str:
+    """Return where the store is, in words."""
     if settings.supabase_url is not None:
         return f"the Supabase project {settings.supabase_url}"
     return str(settings.db_path)

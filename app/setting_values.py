@@ -5,6 +5,7 @@ The text of its `ValueError` completes "must be ...".
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 import sys
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 MOST_WORKERS: Final = 50
 """Tasks that one agent may do at once."""
+
+_SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
+"""Why a file that is there cannot be read, which is no fault of its name."""
 
 HAS_TRIO_ASYNCIO: Final = find_spec("trio_asyncio") is not None
 """Whether agents can run in the daemon's loop; on Python 3.14 trio-asyncio is not installed."""
@@ -104,7 +108,9 @@ def timezone(text: str) -> ZoneInfo:
     """Read a time zone."""
     try:
         return ZoneInfo(text)
-    except (KeyError, ValueError, OSError):
+    except (KeyError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _SHORTAGES:
+            raise  # the name may be right
         raise ValueError("an IANA time zone, such as Europe/Berlin or UTC") from None
 
 

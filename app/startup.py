@@ -29,6 +29,7 @@ from app.happenings import tell_of_changes, tell_of_tree
 from app.heartbeat import HealthHeartbeat
 from app.launcher import AgentLauncher, with_unknown_models, without_tables
 from app.logged_errors import ErrorsOfAgents
+from app.logged_lines import LinesOfAgents
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
 from app.reasons import Reason, ReasonKind, reason
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from actp_supervise.service import Outbox
-    from app.agents.prices import PriceTable
     from app.alerts.channels import Channel
     from app.settings import AgentSettings, Settings
     from app.store.protocol import Store, StoreUnavailable
@@ -126,9 +126,12 @@ async def run_daemon(
         )
         launcher = AgentLauncher(settings, store, instance, make_client=edges.make_client)
         settings = with_unknown_models(settings, launcher.prices)
+        settings = launcher.with_classes_without_queue(settings)
         unreadable = UnreadableTasks(store)
         errors = ErrorsOfAgents(redact)
+        lines = LinesOfAgents(redact)
         stack.enter_context(errors.listening())
+        stack.enter_context(lines.listening())
         approvals = WaitingApprovals(store, wall_clock)
         work = WorkWatch(store, events, errors, approvals, instance=instance, wall_clock=wall_clock)
         registry = AgentRegistry(store, settings.worker_id)
@@ -198,6 +201,7 @@ async def run_daemon(
                 root=root,
                 unreadable=unreadable,
                 work=work,
+                lines=lines,
                 approvals=approvals,
                 notes=_notes(report),
                 delivery=alerts.reasons,
@@ -207,7 +211,7 @@ async def run_daemon(
                 wall_clock=wall_clock,
                 started=trio.current_time(),
             )
-            reread_all = partial(_reread, reread, report, launcher.prices)
+            reread_all = partial(_reread, reread, report, launcher)
             reloader = Reloader(daemon, launcher, service, reread_all)
             try:
                 services = await _subtree(root, "services")
@@ -283,6 +287,7 @@ async def check(settings: Settings) -> tuple[str, str | None]:
         settings = without_tables(settings, report)
         launcher = AgentLauncher(settings, store, instance="none")
         settings = with_unknown_models(settings, launcher.prices)
+        settings = launcher.with_classes_without_queue(settings)
         agents = banner.agents_in_full(
             settings, launcher.prices, launcher.routines(), SystemWallClock().now().date()
         )
@@ -360,8 +365,11 @@ def _log_errors(settings: Settings) -> Iterator[None]:
         ) from error
 
 
-def _reread(reread: Callable[[], Settings], report: TableReport, prices: PriceTable) -> Settings:
-    return with_unknown_models(without_tables(reread(), report), prices)
+def _reread(
+    reread: Callable[[], Settings], report: TableReport, launcher: AgentLauncher
+) -> Settings:
+    new = with_unknown_models(without_tables(reread(), report), launcher.prices)
+    return launcher.with_classes_without_queue(new)
 
 
 def _say_waiting(

@@ -243,6 +243,23 @@ class AgentStatus:
         return self.health.state(self.status)
 
 
+@fact
+class ToolStatus:
+    """A tool of an agent."""
+
+    name: str
+    """As the model knows it; that of an MCP server as `mcp__server__tool`."""
+    source: str
+    """`method` of the agent's class, `hand`, `mcp`, or `server`: Claude's API runs it itself."""
+    effect: str | None
+    """`read`, `keyed` or `once`; null where the API runs it."""
+    approval: str
+    """When a person has to approve a call: `always`, `never`, or `after reading` what others wrote.
+    """
+    description: str = ""
+    """The first line of what the model is told of it."""
+
+
 class HealthState(StrEnum):
     """Whether all is well."""
 

@@ -23,7 +23,14 @@ from app.agents.activity import Activity
 from app.crashes import DAY, CrashHistory
 from app.facts import to_json
 from app.settings import AgentSettings
-from app.status import PAUSED_BY_OPERATOR, AgentHealth, AgentState, AgentStatus, WorkerStatus
+from app.status import (
+    PAUSED_BY_OPERATOR,
+    AgentHealth,
+    AgentState,
+    AgentStatus,
+    ToolStatus,
+    WorkerStatus,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,6 +46,8 @@ class AgentRun:
     """Returns after the given seconds, or sooner when a task was posted; for Trio."""
     problems: Callable[[], tuple[str, ...]] = tuple
     """Tells which of its tools do not work now, and why."""
+    tools: Callable[[], tuple[ToolStatus, ...]] = tuple
+    """Tells which tools it has."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     cut: bool = False
     """Whether it was ended because the daemon is to stop at once."""

@@ -31,7 +31,7 @@ from app.agents.activity import Activity
 from app.crashes import AGENT_BACKOFF, DAY, HOUR
 from app.looks import USUAL
 from app.settings import AgentSettings, unknown_agent
-from app.status import AgentState, AgentStatus
+from app.status import AgentState, AgentStatus, ToolStatus
 from app.store.outbox import store_lease
 from app.store.protocol import AgentRegistration, RunOutcome, StoreError
 from app.supervised import AgentRun, SupervisedAgent, Worker, state_of, status_of
@@ -329,6 +329,11 @@ class AgentSupervisor:
             agent_id: status_of(agent, stopping=self._stopping, moment=self._moment)
             for agent_id, agent in self._agents.items()
         }
+
+    def tools(self, agent_id: str) -> tuple[ToolStatus, ...]:
+        """Return the tools of an agent, as its present run has them; none where it does not run."""
+        runs = self._known(agent_id).runs
+        return next((run.tools() for run in runs), ())
 
     def statuses(self) -> dict[str, AgentState]:
         """Return agent_id -> status, in one word each."""

@@ -195,16 +195,18 @@ class Life:
         import contextvars
 
         agent_id = str(fields_of(contextvars.copy_context()).get("agent_id"))
-        return self.world.claude.client(
-            agent_id,
-            self.machine.troubles_of(agent_id),
-            is_dead=lambda: self.is_dead,
-            asked=self._asked_claude,
-        )
+        return self.world.claude.client(agent_id, self.machine.troubles_of(agent_id), self)
 
-    def _asked_claude(self, agent_id: str, word: str) -> None:
+    def asks(self, body: dict[str, Any]) -> None:
+        """See that one of its agents asks Claude."""
         self.world.work["calls of Claude"] += 1
-        self.note(f"{agent_id} asks Claude: {word}")
+        self.world.rules.asked(self, body)
+
+    def gets(
+        self, agent_id: str, body: dict[str, Any], usage: dict[str, Any], *, whole: bool
+    ) -> None:
+        """See a reply of Claude to one of its agents."""
+        self.world.rules.replied(self, agent_id, body, usage, whole=whole)
 
     def _make_loop_watch(self, on_block: Callable[[Block], object]) -> LoopWatch:
         self._watch = VirtualLoopWatch(on_block)
@@ -251,11 +253,16 @@ class LifeStore(Before):
     @override
     async def perform(self, verb: Verb[R], arguments: Arguments) -> R:
         life, machine = self._life, self._life.machine
+        if (seconds := machine.torn.pop(verb.name, 0.0)) and not life.is_dead:
+            machine.keep_away(seconds)
+            life.note(f"the store goes away at {verb.name}")
+            life.world.rules.disturbed(seconds)
         self._check()
         if machine.is_slow:
             await trio.sleep(life.rng.uniform(0.2, 6.0))
             self._check()
         current_verb.set(verb.name)
+        current_life.set(life)
         answer = await verb.ask(self.store, arguments)
         if not life.is_dead:
             life.world.rules.did(life, verb.name, arguments, answer)

@@ -27,8 +27,9 @@ from .life import Life, current_life
 from .machine import Machine
 from .pace import paced, stretch
 from .people import People
-from .plan import AGENTS, CLAUDE, CODE, DAY, PEOPLE, Plan, Step, What
-from .rules import Broken, Rules
+from .plan import AGENTS, CLAUDE, CODE, DAY, PEOPLE, TORN_AT, Plan, Step, What
+from .promises import Broken
+from .rules import Rules
 from .store import Memory
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class World:
         self.memory = Memory(self.true_clock)
         self.rules = Rules(self)
         self.rules.watch(self.memory.connection)
-        self.claude = Claude(self.rng, self.rules.sent)
+        self.claude = Claude(self.rng)
         self.people = People(self)
         self.machines = [Machine(self, number) for number in range(self.plan.daemons)]
         async with trio.open_nursery() as nursery:
@@ -132,6 +133,9 @@ class World:
             machine.heal()
         for agent in AGENTS:
             self.nursery.start_soon(self.people.resume, agent)
+        self.nursery.start_soon(self.people.decide_all)
+        if any(step.what is What.SPEND_LIMIT for step in self.plan.steps):
+            self.nursery.start_soon(self.people.raise_limit)
         await trio.sleep(SETTLE)
         await self.rules.judge_the_end()
         self.is_over = True
@@ -163,15 +167,6 @@ class World:
 
     def _do_outside(self, step: Step, machine: Machine) -> None:
         match step.what:
-            case What.STORE_AWAY:
-                machine.keep_away(step.amount)
-            case What.STORE_AWAY_FOR_ALL:
-                for each in self.machines:
-                    each.keep_away(step.amount)
-            case What.STORE_SLOW:
-                machine.slow_down(step.amount)
-            case What.LOSE_ANSWERS:
-                machine.answers_to_lose += round(step.amount)
             case What.SLEEP:
                 self.true_clock.step(step.amount)
                 self.rules.slept(step.amount)
@@ -179,6 +174,24 @@ class World:
                 machine.clock.step(step.amount)
             case What.ROW:
                 self.people.insert_row(step)
+            case What.KILL_AT_WORK:
+                machine.kills.append(step)
+            case _:
+                self._do_to_store(step, machine)
+
+    def _do_to_store(self, step: Step, machine: Machine) -> None:
+        match step.what:
+            case What.STORE_AWAY:
+                machine.keep_away(step.amount)
+            case What.STORE_AWAY_FOR_ALL:
+                for each in self.machines:
+                    each.keep_away(step.amount)
+            case What.STORE_TORN:
+                machine.torn[TORN_AT[int(step.pick * len(TORN_AT))]] = step.amount
+            case What.STORE_SLOW:
+                machine.slow_down(step.amount)
+            case What.LOSE_ANSWERS:
+                machine.answers_to_lose += round(step.amount)
             case _:
                 pass
 
@@ -194,6 +207,15 @@ class World:
                 self.nursery.start_soon(self.people.ask, life, step)
             case _:
                 pass
+
+    async def kill_at_work(self, life: Life, step: Step) -> None:
+        """Kill a daemon that has just taken a task, within a minute and between two checkpoints."""
+        await trio.sleep(60.0 * step.pick)
+        life.machine.down_for = step.amount
+        give_up = after_steps(1 + int(step.pick * 1e5) % 50, life.kill, of=life.has)
+        await trio.sleep(20.0)
+        give_up()
+        life.kill()
 
     async def _end(self, life: Life, step: Step) -> None:
         if step.what is What.KILL:

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 # Each of httpx's clients reads the certificates anew, which takes longer than many a test.
 ssl.create_default_context = cache(ssl.create_default_context)
 
-# A shell starts its background jobs with SIGINT ignored, and what they start inherits that.
+# A shell starts its background jobs with SIGINT ignored, nohup with SIGHUP, and what they start
+# inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +97,18 @@ async def new_project(
     """A project without any of our tables."""
     async with open_project(postgres, new_database, short_folder) as project:
         yield project
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the figures of the campaigns in tests/faults, which captured output would hide."""
+    reports = (report for found in terminalreporter.stats.values() for report in found)
+    properties = (getattr(report, "user_properties", ()) for report in reports)
+    figures = (value for found in properties for name, value in found if name == "figures")
+    lines = dict.fromkeys(figures)  # each of a test's three reports has them
+    if lines:
+        terminalreporter.section("figures of the campaigns")
+    for line in lines:
+        terminalreporter.write_line(str(line))
 
 
 _numbers = count()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -24,7 +25,7 @@ from app.looks import USUAL
 from app.status import PAUSED_BY_OPERATOR, AgentHealth
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 WAITING_FOR_STORE: Final = "waiting for the store"
 """What an agent does while the store is away."""
@@ -131,6 +132,9 @@ class Activity:
         """What its calls of the model have cost."""
         self.last_run_at: str | None = None
         """When its last task ended, ISO 8601 in UTC."""
+        self._calls = self._resting = 0
+        self._doing_between = STARTING
+        """What it did when it began to call the model."""
 
     # In the agent's loop.
 
@@ -205,6 +209,39 @@ class Activity:
         """Report that it takes tasks again."""
         self.paused = self.paused_until = None
         self.progress("idle")
+
+    def unpause(self) -> None:
+        """Report that what it waited for is over; no progress is expected of it by that."""
+        self.paused = self.paused_until = None
+        self.wait(self._doing_between, 0.0)
+
+    # Calls of the model by code of somebody's own.
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether all its calls of the model wait for something, so that none is under way."""
+        return 0 < self._calls == self._resting
+
+    def begin_call(self) -> None:
+        """Report that it calls the model; each call is ended by `end_call`."""
+        if not self._calls:
+            self._doing_between = self.doing
+        self._calls += 1
+
+    def end_call(self) -> None:
+        """Report that a call is over: it goes on with what it did before."""
+        self._calls -= 1
+        if not self._calls:
+            self.wait(self._doing_between, 0.0)
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Report, for the block, that a call waits until it may be made."""
+        self._resting += 1
+        try:
+            yield
+        finally:
+            self._resting -= 1
 
     # Between a process of the agent's own and the daemon.
 

@@ -13,11 +13,12 @@ from pydantic import Field
 
 from app.hands import RULE
 
-from .claude import Patience, open_client
+from .claude import open_client
 from .conversation import Conversation, Manner, Work
 from .handed import handed_tools
 from .lease import current_claim
 from .outcomes import HandBack, Outcome, RoutineFailedError
+from .patience import Patience
 from .tools import JSON, tool, tools_of
 from .work import Worker
 
@@ -114,12 +115,13 @@ class DomainAgent:
             HandBack: If it cannot go on now.
             Refused: If the API takes it for wrong.
         """
+        claim = current_claim()
         work = Work(
             goal=goal,
             context=context,
             key=key,
             task_id=task_id,
-            token=current_claim(),
+            token=None if claim is None else claim.token,
             needs_tool=needs_tool or self.needs_tool,
         )
         hands = self.context.hands

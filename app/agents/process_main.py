@@ -179,6 +179,7 @@ async def _agent(work: Work, calls: Calls, activity: Activity) -> None:
         store=DaemonStore(calls, work.where),
         activity=activity,
         wait_for_work=calls.wait_for_work,
+        is_routine=work.method is not None,
     )
     if work.method is None:
         await run_agent(cls, context, work.setup.poll_interval)

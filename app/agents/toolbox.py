@@ -368,22 +368,16 @@ class Toolbox:
         )
 
     def _logged(self, use: ToolUse, told: _Told) -> ToolCall:
-        arguments = clean_json(told.arguments, self._context.redact)
-        text = as_json(arguments)
         return ToolCall(
             id=uuid.uuid4().hex,
             agent_id=self._context.agent_id,
             run_id=self._context.run_id,
             task_id=self._transcript.task_id,
             tool=use.name,
-            arguments=(
-                arguments
-                if isinstance(arguments, dict) and len(text) <= MOST_LOGGED
-                else {"shortened": _shortened(text)}
-            ),
+            arguments=arguments_shown(clean_json(told.arguments, self._context.redact)),
             duration=asyncio.get_running_loop().time() - told.began,
             error=told.text if told.error else None,
-            result=None if told.error else _shortened(told.text),
+            result=None if told.error else shortened(told.text),
         )
 
 
@@ -415,7 +409,16 @@ def _block_of(begun: EffectState) -> dict[str, Any]:
             return {"type": "tool_result", "content": as_json(other)}
 
 
-def _shortened(text: str) -> str:
+def arguments_shown(arguments: object) -> dict[str, Any]:
+    """Return the arguments of a call as its log has them."""
+    text = as_json(arguments)
+    if isinstance(arguments, dict) and len(text) <= MOST_LOGGED:
+        return arguments
+    return {"shortened": shortened(text)}
+
+
+def shortened(text: str) -> str:
+    """Return as much of a text as the log of calls keeps."""
     left = len(text) - MOST_LOGGED
     return text if left <= 0 else f"{text[:MOST_LOGGED]} ... ({left} characters more)"
 

@@ -15,6 +15,7 @@ from app.store.records import moment_text
 from .handle import end, finish_anyway
 from .lease import LeaseEnded, under_lease
 from .outcomes import HandBack, Outcome, Parked, Paused, Refused
+from .pauses import until_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -32,9 +33,6 @@ FAILED_IN_A_ROW: Final = 3
 Until then an error is the task's, which waits by itself: the agent goes on with others, and one
 task does not use up its restarts.
 """
-
-LOOK_AT_CLOCK: Final = 60.0
-"""Seconds between two looks whether a pause is over: the machine may sleep meanwhile."""
 
 
 class Worker:
@@ -254,16 +252,8 @@ class Worker:
         until = None if paused.until is None else moment_text(paused.until)
         self._activity.pause(paused.reason, until=until)
         with current_child().cancel_on_stop():
-            while (seconds := await self._left(paused)) > 0:  # noqa: ASYNC110  (no event)
-                await asyncio.sleep(seconds)
+            await until_over(paused.until, self._store)
             self._activity.resume()
-
-    async def _left(self, paused: Paused) -> float:
-        """Return the seconds to sleep before the next look whether a pause is over."""
-        if paused.until is None:
-            return LOOK_AT_CLOCK
-        left = (paused.until - await self._store.ping()).total_seconds()
-        return min(left, LOOK_AT_CLOCK)
 
     async def _rest(self, back: HandBack) -> None:
         """Take no tasks for as long as it is no use."""

@@ -48,6 +48,7 @@ from app.store.queue.contract import (
     TaskFilter,
     TaskRow,
     TaskStatus,
+    TaskSum,
 )
 from app.store.registry.contract import (
     AgentBeat,
@@ -122,6 +123,7 @@ __all__ = [
     "TaskFilter",
     "TaskRow",
     "TaskStatus",
+    "TaskSum",
     "ToolCall",
     "ToolStats",
     "Turn",

@@ -151,7 +151,8 @@ _TABLES = (
         started_at text,
         finished_at text,
         timeout real,
-        unique_key text
+        unique_key text,
+        ready_at text
     )""",
         made_id=_MADE_ID,
         made_now=_MADE_NOW,

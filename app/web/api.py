@@ -16,6 +16,7 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from app.agents.days import start_of_day
 from app.health import served_by, why_unserved
+from app.logged_lines import LogLine
 from app.status import AgentState, AgentStatus, Alive, Health, HealthState, JobStatus
 from app.store.protocol import (
     NOT_OVER,
@@ -33,6 +34,7 @@ from app.web.inputs import (
     ApprovalFilter,
     BulkRequest,
     Decision,
+    LogFilter,
     TaskFilter,
     TaskRequest,
     TimeOfRoutine,
@@ -69,6 +71,9 @@ logger = logging.getLogger(__name__)
 _IDEMPOTENCY: Final = uuid.UUID("5f2a1c0e-3b0d-5c57-9d0b-6f6b8f1f7c11")
 """Where ids of tasks made from an Idempotency-Key live."""
 
+
+OPERATOR: Final = "an operator"
+"""Who pauses an agent over HTTP."""
 
 _AGENT_GONE: Final = (404, 409, 503)
 
@@ -172,7 +177,8 @@ class Api:
         tools = await self._daemon.store.tool_stats(agent_id)
         spend = await self._spend(agent_id)
         known = {field.name: getattr(status, field.name) for field in dataclasses.fields(status)}
-        return answer(AgentDetail(**known, runs=runs, tool_stats=tools, spend=spend))
+        has = list(self._daemon.supervisor.tools(agent_id))
+        return answer(AgentDetail(**known, runs=runs, tool_stats=tools, tools=has, spend=spend))
 
     async def _spend(self, agent_id: str) -> list[DaySpend]:
         now = await self._daemon.store.ping()
@@ -180,12 +186,31 @@ class Api:
         costs = await self._daemon.store.costs(since=since, agent_id=agent_id)
         return spend_by_day(costs, now.astimezone(UTC).date())
 
+    @get(
+        "/agents/<agent_id>/log",
+        "What an agent's code has logged, or its process printed, line by line",
+        list[LogLine],
+        id="agent_log",
+        details="The newest that are kept, the oldest of them first; in this daemon alone.",
+        problems=(404, 422),
+        query=LogFilter,
+    )
+    async def _log(self, agent_id: str) -> Response:
+        wanted = parse_query(LogFilter, request.args)
+        self._status(agent_id)
+        return answer(self._daemon.lines.of(agent_id, after=wanted.after, limit=wanted.limit))
+
     @_command(
         "restart",
         "Restart an agent",
-        "The restart has begun. Asked again while it goes on, it is the same one.",
+        "The restart has begun. Asked again while it goes on, it is the same one. One that only "
+        "other daemons run is restarted by them, within seconds.",
     )
     async def _restart(self, agent_id: str) -> Response:
+        if not self._is_here(agent_id):
+            return await self._tell_elsewhere(
+                "restart", agent_id, partial(self._daemon.store.set_needs_restart, value=True)
+            )
         return self._command("restart", agent_id, self._daemon.supervisor.restart_agent)
 
     @get(
@@ -220,10 +245,16 @@ class Api:
         "What is in flight goes on. It lasts over restarts, until it is resumed.",
     )
     async def _pause(self, agent_id: str) -> Response:
+        if not self._is_here(agent_id):
+            hold = partial(self._daemon.store.set_paused, by=OPERATOR)
+            return await self._tell_elsewhere("pause", agent_id, hold)
         return await self._hold("pause", agent_id, self._daemon.supervisor.pause_agent)
 
     @_command("resume", "Let an agent take tasks again")
     async def _resume(self, agent_id: str) -> Response:
+        if not self._is_here(agent_id):
+            release = partial(self._daemon.store.set_paused, by=None)
+            return await self._tell_elsewhere("resume", agent_id, release)
         health = self._status(agent_id).health
         if health.paused is not None and not health.held:
             detail = (
@@ -248,6 +279,26 @@ class Api:
         logger.info("Asked over HTTP: %s %s", action, agent_id, extra={"action": "command"})
         await hold(agent_id)
         return _accepted(action, agent_id, status)
+
+    def _is_here(self, agent_id: str) -> bool:
+        """Return whether this daemon is to run an agent, and no other one has it alone."""
+        status = self._daemon.supervisor.get_status().get(agent_id)
+        return status is not None and status.enabled and status.runs_on is None
+
+    async def _tell_elsewhere(
+        self, action: Action, agent_id: str, tell: Callable[[str], Awaitable[bool]]
+    ) -> Response:
+        """Tell an agent something that other daemons run; they hear of it with their next beat."""
+        registered = {agent.agent_id: agent for agent in await self._daemon.store.agents()}
+        workers = await self._daemon.store.live_workers()
+        others = [each for each in workers if each.worker_id != self._daemon.settings.worker_id]
+        # One that no other daemon has is as it is here: unknown, or disabled.
+        if agent_id not in registered or not any(agent_id in each.agents for each in others):
+            self._commandable(agent_id)
+        elif await tell(agent_id):
+            logger.info("Asked over HTTP: %s %s", action, agent_id, extra={"action": "command"})
+            return _accepted(action, agent_id, _reported(registered[agent_id].status))
+        raise Problem(409, f"Agent {agent_id!r} is not registered any more.")
 
     def _commandable(self, agent_id: str) -> AgentState:
         """Return the status of an agent that can be told something."""
@@ -340,7 +391,7 @@ class Api:
         page = await find_tasks(
             daemon.store, wanted, timezone=daemon.settings.timezone, redact=daemon.redact
         )
-        return answer(page.tasks, **link_to_next("/tasks", wanted, page))
+        return answer(page.tasks, 200, **link_to_next("/tasks", wanted, page))
 
     @get("/tasks/<task_id>", "One task", TaskRow, problems=(404, 503))
     async def _task(self, task_id: str) -> Response:
@@ -570,6 +621,12 @@ def _check_decided(row: ApprovalRow, wanted: Decision, by: str) -> None:
     when = "" if row.decided_at is None else f" at {row.decided_at:%Y-%m-%d %H:%M} UTC"
     whom = "" if row.decided_by is None else f" by {row.decided_by}"
     raise Problem(409, f"It was decided before: {row.status}{whom}{when}.")
+
+
+def _reported(status: str) -> AgentState:
+    """Return what the registry says of an agent; of a word that is none, that it is stopped."""
+    known = {state.value: state for state in AgentState if not state.derived}
+    return known.get(status, AgentState.STOPPED)
 
 
 def _accepted(action: Action, agent_id: str, status: AgentState) -> Response:

@@ -250,6 +250,17 @@ class TurnFilter(BaseModel):
     """The most to list."""
 
 
+class LogFilter(BaseModel):
+    """The query of `GET /agents/<agent_id>/log`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    after: Annotated[int, Field(ge=0)] = 0
+    """The id of the last line that is known."""
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = MAX_LIMIT
+    """The most to list, of which the newest."""
+
+
 class EventFilter(BaseModel):
     """The query of `GET /events`."""
 

@@ -108,7 +108,7 @@ class Description:
     def __init__(self, daemon: Daemon, *, wall_clock: WallClock | None = None) -> None:
         self._daemon = daemon
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
-        self._templates = Templates(daemon.redact)
+        self._templates = Templates(daemon.redact, demo=daemon.settings.demo)
 
     @cached_property
     def _document(self) -> Schema:

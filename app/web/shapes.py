@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from actp_supervise.snapshot import ChildSnapshot, SupervisorSnapshot
 from app.facts import LEFT_OUT, fact
-from app.status import AgentState, AgentStatus
+from app.status import AgentState, AgentStatus, ToolStatus
 from app.store.protocol import RunRow, TaskRow, ToolStats
 from app.web.spend import DaySpend
 
@@ -31,6 +31,8 @@ class AgentDetail(AgentStatus):
     """Its last 20, the newest first."""
     tool_stats: list[ToolStats]
     """Of the last 24 hours."""
+    tools: list[ToolStatus]
+    """Those that it has, where it runs."""
     spend: list[DaySpend]
     """Of the last 14 days of UTC, the oldest first."""
 

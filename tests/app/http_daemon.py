@@ -22,16 +22,37 @@ from actp_supervise.service import make_redactor
 from actp_supervise.snapshot import SupervisorSnapshot
 from app.event_log import EventLog
 from app.health_server import HealthServer
+from app.logged_lines import LinesOfAgents
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
 from app.settings import load_settings
-from app.status import AgentHealth, AgentState, AgentStatus, Health, HealthState, JobStatus
+from app.status import (
+    AgentHealth,
+    AgentState,
+    AgentStatus,
+    Health,
+    HealthState,
+    JobStatus,
+    ToolStatus,
+)
 from app.unreadable import UnreadableTasks
 from app.waiting_approvals import WaitingApprovals
 from app.web.openapi import ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+TOOLS = (
+    ToolStatus(
+        name="mcp__crm__send",
+        source="mcp",
+        effect="once",
+        approval="always",
+        description="Send a letter to a customer.",
+    ),
+    ToolStatus(name="recall", source="method", effect="read", approval="never"),
+)
+"""Those of content."""
 
 AGENT_IDS = ("social", "content", "acquisition", "revenue")
 TOKEN = "correct-horse"
@@ -90,6 +111,9 @@ class Agents:
             agent_id: dataclasses.replace(status, agent_id=agent_id)
             for agent_id, status in self.statuses.items()
         }
+
+    def tools(self, agent_id: str) -> tuple[ToolStatus, ...]:
+        return TOOLS if agent_id == "content" else ()
 
     def notify_task(self, agent_id: str) -> None:
         self.asked.append(("notify", agent_id))
@@ -171,6 +195,7 @@ def make_daemon(
         records=SimpleNamespace(away_because=None, waiting=0, given_up=[]),
         unreadable=UnreadableTasks(store),
         approvals=WaitingApprovals(store),
+        lines=LinesOfAgents(redact),
         uptime=12.5,
         supervisor=Agents(),
         routines=Routines(),

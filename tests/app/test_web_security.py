@@ -158,7 +158,9 @@ GUESS = "zqwx"  # one of many in an address, which tells whether the token is am
         "/agents/{}", "/agents/{}/status", "/ui/agents/{}", "/tasks/{}", "/tasks/{}/turns",
         "/ui/tasks/{}", "/{}", "/ui/{}", "/static/{}", "/?agent={}", "/?{}=1",
         "/ui/tasks?agent_type={}", "/ui/tasks?status={}", "/ui/tasks?{}=1", "/tasks?agent_type={}",
-        "/tasks?{}=1", "/tasks?limit={}&limit={}", "/events?{}=1", "/health?{}",
+        "/tasks?{}=1", "/tasks?limit={}&limit={}", "/tasks?q={}", "/ui/tasks?q={}",
+        "/ui/tasks?q={}&since=2026-11-28", "/tasks?since={}", "/tasks?cursor={}",
+        "/ui/tasks?cursor={}", "/events?{}=1", "/health?{}",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("accept", ["*/*", "text/html"])

@@ -68,6 +68,8 @@ class Place:
     folder: Path
     claude: str
     environ: dict[str, str] = field(default_factory=dict)
+    wrapper: tuple[str, ...] = ()
+    """A program that runs the daemon, such as one that limits it, with its arguments."""
 
     @property
     def database(self) -> Path:
@@ -146,7 +148,7 @@ class Place:
         log = self.folder / f"daemon-{next(_numbers)}.err"
         with log.open("wb") as stderr, log.with_suffix(".out").open("wb") as stdout:
             process = await trio.lowlevel.open_process(
-                [*MAIN, *arguments],
+                [*self.wrapper, *MAIN, *arguments],
                 cwd=self.folder,
                 env=self.environment(**changes),
                 stdout=stdout,
