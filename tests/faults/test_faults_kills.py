@@ -21,7 +21,7 @@ pytestmark = pytest.mark.long
 
 KILLS = int(os.environ.get("KILLS") or 300)
 LONGEST = 60 * float(os.environ.get("KILL_MINUTES") or 60)
-"""Seconds after which it is enough on a machine that is so busy; the figures say how many it was."""
+"""Seconds after which it is enough on a busy machine; the figures say how many kills there were."""
 
 
 async def killed_often(place, kills, figures, title):
