@@ -15,7 +15,7 @@ from app.web.words import elapsed, money
 if TYPE_CHECKING:
     from datetime import tzinfo
 
-    from app.store.protocol import TaskSum
+    from app.store.protocol import CostSum, TaskSum
 
 WIDTH: Final = 20.0
 """Units of the plot that a day takes."""
@@ -167,32 +167,32 @@ def task_charts(
     )
 
 
-def spend_charts(spent: Mapping[date, Mapping[tuple[str, str], float]]) -> tuple[Chart, Chart]:
-    """Return what was spent, day by day, by agent and by model.
-
-    Args:
-        spent: Day -> agent and model -> US dollars, the oldest day first.
-    """
+def spend_charts(costs: Iterable[CostSum], days: Sequence[date]) -> tuple[Chart, Chart]:
+    """Return what was spent, day by day, by agent and by model."""
+    known = list(costs)
     return (
-        _spend("by-agent", "Spend by agent", spent, 0),
-        _spend("by-model", "Spend by model", spent, 1),
+        _spend("by-agent", "Spend by agent", known, days, lambda cost: cost.agent_id),
+        _spend("by-model", "Spend by model", known, days, lambda cost: cost.model),
     )
 
 
 def _spend(
-    key: str, title: str, spent: Mapping[date, Mapping[tuple[str, str], float]], place: int
+    key: str,
+    title: str,
+    costs: Sequence[CostSum],
+    days: Sequence[date],
+    name_of: Callable[[CostSum], str],
 ) -> Chart:
-    days = tuple(spent)
-    by_name: dict[str, dict[date, float]] = defaultdict(lambda: dict.fromkeys(days, 0.0))
-    for day, of_day in spent.items():
-        for names, usd in of_day.items():
-            by_name[names[place]][day] += usd
-    names = sorted(by_name, key=lambda name: (-sum(by_name[name].values()), name))
+    spent: dict[str, dict[date, float]] = defaultdict(lambda: dict.fromkeys(days, 0.0))
+    for cost in costs:
+        if cost.day in spent[name_of(cost)]:
+            spent[name_of(cost)][cost.day] += cost.cost_usd
+    names = sorted(spent, key=lambda name: (-sum(spent[name].values()), name))
     shown = names if len(names) <= MOST_SERIES else names[: MOST_SERIES - 1]
-    series = [_series(name, number, [by_name[name]], days) for number, name in enumerate(shown)]
-    if rest := [by_name[name] for name in names[len(shown) :]]:
+    series = [_series(name, number, [spent[name]], days) for number, name in enumerate(shown)]
+    if rest := [spent[name] for name in names[len(shown) :]]:
         series.append(_series(OTHERS, MOST_SERIES - 1, rest, days))
-    return Chart(key=key, title=title, days=days, series=tuple(series), words=money)
+    return Chart(key=key, title=title, days=tuple(days), series=tuple(series), words=money)
 
 
 def _series(

@@ -219,7 +219,7 @@ def _operation(route: Route, named: Named, *, secured: bool) -> Schema:
     if route.body is not None:
         schema = {"$ref": REFERENCE.format(model=route.body.__name__)}
         described["requestBody"] = {
-            "required": True,
+            "required": route.needs_body,
             "content": {"application/json": {"schema": schema}},
         }
     described["responses"] = _responses(route, named, secured=secured)

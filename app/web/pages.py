@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
@@ -38,7 +38,6 @@ from app.store.protocol import (
     WorkerRow,
 )
 from app.web.charts import day_edges, last_days, spend_charts, task_charts
-from app.web.daily_costs import DailyCosts, Spent
 from app.web.inputs import TaskFilter, is_id, parse_query
 from app.web.overview import (
     Action,
@@ -54,7 +53,9 @@ from app.web.overview import (
 from app.web.page import Kept, Rendered, Templates
 from app.web.problems import NOTHING_HERE, SOMETHING_WRONG, Problem, answer_http_error
 from app.web.routes import get, page, routes_of
-from app.web.spend import DAYS, bars, spend_by_day
+from app.web.shapes import restart_of
+from app.web.spend import DaySpend, bars
+from app.web.spending import Spending
 from app.web.task_search import find_tasks
 from app.web.transcript import transcript
 from app.web.views import STORE_TIMEOUT
@@ -114,10 +115,10 @@ class KnownOfAgent:
 
     runs: Sequence[RunRow] | None
     tools: Sequence[ToolStats] | None
-    costs: Sequence[CostSum] | None
-    spent: Sequence[CostSum] | None
+    days: Sequence[DaySpend] | None
     memories: Sequence[MemoryRow] | None
     latest: Sequence[TaskRow] | None
+    rows: Sequence[AgentRow] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,7 @@ class KnownOfDays:
     """What the store knows of the last days; None for what it refused."""
 
     history: Sequence[TaskSum] | None
-    spent: Mapping[date, Spent] | None
+    costs: Sequence[CostSum] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +160,7 @@ class Pages:
         self._wall_clock = daemon.clock if wall_clock is None else wall_clock
         self._templates = Templates(daemon.redact, demo=daemon.settings.demo)
         self._kept = Kept()
-        self._daily_costs = DailyCosts(daemon.settings.timezone)
+        self._spending = Spending(daemon.settings.timezone)
 
     async def nowhere(self, error: NotFound) -> Response:
         """Answer where there is nothing: a browser with a page, a program with a problem."""
@@ -250,10 +251,10 @@ class Pages:
             template,
             status,
             now=self._wall_clock.now(),
-            timezone=daemon.settings.timezone,
             worker_id=daemon.settings.worker_id,
             health=daemon.health(),
             stopping=daemon.stopping,
+            timezone=daemon.settings.timezone,
             task_actions=task_actions,
             **state,
         )
@@ -306,29 +307,25 @@ class Pages:
         statuses = daemon.supervisor.get_status()
         if agent_id not in statuses:
             raise Problem(404, f"There is no such agent; known are {', '.join(statuses)}.")
-        today = now.astimezone(UTC).date()
-        since = start_of_day(now, UTC) - timedelta(days=DAYS - 1)
         known = await self._ask(
             KnownOfAgent,
             runs=partial(store.runs, agent_id),
             tools=partial(store.tool_stats, agent_id),
-            costs=partial(store.costs, since=since, agent_id=agent_id),
-            spent=partial(
-                store.costs, since=start_of_day(now, daemon.settings.timezone), agent_id=agent_id
-            ),
+            days=partial(self._spending.by_day, store, now, agent_id),
             memories=partial(store.recall, agent_id),
             latest=partial(store.tasks, agent_type=agent_id, limit=LATEST_TASKS),
+            rows=store.agents,
         )
+        rows = (known and known.rows) or ()
         budgets = {agent.agent_id: agent.daily_budget_usd for agent in daemon.settings.agents}
-        costs = known.spent if known else None
-        spent = None if costs is None else sum(cost.cost_usd for cost in costs)
+        days = list((known and known.days) or ())
+        spent = days[-1].cost_usd if days else None
         (agent,) = agent_lines(
             [statuses[agent_id]],
             now,
             spent=None if spent is None else {agent_id: spent},
             budgets=budgets,
         )
-        days = spend_by_day((known and known.costs) or (), today)
         return self._render(
             "agent.html",
             agent=agent,
@@ -338,6 +335,7 @@ class Pages:
                 if job.agent_id == agent_id
             ],
             known=known,
+            restart=next((restart_of(row) for row in rows if row.agent_id == agent_id), None),
             tools=daemon.supervisor.tools(agent_id),
             lines=daemon.lines.of(agent_id, limit=LINES_SHOWN),
             days=days,
@@ -392,18 +390,19 @@ class Pages:
 
     async def _render_charts(self) -> Rendered:
         store, zone = self._daemon.store, self._daemon.settings.timezone
-        days = last_days(self._wall_clock.now(), zone)
+        now = self._wall_clock.now()
+        days = last_days(now, zone)
         edges = day_edges(days, zone)
         known = await self._ask(
             KnownOfDays,
             history=partial(store.task_history, edges),
-            spent=partial(self._daily_costs.of_last_days, store, self._wall_clock.now()),
+            costs=partial(self._spending.costs, store, now),
         )
         if known is None:
             raise StoreError("the store does not answer in time")
         groups = [
             ("Tasks", None if known.history is None else task_charts(known.history, days, zone)),
-            ("Spend", None if known.spent is None else spend_charts(known.spent)),
+            ("Spend", None if known.costs is None else spend_charts(known.costs, days)),
         ]
         return self._render("charts.html", days=days, groups=groups)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -11,8 +12,8 @@ from store_calls import claim
 
 from app.store.protocol import CostEntry, CostSum, Store, TaskStatus, TaskSum
 from app.web.charts import MOST_SERIES, day_edges, last_days, spend_charts, task_charts
-from app.web.daily_costs import DailyCosts
 from app.web.spend import DAYS, HEIGHT
+from app.web.spending import Spending
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 10, 26, 23, 30, tzinfo=UTC)  # the 27th in Berlin
@@ -24,31 +25,11 @@ def task_sum(since, **counts):
     return TaskSum(agent_type="social", since=since, **nothing | counts)
 
 
-def today(spent):
-    """Return what was spent today, and nothing on the days before."""
-    return {day: {} for day in DAY_LIST} | {DAY_LIST[-1]: spent}
-
-
-def cost(usd, day):
+def cost(agent_id, usd, *, day=DAY_LIST[-1], model="m"):
     return CostSum(
-        agent_id="a", model="m", day=day, calls=1, input_tokens=1, output_tokens=1,
+        agent_id=agent_id, model=model, day=day, calls=1, input_tokens=1, output_tokens=1,
         cache_read_tokens=0, cache_write_tokens=0, cost_usd=usd,
     )  # fmt: skip
-
-
-class Costs(Store):
-    """Has booked something at some moments, and sums it up as the stores do."""
-
-    def __init__(self, booked):
-        self.booked = booked
-        self.asked = 0
-
-    async def costs(self, *, since, agent_id=None):
-        self.asked += 1
-        found = [cost(usd, at.date()) for at, usd in sorted(self.booked.items()) if at >= since]
-        # What is booked while it is asked.
-        self.booked[NOW - timedelta(seconds=1) + timedelta(microseconds=self.asked)] = 100.0
-        return found
 
 
 def test_days_are_those_of_the_zone_over_a_change_of_clocks_too():
@@ -93,8 +74,8 @@ def test_the_mean_wait_of_a_day_is_over_all_agents_and_none_where_nothing_was_be
 
 
 def test_spend_is_split_by_agent_and_by_model_the_dearest_first():
-    spent = {("social", "m"): 1.0, ("content", "n"): 2.0, ("social", "n"): 0.5}
-    by_agent, by_model = spend_charts(today(spent))
+    costs = [cost("social", 1.0), cost("content", 2.0, model="n"), cost("social", 0.5, model="n")]
+    by_agent, by_model = spend_charts(costs, DAY_LIST)
     assert [(each.name, each.values[-1]) for each in by_agent.series] == [
         ("content", 2.0), ("social", 1.5),
     ]  # fmt: skip
@@ -102,27 +83,43 @@ def test_spend_is_split_by_agent_and_by_model_the_dearest_first():
 
 
 def test_of_many_agents_those_that_spent_least_are_added_up():
-    by_agent, _ = spend_charts(today({(f"a{n}", "m"): float(n + 1) for n in range(9)}))
+    costs = [cost(f"a{number}", float(number + 1)) for number in range(9)]
+    by_agent, _ = spend_charts(costs, DAY_LIST)
     assert [each.name for each in by_agent.series] == ["a8", "a7", "a6", "a5", "a4", "others"]
     assert len(by_agent.series) == MOST_SERIES
     assert by_agent.series[-1].values[-1] == 1 + 2 + 3 + 4
     assert len({each.style for each in by_agent.series}) == MOST_SERIES
 
 
-async def test_costs_of_a_day_of_the_zone_are_told_from_those_of_the_days_around_it():
+class Costs(Store):
+    """Has booked something at some moments, and books more whenever it is asked."""
+
+    def __init__(self, booked):
+        self.booked = booked
+        self.asked = 0
+
+    async def costs(self, *, since, agent_id=None):
+        self.asked += 1
+        found = [
+            dataclasses.replace(cost("a", usd), day=at.date())
+            for at, usd in sorted(self.booked.items())
+            if at >= since
+        ]
+        self.booked[NOW - timedelta(seconds=1) + timedelta(microseconds=self.asked)] = 100.0
+        return found
+
+
+async def test_what_is_booked_while_days_are_looked_up_is_on_no_day_but_its_own():
     edges = [edge.astimezone(UTC) for edge in day_edges(DAY_LIST, BERLIN)]
     second = timedelta(seconds=1)
     booked = {edges[3] - second: 1.0, edges[3]: 2.0, edges[4] - second: 4.0, edges[4]: 8.0}
-    store, costs = Costs(booked), DailyCosts(BERLIN)
-    spent = await costs.of_last_days(store, NOW)
-    of_each = [sum(spent[day].values()) for day in DAY_LIST]
-    assert list(spent) == list(DAY_LIST)
-    assert of_each[2:5] == [1.0, 6.0, 8.0]
-    assert of_each[5:13] == [0.0] * 8  # though something was booked meanwhile, today
+    spending, store = Spending(BERLIN), Costs(booked)
+    spent = {each.day: each.cost_usd for each in await spending.costs(store, NOW)}
+    assert [spent.get(day, 0.0) for day in DAY_LIST[2:5]] == [1.0, 6.0, 8.0]
+    assert [spent.get(day, 0.0) for day in DAY_LIST[5:12]] == [0.0] * 7
     store.asked = 0
-    again = await costs.of_last_days(store, NOW)
-    assert store.asked == 2  # yesterday may still change, half an hour after its end
-    assert [again[day] for day in DAY_LIST[:13]] == [spent[day] for day in DAY_LIST[:13]]
+    await spending.costs(store, NOW)
+    assert store.asked == 2  # yesterday is of the same day of UTC as today
 
 
 async def test_the_page_shows_each_chart_as_a_picture_with_a_title_and_as_a_table(store):

@@ -463,7 +463,9 @@ def test_a_lost_connection_is_seen_and_so_is_its_return(
         connection = page.locator("#connection")
         expect(connection).to_have_text("live")
         port = daemon.address.rpartition(":")[2]
-    expect(connection).to_have_text(re.compile(r"^reconnecting: data as of \d\d:\d\d:\d\d [\w+-]+$"))
+    expect(connection).to_have_text(
+        re.compile(r"^reconnecting: data as of \d\d:\d\d:\d\d [\w+-]+$")
+    )
     expect(page).to_have_title(re.compile("^Disconnected · "))
     expect(page.locator("link[rel=icon]")).to_have_attribute("href", "/static/icon-off.svg")
     press(page, "Pause social")
