@@ -332,6 +332,7 @@ class Rules:
             self._last_crash[life, event.agent_id] = trio.current_time()
             self._all_crashes[life.name, event.agent_id] += 1
         elif event.kind == "child_started" and event.agent_id is not None:
+            self._hung.pop((life, event.agent_id), None)  # whatever began a new run of it
             self._restarted(life, event.agent_id)
 
     def _restarted(self, life: Life, agent_id: str) -> None:
@@ -423,13 +424,19 @@ class Rules:
         else:
             since = self._unhealthy_since.setdefault(life.name, now)
             calm = self.calm_since
-            if (
-                calm is not None
-                and now - max(since, calm) > HEALED
-                and not _excused(health, waits=self._may_wait())
-            ):
+            if calm is not None and now - max(since, calm) > HEALED and not self._excused(health):
                 reasons = "; ".join(health.reasons)
                 self.break_(Rule.HEALS, f"{life.name} is {health.status}: {reasons}")
+
+    def _excused(self, health: Health) -> bool:
+        """Whether all reasons are ones that only people, midnight or the next run can end."""
+        return all(
+            problem.key in _OF_BEFORE
+            or _is_unpaid(problem)
+            # A task does not begin where there is no money for it.
+            or (problem.key is ReasonKind.QUEUE_WAITS and self._may_wait())
+            for problem in health.problems
+        )
 
     # The end.
 
@@ -562,25 +569,6 @@ _OF_BEFORE: Final = frozenset(
     }
 )
 """What tells of the past, until the next run, the next task or midnight, or waits for people."""
-
-
-def _excused(health: Health, *, waits: bool) -> bool:
-    """Whether all reasons are ones that only people, midnight or the next run can end.
-
-    Args:
-        health: What the daemon says of itself.
-        waits: Whether tasks may wait for money.
-    """
-    return all(
-        problem.key in _OF_BEFORE
-        # Nor does a task begin for which there is no money.
-        or (
-            problem.key is ReasonKind.QUEUE_WAITS
-            and (waits or any(map(_is_unpaid, health.problems)))
-        )
-        or _is_unpaid(problem)
-        for problem in health.problems
-    )
 
 
 def _is_unpaid(problem: Reason) -> bool:

@@ -24,11 +24,13 @@ from .handle import end, finish_anyway
 from .outcomes import Parked
 from .paging import MORE, Pages
 from .tools import Call, Tool, ToolError, as_json, in_call
+from .traces import span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .contract import AgentContext
+    from .traces import Span
     from .transcript import Transcript
 
 logger = logging.getLogger(__name__)
@@ -204,6 +206,15 @@ class Toolbox:
             raise Parked(waiting)
 
     async def _answer(self, use: ToolUse, step: int) -> None:
+        with span(
+            f"execute_tool {use.name}",
+            gen__ai_operation_name="execute_tool",
+            gen__ai_tool_name=use.name,
+            gen__ai_tool_call_id=use.id,
+        ) as traced:
+            await self._answer_one(use, step, traced)
+
+    async def _answer_one(self, use: ToolUse, step: int, traced: Span) -> None:
         told = _Told(arguments=use.arguments)
         try:
             done = await self._carry_out(use, told)
@@ -224,6 +235,7 @@ class Toolbox:
         }
         if told.error:
             block["is_error"] = True
+            traced.fail("tool_error")
         await finish_anyway(
             self._transcript.answer(step, block, call=self._logged(use, told), effect=told.effect)
         )
