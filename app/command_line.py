@@ -251,8 +251,9 @@ FLAGS: Final[tuple[Flag, ...]] = (
     ),
     Flag(
         name="--wait",
-        help="with --task: follow it, and print the result",
-        goes_with=("--task",),
+        help="with --task: follow it, and print the result; with --restart-agent: until it is "
+        "obeyed or refused",
+        goes_with=("--task", "--restart-agent"),
     ),
     Flag(
         name="--show",

@@ -54,7 +54,6 @@ class Daemon:
     unreadable: UnreadableTasks
     approvals: WaitingApprovals
     work: WorkWatch
-    lines: LinesOfAgents
     notes: tuple[Reason, ...]
     """What is not as it should be, and will stay so until somebody does something."""
     redact: Callable[[str], str]
@@ -65,6 +64,7 @@ class Daemon:
     """The same by Trio's clock."""
     wall_clock: WallClock = field(default_factory=SystemWallClock)
     beginnings: Beginnings = field(default_factory=Beginnings)
+    lines: LinesOfAgents = field(default_factory=LinesOfAgents)
     delivery: Callable[[], Iterable[Reason]] = tuple
     """Tells what is wrong with the delivery of alerts."""
 

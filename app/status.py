@@ -213,6 +213,9 @@ class AgentStatus:
     """When its last task ended."""
     enabled: bool = True
     why_disabled: str | None = None
+    paused_by: str | None = None
+    """Who paused it, in all daemons; null where nobody has."""
+    paused_at: datetime | None = None
     isolation: Isolation = "loop"
     single: bool = False
     """Whether only one daemon at a time runs it."""
@@ -337,6 +340,12 @@ class JobStatus:
     last_run: JobRun | None
     running: bool
     paused: bool
+    paused_by: str | None = None
+    """Who paused it, in all daemons; null where nobody has."""
+    paused_at: datetime | None = None
+    changed_by: str | None = None
+    """Who gave it another time than is configured, where that is known."""
+    changed_at: datetime | None = None
     disabled: str | None
     """Why it never runs, where it does not."""
 

@@ -105,6 +105,7 @@ class SupervisedAgent:
     """The daemon that runs it instead of this one."""
     held_by: str | None = None
     """Who paused it; None where it is not paused."""
+    held_at: datetime | None = None
     holding: bool = False
     """Whether the store is still to be told that it is paused, or resumed."""
     last_error: str | None = None
@@ -228,6 +229,8 @@ def status_of(
         last_run_at=health.last_run_at or agent.last_run_at,
         enabled=config.enabled,
         why_disabled=config.why_disabled,
+        paused_by=agent.held_by,
+        paused_at=agent.held_at,
         isolation=config.isolation,
         single=config.single,
         runs_on=agent.runs_on,

@@ -33,7 +33,7 @@ from app.looks import USUAL
 from app.settings import AgentSettings, unknown_agent
 from app.status import AgentState, AgentStatus, ToolStatus
 from app.store.outbox import store_lease
-from app.store.protocol import AgentRegistration, RunOutcome, StoreError
+from app.store.protocol import OBEYED, AgentRegistration, RunOutcome, StoreError
 from app.supervised import AgentRun, SupervisedAgent, Worker, state_of, status_of
 
 if TYPE_CHECKING:
@@ -224,6 +224,21 @@ class AgentSupervisor:
             await self._tree.restart(agent_id)
         finally:
             agent.restarting -= 1
+
+    async def restart_as_told(self, agent_id: str, by: str | None = None) -> None:
+        """Restart an agent as somebody asks this daemon to, and keep what comes of it.
+
+        Args:
+            agent_id: The agent.
+            by: Who asks.
+
+        Raises:
+            Exception: As `restart_agent`.
+        """
+        self._known(agent_id)
+        note = partial(self._registry.note_restart, agent_id, by)
+        self._records.put(f"request to restart {agent_id}", note)
+        await self._restart_and_answer(agent_id)
 
     async def stop_agent(self, agent_id: str) -> None:
         """Stop an agent, work in flight finishing; it stays stopped.
@@ -534,18 +549,36 @@ class AgentSupervisor:
         ]
 
     def _heed_pauses(self, pauses: Sequence[Pause]) -> None:
-        paused_by = {pause.agent_id: pause.paused_by for pause in pauses}
+        paused = {pause.agent_id: pause for pause in pauses}
         for agent_id, agent in self._agents.items():
-            if not agent.holding:  # else this is what the store had before
-                self._set_held(agent, paused_by.get(agent_id))
+            if agent.holding:  # this is what the store had before
+                continue
+            pause = paused.get(agent_id)
+            if pause is None:
+                self._set_held(agent, None, None)
+            else:
+                self._set_held(agent, pause.paused_by, pause.paused_at)
 
     async def _restart_as_asked(self, agent_id: str) -> None:
         extra = {"action": "restart_requested", "agent_id": agent_id}
         logger.info("A restart of %s was asked for in the registry", agent_id, extra=extra)
         try:
-            await self.restart_agent(agent_id)
+            await self._restart_and_answer(agent_id)
         except Exception:
             logger.exception("Could not restart %s", agent_id, extra=extra)
+
+    async def _restart_and_answer(self, agent_id: str) -> None:
+        """Restart an agent, and keep that it was, or why it was not."""
+        answer = "refused: the daemon stopped before"
+        try:
+            await self.restart_agent(agent_id)
+            answer = OBEYED
+        except Exception as error:
+            answer = f"refused: {shorten(self._redact(str(error)), 200)}"
+            raise
+        finally:
+            write = partial(self._registry.answer_restart, agent_id, answer)
+            self._records.put(f"answer to the request to restart {agent_id}", write)
 
     async def _load_histories(self, agents: Sequence[SupervisedAgent]) -> None:
         async def load() -> None:
@@ -574,7 +607,7 @@ class AgentSupervisor:
     async def _hold(self, agent_id: str, by: str | None) -> None:
         """Pause an agent, or resume it: here at once, and in the store as soon as may be."""
         agent = self._enabled(agent_id)
-        self._set_held(agent, by)
+        self._set_held(agent, by, None if by is None else self._wall_clock.now())
         agent.holding = True
 
         async def write() -> None:
@@ -585,8 +618,8 @@ class AgentSupervisor:
         with trio.move_on_after(PAUSE_TIMEOUT):
             await self._records.flush()
 
-    def _set_held(self, agent: SupervisedAgent, by: str | None) -> None:
-        agent.held_by = by
+    def _set_held(self, agent: SupervisedAgent, by: str | None, at: datetime | None) -> None:
+        agent.held_by, agent.held_at = by, at
         for run in agent.runs:
             run.activity.held = by is not None
 

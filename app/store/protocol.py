@@ -51,6 +51,7 @@ from app.store.queue.contract import (
     TaskSum,
 )
 from app.store.registry.contract import (
+    OBEYED,
     AgentBeat,
     AgentRegistration,
     AgentRow,
@@ -61,6 +62,7 @@ from app.store.registry.contract import (
     Pause,
     Presence,
     Registry,
+    RoutinePause,
     RoutineTime,
     RunOutcome,
     RunRow,
@@ -73,6 +75,7 @@ __all__ = [
     "FINAL_STATUSES",
     "JSON",
     "NOT_OVER",
+    "OBEYED",
     "REQUIRED_TABLES",
     "TO_BE_RETRIED",
     "AgentBeat",
@@ -109,6 +112,7 @@ __all__ = [
     "Registry",
     "Reservation",
     "Reserved",
+    "RoutinePause",
     "RoutineTime",
     "Row",
     "RunOutcome",

@@ -10,6 +10,7 @@ from app.facts import to_json
 from app.settings import SettingsError, unknown_agent
 from app.status import AgentStatus, JobStatus
 from app.terminal.api import open_api
+from app.terminal.person import person
 from app.web.shapes import AgentCommand, JobCommand
 
 if TYPE_CHECKING:
@@ -46,13 +47,15 @@ async def command(settings: Settings, action: Command, name: str, *, as_json: bo
     async with open_api(settings) as api:
         agents = [agent.agent_id for agent in await api.get(list[AgentStatus], "/agents")]
         if name in agents:
-            told = await api.post(AgentCommand, f"/agents/{_quoted(name)}/{action}")
+            path = f"/agents/{_quoted(name)}/{action}"
+            told = await api.post(AgentCommand, path, {"by": person()})
             _write(told, action, name, as_json=as_json)
             return
         if action in ("stop", "start"):
             raise SettingsError(unknown_agent(name, agents))
         await _check_routine(api, name, agents)
-        job = await api.post(JobStatus, f"/scheduler/jobs/{_quoted(name)}/{action}")
+        path = f"/scheduler/jobs/{_quoted(name)}/{action}"
+        job = await api.post(JobStatus, path, {"by": person()})
         _write(job, action, name, as_json=as_json)
 
 

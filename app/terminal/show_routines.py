@@ -12,6 +12,7 @@ from app.terminal.api import open_api
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from app.settings import Settings
     from app.terminal.shows import Wanted
@@ -31,7 +32,7 @@ async def show_routines(settings: Settings, wanted: Wanted) -> None:
         print(json.dumps(to_json(jobs[: wanted.limit]), indent=2))
         return
     for job in jobs[: wanted.limit]:
-        print(f"{job.name}\n    {'; '.join(_facts(job, settings))}")
+        print(visible(f"{job.name}\n    {'; '.join(_facts(job, settings))}", lines=True))
     if not jobs:
         print("There are no routines.")
 
@@ -39,11 +40,13 @@ async def show_routines(settings: Settings, wanted: Wanted) -> None:
 def _facts(job: JobStatus, settings: Settings) -> Iterator[str]:
     yield f"{job.schedule} ({job.timezone})"
     if job.cron != job.configured:
-        yield f"changed, configured is {job.configured}"
+        whom = "" if job.changed_by is None else f" by {job.changed_by}"
+        yield f"changed{whom}{_at(job.changed_at, settings)}, configured is {job.configured}"
     if job.disabled:
         yield f"never: {job.disabled}"
     elif job.paused:
-        yield f"paused, until --resume {job.name}"
+        whom = "" if job.paused_by is None else f" by {job.paused_by}"
+        yield f"paused{whom}{_at(job.paused_at, settings)}, until --resume {job.name}"
     elif job.running:
         yield "runs now"
     elif job.next_run_time is not None:
@@ -53,3 +56,7 @@ def _facts(job: JobStatus, settings: Settings) -> Iterator[str]:
         when = last.scheduled_at.astimezone(settings.timezone)
         why = f": {visible(last.error.strip().splitlines()[-1])}" if last.error else ""
         yield f"last {when:%a %Y-%m-%d %H:%M}, {last.outcome or 'runs'}{why}"
+
+
+def _at(moment: datetime | None, settings: Settings) -> str:
+    return "" if moment is None else f" at {moment.astimezone(settings.timezone):%Y-%m-%d %H:%M}"

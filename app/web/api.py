@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import re
 import uuid
-from datetime import UTC, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +13,6 @@ import trio
 from quart import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from app.agents.days import start_of_day
 from app.health import served_by, why_unserved
 from app.logged_lines import LogLine
 from app.status import AgentState, AgentStatus, Alive, Health, HealthState, JobStatus
@@ -35,6 +33,7 @@ from app.web.inputs import (
     BulkRequest,
     Decision,
     LogFilter,
+    Said,
     TaskFilter,
     TaskRequest,
     TimeOfRoutine,
@@ -55,8 +54,9 @@ from app.web.shapes import (
     Ready,
     SupervisorNode,
     TaskNumber,
+    restart_of,
 )
-from app.web.spend import DAYS, DaySpend, spend_by_day
+from app.web.spending import Spending
 from app.web.task_search import find_tasks, link_to_next, which_tasks
 from app.web.views import STORE_TIMEOUT, answer
 
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 
     from app.daemon import Daemon
     from app.web.commands import Commands
+    from app.web.spend import DaySpend
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +73,10 @@ _IDEMPOTENCY: Final = uuid.UUID("5f2a1c0e-3b0d-5c57-9d0b-6f6b8f1f7c11")
 """Where ids of tasks made from an Idempotency-Key live."""
 
 
-OPERATOR: Final = "an operator"
-"""Who pauses an agent over HTTP."""
-
 _AGENT_GONE: Final = (404, 409, 503)
+
+OPERATOR: Final = "an operator"
+"""Who says something where nobody gives a name."""
 
 
 def _command(action: Action, summary: str, details: str = "") -> Callable[[ViewT], ViewT]:
@@ -85,7 +86,9 @@ def _command(action: Action, summary: str, details: str = "") -> Callable[[ViewT
         id=f"{action}_agent",
         details=details,
         answers={202: AgentCommand},
-        problems=_AGENT_GONE,
+        problems=(400, 422, *_AGENT_GONE),
+        body=Said,
+        needs_body=False,
     )
 
 
@@ -106,6 +109,7 @@ class Api:
     def __init__(self, daemon: Daemon, commands: Commands) -> None:
         self._daemon = daemon
         self._commands = commands
+        self._spending = Spending(daemon.settings.timezone)
 
     @get(
         "/health",
@@ -178,13 +182,17 @@ class Api:
         spend = await self._spend(agent_id)
         known = {field.name: getattr(status, field.name) for field in dataclasses.fields(status)}
         has = list(self._daemon.supervisor.tools(agent_id))
-        return answer(AgentDetail(**known, runs=runs, tool_stats=tools, tools=has, spend=spend))
+        rows = await self._daemon.store.agents()
+        restart = next((restart_of(row) for row in rows if row.agent_id == agent_id), None)
+        return answer(
+            AgentDetail(
+                **known, restart=restart, runs=runs, tool_stats=tools, tools=has, spend=spend
+            )
+        )
 
     async def _spend(self, agent_id: str) -> list[DaySpend]:
-        now = await self._daemon.store.ping()
-        since = start_of_day(now, UTC) - timedelta(days=DAYS - 1)
-        costs = await self._daemon.store.costs(since=since, agent_id=agent_id)
-        return spend_by_day(costs, now.astimezone(UTC).date())
+        store = self._daemon.store
+        return await self._spending.by_day(store, await store.ping(), agent_id)
 
     @get(
         "/agents/<agent_id>/log",
@@ -207,11 +215,12 @@ class Api:
         "other daemons run is restarted by them, within seconds.",
     )
     async def _restart(self, agent_id: str) -> Response:
+        by = await _said_by()
         if not self._is_here(agent_id):
-            return await self._tell_elsewhere(
-                "restart", agent_id, partial(self._daemon.store.set_needs_restart, value=True)
-            )
-        return self._command("restart", agent_id, self._daemon.supervisor.restart_agent)
+            ask = partial(self._daemon.store.set_needs_restart, value=True, by=by)
+            return await self._tell_elsewhere("restart", agent_id, ask)
+        restart = partial(self._daemon.supervisor.restart_as_told, by=by)
+        return self._command("restart", agent_id, restart)
 
     @get(
         "/agents/<agent_id>/restart",
@@ -233,10 +242,12 @@ class Api:
         "stop", "Stop an agent", "It finishes what it does and stays stopped until it is started."
     )
     async def _stop(self, agent_id: str) -> Response:
+        await _said_by()
         return self._command("stop", agent_id, self._daemon.supervisor.stop_agent)
 
     @_command("start", "Start an agent that was stopped")
     async def _start(self, agent_id: str) -> Response:
+        await _said_by()
         return self._command("start", agent_id, self._daemon.supervisor.start_agent)
 
     @_command(
@@ -245,13 +256,16 @@ class Api:
         "What is in flight goes on. It lasts over restarts, until it is resumed.",
     )
     async def _pause(self, agent_id: str) -> Response:
+        by = await _said_by() or OPERATOR
         if not self._is_here(agent_id):
-            hold = partial(self._daemon.store.set_paused, by=OPERATOR)
+            hold = partial(self._daemon.store.set_paused, by=by)
             return await self._tell_elsewhere("pause", agent_id, hold)
-        return await self._hold("pause", agent_id, self._daemon.supervisor.pause_agent)
+        pause = partial(self._daemon.supervisor.pause_agent, by=by)
+        return await self._hold("pause", agent_id, pause)
 
     @_command("resume", "Let an agent take tasks again")
     async def _resume(self, agent_id: str) -> Response:
+        await _said_by()
         if not self._is_here(agent_id):
             release = partial(self._daemon.store.set_paused, by=None)
             return await self._tell_elsewhere("resume", agent_id, release)
@@ -552,7 +566,7 @@ class Api:
         self._job(name)
         wanted = parse_body(TimeOfRoutine, await _json_body())
         try:
-            await self._daemon.routines.set_time(name, wanted.cron)
+            await self._daemon.routines.set_time(name, wanted.cron, wanted.by)
         except ValueError as error:
             raise unprocessable([FieldError(field="cron", detail=str(error))]) from None
         return answer(self._job(name))
@@ -576,23 +590,28 @@ class Api:
         "/scheduler/jobs/<name>/pause",
         "Let a job's times pass",
         JobStatus,
-        details="Until it is resumed, or the daemon starts anew.",
-        problems=(404,),
+        details="In every daemon and over their restarts, until it is resumed.",
+        problems=(400, 404, 422, 503),
+        body=Said,
+        needs_body=False,
     )
     async def _pause_job(self, name: str) -> Response:
         self._job(name)
-        self._daemon.routines.pause(name)
+        await self._daemon.routines.pause(name, await _said_by() or OPERATOR)
         return answer(self._job(name))
 
     @post(
         "/scheduler/jobs/<name>/resume",
         "Let a job run at its times again",
         JobStatus,
-        problems=(404,),
+        problems=(400, 404, 422, 503),
+        body=Said,
+        needs_body=False,
     )
     async def _resume_job(self, name: str) -> Response:
         self._job(name)
-        self._daemon.routines.resume(name)
+        await _said_by()
+        await self._daemon.routines.resume(name)
         return answer(self._job(name))
 
     def _job(self, name: str) -> JobStatus:
@@ -632,6 +651,12 @@ def _reported(status: str) -> AgentState:
 def _accepted(action: Action, agent_id: str, status: AgentState) -> Response:
     command = AgentCommand(agent_id=agent_id, action=action, status=status)
     return answer(command, 202, Location=f"/agents/{agent_id}")
+
+
+async def _said_by() -> str | None:
+    """Return who gives a command, where the request says."""
+    body = await request.get_data(cache=True, as_text=False, parse_form_data=False)
+    return parse_body(Said, body).by if body else None
 
 
 async def _json_body() -> bytes:

@@ -151,6 +151,10 @@ def _status(value: object) -> object:
     return TaskStatus(str(value)) if value in list(TaskStatus) else value
 
 
+By = Annotated[str, Field(min_length=1, max_length=200)] | None
+"""Who says something, which is believed."""
+
+
 class TimeOfRoutine(BaseModel):
     """The body of `PUT /scheduler/jobs/{name}`."""
 
@@ -160,6 +164,19 @@ class TimeOfRoutine(BaseModel):
 
     cron: Annotated[str, Field(min_length=1, max_length=200)] | None
     """When it is to run, as a cron expression; null for as it is configured."""
+    by: By = None
+    """Who says so, as it is to be kept."""
+
+
+class Said(BaseModel):
+    """The body of a command, which may be left out."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+
+    by: By = None
+    """Who says so, as it is to be kept; *an operator* where not given."""
 
 
 class TaskFilter(BaseModel):
