@@ -16,6 +16,7 @@ is put into bounds; and whatever it prints is logged as its own.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import signal
@@ -26,11 +27,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
-from typing_extensions import override
 
 from actp_supervise import current_child
 from actp_supervise.process import ProcessExited, ProcessNotStarted, process_child
 from actp_supervise.service import shorten
+from app.agents.claims import open_claims
 from app.agents.output import AgentOutput
 from app.agents.wire import (
     Answer,
@@ -38,6 +39,7 @@ from app.agents.wire import (
     Ended,
     FromAgent,
     GiveUp,
+    HandsAre,
     Refusal,
     Report,
     Stop,
@@ -48,10 +50,8 @@ from app.agents.wire import (
     describe,
     encode,
 )
-from app.agents.work import RELEASE_TIMEOUT
 from app.store.protocol import (
     Approvals,
-    Before,
     Journal,
     Ledger,
     Memory,
@@ -63,13 +63,12 @@ from app.store.protocol import (
 from app.store.verbs import verbs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from typing import Any
 
     from app.agents.activity import Activity
     from app.agents.wire import Work
-    from app.store.protocol import JSON, TaskRow, TaskStatus
-    from app.store.verbs import Seconds, Verb
+    from app.store.verbs import Verb
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +85,10 @@ PACE: Final = 2000.0
 """Messages a second that are read, or as many times `PACED_BYTES`."""
 
 PACED_BYTES: Final = 16_384
+
+MOST_OF_NAME: Final = 200
+MOST_OF_TEXT: Final = 500
+"""Characters of what a process says of its tools."""
 
 VERBS: Final[dict[str, Verb[Any]]] = {
     **{
@@ -124,6 +127,7 @@ async def run_in_process(
     store: Store,
     activity: Activity,
     wait_for_work: Callable[[float], Awaitable[None]],
+    on_hands: Callable[[HandsAre], object] = lambda _: None,
 ) -> None:
     """Run an agent, or one of its routines, in a process of its own, to its end.
 
@@ -132,118 +136,24 @@ async def run_in_process(
         store: The daemon's store.
         activity: Kept as the process reports it.
         wait_for_work: Returns after so many seconds, or sooner when a task was posted.
+        on_hands: Told which tools it has, and whenever that changes.
 
     Raises:
         AgentCrashedError: If it raised an error.
         AgentProcessError: If the process died.
         ProcessNotStarted: If there was none.
     """
-    claims = Claims(store, activity)
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        agent = _AgentProcess(ours, activity, claims, wait_for_work)
-        why_back = None
-        try:
-            await agent.run(work, theirs)
-        except AgentProcessError as error:
-            why_back = f"while the agent did this: {error.in_short}"
-            raise
-        except Exception:
-            why_back = "the agent crashed while it did this"
-            raise
-        finally:
-            if current_child().stalled:
-                why_back = f"the agent hung: {activity.what_is_missing()}"
-            with trio.move_on_after(RELEASE_TIMEOUT, shield=True) as in_time:
-                await claims.hand_back(why_back)  # noqa: ASYNC102
-            if in_time.cancelled_caught:
-                logger.warning("Task not handed back in time, its lease will end")
+    async with open_claims(store, activity, why=_why_back) as claims:
+        with ours, theirs:
+            process = _AgentProcess(ours, activity, claims, wait_for_work, on_hands)
+            await process.run(work, theirs)
 
 
-class Claims(Before):
-    """The store as an agent elsewhere uses it; knows which tasks that agent holds.
-
-    Args:
-        store: The daemon's.
-        activity: The agent's.
-    """
-
-    def __init__(self, store: Store, activity: Activity) -> None:
-        super().__init__(store)
-        self._activity = activity
-        self._claiming: dict[str, Callable[[], Awaitable[TaskRow | None]]] = {}
-        """By token: what claims the same task again, where there was no answer yet."""
-        self._held: dict[str, str] = {}
-        """token -> task"""
-
-    @override
-    async def claim_task(
-        self, agent_type: str, *, worker_id: str, instance: str, token: str, lease: Seconds
-    ) -> TaskRow | None:
-        async def claim() -> TaskRow | None:
-            return await self.store.claim_task(
-                agent_type, worker_id=worker_id, instance=instance, token=token, lease=lease
-            )
-
-        if self._activity.held:
-            return None
-        self._claiming[token] = claim
-        task = await claim()
-        del self._claiming[token]
-        if task is not None:
-            self._held[token] = task.id
-        return task
-
-    @override
-    async def finish_task(
-        self,
-        task_id: str,
-        token: str,
-        status: TaskStatus,
-        *,
-        result: Mapping[str, JSON] | None = None,
-        error: str | None = None,
-    ) -> bool:
-        done = await super().finish_task(task_id, token, status, result=result, error=error)
-        self._held.pop(token, None)
-        return done
-
-    @override
-    async def release_task(
-        self,
-        task_id: str,
-        token: str,
-        *,
-        count_attempt: bool = False,
-        delay: Seconds = 0.0,
-        error: str | None = None,
-    ) -> bool:
-        done = await super().release_task(
-            task_id, token, count_attempt=count_attempt, delay=delay, error=error
-        )
-        self._held.pop(token, None)
-        return done
-
-    async def hand_back(self, error: str | None) -> None:
-        """Hand back what is held still.
-
-        Args:
-            error: Why, where it counts as an attempt.
-        """
-        try:
-            for token, task_id in self._held.items():
-                await self._release(task_id, token, error)
-            # An answer may have been lost; then this gets it, or a task that nobody has begun.
-            for token, claim in self._claiming.items():
-                task = await claim()
-                if task is not None:
-                    await self._release(task.id, token, None)
-        except StoreError as failure:
-            logger.warning("Task not handed back, its lease will end: %s", failure)
-
-    async def _release(self, task_id: str, token: str, error: str | None) -> None:
-        counts = error is not None
-        await self.store.release_task(task_id, token, count_attempt=counts, error=error)
+def _why_back(error: Exception) -> str:
+    if isinstance(error, AgentProcessError):
+        return f"while the agent did this: {error.in_short}"
+    return "the agent crashed while it did this"
 
 
 class _AgentProcess:
@@ -254,6 +164,7 @@ class _AgentProcess:
         activity: The agent's.
         store: Does the verbs that it calls.
         wait_for_work: Returns after so many seconds, or sooner when a task was posted.
+        on_hands: Told which tools it has.
     """
 
     def __init__(
@@ -262,7 +173,9 @@ class _AgentProcess:
         activity: Activity,
         store: Store,
         wait_for_work: Callable[[float], Awaitable[None]],
+        on_hands: Callable[[HandsAre], object] = lambda _: None,
     ) -> None:
+        self._on_hands = on_hands
         self._wire: Wire[FromAgent] = Wire(sock, FromAgent)
         self._activity = activity
         self._store = store
@@ -369,6 +282,8 @@ class _AgentProcess:
                 # What was under way for the shortest time tells it best.
                 self._offset = min(self._offset, trio.current_time() - message.now)
                 self._activity.take_over(message.state, self._offset)
+            case HandsAre():
+                self._on_hands(_bounded(message))
             case Ended():
                 self._ended = message
 
@@ -393,6 +308,23 @@ class _AgentProcess:
         if verb is None:
             raise StoreError(f"{shorten(message.verb, 100)!r} is not for an agent to call")
         return await verb.ask(self._store, arguments_of(message, verb))
+
+
+def _bounded(told: HandsAre) -> HandsAre:
+    """Return what a process says of its tools, with each text cut short."""
+    tools = (
+        dataclasses.replace(
+            tool,
+            name=shorten(tool.name, MOST_OF_NAME),
+            source=shorten(tool.source, MOST_OF_NAME),
+            effect=None if tool.effect is None else shorten(tool.effect, MOST_OF_NAME),
+            approval=shorten(tool.approval, MOST_OF_NAME),
+            description=shorten(tool.description, MOST_OF_TEXT),
+        )
+        for tool in told.tools
+    )
+    problems = (shorten(problem, MOST_OF_TEXT) for problem in told.problems)
+    return HandsAre(tuple(tools), tuple(problems))
 
 
 def _how(returncode: int) -> str:

@@ -41,13 +41,17 @@ from app.store.ledger.contract import (
 from app.store.memory.contract import Memory, MemoryRow
 from app.store.queue.contract import (
     FINAL_STATUSES,
+    NOT_OVER,
+    TO_BE_RETRIED,
     Lease,
     Queue,
     TaskFilter,
     TaskRow,
     TaskStatus,
+    TaskSum,
 )
 from app.store.registry.contract import (
+    OBEYED,
     AgentBeat,
     AgentRegistration,
     AgentRow,
@@ -58,6 +62,7 @@ from app.store.registry.contract import (
     Pause,
     Presence,
     Registry,
+    RoutinePause,
     RoutineTime,
     RunOutcome,
     RunRow,
@@ -69,7 +74,10 @@ from app.store.verbs import JSON, Arguments, R, Verb, verb
 __all__ = [
     "FINAL_STATUSES",
     "JSON",
+    "NOT_OVER",
+    "OBEYED",
     "REQUIRED_TABLES",
+    "TO_BE_RETRIED",
     "AgentBeat",
     "AgentRegistration",
     "AgentRow",
@@ -104,6 +112,7 @@ __all__ = [
     "Registry",
     "Reservation",
     "Reserved",
+    "RoutinePause",
     "RoutineTime",
     "Row",
     "RunOutcome",
@@ -118,6 +127,7 @@ __all__ = [
     "TaskFilter",
     "TaskRow",
     "TaskStatus",
+    "TaskSum",
     "ToolCall",
     "ToolStats",
     "Turn",

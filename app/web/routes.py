@@ -90,10 +90,14 @@ class Route:
     headers: tuple[str, ...] = ()
     """Header fields that it reads: names in `HEADERS`."""
     body: type[BaseModel] | None = None
+    needs_body: bool = True
+    """Whether that has to be there."""
     changes: bool = False
     """Whether it changes something, so that the checks for that apply."""
     needs_token: bool = True
     """Whether what it changes needs the token."""
+    has_pages: bool = False
+    """Whether it answers page by page, with a `Link` to the next one."""
     pages: bool = False
     """Whether its problems are pages too."""
     refuses: bool = False

@@ -210,7 +210,23 @@ async def test_dry_run_checks_and_starts_nothing(idle_place):
     assert "enabled    social" in ended.out
     assert "disabled   content      ENABLE_CONTENT_AGENT is false" in ended.out
     assert "warning: STRIPE_SECRET_KEY is not set" in ended.out
+    assert "warning: own:Idler of social takes no context, so it does none of" in ended.out
+    assert "The key: 127.0.0.1 takes it" in ended.out
     assert idle_place.statuses() == {}
+
+
+async def test_dry_run_tells_that_the_key_is_refused_after_all_else(idle_place):
+    ended = await idle_place.run("--dry-run", ANTHROPIC_API_KEY="sk-ant-wrong-key")
+    assert ended.code == 2
+    assert one_line(ended) == "error: ANTHROPIC_API_KEY: 127.0.0.1 refuses it: invalid x-api-key"
+    assert "enabled    social" in ended.out
+    assert "are fine" not in ended.out
+
+
+async def test_dry_run_without_a_network_says_that_the_key_was_not_tried(idle_place):
+    ended = await idle_place.run("--dry-run", ANTHROPIC_BASE_URL="http://127.0.0.1:9")
+    assert ended.code == 0
+    assert "The key: not tried, 127.0.0.1 cannot be reached: " in ended.out
 
 
 async def test_dry_run_refuses_what_a_start_would_refuse(idle_place):
@@ -405,7 +421,7 @@ async def test_the_demonstration_needs_no_key_and_does_its_tasks(place):
     nowhere = "http://127.0.0.1:9"
     place.environ |= {"HTTP_PROXY": nowhere, "HTTPS_PROXY": nowhere, "ALL_PROXY": nowhere}
     async with place.daemon("--demo", ANTHROPIC_API_KEY="", TMPDIR=str(place.folder)) as daemon:
-        assert "SIMULATED" in daemon.stdout
+        await until(lambda: "SIMULATED" in daemon.stdout)  # said just behind the banner
         assert f"{daemon.page}/" in daemon.stdout
         assert set(daemon.logged("starting")["enabled"]) == set(AGENT_IDS)
         await until(lambda: daemon.logged("task_succeeded"))
@@ -413,6 +429,27 @@ async def test_the_demonstration_needs_no_key_and_does_its_tasks(place):
         daemon.signal(signal.SIGINT)
         assert await daemon.wait() == 0
         assert not list(place.folder.glob("actp-worker-demo-*"))
+
+
+async def test_the_demonstration_shows_an_approval_and_a_simulated_search_of_the_web(place):
+    async with place.daemon(
+        "--demo", "--agents", "social,content", ANTHROPIC_API_KEY="", WORKER_DB_PATH=""
+    ) as daemon:
+        waiting = await daemon.until("/approvals?status=waiting", bool)
+        assert {row["tool"] for row in waiting} == {"queue_engagement_action"}
+        answer = await daemon.http.post(f"/approvals/{waiting[0]['id']}", json={"approve": True})
+        assert answer.status_code == 200
+        done = "/tasks?status=succeeded&limit=50"
+        await daemon.until(done, lambda tasks: waiting[0]["task_id"] in [t["id"] for t in tasks])
+        tasks = await daemon.until(
+            done, lambda tasks: any("Search the web" in task["goal"] for task in tasks)
+        )
+        result = next(task for task in tasks if "Search the web" in task["goal"])["result"]
+        assert "simulated search: nothing was looked up" in result["text"]
+        assert [cited["url"] for cited in result["sources"]] == [
+            "https://example.org/simulated/launches",
+            "https://example.com/simulated/first-week",
+        ]
 
 
 def test_every_flag_is_in_the_reference():

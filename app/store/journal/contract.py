@@ -207,14 +207,18 @@ class Journal(Noun):
     async def claim_fire(self, job_name: str, scheduled_at: datetime, instance: str) -> bool:
         """Claim one moment of one job; exactly one of several daemons gets True.
 
-        Repeated by the daemon that has it, it is True again until the fire is finished.
+        Repeated by the daemon that has it, it is True again until the fire is finished. No moment
+        of a routine that is paused (`Registry.set_routine_paused`) can be claimed.
         """
 
     @verb
     async def finish_fire(
         self, job_name: str, scheduled_at: datetime, outcome: str, error: str | None
     ) -> None:
-        """Record how the run of a claimed moment ended."""
+        """Record how the run of a claimed moment ended.
+
+        What was marked interrupted, because its daemon was taken for dead, ends as this says.
+        """
 
     @verb
     async def last_fire(self, job_name: str) -> datetime | None:

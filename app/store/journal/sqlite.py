@@ -254,18 +254,20 @@ _DROP_EFFECT = "delete from actp_effects where key = :key and finished_at is nul
 _CLAIM_FIRE = sql(
     """
     insert into actp_job_runs (job_name, scheduled_at, worker_id, instance, claimed_at)
-    values (:job_name, :scheduled_at, {worker_id}, :instance, {now})
+    select :job_name, :scheduled_at, {worker_id}, :instance, {now}
+    where not exists (select 1 from actp_routine_pauses where job_name = :job_name)
     on conflict (job_name, scheduled_at) do nothing
     """,
     worker_id=WORKER_OF_INSTANCE,
 )
 _OWN_OPEN_FIRE = """
     select 1 from actp_job_runs where job_name = :job_name and scheduled_at = :scheduled_at
-        and instance = :instance and finished_at is null
+        and instance = :instance and (finished_at is null or outcome = 'interrupted')
 """
 _FINISH_FIRE = sql("""
     update actp_job_runs set outcome = :outcome, error = :error, finished_at = {now}
-    where job_name = :job_name and scheduled_at = :scheduled_at and finished_at is null
+    where job_name = :job_name and scheduled_at = :scheduled_at
+        and (finished_at is null or outcome = 'interrupted')
 """)
 _FIRES = """
     select * from actp_job_runs where job_name = :job_name

@@ -53,6 +53,7 @@ begin
 end
 $$;
 
+-- For daemons of the release before: actp_find_tasks has its place now.
 create or replace function public.actp_tasks(
     p_status text, p_agent_type text, p_limit integer
 ) returns jsonb language sql stable set search_path = '' as $$
@@ -64,6 +65,51 @@ create or replace function public.actp_tasks(
         order by seq desc
         limit greatest(p_limit, 0)
     ) t
+$$;
+
+-- The statuses once more, for the tasks of other programs; `p_search` is as contract.py has it.
+create or replace function public.actp_find_tasks(
+    p_status text, p_agent_type text, p_limit integer, p_search text, p_since timestamptz,
+    p_until timestamptz, p_before text
+) returns jsonb language sql stable set search_path = '' as $$
+    select coalesce(jsonb_agg(to_jsonb(t) order by t.seq desc), '[]') from (
+        select * from public.actp_agent_tasks
+        where (p_status is null or status = p_status)
+            and (p_agent_type is null or agent_type = p_agent_type)
+            and (p_search is null
+                or goal ~* ('***=' || p_search) or error ~* ('***=' || p_search)
+                or agent_type = p_search or id = p_search
+                or (length(p_search) >= 6 and starts_with(id, p_search)))
+            and (p_since is null or created_at >= p_since)
+            and (p_until is null or created_at < p_until)
+            and (p_before is null
+                or seq < (select seq from public.actp_agent_tasks where id = p_before))
+            and status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled')
+        order by seq desc
+        limit greatest(p_limit, 0)
+    ) t
+$$;
+
+create or replace function public.actp_count_matching(
+    p_which jsonb, p_among jsonb, p_limit integer
+) returns integer language sql stable set search_path = '' as $$
+    select count(*)::integer from (
+        select from public.actp_agent_tasks
+        where p_among ? status
+            and (p_which ->> 'agent_type' is null or agent_type = p_which ->> 'agent_type')
+            and (p_which ->> 'status' is null or status = p_which ->> 'status')
+            and (p_which ->> 'text' is null or goal ~* ('***=' || (p_which ->> 'text')))
+            and (p_which ->> 'search' is null
+                or goal ~* ('***=' || (p_which ->> 'search'))
+                or error ~* ('***=' || (p_which ->> 'search'))
+                or agent_type = p_which ->> 'search' or id = p_which ->> 'search'
+                or (length(p_which ->> 'search') >= 6
+                    and starts_with(id, p_which ->> 'search')))
+            and (p_which ->> 'since' is null
+                or created_at >= (p_which ->> 'since')::timestamptz)
+            and (p_which ->> 'until' is null or created_at < (p_which ->> 'until')::timestamptz)
+        limit greatest(p_limit, 0)
+    ) found
 $$;
 
 -- By agent and status: those that are over from the sums that are kept, the others are few.
@@ -156,6 +202,13 @@ begin
     if exists (
         select from public.actp_agent_registry
         where agent_id = p_agent_type and paused_at is not null
+    ) then
+        return;
+    end if;
+    -- The lease of an agent's name is that of a *single* one; only the daemon that has it may claim.
+    if exists (
+        select from public.actp_leases
+        where name = p_agent_type and instance <> p_instance and expires_at >= now()
     ) then
         return;
     end if;
@@ -320,6 +373,12 @@ begin
             and (p_which ->> 'agent_type' is null or agent_type = p_which ->> 'agent_type')
             and (p_which ->> 'status' is null or status = p_which ->> 'status')
             and (p_which ->> 'text' is null or goal ~* ('***=' || (p_which ->> 'text')))
+            and (p_which ->> 'search' is null
+                or goal ~* ('***=' || (p_which ->> 'search'))
+                or error ~* ('***=' || (p_which ->> 'search'))
+                or agent_type = p_which ->> 'search' or id = p_which ->> 'search'
+                or (length(p_which ->> 'search') >= 6
+                    and starts_with(id, p_which ->> 'search')))
             and (p_which ->> 'since' is null
                 or created_at >= (p_which ->> 'since')::timestamptz)
             and (p_which ->> 'until' is null or created_at < (p_which ->> 'until')::timestamptz)
@@ -345,6 +404,12 @@ begin
             and (p_which ->> 'agent_type' is null or agent_type = p_which ->> 'agent_type')
             and (p_which ->> 'status' is null or status = p_which ->> 'status')
             and (p_which ->> 'text' is null or goal ~* ('***=' || (p_which ->> 'text')))
+            and (p_which ->> 'search' is null
+                or goal ~* ('***=' || (p_which ->> 'search'))
+                or error ~* ('***=' || (p_which ->> 'search'))
+                or agent_type = p_which ->> 'search' or id = p_which ->> 'search'
+                or (length(p_which ->> 'search') >= 6
+                    and starts_with(id, p_which ->> 'search')))
             and (p_which ->> 'since' is null
                 or created_at >= (p_which ->> 'since')::timestamptz)
             and (p_which ->> 'until' is null or created_at < (p_which ->> 'until')::timestamptz)
@@ -385,6 +450,18 @@ begin
             ) changed
             where status in ('succeeded', 'failed', 'cancelled')
         ));
+        perform public.actp_add_history((
+            select jsonb_agg(jsonb_build_array(
+                a.agent_type, a.status,
+                case when a.status = 'running' then a.started_at else a.finished_at end,
+                greatest(0, extract(epoch from
+                    a.started_at - coalesce(a.ready_at, a.created_at)))
+            ))
+            from added a join removed r on r.id = a.id
+            where a.status = 'running' and r.status = 'queued'
+                or a.status in ('succeeded', 'failed', 'cancelled')
+                    and r.status not in ('succeeded', 'failed', 'cancelled')
+        ));
     end if;
     return null;
 end
@@ -399,4 +476,62 @@ returns void language sql set search_path = '' as $$
     group by 1, 2 having sum((change ->> 2)::integer) <> 0
     order by 1, 2
     on conflict (agent_type, status, shard) do update set tasks = t.tasks + excluded.tasks
+$$;
+
+-- The quarter of an hour in which a moment is: all days of all zones begin with one.
+create or replace function public.actp_quarter(p_moment timestamptz)
+returns timestamptz language sql immutable set search_path = '' as $$
+    select to_timestamp(floor(extract(epoch from p_moment) / 900) * 900)
+$$;
+
+-- Adds [agent_type, status, moment, seconds waited] of each to what became of tasks: one that runs
+-- has begun, any other has ended.
+create or replace function public.actp_add_history(p_changes jsonb)
+returns void language sql set search_path = '' as $$
+    insert into public.actp_task_history as h
+        (agent_type, quarter, shard, succeeded, failed, cancelled, begun, waited)
+    select agent_type, public.actp_quarter(at), pg_backend_pid() % 16,
+        count(*) filter (where status = 'succeeded'), count(*) filter (where status = 'failed'),
+        count(*) filter (where status = 'cancelled'), count(*) filter (where status = 'running'),
+        coalesce(sum(waited) filter (where status = 'running'), 0)
+    from (
+        select change ->> 0 as agent_type, change ->> 1 as status,
+            coalesce((change ->> 2)::timestamptz, now()) as at,
+            (change ->> 3)::double precision as waited
+        from jsonb_array_elements(p_changes) as c (change)
+    ) changes
+    group by 1, 2
+    order by 1, 2
+    on conflict (quarter, agent_type, shard) do update set
+        succeeded = h.succeeded + excluded.succeeded, failed = h.failed + excluded.failed,
+        cancelled = h.cancelled + excluded.cancelled, begun = h.begun + excluded.begun,
+        waited = h.waited + excluded.waited
+$$;
+
+-- Notes since when a task waits for a worker: a wait on purpose is none, nor is one for a person.
+create or replace function public.actp_ready_task() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+    if new.status = 'queued' then
+        new.ready_at = coalesce(new.not_before, case when tg_op = 'UPDATE' then now() end);
+    end if;
+    return new;
+end
+$$;
+
+create or replace function public.actp_task_history(p_edges jsonb) returns jsonb
+language sql stable set search_path = '' as $$
+    with edges as (
+        select value::timestamptz as edge from jsonb_array_elements_text(p_edges) as e (value)
+    )
+    select coalesce(jsonb_agg(to_jsonb(s) order by since, agent_type), '[]') from (
+        select agent_type, since, sum(succeeded) as succeeded, sum(failed) as failed,
+            sum(cancelled) as cancelled, sum(begun) as begun, sum(waited) as waited
+        from (
+            select h.*, (select max(edge) from edges where edge <= h.quarter) as since
+            from public.actp_task_history h
+            where h.quarter >= (select min(edge) from edges)
+        ) spans
+        group by agent_type, since
+    ) s
 $$;
