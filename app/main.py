@@ -29,6 +29,7 @@ from actp_supervise.service.signals import INTERRUPTED, SIGNALS
 from app.command_line import WRONG, read_arguments
 from app.environment import SharedEnvironment
 from app.running import findable
+from app.setting_values import is_shortage
 from app.settings import (
     HAS_TRIO_ASYNCIO,
     Settings,
@@ -162,10 +163,14 @@ async def _run(
     has_file = await trio.Path(ENV_FILE).exists()
     reread = partial(_settings_of_daemon, options, environment, required=has_file)
     async with _loaded(settings) as address:
+        from app.agents.traces import stop_tracing
         from app.startup import run_daemon
 
-        with findable(settings, address.port) as settings:
-            await run_daemon(settings, address, reread=reread)
+        try:
+            with findable(settings, address.port) as settings:
+                await run_daemon(settings, address, reread=reread)
+        finally:
+            stop_tracing()
 
 
 @asynccontextmanager
@@ -415,7 +420,8 @@ def _report(error: BaseException) -> int:
     if isinstance(error, SettingsError | StoreError | OSError | DaemonError):
         hint = f". To make it, run: {MIGRATION_COMMAND}" if isinstance(error, TableMissing) else ""
         print(f"error: {shorten(str(error))}{hint}", file=sys.stderr)
-        return WRONG if isinstance(error, SettingsError | WrongSettings) else FAILED
+        is_wrong = isinstance(error, SettingsError | WrongSettings) and not is_shortage(error)
+        return WRONG if is_wrong else FAILED
     if is_out_of_threads(error):
         print(f"error: {NO_THREAD}", file=sys.stderr)
         return FAILED

@@ -104,12 +104,20 @@ def web_address(text: str) -> str:
     return text
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Return whether an error comes of what the machine lacks, and not of what was set."""
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno in _SHORTAGES):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
+
+
 def timezone(text: str) -> ZoneInfo:
     """Read a time zone."""
     try:
         return ZoneInfo(text)
     except (KeyError, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in _SHORTAGES:
+        if is_shortage(error):
             raise  # the name may be right
         raise ValueError("an IANA time zone, such as Europe/Berlin or UTC") from None
 

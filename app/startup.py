@@ -16,6 +16,7 @@ from actp_supervise import Restart, Supervisor, open_supervisor
 from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Block, ServiceManager, open_private
 from app import banner
+from app.agents.traces import start_tracing
 from app.alerts.channels import make_channels
 from app.alerts.service import Alerts
 from app.beat import DaemonBeat
@@ -101,6 +102,7 @@ async def run_daemon(
     redact = Redaction(settings.secrets)
     with _log_errors(settings):
         edges.configure_logs(settings, redact)
+    start_tracing(os.environ, settings.worker_id)
     service = ServiceManager()
     clock = StoreClock(wall_clock)
     events = EventLog(redact=redact, wall_clock=clock)
@@ -116,7 +118,7 @@ async def run_daemon(
             )
             report = await patiently(partial(check_required_tables, kept), waiting)
             desk = Desk(steady(kept, report), clock, fresh=looks.fresh)
-            store = ObservedStore(desk, events)
+            store = ObservedStore(desk, events, wall_clock=wall_clock)
             if prepare is not None:
                 await prepare(store)
         settings = without_tables(settings, report)

@@ -157,14 +157,14 @@ class _Simulated(DomainAgent):
 
     async def _begin(self) -> Call:
         call = current_call()
-        await self._end()
+        await asyncio.sleep(self._life.rng.uniform(0.0, 10.0))
         if self._life.is_dead:
             raise SimulatedBug("this process is dead")
         self._life.note(f"{self.agent_id} acts outside for task {call.task_id}")
         return call
 
     async def _end(self) -> None:
-        await asyncio.sleep(self._life.rng.uniform(0.0, 20.0))
+        await asyncio.sleep(self._life.rng.uniform(0.0, 40.0))
 
 
 class Social(_Simulated, SocialMediaDomainAgent):

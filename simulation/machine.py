@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from actp_supervise.testing import TrioWallClock
     from app.settings import Settings
 
-    from .plan import What
+    from .plan import Step, What
     from .world import World
 
 
@@ -36,6 +36,11 @@ class MachineClock:
     def now(self) -> datetime:
         """Return the present moment."""
         return self._true.now() + self._ahead
+
+    @property
+    def ahead(self) -> timedelta:
+        """How far it is ahead of the database's."""
+        return self._ahead
 
     def step(self, seconds: float) -> None:
         """Set it."""
@@ -58,6 +63,8 @@ class Machine:
         self.answers_to_lose = 0
         self.torn: dict[str, float] = {}
         """At which verbs the store is to go away, and for how many seconds."""
+        self.kills: deque[Step] = deque()
+        """By which its daemon is killed once it takes a task."""
         self.down_for = 5.0
         """Seconds until the daemon is started anew."""
         self.poll_interval: float | None = None
@@ -97,6 +104,7 @@ class Machine:
         self._away_until = self._slow_until = float("-inf")
         self.answers_to_lose = 0
         self.torn.clear()
+        self.kills.clear()
         for troubles in self._troubles.values():
             troubles.clear()
         if self.life is not None:

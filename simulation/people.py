@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from .life import current_life
-from .plan import POISON, Step, What
+from .plan import AGENTS, POISON, Step, What
 
 if TYPE_CHECKING:
     from .life import Life
     from .world import World
+
+ENDLESS: Final = " [simulate: endless]"
+"""Part of a goal for which the model calls tools until it has no more turns."""
 
 _OUTSIDE: Final = (
     "Ring the bell at Acme and deliver a parcel there",
@@ -70,8 +73,7 @@ class People:
                     await trio.sleep(step.amount)
                     await self.resume(step.agent)
             case What.RESTART:
-                life.restarted[step.agent] = trio.current_time()
-                await self._request(life, "POST", f"/agents/{step.agent}/restart")
+                await self.restart(life, step.agent)
             case What.ROUTINE:
                 jobs = sorted(self._world.rules.routines)
                 job = jobs[int(step.pick * len(jobs))]
@@ -114,13 +116,25 @@ class People:
                     await self._decide(machine.life, self._world.rng.random())
             await trio.sleep(60.0)
 
+    async def restart(self, life: Life, agent: str) -> None:
+        """Have an agent of a daemon restarted."""
+        life.restarted[agent] = trio.current_time()
+        await self._request(life, "POST", f"/agents/{agent}/restart")
+
+    async def raise_limit(self) -> None:
+        """Raise the spend limit of the account, and restart whoever may have paused for it."""
+        for machine in self._world.machines:
+            for agent in AGENTS:
+                if machine.life is not None:
+                    await self.restart(machine.life, agent)
+
     async def _post(self, life: Life, step: Step) -> None:
         """Post a task as a good client does: again, with the same key, until it is acknowledged."""
         key = f"posted-{self._world.happened[What.POST]}"
         goals = (*_GOALS[step.agent], *_OUTSIDE)
         wanted = {
             "agent_type": step.agent,
-            "goal": goals[int(step.pick * len(goals))],
+            "goal": goals[int(step.pick * len(goals))] + ENDLESS * (step.amount > 1.0),
             "context": {"number": self._world.happened[What.POST]},
             "priority": int(step.pick * 1000) % 3,
         }

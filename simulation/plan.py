@@ -39,6 +39,7 @@ class What(StrEnum):
 
     # What people do.
     POST = "post"
+    """A task; one with an amount above 1 takes all the turns that a task may have."""
     CANCEL = "cancel"
     RETRY = "retry"
     PAUSE = "pause"
@@ -92,6 +93,8 @@ class What(StrEnum):
     STOP_TWICE = "stop_twice"
     KILL = "kill"
     """As by kill -9, between two checkpoints; started anew so much later."""
+    KILL_AT_WORK = "kill_at_work"
+    """The same in the middle of the next task that the daemon takes."""
 
 
 TORN_AT: Final = (
@@ -219,12 +222,15 @@ _YEAR: Final = {
     What.STOP: 0.2,
     What.STOP_TWICE: 0.05,
     What.KILL: 0.2,
+    What.KILL_AT_WORK: 0.2,
 }
 
 PROFILES: Final = {
     "calm": Profile(rates=_WORK),
     "usual": Profile(rates=_YEAR),
-    "torn": Profile(rates={What.STORE_TORN: 40.0, What.DECIDE: 20.0}, posts=200.0),
+    "torn": Profile(
+        rates={What.STORE_TORN: 40.0, What.KILL_AT_WORK: 20.0, What.DECIDE: 40.0}, posts=200.0
+    ),
     "hostile": Profile(
         rates={what: rate * 12 for what, rate in _YEAR.items()} | {What.SLEEP: 0.5}, posts=60.0
     ),
@@ -254,6 +260,7 @@ _AMOUNTS: Final[Mapping[What, tuple[float, float]]] = {
     What.STOP: (0.5, 7200.0),
     What.STOP_TWICE: (0.5, 3600.0),
     What.KILL: (0.5, 7200.0),
+    What.KILL_AT_WORK: (0.5, 7200.0),
 }
 
 

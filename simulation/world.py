@@ -134,6 +134,8 @@ class World:
         for agent in AGENTS:
             self.nursery.start_soon(self.people.resume, agent)
         self.nursery.start_soon(self.people.decide_all)
+        if any(step.what is What.SPEND_LIMIT for step in self.plan.steps):
+            self.nursery.start_soon(self.people.raise_limit)
         await trio.sleep(SETTLE)
         await self.rules.judge_the_end()
         self.is_over = True
@@ -165,6 +167,20 @@ class World:
 
     def _do_outside(self, step: Step, machine: Machine) -> None:
         match step.what:
+            case What.SLEEP:
+                self.true_clock.step(step.amount)
+                self.rules.slept(step.amount)
+            case What.CLOCK_SET:
+                machine.clock.step(step.amount)
+            case What.ROW:
+                self.people.insert_row(step)
+            case What.KILL_AT_WORK:
+                machine.kills.append(step)
+            case _:
+                self._do_to_store(step, machine)
+
+    def _do_to_store(self, step: Step, machine: Machine) -> None:
+        match step.what:
             case What.STORE_AWAY:
                 machine.keep_away(step.amount)
             case What.STORE_AWAY_FOR_ALL:
@@ -176,13 +192,6 @@ class World:
                 machine.slow_down(step.amount)
             case What.LOSE_ANSWERS:
                 machine.answers_to_lose += round(step.amount)
-            case What.SLEEP:
-                self.true_clock.step(step.amount)
-                self.rules.slept(step.amount)
-            case What.CLOCK_SET:
-                machine.clock.step(step.amount)
-            case What.ROW:
-                self.people.insert_row(step)
             case _:
                 pass
 
@@ -198,6 +207,15 @@ class World:
                 self.nursery.start_soon(self.people.ask, life, step)
             case _:
                 pass
+
+    async def kill_at_work(self, life: Life, step: Step) -> None:
+        """Kill a daemon that has just taken a task, within a minute and between two checkpoints."""
+        await trio.sleep(60.0 * step.pick)
+        life.machine.down_for = step.amount
+        give_up = after_steps(1 + int(step.pick * 1e5) % 50, life.kill, of=life.has)
+        await trio.sleep(20.0)
+        give_up()
+        life.kill()
 
     async def _end(self, life: Life, step: Step) -> None:
         if step.what is What.KILL:

@@ -12,12 +12,14 @@ import httpx2
 from anthropic import AsyncStream
 
 from actp_supervise import current_child
+from app.store.errors import NO_THREAD, is_out_of_threads
 
 from .books import CALL_TIMEOUT, Books
 from .handle import finish_anyway
 from .outcomes import HandBack
 from .patience import Patience, Tries
 from .replies import Assembly, OddReply, Reply, parse_json, read_reply
+from .traces import span
 from .verdicts import (
     Consequence,
     Verdict,
@@ -37,9 +39,10 @@ if TYPE_CHECKING:
     from app.store.protocol import TaskCost
 
     from .approvals import Gate
-    from .books import Request
+    from .books import OpenEntry, Request
     from .contract import AgentContext
     from .prices import Usage
+    from .traces import Span
 
 logger = logging.getLogger(__name__)
 
@@ -110,19 +113,34 @@ class ModelCalls:
         """Make one call, its money set aside before and settled after; with what was booked."""
         now = await self._store.ping()
         call = _Call(self._client, request, now, self._hear)
+        model = request["model"]
         async with self._books.call(request, now) as entry:
-            self._activity.wait("waiting for Claude", SILENCE)
-            try:
-                answer = await call.make(stream=stream)
-            finally:
-                entry.partial = call.partial
-            if not isinstance(answer, Verdict) or answer.consequence is not Consequence.WAIT:
-                self._activity.unthrottle()
-            if isinstance(answer, Verdict):
-                booked = await entry.fail(may_cost=answer.may_cost)
-            else:
-                booked = await entry.settle(answer)
+            with span(
+                f"chat {model}",
+                client=True,
+                gen__ai_operation_name="chat",
+                gen__ai_provider_name="anthropic",
+                gen__ai_request_model=model,
+                gen__ai_request_max__tokens=request["max_tokens"],
+            ) as traced:
+                answer = await self._answer(call, entry, stream=stream)
+                _tell(traced, answer)
+                if isinstance(answer, Verdict):
+                    booked = await entry.fail(may_cost=answer.may_cost)
+                else:
+                    booked = await entry.settle(answer)
+                traced.set(actp_cost__usd=booked)
         return answer, booked
+
+    async def _answer(self, call: _Call, entry: OpenEntry, *, stream: bool) -> Reply | Verdict:
+        self._activity.wait("waiting for Claude", SILENCE)
+        try:
+            answer = await call.make(stream=stream)
+        finally:
+            entry.partial = call.partial
+        if not isinstance(answer, Verdict) or answer.consequence is not Consequence.WAIT:
+            self._activity.unthrottle()
+        return answer
 
     def _hear(self) -> None:
         self._activity.wait("waiting for Claude", SILENCE)
@@ -140,6 +158,23 @@ class ModelCalls:
             await asyncio.sleep(delay)
         if stop.cancelled_caught:
             raise HandBack(f"asked to stop while waiting: {verdict.reason}")
+
+
+def _tell(traced: Span, answer: Reply | Verdict) -> None:
+    """Say in a trace what came of a call."""
+    if isinstance(answer, Verdict):
+        traced.fail(answer.consequence.value)
+        return
+    usage = answer.usage
+    traced.set(
+        gen__ai_response_model=answer.model,
+        gen__ai_response_id=answer.message_id,
+        gen__ai_usage_input__tokens=usage.prompt_tokens,
+        gen__ai_usage_output__tokens=usage.output_tokens,
+        gen__ai_usage_cache__read_input__tokens=usage.cache_read_tokens,
+        anthropic_message_stop__reason=answer.stop_reason,
+        anthropic_request_id=answer.request_id,
+    )
 
 
 class _Call:
@@ -188,6 +223,12 @@ class _Call:
         except ValueError as error:  # half a character, for one, that a tool or the model wrote
             reason = f"the conversation cannot be sent: {type(error).__name__}"
             return Verdict(consequence=Consequence.FAIL, reason=reason)
+        except RuntimeError as error:
+            if not is_out_of_threads(error):  # of which the SDK needs one before its first request
+                raise
+            return Verdict(
+                consequence=Consequence.WAIT, reason=f"Claude could not be asked: {NO_THREAD}"
+            )
 
     async def _make(self, *, stream: bool) -> Reply | Verdict:
         messages = self._client.beta.messages.with_streaming_response

@@ -27,6 +27,7 @@ from .patience import Patience
 from .spec import DEFAULT_EFFORT
 from .toolbox import Toolbox
 from .tools import Tool
+from .traces import span
 from .transcript import Transcript
 from .usage import tokens_of
 
@@ -124,7 +125,12 @@ class Conversation:
             Refused: If the API takes it for wrong.
             LeaseEnded: If the task is another's by now.
         """
-        await self._take_up()
+        with span("conversation", gen__ai_conversation_id=self._work.task_id) as traced:
+            await self._take_up()
+            traced.set(actp_conversation_resumed=self._transcript.is_resumed)
+            return await self._go_on()
+
+    async def _go_on(self) -> Outcome:
         while True:
             match next_step(self._history, self._rules):
                 case End(failure):

@@ -39,6 +39,7 @@ from app.agents.host import run_agent, run_routine
 from app.agents.own_hands import open_own_hands
 from app.agents.setup import make_context
 from app.agents.tool_list import listed_tools
+from app.agents.traces import start_tracing, stop_tracing
 from app.agents.wire import (
     MOST_TOOLS,
     Answer,
@@ -102,6 +103,7 @@ def _run_trio(sock: socket.socket, jobs: Jobs) -> None:
         traceback.print_exc()
         raise  # to nobody: the process ends before
     finally:
+        stop_tracing()
         logging.shutdown()
         with suppress(OSError, ValueError):
             sys.stdout.flush()
@@ -115,6 +117,7 @@ async def _main(sock: socket.socket, jobs: Jobs) -> None:
         return
     sys.path[:] = work.modules
     bind_log_context(**work.log_fields)
+    start_tracing(os.environ, work.setup.worker_id)
     activity = ReportedActivity(trio.lowlevel.current_clock().current_time)
     calls = Calls(wire)
     async with trio.open_nursery() as nursery:

@@ -24,11 +24,13 @@ from .handle import end, finish_anyway
 from .outcomes import Parked
 from .paging import MORE, Pages
 from .tools import Call, Tool, ToolError, as_json, in_call
+from .traces import span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .contract import AgentContext
+    from .traces import Span
     from .transcript import Transcript
 
 logger = logging.getLogger(__name__)
@@ -204,6 +206,15 @@ class Toolbox:
             raise Parked(waiting)
 
     async def _answer(self, use: ToolUse, step: int) -> None:
+        with span(
+            f"execute_tool {use.name}",
+            gen__ai_operation_name="execute_tool",
+            gen__ai_tool_name=use.name,
+            gen__ai_tool_call_id=use.id,
+        ) as traced:
+            await self._answer_one(use, step, traced)
+
+    async def _answer_one(self, use: ToolUse, step: int, traced: Span) -> None:
         told = _Told(arguments=use.arguments)
         try:
             done = await self._carry_out(use, told)
@@ -224,6 +235,7 @@ class Toolbox:
         }
         if told.error:
             block["is_error"] = True
+            traced.fail("tool_error")
         await finish_anyway(
             self._transcript.answer(step, block, call=self._logged(use, told), effect=told.effect)
         )
@@ -253,7 +265,7 @@ class Toolbox:
             begun = await self._begin(call)
             while begun.state is Effect.UNKNOWN and tool.effect == "once":
                 told.effect = call.key
-                call = await self._again(tool, use, call, arguments)
+                call, arguments = await self._again(tool, use, call, told, arguments)
                 begun = await self._begin(call)
             if begun.state is Effect.DONE:
                 return _block_of(begun)
@@ -290,11 +302,13 @@ class Toolbox:
         told.note, told.arguments = note_of(self._approvals, use.id), approval.arguments
         return approval.arguments
 
-    async def _again(self, tool: Tool, use: ToolUse, call: Call, arguments: dict[str, Any]) -> Call:
-        """Return the call by which a tool is called once more whose last call's end is unknown.
+    async def _again(
+        self, tool: Tool, use: ToolUse, call: Call, told: _Told, arguments: dict[str, Any]
+    ) -> tuple[Call, dict[str, Any]]:
+        """Return how a tool is called once more whose last call's end is unknown.
 
-        A person who has to approve the tool's calls is asked about this too. The new call has a key
-        of its own, so that of each approval there is one call.
+        A person who has to approve the tool's calls is asked about this too, and may change what it
+        is called with. The new call has a key of its own, so that of each approval there is one.
 
         Raises:
             ToolError: If it is not to be called again.
@@ -309,8 +323,10 @@ class Toolbox:
         if decision.status is not ApprovalStatus.APPROVED:
             comment = f" The operator writes: {decision.comment}" if decision.comment else ""
             raise ToolError(cut_short + comment)
+        self._approvals[use.id] = decision
+        told.note, told.arguments = note_of(self._approvals, use.id), decision.arguments
         key = hashlib.sha256(f"{call.key} {decision.id}".encode()).hexdigest()[:32]
-        return replace(call, key=key)
+        return replace(call, key=key), decision.arguments
 
     async def _begin(self, call: Call) -> EffectState:
         return await self._store.begin_effect(

@@ -16,6 +16,7 @@ from .handle import end, finish_anyway
 from .lease import LeaseEnded, under_lease
 from .outcomes import HandBack, Outcome, Parked, Paused, Refused
 from .pauses import until_over
+from .traces import attempt_span, end_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -114,6 +115,14 @@ class Worker:
         Raises:
             HandBack: If it is back in the queue, for this reason.
         """
+        names = {"actp_run_id": self._context.run_id, "actp_worker_id": self._context.worker_id}
+        with attempt_span(task, **names) as traced:
+            outcome = await self._work_off(task, token)
+            if outcome.failure is not None:
+                traced.fail("task_failed")
+            return outcome
+
+    async def _work_off(self, task: TaskRow, token: str) -> Outcome:
         goal = self._context.redact(task.goal)
         self._activity.progress(f"task: {goal:.80}", task_id=task.id)
         limit = asyncio.timeout(task.timeout)
@@ -204,7 +213,11 @@ class Worker:
             logger.info("Task %s", status, extra=extra)
         else:
             logger.warning("Task %s: %s", status, error, extra=extra)
-        self._activity.last_run_at = moment_text(await self._store.ping())
+        now = await self._store.ping()
+        cost = None if result is None else result.get("usd")
+        cost = cost if isinstance(cost, float) else None
+        end_task(task, now, actp_task_status=status.value, actp_cost__usd=cost)
+        self._activity.last_run_at = moment_text(now)
         if status is TaskStatus.SUCCEEDED:
             self._activity.tasks_done += 1
         elif status is TaskStatus.FAILED:

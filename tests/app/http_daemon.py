@@ -61,7 +61,7 @@ TOKEN = "correct-horse"
 def status(agent_id: str = "social", **changes: Any) -> AgentStatus:
     """How an agent is; what is changed may be a fact of its health too."""
     of_health = {field.name for field in dataclasses.fields(AgentHealth)} - {"last_run_at"}
-    health = {"doing": "idle", "heartbeat_age": 1.5}
+    health = {"doing": "idle", "heartbeat_age": 1.5, "progress_age": 1.5}
     health |= {name: changes.pop(name) for name in of_health & changes.keys()}
     facts = {
         "pid": 4711,

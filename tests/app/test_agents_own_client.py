@@ -13,10 +13,12 @@ from agents_at_work import QUICK, QuickAgent, until
 from anthropic import beta_async_tool
 from store_calls import EPOCH
 
+from app.agents.assistant import Assistant
 from app.agents.counted import counted
 from app.agents.counted_log import CallLog
 from app.agents.outcomes import Outcome
 from app.agents.replies import read_reply
+from app.agents.tools import JSON, tool
 from app.agents.work import Worker
 from app.demo.claude import Failure, Garbage, HangUp, Reply
 from app.store.protocol import Before, Limits, Reservation, TaskStatus
@@ -42,7 +44,7 @@ class OwnClass:
 
     async def run_as_daemon(self, poll_interval):
         await self.work()
-        await asyncio.Event().wait()
+        await asyncio.sleep(poll_interval)
 
     async def work(self):
         """Call."""
@@ -363,3 +365,62 @@ async def test_a_conversation_of_ours_is_booked_once(at_work, store):
     at_work.claude.plan(A_REPLY)
     await at_work.do(cls=QuickAgent)
     assert [cost.calls for cost in await store.costs(since=EPOCH)] == [1]
+
+
+# With an assistant, and without deriving from ours.
+
+NOTES: list[str] = []
+
+
+class Helped:
+    """A class of one's own that has Claude do its tasks."""
+
+    def __init__(self, context):
+        self.claude = Assistant(
+            context, prompt="You keep notes.", tools=[self.save_note, self.count], patience=QUICK
+        )
+
+    async def run_as_daemon(self, poll_interval):
+        await self.claude.work(poll_interval)
+
+    async def run_daily_check(self):
+        return await self.claude.do("run_daily_check", "Summarize the day.")
+
+    @tool(effect="keyed")
+    async def save_note(self, text: str) -> JSON:
+        """Save a note.
+
+        Args:
+            text: What it says.
+        """
+        NOTES.append(text)
+        return {"saved": text}
+
+    def count(self) -> JSON:
+        """Count the notes."""
+        return {"notes": len(NOTES)}
+
+
+async def test_an_assistant_does_tasks_with_the_tools_of_any_class(at_work, store):
+    NOTES.clear()
+    at_work.claude.plan(Reply(tools=(("save_note", {"text": "a"}), ("count", {}))), A_REPLY)
+    task = await at_work.do(cls=Helped)
+
+    assert (task.status, task.result["text"]) == (TaskStatus.SUCCEEDED, "Noted.")
+    assert NOTES == ["a"]
+    tools = {call.tool: call for call in await store.tool_calls(task_id=task.id)}
+    assert tools.keys() == {"save_note", "count"}
+    assert tools["count"].error is None
+    assert len(await store.turns(task.id)) == 5
+    definitions = {each["name"]: each for each in at_work.claude.requests[0]["tools"]}
+    assert definitions["count"]["description"] == "Count the notes."
+    assert at_work.claude.requests[0]["system"][0]["text"].startswith("You keep notes.")
+
+
+async def test_an_assistant_does_what_the_class_itself_wants_as_a_task(at_work, store):
+    at_work.claude.plan(A_REPLY)
+    result = await at_work.routine(Helped, "run_daily_check")
+
+    task = await store.task(result["task_id"])
+    assert (task.status, task.goal) == (TaskStatus.SUCCEEDED, "Summarize the day.")
+    assert task.routine.startswith("social.run_daily_check/")

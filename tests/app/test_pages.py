@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from dataclasses import replace
@@ -576,3 +577,18 @@ async def test_a_conversation_shows_what_each_reply_took_and_what_the_model_was_
     assert "12,345 tokens in (11,000 from the cache), 210 out; $0.0123; 4.2 s" in page
     assert page.count("tokens in") == 1
     assert "You write &lt;plainly&gt;." in page
+
+
+async def test_an_agent_s_page_has_its_log_lines_in_their_order_and_no_other_s(daemon, client):
+    for number, (agent_id, level) in enumerate(
+        [("content", logging.INFO), ("social", logging.INFO), ("content", logging.ERROR)]
+    ):
+        record = logging.LogRecord("own", level, "", 0, "line <%d>", (number,), None)
+        record.agent_id = agent_id
+        daemon.lines.handle(record)
+    page = (await client.get("/ui/agents/content")).text
+    assert page.index("line &lt;0&gt;") < page.index("line &lt;2&gt;")
+    assert "line &lt;1&gt;" not in page
+    assert "<strong>error</strong>" in page
+    nothing = (await client.get("/ui/agents/revenue")).text
+    assert "Its own code has logged nothing" in nothing

@@ -222,8 +222,9 @@ def test_a_zone_that_cannot_be_read_for_want_of_files_is_not_called_wrong():
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
     try:
-        with pytest.raises(OSError, match="Too many open files"):
+        with pytest.raises(OSError, match="Too many open files") as raised:
             load(WORKER_TIMEZONE="Asia/Kathmandu")
+        assert setting_values.is_shortage(raised.value)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert str(load(WORKER_TIMEZONE="Asia/Kathmandu").timezone) == "Asia/Kathmandu"

@@ -67,17 +67,17 @@ class Relay:
 @pytest.mark.parametrize("stopped", [False, True], ids=["goes on", "is stopped"])
 async def test_a_black_hole_before_the_database(supabase, stopped, figures):
     began = trio.current_time()
-    place = supabase
-    install(place)
-    place.environ |= {"SOCIAL_MEDIA_AGENT_WORKERS": "3", "WORKER_DRAIN_TIMEOUT": "5"}
-    relay = Relay(int(place.project.url.rpartition(":")[2]))
+    relay = Relay(int(supabase.project.url.rpartition(":")[2]))
     async with trio.open_nursery() as nursery:
         url = await nursery.start(relay.serve)
-        through = dataclasses.replace(place, project=dataclasses.replace(place.project, url=url))
+        project = dataclasses.replace(supabase.project, url=url)
+        place = dataclasses.replace(supabase, project=project)
+        install(place)
+        place.environ |= {"SOCIAL_MEDIA_AGENT_WORKERS": "3", "WORKER_DRAIN_TIMEOUT": "5"}
         claude = ScriptedClaude(random.Random(5))
-        place.claude = through.claude = await nursery.start(claude.serve)
+        place.claude = await nursery.start(claude.serve)
         campaign = Campaign(place, claude, random.Random(5))
-        async with through.daemon("--agents", ",".join(AGENTS)) as daemon:
+        async with place.daemon("--agents", ",".join(AGENTS)) as daemon:
             campaign.up.append(daemon)
             async with trio.open_nursery() as people:
                 people.start_soon(campaign.keep_posting)
@@ -98,6 +98,7 @@ async def test_a_black_hole_before_the_database(supabase, stopped, figures):
             daemon.signal(signal.SIGTERM)
             assert await daemon.wait() == 0
             campaign.read_the_log(daemon)
+        relay.is_hole = False
         campaign.up.clear()
         await finish(campaign)
         nursery.cancel_scope.cancel()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -19,7 +20,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from accounts import check_all
+from campaign import AGENTS, Campaign, finish
 from daemons import until
+from scripted import ScriptedClaude, install
 
 from actp_supervise.clock import SystemWallClock
 from app.store.records import moment_text
@@ -172,6 +176,36 @@ async def test_steps_of_a_day_forth_and_back_run_nothing_twice_and_accuse_nobody
         "stopped"
     }
     figures("Steps of the clock", steps=5, tasks=len(tasks), seconds=trio.current_time() - began)
+
+
+async def test_under_load_steps_of_a_day_do_nothing_twice(place, clock, figures):
+    began = trio.current_time()
+    install(place)
+    place.environ |= {"SOCIAL_MEDIA_AGENT_WORKERS": "3", "CONTENT_AGENT_WORKERS": "3"}
+    noon = datetime(2026, 6, 1, 12, tzinfo=UTC)
+    clock.set(noon)
+    async with trio.open_nursery() as nursery:
+        claude = ScriptedClaude(random.Random(7), latency=1.0)
+        place.claude = await nursery.start(claude.serve)
+        campaign = Campaign(place, claude, random.Random(7))
+        async with place.daemon("--agents", ",".join(AGENTS)) as daemon:
+            campaign.up.append(daemon)
+            async with trio.open_nursery() as people:
+                people.start_soon(campaign.keep_posting)
+                people.start_soon(campaign.keep_deciding)
+                for days in (1, 0, 1, 8):
+                    await trio.sleep(6)
+                    clock.set(noon + timedelta(days=days))
+                await trio.sleep(6)
+                people.cancel_scope.cancel()
+            daemon.signal(signal.SIGTERM)
+            assert await daemon.wait() == 0
+            campaign.read_the_log(daemon)
+        campaign.up.clear()
+        await finish(campaign)
+        nursery.cancel_scope.cancel()
+    found = check_all(campaign)
+    figures("Steps of the clock under load", **found, seconds=trio.current_time() - began)
 
 
 async def test_over_a_change_of_clocks_a_daily_routine_runs_once_each_day(place, clock, figures):

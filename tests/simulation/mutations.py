@@ -91,8 +91,8 @@ def work_and(
 
     def steps(rng: random.Random) -> list[Step]:
         drawn = []
-        for number in range(8):
-            at = 600.0 + 2400.0 * number
+        for number in range(12):
+            at = 600.0 + 1800.0 * number
             agent, daemon = rng.choice(AGENTS), rng.randrange(2)
             if before is not None:
                 drawn += [
@@ -125,14 +125,15 @@ def all_at_once(rng: random.Random) -> list[Step]:
     """Return steps by which all agents get several tasks at once."""
     return [
         Step(
-            at=600.0 + 3600.0 * hour + rng.uniform(0.0, 20.0),
+            at=600.0 + 3600.0 * hour + rng.uniform(0.0, 0.5),
             what=What.POST,
             daemon=number % 2,
             agent=AGENTS[number % 4],
+            amount=2.0,
             pick=rng.random(),
         )
-        for hour in range(3)
-        for number in range(8)
+        for hour in range(2)
+        for number in range(4)
     ]
 
 
@@ -141,6 +142,7 @@ def statement_in(module: ModuleType, name: str, key: Any, text: str) -> Callable
     return lambda: mock.patch.dict(getattr(module, name), {key: text})
 
 
+BEFORE = (-1.0, -1.0)
 OUTSIDE = (3 / 7, 0.999)
 """The goals of people that have an effect outside, by the step's `pick`."""
 PARCELS = (3 / 7, 5 / 7)
@@ -230,11 +232,6 @@ async def _record_known_alone(self: Any, entry: Any, *, reservation: str | None 
         await _record_cost(self, entry, reservation=reservation)
 
 
-async def _record_and_keep(self: Any, entry: Any, *, reservation: str | None = None) -> None:
-    del reservation
-    await _record_cost(self, entry, reservation=None)
-
-
 async def _same_call_again(_self: Any, _tool: Any, _use: Any, call: Any, _arguments: Any) -> Any:
     return replace(call, key=uuid.uuid4().hex)
 
@@ -299,27 +296,27 @@ MUTATIONS = {
     "an effect is noted after it instead of before": Mutation(
         put_in=replaced(SqliteJournal, "begin_effect", _new),
         breaks=frozenset({Rule.ONCE_OR_TOLD, Rule.KEYED_ONCE}),
-        steps=work_and(What.KILL, picks=PARCELS),
+        steps=work_and(What.KILL_AT_WORK, after=BEFORE, picks=PARCELS),
     ),
     "a key is made anew for each call": Mutation(
         put_in=replaced(Toolbox, "_call", _another_key),
         breaks=frozenset({Rule.KEYED_ONCE, Rule.ONCE_OR_TOLD}),
-        steps=work_and(What.KILL, picks=PARCELS),
+        steps=work_and(What.KILL_AT_WORK, after=BEFORE, picks=PARCELS),
     ),
     "the model is not told that a call was cut short": Mutation(
         put_in=replaced(toolbox, "_CUT_SHORT", "{tool} is done."),
         breaks=frozenset({Rule.ONCE_OR_TOLD}),
-        steps=work_and(What.KILL, picks=PARCELS),
+        steps=work_and(What.KILL_AT_WORK, after=BEFORE, picks=PARCELS),
     ),
     "a conversation is not gone on with": Mutation(
         put_in=replaced(Transcript, "recorded", _nothing_recorded),
         breaks=frozenset({Rule.PAID_ONCE}),
-        steps=work_and(What.KILL),
+        steps=work_and(What.KILL_AT_WORK, after=BEFORE),
     ),
     "a conversation is recorded without its last step": Mutation(
         put_in=replaced(Transcript, "resume", _resume_without_the_last),
         breaks=frozenset({Rule.PAID_ONCE}),
-        steps=work_and(What.KILL),
+        steps=work_and(What.KILL_AT_WORK, after=BEFORE),
     ),
     "no approval is asked for": Mutation(
         put_in=replaced(Gate, "guards", lambda _self, _tool, **_options: False),
@@ -349,24 +346,20 @@ MUTATIONS = {
     "what was approved can be used again and again": Mutation(
         put_in=replaced(Toolbox, "_again", _same_call_again),
         breaks=frozenset({Rule.APPROVED, Rule.ONCE_OR_TOLD}),
-        steps=work_and(What.KILL, after=(100.0, 400.0), picks=CONTRACTS, with_decisions=True),
+        steps=work_and(What.KILL_AT_WORK, after=(20.0, 29.0), picks=CONTRACTS, with_decisions=True),
     ),
     "what other calls have set aside is not counted": Mutation(
         put_in=replaced(ledger, "_HELD", dict.fromkeys(Scope, "select 0.0")),
         breaks=frozenset({Rule.BUDGET}),
         steps=all_at_once,
-        budgets={"total_budget": 0.03},
+        budgets={"total_budget": 0.0125},
+        daemons=1,
     ),
     "a task's budget is not looked at": Mutation(
         put_in=statement_in(ledger, "_SPENT", Scope.TASK, "select 0.0"),
         breaks=frozenset({Rule.BUDGET}),
         steps=all_at_once,
-        budgets={"task_budget": 0.012},
-    ),
-    "money stays set aside for what is booked": Mutation(
-        put_in=replaced(SqliteLedger, "record_cost", _record_and_keep),
-        breaks=frozenset({Rule.BOOKED}),
-        steps=all_at_once,
+        budgets={"task_budget": 0.02},
     ),
     "what was lost on its way is not booked": Mutation(
         put_in=replaced(SqliteLedger, "record_cost", _record_known_alone),
@@ -458,7 +451,7 @@ MUTATIONS = {
             statement(registry, "REQUEUE_TASKS_OF_WORKER", "status = 'running' and", "0 and"),
         ),
         breaks=frozenset({Rule.NO_TASK_LOST}),
-        steps=work_and(What.KILL, picks=OUTSIDE),
+        steps=work_and(What.KILL_AT_WORK, after=BEFORE, picks=OUTSIDE),
     ),
     "a drain lasts as long as it likes": Mutation(
         put_in=both(

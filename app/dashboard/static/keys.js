@@ -58,7 +58,7 @@ function isTyping(target) {
 function focusSearch() {
   const field = document.querySelector("#search input");
   if (field === null) {
-    location.assign("/ui/tasks#search");
+    location.assign("/ui/tasks#find");
   } else {
     field.focus();
     field.select();
@@ -81,7 +81,7 @@ function shortcut(event) {
     event.preventDefault();
     const field = document.querySelector("#post [name=goal]");
     if (field === null) {
-      location.assign("/#post");
+      location.assign("/#new");
     } else {
       field.focus();
     }
@@ -107,8 +107,9 @@ document.addEventListener("click", (event) => {
   }
 });
 
-if (location.hash === "#search") {
+// Not the names of elements: the browser would take the focus there, and so away from the field.
+if (location.hash === "#find") {
   focusSearch();
-} else if (location.hash === "#post") {
+} else if (location.hash === "#new") {
   document.querySelector("#post [name=goal]")?.focus();
 }
