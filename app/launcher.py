@@ -9,12 +9,13 @@ import sys
 import uuid
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
 from actp_supervise.bridge import asyncio_child
 from actp_supervise.service import fields_of, log_context, shorten
+from app.agent_file import variables_in
 from app.agents.activity import Activity
 from app.agents.claims import open_claims
 from app.agents.client import make_client
@@ -26,12 +27,13 @@ from app.agents.contract import (
     takes_context,
 )
 from app.agents.host import GOAL_METHOD, run_agent, run_routine
+from app.agents.own_hands import open_own_hands
 from app.agents.prices import PriceTable, PriceTableError, load_prices
 from app.agents.process import run_in_process
 from app.agents.setup import AgentSetup, make_context
 from app.agents.spec import SHARED_TABLES, AgentOptions, Routine
 from app.agents.tool_list import listed_tools
-from app.agents.wire import Work
+from app.agents.wire import HandsAre, Work
 from app.routine import RoutineJob
 from app.settings import AgentSettings, Settings, SettingsError, Source
 
@@ -46,9 +48,6 @@ if TYPE_CHECKING:
     from app.supervised import AgentRun
 
 logger = logging.getLogger(__name__)
-
-SERVERS_TIMEOUT: Final = 15.0
-"""Seconds that a run waits for its MCP servers before it begins without those that are away."""
 
 
 class AgentLauncher:
@@ -80,6 +79,8 @@ class AgentLauncher:
         self._prices = _load_prices(settings)
         self._agents = {agent.agent_id: agent for agent in settings.agents if agent.enabled}
         self._classes = {agent_id: _load_class(agent) for agent_id, agent in self._agents.items()}
+        self._shared: dict[str, Hands] = {}
+        """Those that several workers of an agent share, while they are open."""
         for agent in settings.agents:
             _check_hands(agent, settings)
 
@@ -98,6 +99,38 @@ class AgentLauncher:
         )
         return dataclasses.replace(settings, warnings=(*settings.warnings, *warnings))
 
+    @asynccontextmanager
+    async def hold(self, config: AgentSettings) -> AsyncIterator[None]:
+        """Hold the tools of the file open that all workers of an agent share.
+
+        Those of a process of its own are each worker's own.
+        """
+        if config.isolation == "process":
+            yield
+            return
+        wanted, variables = _wanted(config), self._settings.for_hands
+        async with open_own_hands(wanted, variables, lambda _: None) as hands:
+            if hands is not None:
+                self._shared[config.agent_id] = hands
+            try:
+                yield
+            finally:
+                self._shared.pop(config.agent_id, None)
+
+    @asynccontextmanager
+    async def _hands_of_run(
+        self, config: AgentSettings, opened: Callable[[Hands], object], *, is_routine: bool
+    ) -> AsyncIterator[Hands | None]:
+        """Give a run the hands that the agent's workers share, or its own."""
+        shared = None if is_routine else self._shared.get(config.agent_id)
+        if shared is not None:
+            opened(shared)
+            yield shared
+            return
+        wanted, variables = _wanted(config), self._settings.for_hands
+        async with open_own_hands(wanted, variables, opened) as hands:
+            yield hands
+
     async def run(self, config: AgentSettings, run: AgentRun) -> None:
         """Run a new instance of an agent to its end."""
 
@@ -105,9 +138,20 @@ class AgentLauncher:
             run.problems = lambda: hands.problems
             run.tools = partial(listed_tools, cls, hands, config.spec.approve)
 
+        def on_hands(told: HandsAre) -> None:
+            run.problems = lambda: told.problems
+            run.tools = lambda: told.tools
+
         cls = self._classes[config.agent_id]
         run.tools = partial(listed_tools, cls, None, config.spec.approve)
-        await self._run(config, run.activity, run.run_id, run.wait_for_work, opened=opened)
+        await self._run(
+            config,
+            run.activity,
+            run.run_id,
+            run.wait_for_work,
+            opened=opened,
+            on_hands=on_hands,
+        )
 
     async def run_routine(self, agent_id: str, method: str) -> None:
         """Run a routine to its end, on an instance of its own beside the agent that does tasks."""
@@ -171,6 +215,7 @@ class AgentLauncher:
         method: str | None = None,
         goal: str | None = None,
         opened: Callable[[Hands], object] = lambda _: None,
+        on_hands: Callable[[HandsAre], object] = lambda _: None,
     ) -> None:
         """Run an agent, or one of its routines, isolated as it is configured."""
         setup = self._setup(config, run_id)
@@ -182,14 +227,20 @@ class AgentLauncher:
                 where=self._store.where,
                 log_fields=dict(fields_of(contextvars.copy_context())),
                 modules=sys.path,
+                hands=config.spec.hands,
+                variables=self.variables_for(config) if config.spec.hands else {},
             )
             await run_in_process(
-                work, store=self._store, activity=activity, wait_for_work=wait_for_work
+                work,
+                store=self._store,
+                activity=activity,
+                wait_for_work=wait_for_work,
+                on_hands=on_hands,
             )
             return
         cls = self._classes[config.agent_id]
         async with (
-            self._open_hands(config, opened) as hands,
+            self._hands_of_run(config, opened, is_routine=method is not None) as hands,
             open_claims(self._store, activity) as store,
         ):
             context = make_context(
@@ -208,23 +259,14 @@ class AgentLauncher:
                 routine_in_its_loop = asyncio_child(run_routine, isolation=config.isolation)
                 await routine_in_its_loop(cls, context, method, goal)
 
-    @asynccontextmanager
-    async def _open_hands(
-        self, config: AgentSettings, opened: Callable[[Hands], object]
-    ) -> AsyncIterator[Hands | None]:
-        """Open the tools that the file gives an agent, for one of its runs."""
-        if not config.spec.hands:
-            yield None
-            return
-        from app.hands import open_hands
+    def variables_for(self, config: AgentSettings) -> dict[str, str]:
+        """Return what the tools of an agent may use of the environment, and no more of it."""
+        from app.hands import variables_of
 
-        async with open_hands(_wanted(config), self._settings.for_hands) as hands:
-            opened(hands)
-            # A conversation keeps the tools that it began with, so servers get time to be there.
-            with trio.move_on_after(SERVERS_TIMEOUT):
-                while hands.problems:  # noqa: ASYNC110  (no event tells)
-                    await trio.sleep(0.1)
-            yield hands
+        names = {variable.name for variable in variables_of(h.name for h in config.spec.hands)}
+        names |= set(variables_in([config.spec]))
+        given = self._settings.for_hands
+        return {name: given[name] for name in names if name in given}
 
     def _setup(self, config: AgentSettings, run_id: str) -> AgentSetup:
         settings = self._settings
@@ -301,8 +343,6 @@ def _check_hands(config: AgentSettings, settings: Settings) -> None:
     from app.hands import check_hands
 
     where = config.spec.place
-    if config.isolation == "process":
-        raise SettingsError(f"{where}: tools need isolation loop or thread, not process")
     for problem in check_hands(_wanted(config), settings.for_hands):
         raise SettingsError(f"{where}: {shorten(problem)}")
 
