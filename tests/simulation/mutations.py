@@ -439,7 +439,8 @@ MUTATIONS = {
     ),
     "a record is written once, or lost": Mutation(
         put_in=replaced(Outbox, "_write", _write_once),
-        breaks=frozenset({Rule.RECORDED, Rule.BOUNDED, Rule.EXIT, Rule.HEALS}),
+        breaks=frozenset({Rule.RECORDED, Rule.CRASHES, Rule.BOUNDED, Rule.EXIT, Rule.HEALS}),
+        steps=work_and(What.STORE_AWAY, after=(-0.5, -0.5), amount=900.0, before=What.CRASH),
     ),
     "costs are not booked": Mutation(
         put_in=replaced(SqliteLedger, "record_cost", _record_nothing),
@@ -466,6 +467,7 @@ MUTATIONS = {
     "an agent is always restarted at once": Mutation(
         put_in=replaced(supervisor, "AGENT_BACKOFF", Backoff()),
         breaks=frozenset({Rule.BACKOFF}),
+        steps=work_and(What.CRASH, after=BEFORE, amount=10.0),
     ),
     "the tasks of the dead are left alone": Mutation(
         put_in=both(
