@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from actp_supervise.service import shorten
-from app.agents.activity import WAITING_FOR_STORE
+from app.agents.activity import ALONE, WAITING_FOR_STORE
 from app.reasons import Reason, ReasonKind, reason
 from app.status import AgentState, HealthState, JobStatus
 from app.web.words import duration, error_line
@@ -141,7 +141,13 @@ def overall(
         others: What else is not as it should be.
     """
     enabled = {agent_id: status for agent_id, status in statuses.items() if status.enabled}
-    faults = ((agent_id, _fault(status)) for agent_id, status in enabled.items())
+    # While the daemon stops, its agents do as they should.
+    ending = _ENDING if stopping else ()
+    faults = (
+        (agent_id, _fault(status))
+        for agent_id, status in enabled.items()
+        if status.status not in ending
+    )
     reasons = [
         reason(kind, f"{agent_id} {fault}", agent_id=agent_id)
         for agent_id, (kind, fault) in faults
@@ -165,6 +171,9 @@ def overall(
     if nobody_works or blocked is not None:
         return HealthState.CRITICAL, reasons
     return (HealthState.DEGRADED if reasons else HealthState.HEALTHY), reasons
+
+
+_ENDING: Final = frozenset({AgentState.DRAINING, AgentState.STOPPING, AgentState.STOPPED})
 
 
 def _can_work(status: AgentStatus) -> bool:
@@ -325,8 +334,9 @@ def is_plain(status: AgentStatus) -> bool:
     One that asks for tasks reports that at once.
     """
     health = status.health
-    runs = status.status is AgentState.RUNNING and status.uptime >= PLAIN_AFTER
-    return runs and health.progress_age is None
+    if status.status is not AgentState.RUNNING or health.progress_age is not None:
+        return False
+    return health.doing == ALONE or status.uptime >= PLAIN_AFTER
 
 
 _BAD_OUTCOMES: Final = {

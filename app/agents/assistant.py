@@ -18,7 +18,7 @@ from .tools import Tool, tool_of
 from .work import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from anthropic import AsyncAnthropic
 
@@ -56,6 +56,8 @@ class Assistant:
         max_tokens: Tokens of one reply, where MAX_TOKENS says nothing else.
         needs_tool: Whether a task has failed that ended without any tool having been called.
         patience: How long calls of the model that fail are repeated.
+        converse: What is called to reach a goal, with the arguments of `converse`; that itself
+            where it is not given.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Assistant:
         max_tokens: int = 32_000,
         needs_tool: bool = False,
         patience: Patience | None = None,
+        converse: Callable[..., Awaitable[Outcome]] | None = None,
     ) -> None:
         self.context = context
         self._prompt = prompt
@@ -76,6 +79,7 @@ class Assistant:
         self._max_tokens = max_tokens
         self._needs_tool = needs_tool
         self._patience = patience or Patience()
+        self._converse = converse or self.converse
         self._client: AsyncAnthropic | None = None
 
     async def work(self, poll_interval: float) -> None:
@@ -88,7 +92,7 @@ class Assistant:
             await Worker(self.context, self._do).run(poll_interval)
 
     async def _do(self, task: TaskRow) -> Outcome:
-        return await self.converse(
+        return await self._converse(
             task.goal, context=task.context, key=task.routine or task.id, task_id=task.id
         )
 
@@ -181,7 +185,7 @@ class Assistant:
             raise RoutineFailedError("its task could not be begun")
 
         async def do(task: TaskRow) -> Outcome:
-            return await self.converse(
+            return await self._converse(
                 goal,
                 context=task.context,
                 key=task.routine or task.id,

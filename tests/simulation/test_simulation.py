@@ -99,4 +99,4 @@ def test_what_went_wrong_once(plan):
 @pytest.mark.parametrize(("profile", "daemons"), [("usual", 1), ("hostile", 2)])
 def test_a_hundred_seeds_keep_every_rule(profile, daemons):
     for seed in range(1000, 1050):
-        played(draw(seed, days=1.0, daemons=daemons, profile=profile))
+        played(draw(seed, days=1.0, daemons=daemons, profile=profile, pace=300.0))
