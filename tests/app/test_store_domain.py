@@ -45,6 +45,16 @@ DOMAIN_ROWS = {
         "metrics": {"a": 1, "b": None},
         "summary": "fine",
     },
+    DomainTable.REPORTS: {
+        "kind": "daily_check",
+        "period": "2026-11-23",
+        "text": "All is well.",
+        "metrics": {"stripe_usd": 12.5},
+        "sent_by": "telegram",
+        "sent_at": NOON,
+        "agent_id": "revenue",
+        "from_outside": "a page of the web",
+    },
 }
 
 
