@@ -22,9 +22,11 @@ from app.agents.spec import (
     PROMPTED_CLASS,
     AgentSpec,
     Given,
+    ReleaseTool,
     Routine,
     WantedHand,
 )
+from app.items import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -36,7 +38,7 @@ Table = Mapping[str, Any]
 PROMPT_FILE: Final = "file:"
 """What a prompt begins with that stands in a file of its own."""
 
-OWN_KEYS: Final = ("prompt", "tools", "approve", "routines", "mcp")
+OWN_KEYS: Final = ("prompt", "about", "tools", "approve", "release", "routines", "mcp")
 """The keys of an agent that are no settings of the environment."""
 
 AGENT_ID: Final = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
@@ -44,6 +46,10 @@ AGENT_ID: Final = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 
 _LONGEST_ID: Final = 40
 _SHIPPED: Final = {spec.agent_id: spec for spec in AGENT_SPECS}
+_RELEASED: Final = tuple(
+    dict.fromkeys(column for kind in KINDS.values() if kind.releases for column in kind.released)
+)
+"""The fields of what a person approves that a tool can be given."""
 _MCP_KEYS: Final = ("command", "args", "env", "cwd", "url", "headers", "timeout", "approve")
 
 
@@ -137,6 +143,7 @@ def _spec(
         hands=_hands(table, spot),
         approve=tuple(_texts(table.get("approve", ()), spot.below("approve"))),
         routines=_routines(table, shipped.routines, spot.below("routines")),
+        release=_release(table, spot.below("release")),
         given=given,
         place=spot,
     )
@@ -200,6 +207,28 @@ def _hands(table: Table, spot: Spot) -> tuple[WantedHand, ...]:
         hands.append(WantedHand(name=name, options=options))
     servers = _servers(table, spot.below("mcp"))
     return (*hands, *([WantedHand(name="mcp", options=servers)] if servers else []))
+
+
+def _release(table: Table, spot: Spot) -> ReleaseTool | None:
+    """Return what carries out what a person has approved."""
+    if "release" not in table:
+        return None
+    given = _table(table["release"], spot)
+    _check_keys(given, ("tool", "arguments"), spot)
+    if "tool" not in given:
+        spot.wrong('needs the name of a tool, such as tool = "mcp__poster__publish"')
+    tool = _string(given["tool"], spot.below("tool"))
+    named = spot.below("arguments")
+    arguments = {}
+    for name, value in _table(given.get("arguments", {}), named).items():
+        column = _string(value, named.below(name))
+        if column not in _RELEASED:
+            hint = _hint(column, _RELEASED)
+            named.below(name).wrong(
+                f"there is no field {column!r}{hint}; known are {_all(_RELEASED)}"
+            )
+        arguments[name] = column
+    return ReleaseTool(tool=tool, arguments=arguments)
 
 
 def _servers(table: Table, spot: Spot) -> dict[str, Any]:

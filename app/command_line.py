@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from typing_extensions import override
 
 import actp_supervise
+from app.items import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,15 +33,27 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
             parser.error(f"--agents says what is run, and --{name.replace('_', '-')} runs nothing")
     if {"watch", "json"} <= given:
         parser.error("--watch is for people, and goes without --json")
+    if {"edit", "changes"} & given == {"edit"}:
+        parser.error("--edit needs --changes: what becomes of it")
     if "task" in given and "agent" not in given:
         parser.error("--task needs --agent: who is to do it")
     return options
 
 
+def item_in(options: argparse.Namespace) -> str | None:
+    """Return which item is decided about, as ``drafts/3f8a``; None where none is."""
+    own: str | None = options.reject or options.edit or options.done
+    shared: str = options.approve or options.deny or ""
+    return own or (shared if "/" in shared else None)
+
+
 _GOES_WITH: Final = {
-    "json": ("list_agents", "tail", "task", "approvals", "approve", "deny"),
+    "json": (
+        "list_agents", "tail", "task", "approvals", "approve", "deny", "show", "reject", "edit",
+        "done",
+    ),
     "watch": ("list_agents",),
-    "agent": ("task", "tail"),
+    "agent": ("task", "tail", "show"),
     "context": ("task",),
     "priority": ("task",),
     "not_before": ("task",),
@@ -49,8 +62,10 @@ _GOES_WITH: Final = {
     "unique_key": ("task",),
     "wait": ("task",),
     "export": ("migrate",),
-    "comment": ("approve", "deny"),
-}
+    "comment": ("approve", "deny", "reject", "edit", "done"),
+    "status": ("show",),
+    "changes": ("edit", "approve"),
+}  # fmt: skip
 """Flags that mean nothing without one of some others."""
 
 _RUNS_NO_AGENT: Final = (
@@ -63,6 +78,10 @@ _RUNS_NO_AGENT: Final = (
     "approvals",
     "approve",
     "deny",
+    "show",
+    "reject",
+    "edit",
+    "done",
 )
 
 
@@ -132,8 +151,34 @@ def _parser() -> argparse.ArgumentParser:
         help="have an agent of the running daemon do something",
     )
     _add_approvals(command.add_argument)
+    _add_items(command.add_argument)
     _add_details(parser)
+    _add_details_of_items(parser)
     return parser
+
+
+def _add_items(add: Callable[..., object]) -> None:
+    add(
+        "--show",
+        metavar="KIND",
+        choices=list(KINDS),
+        help=f"show what agents make for people: {', '.join(KINDS)}",
+    )
+    add("--reject", metavar="KIND/ID", help="reject one, as in drafts/3f8a; --approve takes it too")
+    add("--edit", metavar="KIND/ID", help="change one, with --changes")
+    add("--done", metavar="KIND/ID", help="note that one was carried out")
+
+
+def _add_details_of_items(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--status", metavar="STATUS", help="with --show: only those that stand there"
+    )
+    parser.add_argument(
+        "--changes",
+        metavar="JSON",
+        type=_json_object,
+        help='with --edit or --approve: what becomes of it, as in {"hook": "Tea"}',
+    )
 
 
 def _add_approvals(add: Callable[..., object]) -> None:

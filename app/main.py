@@ -26,7 +26,7 @@ import trio
 from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Interrupted, log_what_nobody_catches, shorten
 from actp_supervise.service.signals import INTERRUPTED, SIGNALS
-from app.command_line import WRONG, read_arguments
+from app.command_line import WRONG, item_in, read_arguments
 from app.settings import HAS_TRIO_ASYNCIO, Settings, SettingsError, load_settings, validate_env
 from app.store.errors import StoreError, TableMissing, WrongSettings
 from app.store.schema import MIGRATION_COMMAND
@@ -116,6 +116,10 @@ def _command_beside(
         (options.tail, partial(_tail, options=options)),
         (options.task is not None, partial(_task, options=options)),
         (options.alert_test, _alert_test),
+        (
+            options.show is not None or item_in(options) is not None,
+            partial(_items, options=options),
+        ),
         (options.approvals or decides, partial(_approvals, options=options)),
     )
     return next((command for given, command in commands if given), None)
@@ -288,6 +292,12 @@ async def _approvals(settings: Settings, options: argparse.Namespace) -> None:
         comment=options.comment,
         as_json=options.json,
     )
+
+
+async def _items(settings: Settings, options: argparse.Namespace) -> None:
+    from app.terminal.items import obey
+
+    await obey(settings, options)
 
 
 def _import_trio_asyncio() -> None:

@@ -78,6 +78,17 @@ class WantedHand:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseTool:
+    """The tool of the user's by which what a person has approved is carried out."""
+
+    tool: str
+    """Its name, as the model would call it: ``mcp__poster__publish``."""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    """Its parameters -> the fields of the item that they get; empty for all fields by their names.
+    """
+
+
 class Place(Protocol):
     """Where in a file something is said; its text names the file, the line and the key."""
 
@@ -116,6 +127,8 @@ class AgentSpec:
     hands: tuple[WantedHand, ...] = ()
     approve: tuple[str, ...] = ()
     """Patterns of the names of tools that need a person's approval."""
+    release: ReleaseTool | None = None
+    """What carries out drafts and actions that a person has approved; None for what nobody does."""
     given: Mapping[str, Given] = field(default_factory=dict, compare=False)
     """What the file says of its settings, by their names in lower case."""
     place: Place | None = field(default=None, compare=False)

@@ -48,7 +48,7 @@ async def decide(
     Raises:
         DaemonError: If it is not there, or decided otherwise, or no daemon answers.
     """
-    body: dict[str, JSON] = {"approve": approve, "comment": comment, "by": _person()}
+    body: dict[str, JSON] = {"approve": approve, "comment": comment, "by": person()}
     async with open_api(settings) as api:
         row = await api.post(ApprovalRow, f"/approvals/{quote(approval_id, safe='')}", body)
     if as_json:
@@ -77,7 +77,7 @@ def _indented(text: str) -> list[str]:
     return [f"    {line}" for line in text.splitlines()]
 
 
-def _person() -> str:
+def person() -> str:
     """Return who sits at this terminal."""
     try:
         name = getpass.getuser()

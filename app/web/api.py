@@ -54,7 +54,7 @@ from app.web.shapes import (
     TaskNumber,
 )
 from app.web.spend import DAYS, DaySpend, spend_by_day
-from app.web.views import STORE_TIMEOUT, answer
+from app.web.views import STORE_TIMEOUT, answer, json_body
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -274,7 +274,7 @@ class Api:
         body=TaskRequest,
     )
     async def _post_task(self) -> Response:
-        wanted = parse_body(TaskRequest, await _json_body())
+        wanted = parse_body(TaskRequest, await json_body())
         task_id = _task_id(request.headers.get("Idempotency-Key"))
         store, supervisor = self._daemon.store, self._daemon.supervisor
         local = supervisor.get_status()
@@ -402,7 +402,7 @@ class Api:
         return await self._in_bulk(self._daemon.store.cancel_tasks)
 
     async def _in_bulk(self, verb: Callable[..., Awaitable[int]]) -> Response:
-        wanted = dict(parse_body(BulkRequest, await _json_body()))
+        wanted = dict(parse_body(BulkRequest, await json_body()))
         limit = wanted.pop("limit")
         tasks = await verb(WhichTasks(**wanted), limit=limit)
         return answer(TaskNumber(tasks=tasks))
@@ -445,7 +445,7 @@ class Api:
         body=Decision,
     )
     async def _decide(self, approval_id: str) -> Response:
-        wanted = parse_body(Decision, await _json_body())
+        wanted = parse_body(Decision, await json_body())
         if wanted.arguments is not None and not wanted.approve:
             detail = "Goes with approve: true; what is denied is not called"
             raise unprocessable([FieldError(field="arguments", detail=detail)])
@@ -481,7 +481,7 @@ class Api:
     )
     async def _set_time(self, name: str) -> Response:
         self._job(name)
-        wanted = parse_body(TimeOfRoutine, await _json_body())
+        wanted = parse_body(TimeOfRoutine, await json_body())
         try:
             await self._daemon.routines.set_time(name, wanted.cron)
         except ValueError as error:
@@ -557,12 +557,6 @@ def _check_decided(row: ApprovalRow, wanted: Decision, by: str) -> None:
 def _accepted(action: Action, agent_id: str, status: AgentState) -> Response:
     command = AgentCommand(agent_id=agent_id, action=action, status=status)
     return answer(command, 202, Location=f"/agents/{agent_id}")
-
-
-async def _json_body() -> bytes:
-    if request.mimetype != "application/json":
-        raise Problem(415, "The request body must be application/json.")
-    return await request.get_data(cache=True, as_text=False, parse_form_data=False)
 
 
 def _task_id(idempotency_key: str | None) -> str:

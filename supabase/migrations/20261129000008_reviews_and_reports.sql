@@ -61,6 +61,7 @@ alter table public.actp_viral_templates
     add column if not exists agent_id text,
     add column if not exists from_outside text;
 alter table public.actp_deal_log
+    add column if not exists status text,
     add column if not exists agent_id text,
     add column if not exists from_outside text;
 alter table public.actp_revenue_goals

@@ -65,6 +65,7 @@ def addresses(*, changing: bool) -> list[tuple[str, str]]:
         "agent_id": "social",
         "task_id": "some-task",
         "approval_id": "some-approval",
+        "item_id": "some-item",
         "name": "content-daily-pipeline",
     }
     return [

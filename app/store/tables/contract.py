@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -50,11 +50,12 @@ DOMAIN_COLUMNS: Mapping[DomainTable, Mapping[str, str]] = {
         "company": "text",
         "contact": "text",
         "source": "text",
-        "stage": "text",  # prospect, contacted, qualified, proposal, won, lost, rejected
+        "stage": "text",  # prospect, contacted, qualified, proposal, won, lost
         "value_usd": "number",
         "next_action": "text",
         "next_action_at": "moment",
         "notes": "text",
+        "status": "text",  # approved, rejected; none for what nobody has looked at
     },
     DomainTable.REVENUE_GOALS: {
         "period": "text",  # 2026-11, 2026-W47 or 2026-11-23
@@ -102,6 +103,8 @@ class Query:
     """Which rows of a domain table, in which order. Conditions are and-ed."""
 
     equal: Mapping[str, Any] = field(default_factory=dict)
+    one_of: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    """Text columns that are one of several texts, or empty."""
     contains: Mapping[str, str] = field(default_factory=dict)
     """Text columns that contain a text, upper and lower case alike."""
     order_by: str = "created_at"

@@ -94,6 +94,10 @@ def _conditions(table: DomainTable, query: Query) -> tuple[list[str], list[Any]]
     for column, value in query.equal.items():
         conditions.append(f"{column} is ?")
         values.append(write_domain_value(table, column, value))
+    for column, texts in query.one_of.items():
+        found = [f"{column} is ?" for _ in texts]
+        conditions.append(f"({' or '.join(found) or 'false'})")
+        values += [write_domain_value(table, column, text) for text in texts]
     for column, text in query.contains.items():
         conditions.append(f"instr(casefold({column}), ?)")
         values.append(text.casefold())
