@@ -15,6 +15,7 @@ import trio
 from actp_supervise.bridge import asyncio_child
 from actp_supervise.service import fields_of, log_context, shorten
 from app.agents.activity import Activity
+from app.agents.claims import open_claims
 from app.agents.client import make_client
 from app.agents.contract import Agent, AgentClassError, has_routine, load_agent_class
 from app.agents.host import GOAL_METHOD, run_agent, run_routine
@@ -166,10 +167,13 @@ class AgentLauncher:
             )
             return
         cls = self._classes[config.agent_id]
-        async with self._open_hands(config, opened) as hands:
+        async with (
+            self._open_hands(config, opened) as hands,
+            open_claims(self._store, activity) as store,
+        ):
             context = make_context(
                 setup,
-                store=self._store,
+                store=store,
                 activity=activity,
                 wait_for_work=wait_for_work,
                 make_client=self._make_client,

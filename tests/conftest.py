@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 # Each of httpx's clients reads the certificates anew, which takes longer than many a test.
 ssl.create_default_context = cache(ssl.create_default_context)
 
-# A shell starts its background jobs with SIGINT ignored, and what they start inherits that.
+# A shell starts its background jobs with SIGINT ignored, nohup with SIGHUP, and what they start
+# inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
-from typing_extensions import override
 
 from actp_supervise import current_child
 from actp_supervise.process import ProcessExited, ProcessNotStarted, process_child
 from actp_supervise.service import shorten
+from app.agents.claims import open_claims
 from app.agents.output import AgentOutput
 from app.agents.wire import (
     Answer,
@@ -48,10 +48,8 @@ from app.agents.wire import (
     describe,
     encode,
 )
-from app.agents.work import RELEASE_TIMEOUT
 from app.store.protocol import (
     Approvals,
-    Before,
     Journal,
     Ledger,
     Memory,
@@ -64,13 +62,12 @@ from app.store.protocol import (
 from app.store.verbs import verbs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from typing import Any
 
     from app.agents.activity import Activity
     from app.agents.wire import Work
-    from app.store.protocol import JSON, TaskRow, TaskStatus
-    from app.store.verbs import Seconds, Verb
+    from app.store.verbs import Verb
 
 logger = logging.getLogger(__name__)
 
@@ -140,112 +137,16 @@ async def run_in_process(
         AgentProcessError: If the process died.
         ProcessNotStarted: If there was none.
     """
-    claims = Claims(store, activity)
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        agent = _AgentProcess(ours, activity, claims, wait_for_work)
-        why_back = None
-        try:
-            await agent.run(work, theirs)
-        except AgentProcessError as error:
-            why_back = f"while the agent did this: {error.in_short}"
-            raise
-        except Exception:
-            why_back = "the agent crashed while it did this"
-            raise
-        finally:
-            if current_child().stalled:
-                why_back = f"the agent hung: {activity.what_is_missing()}"
-            with trio.move_on_after(RELEASE_TIMEOUT, shield=True) as in_time:
-                await claims.hand_back(why_back)  # noqa: ASYNC102
-            if in_time.cancelled_caught:
-                logger.warning("Task not handed back in time, its lease will end")
+    async with open_claims(store, activity, why=_why_back) as claims:
+        with ours, theirs:
+            await _AgentProcess(ours, activity, claims, wait_for_work).run(work, theirs)
 
 
-class Claims(Before):
-    """The store as an agent elsewhere uses it; knows which tasks that agent holds.
-
-    Args:
-        store: The daemon's.
-        activity: The agent's.
-    """
-
-    def __init__(self, store: Store, activity: Activity) -> None:
-        super().__init__(store)
-        self._activity = activity
-        self._claiming: dict[str, Callable[[], Awaitable[TaskRow | None]]] = {}
-        """By token: what claims the same task again, where there was no answer yet."""
-        self._held: dict[str, str] = {}
-        """token -> task"""
-
-    @override
-    async def claim_task(
-        self, agent_type: str, *, worker_id: str, instance: str, token: str, lease: Seconds
-    ) -> TaskRow | None:
-        async def claim() -> TaskRow | None:
-            return await self.store.claim_task(
-                agent_type, worker_id=worker_id, instance=instance, token=token, lease=lease
-            )
-
-        if self._activity.held:
-            return None
-        self._claiming[token] = claim
-        task = await claim()
-        del self._claiming[token]
-        if task is not None:
-            self._held[token] = task.id
-        return task
-
-    @override
-    async def finish_task(
-        self,
-        task_id: str,
-        token: str,
-        status: TaskStatus,
-        *,
-        result: Mapping[str, JSON] | None = None,
-        error: str | None = None,
-    ) -> bool:
-        done = await super().finish_task(task_id, token, status, result=result, error=error)
-        self._held.pop(token, None)
-        return done
-
-    @override
-    async def release_task(
-        self,
-        task_id: str,
-        token: str,
-        *,
-        count_attempt: bool = False,
-        delay: Seconds = 0.0,
-        error: str | None = None,
-    ) -> bool:
-        done = await super().release_task(
-            task_id, token, count_attempt=count_attempt, delay=delay, error=error
-        )
-        self._held.pop(token, None)
-        return done
-
-    async def hand_back(self, error: str | None) -> None:
-        """Hand back what is held still.
-
-        Args:
-            error: Why, where it counts as an attempt.
-        """
-        try:
-            for token, task_id in self._held.items():
-                await self._release(task_id, token, error)
-            # An answer may have been lost; then this gets it, or a task that nobody has begun.
-            for token, claim in self._claiming.items():
-                task = await claim()
-                if task is not None:
-                    await self._release(task.id, token, None)
-        except StoreError as failure:
-            logger.warning("Task not handed back, its lease will end: %s", failure)
-
-    async def _release(self, task_id: str, token: str, error: str | None) -> None:
-        counts = error is not None
-        await self.store.release_task(task_id, token, count_attempt=counts, error=error)
+def _why_back(error: Exception) -> str:
+    if isinstance(error, AgentProcessError):
+        return f"while the agent did this: {error.in_short}"
+    return "the agent crashed while it did this"
 
 
 class _AgentProcess:

@@ -41,6 +41,8 @@ from app.store.ledger.contract import (
 from app.store.memory.contract import Memory, MemoryRow
 from app.store.queue.contract import (
     FINAL_STATUSES,
+    NOT_OVER,
+    TO_BE_RETRIED,
     Lease,
     Queue,
     TaskFilter,
@@ -70,7 +72,9 @@ from app.store.verbs import JSON, Arguments, R, Verb, verb
 __all__ = [
     "FINAL_STATUSES",
     "JSON",
+    "NOT_OVER",
     "REQUIRED_TABLES",
+    "TO_BE_RETRIED",
     "AgentBeat",
     "AgentRegistration",
     "AgentRow",

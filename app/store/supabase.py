@@ -40,7 +40,12 @@ if TYPE_CHECKING:
 BELIEVE_AFTER: Final = 10.0
 _ASK_AGAIN_AFTER: Final = 0.5
 
-FUNCTIONS: Final = {"ping": "now", "count_tasks": "task_counts", "record_turn": "record_step"}
+FUNCTIONS: Final = {
+    "ping": "now",
+    "count_tasks": "task_counts",
+    "record_turn": "record_step",
+    "tasks": "find_tasks",
+}
 """Verbs whose function has another name than ``actp_`` and the verb's."""
 
 PARAMETERS: Final[Mapping[str, Mapping[str, str]]] = {

@@ -18,6 +18,8 @@ from app.agents.days import start_of_day
 from app.health import served_by, why_unserved
 from app.status import AgentState, AgentStatus, Alive, Health, HealthState, JobStatus
 from app.store.protocol import (
+    NOT_OVER,
+    TO_BE_RETRIED,
     ApprovalRow,
     ApprovalStatus,
     StoreError,
@@ -26,7 +28,6 @@ from app.store.protocol import (
     Turn,
     WorkerRow,
 )
-from app.store.protocol import TaskFilter as WhichTasks
 from app.web import guard
 from app.web.inputs import (
     ApprovalFilter,
@@ -54,10 +55,11 @@ from app.web.shapes import (
     TaskNumber,
 )
 from app.web.spend import DAYS, DaySpend, spend_by_day
+from app.web.task_search import find_tasks, link_to_next, which_tasks
 from app.web.views import STORE_TIMEOUT, answer, json_body
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from app.daemon import Daemon
     from app.web.commands import Commands
@@ -324,10 +326,21 @@ class Api:
     async def _post_only(self) -> Response:
         raise MethodNotAllowed(["POST"])
 
-    @get("/tasks", "Tasks, the newest first", list[TaskRow], problems=(422, 503), query=TaskFilter)
+    @get(
+        "/tasks",
+        "Tasks, the newest first",
+        list[TaskRow],
+        details='Page by page: the address of the next one is in `Link`, as `rel="next"`.',
+        problems=(422, 503),
+        query=TaskFilter,
+        has_pages=True,
+    )
     async def _tasks(self) -> Response:
-        wanted = parse_query(TaskFilter, request.args)
-        return answer(await self._daemon.store.tasks(**dict(wanted)))
+        wanted, daemon = parse_query(TaskFilter, request.args), self._daemon
+        page = await find_tasks(
+            daemon.store, wanted, timezone=daemon.settings.timezone, redact=daemon.redact
+        )
+        return answer(page.tasks, **link_to_next("/tasks", wanted, page))
 
     @get("/tasks/<task_id>", "One task", TaskRow, problems=(404, 503))
     async def _task(self, task_id: str) -> Response:
@@ -387,7 +400,7 @@ class Api:
         body=BulkRequest,
     )
     async def _retry_tasks(self) -> Response:
-        return await self._in_bulk(self._daemon.store.retry_tasks)
+        return await self._in_bulk(self._daemon.store.retry_tasks, TO_BE_RETRIED)
 
     @post(
         "/tasks/cancel",
@@ -399,12 +412,17 @@ class Api:
         body=BulkRequest,
     )
     async def _cancel_tasks(self) -> Response:
-        return await self._in_bulk(self._daemon.store.cancel_tasks)
+        return await self._in_bulk(self._daemon.store.cancel_tasks, NOT_OVER)
 
-    async def _in_bulk(self, verb: Callable[..., Awaitable[int]]) -> Response:
-        wanted = dict(parse_body(BulkRequest, await json_body()))
-        limit = wanted.pop("limit")
-        tasks = await verb(WhichTasks(**wanted), limit=limit)
+    async def _in_bulk(
+        self, verb: Callable[..., Awaitable[int]], among: Sequence[TaskStatus]
+    ) -> Response:
+        wanted = parse_body(BulkRequest, await json_body())
+        which = which_tasks(wanted, self._daemon.settings.timezone)
+        if wanted.dry_run:
+            tasks = await self._daemon.store.count_matching(which, among, limit=wanted.limit)
+        else:
+            tasks = await verb(which, limit=wanted.limit)
         return answer(TaskNumber(tasks=tasks))
 
     async def _found(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -33,6 +33,9 @@ MAX_DEPTH: Final = 20
 
 MAX_LIMIT: Final = 200
 """Tasks in one list."""
+
+MAX_SEARCH: Final = 200
+"""Characters of what is searched for."""
 
 MAX_BULK: Final = 1_000
 """Tasks that one request retries or cancels."""
@@ -83,12 +86,30 @@ def _moment(value: object) -> object:
     """Read a moment, which needs a time zone."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise PydanticCustomError("moment", "Should be a time as in 2026-12-01T08:00:00+01:00")
-    return moment.astimezone(UTC)
+        if moment is not None and moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # of a moment at the edge of the calendar
+        pass
+    raise PydanticCustomError("moment", "Should be a time as in 2026-12-01T08:00:00+01:00")
 
+
+def _day_or_moment(value: object) -> object:
+    """Read a day, or a moment whose plus has become a space, as in addresses it does."""
+    if not isinstance(value, str):
+        return value
+    if _DAY.fullmatch(value):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            return _moment(None)
+    return _moment(_PLUS_LOST.sub("+", value))
+
+
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
+_PLUS_LOST: Final = re.compile(r"(?<=[\d.]) (?=\d\d:?\d\d$)")
+
+DayOrMoment = Annotated[datetime | date, BeforeValidator(_day_or_moment)]
+"""A day alone, or a moment in ISO 8601 with its time zone."""
 
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 """A moment in ISO 8601, with its time zone."""
@@ -150,6 +171,15 @@ class TaskFilter(BaseModel):
     """Where they stand."""
     agent_type: Id | None = None
     """The agent that is to do them."""
+    q: Annotated[str, Field(min_length=1, max_length=MAX_SEARCH)] | None = None
+    """Those whose goal or error contains it, upper and lower case alike; also the id of a task, or
+    six of its first characters, and the id of an agent."""
+    since: DayOrMoment | None = None
+    """Those made then or later; a day begins in the worker's zone."""
+    until: DayOrMoment | None = None
+    """Those made before that moment, or before the end of that day."""
+    cursor: Id | None = None
+    """Those behind a task, as the `Link` of the page before has it."""
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
     """The most to list."""
 
@@ -195,14 +225,18 @@ class BulkRequest(BaseModel):
     """Those of one agent."""
     status: Annotated[TaskStatus, BeforeValidator(_status)] | None = None
     """Those that stand there."""
-    text: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    text: Annotated[str, Field(min_length=1, max_length=MAX_SEARCH)] | None = None
     """Those whose goal contains it, upper and lower case alike."""
-    since: Moment | None = None
-    """Those made then or later."""
-    until: Moment | None = None
-    """Those made before."""
+    q: Annotated[str, Field(min_length=1, max_length=MAX_SEARCH)] | None = None
+    """Those that `GET /tasks` finds with it."""
+    since: DayOrMoment | None = None
+    """Those made then or later; a day begins in the worker's zone."""
+    until: DayOrMoment | None = None
+    """Those made before that moment, or before the end of that day."""
     limit: Annotated[int, Field(ge=1, le=MAX_BULK), BeforeValidator(_integral)] = MAX_BULK
     """The most at once, the oldest first."""
+    dry_run: bool = False
+    """Only say how many it would concern."""
 
 
 class TurnFilter(BaseModel):

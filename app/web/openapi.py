@@ -78,6 +78,13 @@ _LOCATION: Final = {
     "Location": {"required": True, "schema": {"type": "string", "format": "uri-reference"}}
 }
 
+_NEXT_PAGE: Final = {
+    "Link": {
+        "description": 'The address of the next page, where there is one: `<...>; rel="next"`.',
+        "schema": _TEXT,
+    }
+}
+
 _LINKS: Final = {
     name: {"operationId": name, "parameters": {"task_id": "$response.body#/id"}}
     for name in ("task", "turns", "cancel_task", "retry_task", "task_page")
@@ -290,6 +297,8 @@ def _answer(status: int, shape: Any, named: Named, route: Route) -> Schema:  # n
         answer["content"] = {shape: {"schema": schema}}
     if route.changes and status in {201, 202}:
         answer["headers"] = _LOCATION
+    if route.has_pages:
+        answer["headers"] = _NEXT_PAGE
     if route.body is TaskRequest:
         answer["links"] = _LINKS
     return answer

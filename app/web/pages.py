@@ -39,6 +39,7 @@ from app.web.page import Kept, Rendered, Templates
 from app.web.problems import NOTHING_HERE, SOMETHING_WRONG, Problem, answer_http_error
 from app.web.routes import get, page, routes_of
 from app.web.spend import DAYS, bars, spend_by_day
+from app.web.task_search import find_tasks
 from app.web.transcript import transcript
 from app.web.views import STORE_TIMEOUT
 
@@ -312,7 +313,17 @@ class Pages:
 
     async def _render_tasks(self, args: MultiDict[str, str]) -> Rendered:
         wanted = parse_query(TaskFilter, args)
-        tasks = await self._in_time(partial(self._daemon.store.tasks, **dict(wanted)))
+        daemon = self._daemon
+        page = await self._in_time(
+            partial(
+                find_tasks,
+                daemon.store,
+                wanted,
+                timezone=daemon.settings.timezone,
+                redact=daemon.redact,
+            )
+        )
+        tasks = page.tasks
         agent_ids = list(self._daemon.supervisor.get_status())
         repeated = wanted.model_dump(exclude_unset=True)
         if not tasks and wanted.agent_type not in agent_ids:  # then it may be anything

@@ -102,6 +102,8 @@ class Route:
     """Whether it changes something, so that the checks for that apply."""
     needs_token: bool = True
     """Whether what it changes needs the token."""
+    has_pages: bool = False
+    """Whether it answers page by page, with a `Link` to the next one."""
     pages: bool = False
     """Whether its problems are pages too."""
     refuses: bool = False

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 import trio
-from store_calls import LONG, SHORT, add, claim, lapse, live, register, turn
+from store_calls import LONG, NOON, SHORT, add, claim, lapse, live, register, turn
 
 from app.store.protocol import RunOutcome, StoreError, TaskStatus
 
@@ -89,6 +89,48 @@ async def test_a_daemon_that_was_forgotten_and_comes_back_is_there_again(store):
     assert await live(store) == [("w1", "w1-run")]
 
 
+async def test_what_a_daemon_has_begun_goes_on_when_it_was_taken_for_dead_and_is_back(store):
+    await touch(store)
+    await store.start_run("goes on", "social", "w1-run")
+    await store.start_run("crashed meanwhile", "social", "w1-run")
+    await store.start_run("another's", "social", "w2-run")
+    await store.claim_fire("daily", NOON, "w1-run")
+    for worker in ("w1", "w2"):
+        await store.forget_worker(f"{worker}-run")
+    await store.finish_run("crashed meanwhile", RunOutcome.CRASHED, error="Traceback ...")
+    await touch(store)
+    outcomes = {run.id: run.outcome for run in await store.runs("social")}
+    assert outcomes == {
+        "goes on": None,
+        "crashed meanwhile": RunOutcome.CRASHED,
+        "another's": RunOutcome.INTERRUPTED,
+    }
+    assert len(await store.crash_ages("social", within=LONG)) == 1
+    (fire,) = await store.fires("daily")
+    assert (fire.outcome, fire.finished_at) == (None, None)
+    assert await store.claim_fire("daily", NOON, "w1-run") is True
+
+
+async def test_a_fire_ends_as_its_daemon_says_though_it_was_taken_for_dead(store):
+    await touch(store)
+    await store.claim_fire("daily", NOON, "w1-run")
+    await store.forget_worker("w1-run")
+    assert await store.claim_fire("daily", NOON, "w2-run") is False
+    assert await store.claim_fire("daily", NOON, "w1-run") is True
+    await store.finish_fire("daily", NOON, "succeeded", None)
+    await touch(store)
+    (fire,) = await store.fires("daily")
+    assert fire.outcome == "succeeded"
+
+
+async def test_a_run_that_was_interrupted_stays_so_for_a_daemon_that_only_shows_itself(store):
+    await touch(store)
+    await store.start_run("r1", "social", "w1-run")
+    await store.forget_worker("w1-run")
+    await touch(store, "w2")
+    assert (await store.runs("social"))[0].outcome is RunOutcome.INTERRUPTED
+
+
 async def test_a_free_lease_is_taken_and_says_who_has_it(store):
     await touch(store)
     holder = await store.hold_lease("social", "w1-run", lease=LONG)
@@ -101,6 +143,25 @@ async def test_a_lease_that_another_holds_is_not_taken(store):
     holder = await store.hold_lease("social", "w2-run", lease=LONG)
     assert (holder.instance, holder.worker_id) == ("w1-run", "w1")
     assert (await store.hold_lease("content", "w2-run", lease=LONG)).instance == "w2-run"
+
+
+async def test_of_a_single_agent_only_the_daemon_that_has_its_lease_claims_tasks(store):
+    await add(store, "t1")
+    await add(store, "t2")
+    await add(store, "t3", "content")
+    assert await claim(store, "before", worker="w1") is not None
+    await store.hold_lease("social", "w2-run", lease=LONG)
+    assert await claim(store, "back", worker="w1") is None
+    assert await claim(store, "its own", "content", worker="w1") is not None
+    assert (await claim(store, "before", worker="w1")).id == "t1"
+    assert (await claim(store, "holder", worker="w2")).id == "t2"
+
+
+async def test_a_lease_that_ran_out_keeps_nobody_from_claiming(store):
+    await add(store)
+    await store.hold_lease("social", "w2-run", lease=SHORT)
+    await lapse()
+    assert await claim(store, worker="w1") is not None
 
 
 async def test_a_lease_that_ran_out_is_anybodys(store):

@@ -215,7 +215,7 @@ MUTATIONS = {
     ),
     "a pause is ignored": Mutation(
         put_in=both(
-            statement(queue, "_PAUSED", "paused_at is not null", "0"),
+            statement(queue, "_BARRED", "paused_at is not null", "0"),
             replaced(AgentStore, "claim_task", Before.claim_task),
         ),
         breaks=frozenset({Rule.PAUSED}),

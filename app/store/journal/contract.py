@@ -214,7 +214,10 @@ class Journal(Noun):
     async def finish_fire(
         self, job_name: str, scheduled_at: datetime, outcome: str, error: str | None
     ) -> None:
-        """Record how the run of a claimed moment ended."""
+        """Record how the run of a claimed moment ended.
+
+        What was marked interrupted, because its daemon was taken for dead, ends as this says.
+        """
 
     @verb
     async def last_fire(self, job_name: str) -> datetime | None:

@@ -133,7 +133,8 @@ begin
     return exists (
         select from public.actp_job_runs
         where job_name = p_job_name and scheduled_at = p_scheduled_at
-            and instance = p_instance and finished_at is null
+            and instance = p_instance
+            and (finished_at is null or outcome = 'interrupted')
     );
 end
 $$;
@@ -142,7 +143,8 @@ create or replace function public.actp_finish_fire(
     p_job_name text, p_scheduled_at timestamptz, p_outcome text, p_error text
 ) returns void language sql set search_path = '' as $$
     update public.actp_job_runs set outcome = p_outcome, error = p_error, finished_at = now()
-    where job_name = p_job_name and scheduled_at = p_scheduled_at and finished_at is null
+    where job_name = p_job_name and scheduled_at = p_scheduled_at
+        and (finished_at is null or outcome = 'interrupted')
 $$;
 
 create or replace function public.actp_last_fire(p_job_name text) returns timestamptz

@@ -261,11 +261,12 @@ _CLAIM_FIRE = sql(
 )
 _OWN_OPEN_FIRE = """
     select 1 from actp_job_runs where job_name = :job_name and scheduled_at = :scheduled_at
-        and instance = :instance and finished_at is null
+        and instance = :instance and (finished_at is null or outcome = 'interrupted')
 """
 _FINISH_FIRE = sql("""
     update actp_job_runs set outcome = :outcome, error = :error, finished_at = {now}
-    where job_name = :job_name and scheduled_at = :scheduled_at and finished_at is null
+    where job_name = :job_name and scheduled_at = :scheduled_at
+        and (finished_at is null or outcome = 'interrupted')
 """)
 _FIRES = """
     select * from actp_job_runs where job_name = :job_name

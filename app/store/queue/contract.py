@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -35,6 +35,16 @@ def check_final(status: TaskStatus) -> None:
     """
     if status not in FINAL_STATUSES:
         raise ValueError(f"a task cannot be finished as {status}")
+
+
+NOT_OVER = (TaskStatus.QUEUED, TaskStatus.RUNNING, TaskStatus.WAITING)
+"""What `Queue.cancel_tasks` concerns."""
+
+TO_BE_RETRIED = (TaskStatus.FAILED, TaskStatus.CANCELLED)
+"""What `Queue.retry_tasks` concerns."""
+
+PART_OF_ID = 6
+"""Characters of a task's id by which it is found; fewer would be in many an id by chance."""
 
 
 class Lease(StrEnum):
@@ -89,6 +99,8 @@ class TaskFilter:
     status: TaskStatus | None = None
     text: str | None = None
     """Part of the goal, upper and lower case alike."""
+    search: str | None = None
+    """As of `Queue.tasks`."""
     since: datetime | None = None
     """Made at that moment or later."""
     until: datetime | None = None
@@ -149,8 +161,30 @@ class Queue(Noun):
         status: TaskStatus | None = None,
         agent_type: str | None = None,
         limit: int = 50,
+        search: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: str | None = None,
     ) -> list[TaskRow]:
-        """Return tasks, newest first."""
+        """Return tasks, newest first.
+
+        Args:
+            status: Those that stand there.
+            agent_type: Those of one agent.
+            limit: The most to return.
+            search: Those whose goal or error contains it, upper and lower case alike, and those of
+                the agent and the task that are called so; of a task's id its first characters will
+                do, `PART_OF_ID` of them at least.
+            since: Those made at that moment or later.
+            until: Those made before it.
+            before: Those that were added before the task with this id; none where it is gone.
+        """
+
+    @verb
+    async def count_matching(
+        self, which: TaskFilter, among: Sequence[TaskStatus], *, limit: int = 1000
+    ) -> int:
+        """Return how many tasks with one of these statuses a filter fits, `limit` at most."""
 
     @verb
     async def count_tasks(self) -> dict[str, dict[TaskStatus, int]]:
@@ -180,7 +214,8 @@ class Queue(Noun):
 
         Expired leases of that agent go back to the queue first, or to failed after
         `max_attempts`. Claiming counts an attempt. A `token` that already holds a task gets that
-        one again. A paused agent (`Registry.set_paused`) gets none.
+        one again. A paused agent (`Registry.set_paused`) gets none, and neither does a *single* one
+        that runs elsewhere: whose lease (`Registry.hold_lease`, by its name) another instance has.
         """
 
     @verb

@@ -53,6 +53,7 @@ begin
 end
 $$;
 
+-- For daemons of the release before: actp_find_tasks has its place now.
 create or replace function public.actp_tasks(
     p_status text, p_agent_type text, p_limit integer
 ) returns jsonb language sql stable set search_path = '' as $$
@@ -64,6 +65,51 @@ create or replace function public.actp_tasks(
         order by seq desc
         limit greatest(p_limit, 0)
     ) t
+$$;
+
+-- The statuses once more, for the tasks of other programs; `p_search` is as contract.py has it.
+create or replace function public.actp_find_tasks(
+    p_status text, p_agent_type text, p_limit integer, p_search text, p_since timestamptz,
+    p_until timestamptz, p_before text
+) returns jsonb language sql stable set search_path = '' as $$
+    select coalesce(jsonb_agg(to_jsonb(t) order by t.seq desc), '[]') from (
+        select * from public.actp_agent_tasks
+        where (p_status is null or status = p_status)
+            and (p_agent_type is null or agent_type = p_agent_type)
+            and (p_search is null
+                or goal ~* ('***=' || p_search) or error ~* ('***=' || p_search)
+                or agent_type = p_search or id = p_search
+                or (length(p_search) >= 6 and starts_with(id, p_search)))
+            and (p_since is null or created_at >= p_since)
+            and (p_until is null or created_at < p_until)
+            and (p_before is null
+                or seq < (select seq from public.actp_agent_tasks where id = p_before))
+            and status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled')
+        order by seq desc
+        limit greatest(p_limit, 0)
+    ) t
+$$;
+
+create or replace function public.actp_count_matching(
+    p_which jsonb, p_among jsonb, p_limit integer
+) returns integer language sql stable set search_path = '' as $$
+    select count(*)::integer from (
+        select from public.actp_agent_tasks
+        where p_among ? status
+            and (p_which ->> 'agent_type' is null or agent_type = p_which ->> 'agent_type')
+            and (p_which ->> 'status' is null or status = p_which ->> 'status')
+            and (p_which ->> 'text' is null or goal ~* ('***=' || (p_which ->> 'text')))
+            and (p_which ->> 'search' is null
+                or goal ~* ('***=' || (p_which ->> 'search'))
+                or error ~* ('***=' || (p_which ->> 'search'))
+                or agent_type = p_which ->> 'search' or id = p_which ->> 'search'
+                or (length(p_which ->> 'search') >= 6
+                    and starts_with(id, p_which ->> 'search')))
+            and (p_which ->> 'since' is null
+                or created_at >= (p_which ->> 'since')::timestamptz)
+            and (p_which ->> 'until' is null or created_at < (p_which ->> 'until')::timestamptz)
+        limit greatest(p_limit, 0)
+    ) found
 $$;
 
 -- By agent and status: those that are over from the sums that are kept, the others are few.
@@ -156,6 +202,13 @@ begin
     if exists (
         select from public.actp_agent_registry
         where agent_id = p_agent_type and paused_at is not null
+    ) then
+        return;
+    end if;
+    -- The lease of an agent's name is that of a *single* one; only the daemon that has it may claim.
+    if exists (
+        select from public.actp_leases
+        where name = p_agent_type and instance <> p_instance and expires_at >= now()
     ) then
         return;
     end if;
@@ -320,6 +373,12 @@ begin
             and (p_which ->> 'agent_type' is null or agent_type = p_which ->> 'agent_type')
             and (p_which ->> 'status' is null or status = p_which ->> 'status')
             and (p_which ->> 'text' is null or goal ~* ('***=' || (p_which ->> 'text')))
+            and (p_which ->> 'search' is null
+                or goal ~* ('***=' || (p_which ->> 'search'))
+                or error ~* ('***=' || (p_which ->> 'search'))
+                or agent_type = p_which ->> 'search' or id = p_which ->> 'search'
+                or (length(p_which ->> 'search') >= 6
+                    and starts_with(id, p_which ->> 'search')))
             and (p_which ->> 'since' is null
                 or created_at >= (p_which ->> 'since')::timestamptz)
             and (p_which ->> 'until' is null or created_at < (p_which ->> 'until')::timestamptz)
@@ -345,6 +404,12 @@ begin
             and (p_which ->> 'agent_type' is null or agent_type = p_which ->> 'agent_type')
             and (p_which ->> 'status' is null or status = p_which ->> 'status')
             and (p_which ->> 'text' is null or goal ~* ('***=' || (p_which ->> 'text')))
+            and (p_which ->> 'search' is null
+                or goal ~* ('***=' || (p_which ->> 'search'))
+                or error ~* ('***=' || (p_which ->> 'search'))
+                or agent_type = p_which ->> 'search' or id = p_which ->> 'search'
+                or (length(p_which ->> 'search') >= 6
+                    and starts_with(id, p_which ->> 'search')))
             and (p_which ->> 'since' is null
                 or created_at >= (p_which ->> 'since')::timestamptz)
             and (p_which ->> 'until' is null or created_at < (p_which ->> 'until')::timestamptz)

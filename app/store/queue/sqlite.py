@@ -9,13 +9,23 @@ from typing_extensions import override
 from app.store.approvals.sqlite import WITHDRAW
 from app.store.records import UNREADABLE, json_text, moment_text, read_record
 from app.store.sqlite_connection import OnSqlite
-from app.store.sqlite_schema import after, before, sql, where_equal
+from app.store.sqlite_schema import after, before, sql
 
-from .contract import Lease, Queue, TaskFilter, TaskRow, TaskStatus, check_final
+from .contract import (
+    NOT_OVER,
+    PART_OF_ID,
+    TO_BE_RETRIED,
+    Lease,
+    Queue,
+    TaskFilter,
+    TaskRow,
+    TaskStatus,
+    check_final,
+)
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
 
@@ -101,14 +111,33 @@ class SqliteQueue(Queue, OnSqlite):
         status: TaskStatus | None = None,
         agent_type: str | None = None,
         limit: int = 50,
+        search: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: str | None = None,
     ) -> list[TaskRow]:
-        conditions = {"status": status, "agent_type": agent_type}
-        given = {column: value for column, value in conditions.items() if value is not None}
+        which = TaskFilter(
+            status=status, agent_type=agent_type, search=search, since=since, until=until
+        )
+        values = _filter(which, limit) | {"before": before}
+        # Only what is asked for, or no index would serve.
+        conditions = [
+            condition for name, condition in _CONDITIONS.items() if values[name] is not None
+        ]
         statement = sql(
             "select * from actp_agent_tasks {where} order by rowid desc limit :limit",
-            where=where_equal(given),
+            where="where " * bool(conditions) + " and ".join(conditions),
         )
-        return await self.db.rows(TaskRow, statement, {**given, "limit": max(0, limit)})
+        return await self.db.rows(TaskRow, statement, values)
+
+    @override
+    async def count_matching(
+        self, which: TaskFilter, among: Sequence[TaskStatus], *, limit: int = 1000
+    ) -> int:
+        statement = _among(among)
+        return await self.db.read(
+            lambda db: len(db.execute(statement, _filter(which, limit)).fetchall())
+        )
 
     @override
     async def count_tasks(self) -> dict[str, dict[TaskStatus, int]]:
@@ -153,7 +182,7 @@ class SqliteQueue(Queue, OnSqlite):
 
         def claim(db: sqlite3.Connection) -> TaskRow | None:
             claimed = db.execute(_CLAIMED_ALREADY, values).fetchall()
-            if not claimed and db.execute(_PAUSED, values).fetchone() is None:
+            if not claimed and db.execute(_BARRED, values).fetchone() is None:
                 # Apart from the claim: with all in one `where`, no index would serve any.
                 db.execute(_LEASE_RAN_OUT, values)
                 db.execute(_IS_TIME, values)
@@ -263,10 +292,28 @@ def _filter(which: TaskFilter, limit: int) -> dict[str, Any]:
         "agent_type": which.agent_type,
         "status": which.status,
         "text": None if which.text is None else which.text.casefold(),
+        "search": which.search,
+        "folded": None if which.search is None else which.search.casefold(),
         "since": None if which.since is None else moment_text(which.since),
         "until": None if which.until is None else moment_text(which.until),
         "limit": max(0, limit),
     }
+
+
+def _among(statuses: Sequence[TaskStatus]) -> str:
+    """Make the statement that finds the tasks of a filter, the oldest first."""
+    return sql(
+        """
+        select id from actp_agent_tasks where status in ({statuses}) and {conditions}
+        order by rowid limit :limit
+        """,
+        statuses=", ".join(f"'{TaskStatus(status)}'" for status in statuses),
+        conditions=" and ".join(
+            f"(:{name} is null or {condition})"
+            for name, condition in _CONDITIONS.items()
+            if name != "before"
+        ),
+    )
 
 
 def _hand_back(where: str, *, error: str, uncounted: str = "0", more: str = "") -> str:
@@ -373,9 +420,13 @@ _SETTLE_UNREADABLE = sql("""
         finished_at = {now}
     where id = :id
 """)
-_PAUSED = """
+# The lease of an agent's name is that of a *single* one; only the daemon that has it may claim.
+_BARRED = sql("""
     select 1 from actp_agent_registry where agent_id = :agent_type and paused_at is not null
-"""
+    union all
+    select 1 from actp_leases
+    where name = :agent_type and instance <> :instance and expires_at >= {now}
+""")
 _IS_TIME = sql("""
     update actp_agent_tasks set not_before = null
     where agent_type = :agent_type and status = 'queued' and not_before <= {now}
@@ -448,18 +499,21 @@ _RETRY = """
             and other.status in ('queued', 'running', 'waiting')
     )
 """
-_FILTERED = """
-    select id from actp_agent_tasks
-    where status in ({statuses})
-        and (:agent_type is null or agent_type = :agent_type)
-        and (:status is null or status = :status)
-        and (:text is null or instr(casefold(goal), :text))
-        and (:since is null or created_at >= :since)
-        and (:until is null or created_at < :until)
-    order by rowid limit :limit
-"""
-_TO_CANCEL = sql(_FILTERED, statuses="'queued', 'running', 'waiting'")
-_TO_RETRY = sql(_FILTERED, statuses="'failed', 'cancelled'")
+_CONDITIONS = {
+    "agent_type": "agent_type = :agent_type",
+    "status": "status = :status",
+    "text": "instr(casefold(goal), :text)",
+    "search": f"""(
+        instr(casefold(goal), :folded) or instr(casefold(error), :folded)
+        or agent_type = :search or id = :search
+        or length(:search) >= {PART_OF_ID} and substr(id, 1, length(:search)) = :search
+    )""",
+    "since": "created_at >= :since",
+    "until": "created_at < :until",
+    "before": "rowid < (select rowid from actp_agent_tasks where id = :before)",
+}
+_TO_CANCEL = _among(NOT_OVER)
+_TO_RETRY = _among(TO_BE_RETRIED)
 REQUEUE_TASKS_OF_WORKER = _hand_back(
     "instance = :instance",
     error="worker_id || ' ended in attempt ' || attempts || ' of ' || max_attempts",

@@ -265,7 +265,7 @@ class Registry(Noun):
         """Note that a daemon is there, and forget those that have been silent for too long.
 
         `instance` is new at every start, `worker_id` may stay. One that was forgotten and comes
-        back is simply there again.
+        back is there again, and its runs and fires, marked interrupted meanwhile, are open again.
 
         Args:
             worker_id: What the daemon is called.
@@ -325,7 +325,10 @@ class Registry(Noun):
     async def finish_run(
         self, run_id: str, outcome: RunOutcome, *, error: str | None = None
     ) -> None:
-        """Record how a run ended; the first answer stands."""
+        """Record how a run ended; the first answer stands.
+
+        What was marked interrupted, because its daemon was taken for dead, ends as this says.
+        """
 
     @verb
     async def crash_ages(self, agent_id: str, *, within: Seconds) -> list[float]:

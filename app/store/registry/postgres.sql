@@ -118,6 +118,15 @@ declare
     silent record;
     forgotten jsonb = '[]';
 begin
+    -- It was taken for dead and is there again, so what it has begun goes on.
+    perform from public.actp_workers
+    where instance = p_instance and ended_at is not null for update;
+    if found then
+        update public.actp_agent_runs set outcome = null, finished_at = null
+        where instance = p_instance and outcome = 'interrupted';
+        update public.actp_job_runs set outcome = null, finished_at = null
+        where instance = p_instance and outcome = 'interrupted';
+    end if;
     insert into public.actp_workers as w (instance, worker_id, started_at, last_seen, agents)
     values (p_instance, p_worker_id, now(), now(), p_agents)
     on conflict (instance) do update set
@@ -204,7 +213,7 @@ create or replace function public.actp_finish_run(p_id text, p_outcome text, p_e
 returns void language sql set search_path = '' as $$
     update public.actp_agent_runs
     set outcome = p_outcome, error = p_error, finished_at = now()
-    where id = p_id and finished_at is null
+    where id = p_id and (finished_at is null or outcome = 'interrupted')
 $$;
 
 create or replace function public.actp_crash_ages(p_agent_id text, p_within double precision)

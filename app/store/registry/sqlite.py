@@ -207,6 +207,8 @@ def _touch(db: sqlite3.Connection, instance: str, presence: Presence) -> list[st
         "agents": json_text(presence.agents),
         "silent_after": before(presence.silent_after),
     }
+    for statement in _GO_ON:  # before it is known that it is there again
+        db.execute(statement, values)
     db.execute(_TOUCH_WORKER, values)
     for beat in presence.heartbeats:
         _record_heartbeat(db, beat, presence.worker_id)
@@ -314,7 +316,7 @@ _START_RUN = sql(
 )
 _FINISH_RUN = sql("""
     update actp_agent_runs set outcome = :outcome, error = :error, finished_at = {now}
-    where id = :id and finished_at is null
+    where id = :id and (finished_at is null or outcome = 'interrupted')
 """)
 _CRASH_AGES = sql("""
     select (julianday('now') - julianday(finished_at)) * 86400.0 as age from actp_agent_runs
@@ -364,6 +366,20 @@ _INTERRUPT_FIRES = sql("""
     update actp_job_runs set outcome = 'interrupted', finished_at = {now}
     where instance = :instance and finished_at is null
 """)
+_WAS_TAKEN_FOR_DEAD = """
+    instance = :instance and outcome = 'interrupted' and exists (
+        select 1 from actp_workers where instance = :instance and ended_at is not null
+    )
+"""
+_GO_ON = [
+    sql(
+        "update {table} set outcome = null, finished_at = null where {which}",
+        table=table,
+        which=_WAS_TAKEN_FOR_DEAD,
+    )
+    for table in ("actp_agent_runs", "actp_job_runs")
+]
+"""Opens what was interrupted because its daemon was taken for dead, which is there again."""
 _END_WORKER = sql("""
     update actp_workers set ended_at = {now} where instance = :instance and ended_at is null
 """)
