@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 from pydantic import Field
 
-from app.hands import RULE
+from app.hands import MARK, RULE, outside_of
 
 from .claude import Patience, open_client
 from .conversation import Conversation, Manner, Work
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from anthropic import AsyncAnthropic
 
-    from app.store.protocol import TaskRow
+    from app.store.protocol import MemoryRow, TaskRow
 
     from .contract import AgentContext
 
@@ -246,10 +246,19 @@ class DomainAgent:
             self.agent_id, search=search, limit=most_of(cursor, limit)
         )
         told = [
-            {"key": memory.key, "value": memory.value, "kept_at": memory.updated_at}
+            {"key": memory.key, **_value_of(memory), "kept_at": memory.updated_at}
             for memory in memories
         ]
         return {"source": "own memory", **part_of("memories", told, cursor, limit)}
+
+
+def _value_of(memory: MemoryRow) -> dict[str, Any]:
+    """Return what was kept, and who may have written it where that is known."""
+    outside = outside_of(memory.value)
+    if outside is None:
+        return {"value": memory.value}
+    source, value = outside
+    return {MARK: source, "value": value}
 
 
 # For tools that list.
