@@ -140,7 +140,10 @@ def _spec(
         shipped,
         tables=_tables(shipped, given),
         prompt=_prompt(table, spot, path),
+        about=_about(table, shipped, spot, path),
+        about_keys=_about_keys(table, shipped),
         hands=_hands(table, spot),
+        offered=() if {"tools", "class"} & table.keys() else shipped.offered,
         approve=tuple(_texts(table.get("approve", ()), spot.below("approve"))),
         routines=_routines(table, shipped.routines, spot.below("routines")),
         release=_release(table, spot.below("release")),
@@ -163,7 +166,9 @@ def _shipped(agent_id: str, table: Table) -> AgentSpec:
     if "prompt" not in table:
         return shipped
     # With a prompt it is another agent, which has none of the shipped one's methods.
-    return dataclasses.replace(shipped, class_path=PROMPTED_CLASS, routines=(), tables=())
+    return dataclasses.replace(
+        shipped, class_path=PROMPTED_CLASS, routines=(), tables=(), about_keys=(), offered=()
+    )
 
 
 def _tables(shipped: AgentSpec, given: Mapping[str, Given]) -> tuple[str, ...]:
@@ -174,11 +179,30 @@ def _tables(shipped: AgentSpec, given: Mapping[str, Given]) -> tuple[str, ...]:
     return tables.get(given["class"].text, ())
 
 
+def _about_keys(table: Table, shipped: AgentSpec) -> tuple[str, ...]:
+    """Return what an agent's class reads of `about`; of a class of the user's anything."""
+    return () if "class" in table else shipped.about_keys
+
+
+def _about(table: Table, shipped: AgentSpec, spot: Spot, path: Path) -> dict[str, str]:
+    """Return what the file says of the business."""
+    here = spot.below("about")
+    given = _table(table.get("about", {}), here)
+    known = _about_keys(table, shipped)
+    if known:
+        _check_keys(given, known, here)
+    return {name: _text(value, here.below(name), path) for name, value in given.items()}
+
+
 def _prompt(table: Table, spot: Spot, path: Path) -> str | None:
     if "prompt" not in table:
         return None
-    spot = spot.below("prompt")
-    text = _string(table["prompt"], spot)
+    return _text(table["prompt"], spot.below("prompt"), path)
+
+
+def _text(value: object, spot: Spot, path: Path) -> str:
+    """Return a text; one that begins with ``file:`` stands in a file of its own."""
+    text = _string(value, spot)
     if text.startswith(PROMPT_FILE):
         file = path.parent / text.removeprefix(PROMPT_FILE).strip()
         try:
@@ -187,7 +211,7 @@ def _prompt(table: Table, spot: Spot, path: Path) -> str | None:
             why = getattr(error, "strerror", None) or error
             spot.wrong(f"{file} cannot be read: {why}")
     if not text.strip():
-        spot.wrong("is empty; write what the agent's job is")
+        spot.wrong("is empty; write what it is, or leave the line out")
     return text.strip()
 
 

@@ -9,6 +9,7 @@ import sys
 import uuid
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
+from zoneinfo import available_timezones
 
 import trio
 
@@ -191,12 +192,13 @@ class AgentLauncher:
         self, config: AgentSettings, opened: Callable[[Hands], object]
     ) -> AsyncIterator[Hands | None]:
         """Open the tools that the file gives an agent, for one of its runs."""
-        if not config.spec.hands:
+        wanted = [*_wanted(config), *_offered(config, self._settings)]
+        if not wanted:
             yield None
             return
         from app.hands import open_hands
 
-        async with open_hands(_wanted(config), self._settings.for_hands) as hands:
+        async with open_hands(wanted, self._settings.for_hands) as hands:
             opened(hands)
             # A conversation keeps the tools that it began with, so servers get time to be there.
             with trio.move_on_after(SERVERS_TIMEOUT):
@@ -218,6 +220,8 @@ class AgentLauncher:
             daily_budget_usd=config.daily_budget_usd,
             options=AgentOptions(
                 prompt=config.spec.prompt,
+                about=config.spec.about,
+                release=config.spec.release,
                 approve=config.spec.approve,
                 approval_timeout=config.approval_timeout,
                 effort=config.effort,
@@ -266,6 +270,29 @@ def _wanted(config: AgentSettings) -> list[Wanted]:
     from app.hands import Wanted
 
     return [Wanted(name=hand.name, options=hand.options) for hand in config.spec.hands]
+
+
+def _offered(config: AgentSettings, settings: Settings) -> list[Wanted]:
+    """Return the hands that an agent has where it can; none where another class has its place."""
+    if config.class_path != config.spec.class_path:
+        return []
+    from app.hands import Wanted
+
+    return [
+        Wanted(
+            name=hand.name,
+            options={**hand.options, **_of_the_worker(hand.name, settings)},
+            optional=True,
+            for_model=hand.for_model,
+        )
+        for hand in config.spec.offered
+    ]
+
+
+def _of_the_worker(hand: str, settings: Settings) -> dict[str, str]:
+    """Return the options of an offered hand that the worker's settings give."""
+    zone = str(settings.timezone)
+    return {"timezone": zone} if hand == "stripe" and zone in available_timezones() else {}
 
 
 def _check_hands(config: AgentSettings, settings: Settings) -> None:

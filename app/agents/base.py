@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import uuid
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 from pydantic import Field
 
 from app.hands import MARK, RULE, outside_of
+from app.items import release_of
 
 from .claude import Patience, open_client
 from .conversation import Conversation, Manner, Work
 from .handed import handed_tools
 from .lease import current_claim
 from .outcomes import HandBack, Outcome, RoutineFailedError
+from .releasing import carry_out
 from .tools import JSON, tool, tools_of
 from .work import Worker
 
@@ -85,8 +88,31 @@ class DomainAgent:
             await Worker(self.context, self._do).run(poll_interval)
 
     async def _do(self, task: TaskRow) -> Outcome:
+        release = release_of(task.context)
+        if release is not None:
+            return await carry_out(self.context, task.id, release)
+        return await self._converse_about(task)
+
+    async def _converse_about(self, task: TaskRow, *, needs_tool: bool = False) -> Outcome:
         key = task.routine or task.id
-        return await self.converse(task.goal, context=task.context, key=key, task_id=task.id)
+        outcome = await self.converse(
+            task.goal, context=task.context, key=key, task_id=task.id, needs_tool=needs_tool
+        )
+        if task.routine is not None:
+            name = task.routine.partition("/")[0].removeprefix(f"{self.agent_id}.")
+            await self.routine_ended(name, task, outcome)
+        return outcome
+
+    async def routine_ended(self, name: str, task: TaskRow, outcome: Outcome) -> None:
+        """Do what a routine has to do once its conversation is over, on whatever day that is.
+
+        It may be done again for the same task, after a kill.
+
+        Args:
+            name: The routine.
+            task: Its task, which is still claimed.
+            outcome: How the conversation ended.
+        """
 
     # Conversations.
 
@@ -124,7 +150,7 @@ class DomainAgent:
         )
         hands = self.context.hands
         manner = Manner(
-            prompt=f"{self.context.options.prompt or self.prompt}\n\n{RULES}",
+            prompt=self._prompt(),
             tools=[*tools_of(self), *handed_tools(hands)],
             server_tools=[tool.entry for tool in hands.server_tools] if hands else (),
             max_tokens=self.max_tokens,
@@ -133,6 +159,12 @@ class DomainAgent:
         )
         async with self._open_client() as client:
             return await Conversation(self.context, client, work, manner).hold()
+
+    def _prompt(self) -> str:
+        about = self.context.options.about
+        said = [f"{name.replace('_', ' ').capitalize()}:\n{text}" for name, text in about.items()]
+        told = ["What the operator says of the business:", *said] if said else []
+        return "\n\n".join((self.context.options.prompt or self.prompt, *told, RULES))
 
     async def routine(
         self,
@@ -176,15 +208,7 @@ class DomainAgent:
         if task is None:
             raise RoutineFailedError("its task could not be begun")
 
-        async def do(task: TaskRow) -> Outcome:
-            return await self.converse(
-                goal,
-                context=task.context,
-                key=task.routine or task.id,
-                task_id=task.id,
-                needs_tool=needs_tool,
-            )
-
+        do = partial(self._converse_about, needs_tool=needs_tool)
         try:
             outcome = await Worker(self.context, do).work_off(task, token)
         except HandBack as error:
@@ -207,7 +231,16 @@ class DomainAgent:
             finally:
                 self._client = None
 
-    # For tools.
+    # For routines and tools.
+
+    @property
+    def can_search(self) -> bool:
+        """Whether its model has a tool that searches: the API's own, or one of its hands'."""
+        hands = self.context.hands
+        if hands is None:
+            return False
+        named = [*hands.server_tools, *hands.tools_for_model()]
+        return any("search" in each.name for each in named)
 
     async def now(self) -> datetime:
         """Return the present moment, by the store's clock, in the worker's zone."""
