@@ -192,7 +192,7 @@ class AgentLauncher:
         self, config: AgentSettings, opened: Callable[[Hands], object]
     ) -> AsyncIterator[Hands | None]:
         """Open the tools that the file gives an agent, for one of its runs."""
-        wanted = [*_wanted(config), *_offered(config, self._settings)]
+        wanted = [*_wanted(config), *offered_hands(config, self._settings)]
         if not wanted:
             yield None
             return
@@ -272,7 +272,7 @@ def _wanted(config: AgentSettings) -> list[Wanted]:
     return [Wanted(name=hand.name, options=hand.options) for hand in config.spec.hands]
 
 
-def _offered(config: AgentSettings, settings: Settings) -> list[Wanted]:
+def offered_hands(config: AgentSettings, settings: Settings) -> list[Wanted]:
     """Return the hands that an agent has where it can; none where another class has its place."""
     if config.class_path != config.spec.class_path:
         return []
