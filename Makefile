@@ -14,7 +14,7 @@ help:
 	@echo "make install    set up .venv, or bring it up to date"
 	@echo "make run        start the daemon (the demo where no ANTHROPIC_API_KEY is set)"
 	@echo "make test       run the tests"
-	@echo "make test-long  run those that take minutes: faults of the database, kills under load; then explore"
+	@echo "make test-long  run those that take minutes: kills under load, faults (shorter: KILLS=20 API_MINUTES=1); then explore"
 	@echo "make explore    play the property tests with fresh seeds, for MINUTES=5 or with one SEED=..."
 	@echo "make simulate   run the whole daemon in virtual time: SEED= DAYS= DAEMONS= PROFILE=calm, usual, hostile"
 	@echo "make test-wheel run the library's tests against the wheel, in an environment of its own"
@@ -35,14 +35,14 @@ install: $(VENV)/app.done
 
 run: $(VENV)/app.done
 	@if [ -n "$$ANTHROPIC_API_KEY" ] || grep -qsE '^(export )?ANTHROPIC_API_KEY=.+' .env; \
-	then exec $(BIN)/python -m app.main; \
-	else exec $(BIN)/python -m app.main --demo; fi
+	then echo "Starting the daemon ..."; exec $(BIN)/python -m app.main; \
+	else echo "No ANTHROPIC_API_KEY is set, so this is the demonstration. Starting it ..."; exec $(BIN)/python -m app.main --demo; fi
 
 test: $(VENV)/dev.done .tools/postgrest.done
 	$(BIN)/python -m pytest $(ARGS)
 
 test-long: $(VENV)/dev.done .tools/postgrest.done .tools/supabase.done
-	$(BIN)/python -m pytest -m long $(ARGS)
+	PATIENCE=$(or $(PATIENCE),600) $(BIN)/python -m pytest -m long $(ARGS)
 	@$(MAKE) --no-print-directory explore
 
 explore: $(VENV)/dev.done
@@ -97,17 +97,20 @@ clean:
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..."; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@echo "Making $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 
 $(VENV)/app.done: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[asyncio,http]' --group app
+	@echo "Installing what the daemon needs into $(VENV): a minute or two, and only this once ..."
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[asyncio,http]' --group app
 	@touch $@
 
 $(VENV)/dev.done: $(VENV)/app.done
 	@$(BIN)/python -c 'import trio_asyncio' 2>/dev/null || { \
 		echo "The tests need trio-asyncio, so Python 3.11 to 3.13: make clean; make PYTHON=python3.13 test"; exit 2; }
-	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev
+	@echo "Installing what the tests need into $(VENV): another minute ..."
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[otel]' --group dev
 	@touch $@
 
 $(VENV)/docs.done: $(VENV)/app.done

@@ -155,6 +155,7 @@ def read_expression(expression: str) -> tuple[list[str], CronDays]:
     return parts, days
 
 
+@lru_cache(maxsize=1024)
 def explain(expression: str) -> str:
     """Return in words when an expression runs, as in ``At 06:00 every day``."""
     return CronSim(expression, _ANY_DAY).explain()

@@ -84,7 +84,12 @@ def agents_in_full(
     settings: Settings, prices: PriceTable, routines: Sequence[RoutineJob], today: date
 ) -> str:
     """Return what came of the file and the environment, agent by agent; for ``--dry-run``."""
-    lines = [f"  agents     {settings.agents_path or 'the four that ship'}", ""]
+    found = ", ".join(sorted(settings.only_in_file)) or "nothing that the environment has not"
+    lines = [
+        f"  .env       {found}",
+        f"  agents     {settings.agents_path or 'the four that ship'}",
+        "",
+    ]
     for agent in settings.agents:
         lines += _agent_in_full(agent, prices, today)
         lines += _offered(agent, settings)

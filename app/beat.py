@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from app.looks import USUAL
 from app.store.protocol import StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from app.worker import DaemonPresence
 
 logger = logging.getLogger(__name__)
-
-BEAT_INTERVAL: Final = 4.5
-"""Seconds between two: at most 15 requests a minute, and a task posted anywhere begins in 5 s."""
 
 SHORTEST_WAIT: Final = 0.1
 """Seconds between the end of a beat and the next one, however long it took."""
@@ -46,6 +44,7 @@ class DaemonBeat:
         registry: Registers them anew where the registry has lost them.
         records: Told whether the store can be reached.
         lease: Seconds that claims and named leases last.
+        every: Seconds between two beats, at most.
     """
 
     def __init__(
@@ -57,6 +56,7 @@ class DaemonBeat:
         registry: AgentRegistry,
         records: Outbox,
         lease: float,
+        every: float = USUAL.beat,
     ) -> None:
         self._desk = desk
         self._presence = presence
@@ -64,6 +64,7 @@ class DaemonBeat:
         self._registry = registry
         self._records = records
         self._lease = lease
+        self._every = every
         self._request: str | None = None
         self._hurried = trio.Event()
         self._sent_at = -math.inf
@@ -76,7 +77,7 @@ class DaemonBeat:
     async def wait(self, interval: float) -> None:
         """Wait until the next beat is due: `interval` seconds after the last, or hurried."""
         # Each of them is done by a beat, and must not be late for it.
-        often = min(interval, BEAT_INTERVAL, self._lease / 3, self._presence.interval)
+        often = min(interval, self._every, self._lease / 3, self._presence.interval)
         with trio.move_on_at(max(self._sent_at + often, trio.current_time() + SHORTEST_WAIT)):
             await self._hurried.wait()
         self._hurried = trio.Event()

@@ -15,6 +15,7 @@ from actp_supervise.clock import SystemWallClock, WallClock
 from actp_supervise.service import LoopWatch, Outbox, shorten
 from app.event_log import EventLog
 from app.health import of_work, overall
+from app.logged_lines import LinesOfAgents
 from app.metrics import Metrics
 from app.reasons import Beginnings, Reason, ReasonKind, reason
 from app.routine import DailyRoutineScheduler
@@ -63,6 +64,7 @@ class Daemon:
     """The same by Trio's clock."""
     wall_clock: WallClock = field(default_factory=SystemWallClock)
     beginnings: Beginnings = field(default_factory=Beginnings)
+    lines: LinesOfAgents = field(default_factory=LinesOfAgents)
     delivery: Callable[[], Iterable[Reason]] = tuple
     """Tells what is wrong with the delivery of alerts."""
 

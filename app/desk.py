@@ -14,6 +14,7 @@ import trio
 from typing_extensions import override
 
 from actp_supervise import Backoff
+from app.looks import USUAL
 from app.store.protocol import Before, Lease, LeaseHolder, Store, StoreError, TaskRow
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 TASK_BACKOFF: Final = Backoff(initial=5.0, factor=4.0, maximum=3600.0)
 """How long a task waits after each attempt that failed; its agent does others meanwhile."""
-
-FRESH: Final = 15.0
-"""Seconds for which a beat's answer is relied on; three beats are due in that time."""
 
 
 @dataclass(slots=True)
@@ -57,10 +55,14 @@ class Desk(Before):
     Args:
         store: The store behind it.
         clock: Told with each beat what the store's clock shows.
+        fresh: Seconds for which a beat's answer is relied on.
     """
 
-    def __init__(self, store: Store, clock: StoreClock | None = None) -> None:
+    def __init__(
+        self, store: Store, clock: StoreClock | None = None, *, fresh: float = USUAL.fresh
+    ) -> None:
         super().__init__(store)
+        self._fresh = fresh
         self._clock = clock
         self.wake: Callable[[str], object] = lambda _: None
         """Called with an agent_id that has work, or a claim that ended."""
@@ -94,7 +96,7 @@ class Desk(Before):
             asked: What it asked for, of `ask_for_leases`.
             asked_at: When it was sent, by Trio's time.
         """
-        self._fresh_until = asked_at + FRESH
+        self._fresh_until = asked_at + self._fresh
         if self._clock is not None:
             self._clock.follow(beat.now, took=trio.current_time() - asked_at)
         for ended in beat.ended:

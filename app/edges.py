@@ -7,7 +7,7 @@ disk, a socket, a signal or a thread, as the simulation does.
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,11 @@ from actp_supervise.clock import SystemWallClock, WallClock
 from actp_supervise.service import Block, LoopWatch
 from actp_supervise.service.signals import CatchSignal
 from app.agents.client import make_client
+from app.alerts.channels import Channel, make_channels
 from app.daemon import Daemon
 from app.health_server import HealthServer
 from app.logs import configure_daemon_logs
+from app.looks import USUAL, Looks
 from app.settings import Settings
 from app.store.open import open_store
 from app.store.protocol import Store, StoreUnavailable
@@ -34,6 +36,7 @@ Redact = Callable[[str], str]
 
 OpenStore = Callable[[Settings], AbstractAsyncContextManager[Store]]
 MakeClient = Callable[[str | None, str | None], "AsyncAnthropic"]
+MakeChannels = Callable[[Settings], Sequence[Channel]]
 MakeLoopWatch = Callable[[Callable[[Block], object]], LoopWatch]
 OpenWaitingRoom = Callable[
     [Settings, Address, Redact], AbstractAsyncContextManager[Callable[[StoreUnavailable], None]]
@@ -54,6 +57,8 @@ class Edges:
     """Tells the time of day."""
     make_client: MakeClient = make_client
     """Makes a client of Claude's API from a key and an address."""
+    make_channels: MakeChannels = make_channels
+    """Makes the ways by which people are told, from what is configured."""
     catch: CatchSignal = signal.signal
     """Has a function called with each signal of a number, from now on."""
     make_loop_watch: MakeLoopWatch = LoopWatch
@@ -66,3 +71,5 @@ class Edges:
     """Says where the log goes; raises an OSError where that cannot be."""
     take_lock: Callable[[Path, str], int] = take_lock
     """Takes, in a folder, the lock that tells others on this machine that a daemon lives."""
+    looks: Looks = USUAL
+    """How often it looks at what nothing tells it of."""

@@ -12,6 +12,7 @@ from actp_supervise import events as ev
 from actp_supervise.cron import ClockJumped, Run, RunFailed, RunFinished, RunMissed, RunStarted
 from app.event_kinds import EventKind
 from app.facts import LEFT_OUT, to_json
+from app.looks import USUAL
 from app.routine import TREE_NAME
 from app.status import AgentState
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from app.event_log import EventLog
     from app.reasons import Name
     from app.status import AgentStatus, Health, HealthState
-
-LOOK_EVERY: Final = 1.0
-"""Seconds between two looks whether something has changed."""
 
 _UNTOLD: Final = (ev.ChildReady, ev.StopRequested, ev.SupervisorStopped)
 """What says nothing new to somebody who watches."""
@@ -120,6 +118,7 @@ async def tell_of_changes(
     *,
     health: Callable[[], Health],
     statuses: Callable[[], Mapping[str, AgentStatus]],
+    every: float = USUAL.changes,
 ) -> None:
     """Publish each change of the daemon's health and of an agent's status, for ever.
 
@@ -127,6 +126,7 @@ async def tell_of_changes(
         events: Where to.
         health: Tells how the daemon is.
         statuses: Tells how each agent is.
+        every: Seconds between two looks.
     """
     told: dict[str, AgentState] = {}
     told_health: tuple[HealthState, frozenset[Name]] | None = None
@@ -149,4 +149,4 @@ async def tell_of_changes(
                 reasons=list(now.reasons),
             )
         told_health = health_now
-        await trio.sleep(LOOK_EVERY)
+        await trio.sleep(every)

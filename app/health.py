@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from actp_supervise.service import shorten
-from app.agents.activity import STARTING, WAITING_FOR_STORE
+from app.agents.activity import WAITING_FOR_STORE
 from app.reasons import Reason, ReasonKind, reason
 from app.status import AgentState, HealthState, JobStatus
 from app.web.words import duration, error_line
@@ -338,7 +338,7 @@ def is_plain(status: AgentStatus) -> bool:
     """
     health = status.health
     runs = status.status is AgentState.RUNNING and status.uptime >= PLAIN_AFTER
-    return runs and health.doing == STARTING and health.progress_age is None
+    return runs and health.progress_age is None
 
 
 _BAD_OUTCOMES: Final = {

@@ -9,7 +9,6 @@ import trio
 from werkzeug.exceptions import InternalServerError, NotFound
 
 from actp_supervise import current_child
-from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import StopRequest, format_address, is_loopback, serve
 from app.event_kinds import EventKind
 from app.web.api import Api
@@ -79,7 +78,7 @@ class HealthServer:
         pages = Pages(self._daemon)
         attempts = Attempts(self._tell_of_tries)
         parts = (
-            Login(self._daemon, attempts, SystemWallClock()),
+            Login(self._daemon, attempts, self._daemon.wall_clock),
             Api(self._daemon, commands),
             Items(self._daemon),
             pages,

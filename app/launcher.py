@@ -8,6 +8,7 @@ import logging
 import sys
 import uuid
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from zoneinfo import available_timezones
 
@@ -18,12 +19,19 @@ from actp_supervise.service import fields_of, log_context, shorten
 from app.agents.activity import Activity
 from app.agents.claims import open_claims
 from app.agents.client import make_client
-from app.agents.contract import Agent, AgentClassError, has_routine, load_agent_class
+from app.agents.contract import (
+    Agent,
+    AgentClassError,
+    has_routine,
+    load_agent_class,
+    takes_context,
+)
 from app.agents.host import GOAL_METHOD, run_agent, run_routine
 from app.agents.prices import PriceTable, PriceTableError, load_prices
 from app.agents.process import run_in_process
 from app.agents.setup import AgentSetup, make_context
 from app.agents.spec import SHARED_TABLES, AgentOptions, Routine
+from app.agents.tool_list import listed_tools
 from app.agents.wire import Work
 from app.routine import RoutineJob
 from app.settings import AgentSettings, Settings, SettingsError, Source
@@ -81,12 +89,25 @@ class AgentLauncher:
         """What calls of models cost."""
         return self._prices
 
+    def with_classes_without_queue(self, settings: Settings) -> Settings:
+        """Return the settings with a warning for each class that cannot do tasks of the queue."""
+        warnings = tuple(
+            f"{agent.class_path} of {agent.agent_id} takes no context, so it does none of the "
+            "tasks that are posted to it, and nobody sees what it costs"
+            for agent in self._agents.values()
+            if not takes_context(self._classes[agent.agent_id])
+        )
+        return dataclasses.replace(settings, warnings=(*settings.warnings, *warnings))
+
     async def run(self, config: AgentSettings, run: AgentRun) -> None:
         """Run a new instance of an agent to its end."""
 
         def opened(hands: Hands) -> None:
             run.problems = lambda: hands.problems
+            run.tools = partial(listed_tools, cls, hands, config.spec.approve)
 
+        cls = self._classes[config.agent_id]
+        run.tools = partial(listed_tools, cls, None, config.spec.approve)
         await self._run(config, run.activity, run.run_id, run.wait_for_work, opened=opened)
 
     async def run_routine(self, agent_id: str, method: str) -> None:
@@ -179,6 +200,7 @@ class AgentLauncher:
                 wait_for_work=wait_for_work,
                 make_client=self._make_client,
                 hands=hands,
+                is_routine=method is not None,
             )
             if method is None:
                 in_its_loop = asyncio_child(run_agent, isolation=config.isolation)

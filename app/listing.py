@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from actp_supervise.service import shorten
+import trio
+
+from actp_supervise.clock import SystemWallClock
+from actp_supervise.service import shorten, visible
 from app.facts import JSON, from_json
+from app.running import with_store_of_running
 from app.settings import Settings, SettingsError, unknown_agent
 from app.status import AgentHealth, AgentState
 from app.store.open import open_store
 from app.store.protocol import AgentRow, StoreError, WorkerRow
+from app.web.shapes import RestartRequest, restart_of
 from app.web.words import error_line
 from app.worker import Life, life_of, silent_after
 
@@ -28,6 +34,12 @@ _OF_ONE: Final = frozenset(
     {AgentState.PAUSED, AgentState.WAITING, AgentState.BACKING_OFF, AgentState.CRASHED}
 )
 """Where the reason is the agent's own, and not one of its daemon."""
+
+NEWS: Final = 86_400.0
+"""Seconds for which the answer to a request to restart an agent is shown."""
+
+LOOK_EVERY: Final = 0.5
+"""Seconds between two looks whether a request was answered."""
 
 MOST_OF_REASON: Final = 200
 MOST_OF_NAME: Final = 18
@@ -62,6 +74,11 @@ class ListedAgent:
     last_heartbeat: str | None
     heartbeat_age: float | None
     needs_restart: bool
+    restart: RestartRequest | None
+    """The last request to restart it, and what came of it."""
+    paused_by: str | None
+    """Who paused it, in all daemons."""
+    paused_at: str | None
     worker_id: str | None
     """The daemon that last spoke of it."""
     workers: tuple[AgentAt, ...]
@@ -92,7 +109,8 @@ async def listed_agents(settings: Settings) -> list[ListedAgent]:
         SettingsError: If the store is not there yet.
         StoreError: If it cannot be read.
     """
-    if _never_used(settings):
+    settings = with_store_of_running(settings)
+    if never_used(settings):
         return []
     async with open_store(settings) as store:
         workers = await store.live_workers()
@@ -115,7 +133,7 @@ async def _with_last_error(agent: ListedAgent, store: Store) -> ListedAgent:
 def table(agents: list[ListedAgent], settings: Settings) -> str:
     """Write the agents as a table of at most 80 columns: who runs where, and how it is."""
     if not agents:
-        return f"No agent is registered: no daemon has run on {_where(settings)} yet."
+        return f"No agent is registered: no daemon has run on {where(settings)} yet."
     rows = [("AGENT", "STATUS", "DAEMON", "LAST SEEN", "HEARTBEAT", "RESTART")]
     for agent in agents:
         rows.append(
@@ -146,24 +164,56 @@ def table(agents: list[ListedAgent], settings: Settings) -> str:
         for row in rows
     ]
     notes = dict.fromkeys(agent.note for agent in agents if agent.note)
+    notes |= dict.fromkeys(
+        visible(f"restart of {agent.agent_id}: {agent.restart.words}")
+        for agent in agents
+        if agent.restart is not None and _is_news(agent)
+    )
     return "\n".join([*lines, *([""] if notes else []), *notes])
 
 
-async def request_restart(settings: Settings, agent_id: str) -> str:
+def _is_news(agent: ListedAgent) -> bool:
+    """Whether a request to restart an agent waits, or was answered lately."""
+    asked = None if agent.restart is None else agent.restart.answered_at
+    return asked is None or SystemWallClock().now() - asked < timedelta(seconds=NEWS)
+
+
+async def await_restart(settings: Settings, agent_id: str) -> RestartRequest:
+    """Wait until a daemon has obeyed or refused the last request to restart an agent.
+
+    Raises:
+        StoreError: If the store cannot be asked.
+    """
+    async with open_store(with_store_of_running(settings)) as store:
+        while True:
+            for row in await store.agents():
+                request = restart_of(row) if row.agent_id == agent_id else None
+                if request is not None and request.answer is not None:
+                    return request
+            await trio.sleep(LOOK_EVERY)
+
+
+async def request_restart(settings: Settings, agent_id: str, by: str | None = None) -> str:
     """Ask whichever daemon runs the agent to restart it; return what will happen.
+
+    Args:
+        settings: Where the store is.
+        agent_id: The agent.
+        by: Who asks.
 
     Raises:
         SettingsError: If there is no such agent, or the store is not there yet.
         StoreError: If it cannot be asked.
     """
+    settings = with_store_of_running(settings)
     specified = [agent.agent_id for agent in settings.agents]
-    if _never_used(settings):
+    if never_used(settings):
         if agent_id not in specified:
             raise SettingsError(unknown_agent(agent_id, specified))
-        return f"No daemon has run on {_where(settings)} yet, so there is nothing to restart."
+        return f"No daemon has run on {where(settings)} yet, so there is nothing to restart."
     async with open_store(settings) as store:
         rows = {row.agent_id: row for row in await store.agents()}
-        if not await store.set_needs_restart(agent_id, value=True):
+        if not await store.set_needs_restart(agent_id, value=True, by=by):
             known = dict.fromkeys([*specified, *rows])
             if agent_id not in known:
                 raise SettingsError(unknown_agent(agent_id, known))
@@ -186,11 +236,13 @@ async def request_restart(settings: Settings, agent_id: str) -> str:
     )
 
 
-def _never_used(settings: Settings) -> bool:
+def never_used(settings: Settings) -> bool:
+    """Whether the store is a file that is not there yet."""
     return settings.supabase_url is None and not settings.db_path.exists()
 
 
-def _where(settings: Settings) -> str:
+def where(settings: Settings) -> str:
+    """Return where the store is, in words."""
     if settings.supabase_url is not None:
         return f"the Supabase project {settings.supabase_url}"
     return str(settings.db_path)
@@ -238,6 +290,9 @@ def _judge(
         last_heartbeat=_iso(row.last_heartbeat),
         heartbeat_age=row.heartbeat_age,
         needs_restart=row.needs_restart,
+        restart=restart_of(row),
+        paused_by=row.paused_by,
+        paused_at=_iso(row.paused_at),
         worker_id=row.worker_id,
         workers=places,
         class_=row.class_name,
@@ -258,6 +313,9 @@ def _believed(
         return AgentState.UNKNOWN, f"{why}; it last said {row.status!r}"
     if reported is AgentState.RUNNING and (row.heartbeat_age or 0.0) > settings.stale_threshold:
         return AgentState.STALE, f"no heartbeat for {settings.stale_threshold:g} s"
+    if row.paused_by is not None and reported is AgentState.RUNNING:  # at once, in all daemons
+        since = "" if row.paused_at is None else f" since {row.paused_at:%Y-%m-%d %H:%M} UTC"
+        return AgentState.PAUSED, f"by {row.paused_by}{since}"
     state = health.state(reported)
     reasons = {AgentState.PAUSED: health.paused, AgentState.WAITING: health.throttled_why}
     return state, reasons.get(state)

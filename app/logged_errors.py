@@ -20,7 +20,28 @@ if TYPE_CHECKING:
 KEPT: Final = 100
 """How many moments are kept of an agent."""
 
-_OURS: Final = ("app", "actp_supervise")
+OURS: Final = ("app", "actp_supervise")
+"""The loggers of the daemon itself, by the first part of their names."""
+
+
+def agent_of(record: logging.LogRecord) -> str | None:
+    """Return the agent that a record is of; None if it is of none."""
+    # A record from an agent's process brings the agent along, one from its loop has it around.
+    around = fields_of(copy_context()).get("agent_id")
+    agent_id = getattr(record, "agent_id", around)
+    return agent_id if isinstance(agent_id, str) else None
+
+
+def text_of(record: logging.LogRecord) -> str:
+    """Return what a record says, with its error in one line."""
+    try:
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            text += f": {type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001  (the agent's own arguments, which may refuse to be text)
+        text = "an error that cannot be shown"
+    return text
 
 
 class ErrorsOfAgents(logging.Handler):
@@ -40,19 +61,10 @@ class ErrorsOfAgents(logging.Handler):
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        # A record from an agent's process brings the agent along, one from its loop has it around.
-        around = fields_of(copy_context()).get("agent_id")
-        agent_id = getattr(record, "agent_id", around)
-        if not isinstance(agent_id, str) or record.name.partition(".")[0] in _OURS:
+        agent_id = agent_of(record)
+        if agent_id is None or record.name.partition(".")[0] in OURS:
             return
-        try:
-            text = record.getMessage()
-            if record.exc_info and record.exc_info[1] is not None:
-                error = record.exc_info[1]
-                text += f": {type(error).__name__}: {error}"
-        except Exception:  # noqa: BLE001  (the agent's own arguments, which may refuse to be text)
-            text = "an error that cannot be shown"
-        self._last[agent_id] = self._redact(text)
+        self._last[agent_id] = self._redact(text_of(record))
         self._moments.setdefault(agent_id, deque(maxlen=KEPT)).append(record.created)
 
     def of_agents(self) -> dict[str, LoggedErrors]:

@@ -27,8 +27,24 @@ from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Interrupted, log_what_nobody_catches, shorten
 from actp_supervise.service.signals import INTERRUPTED, SIGNALS
 from app.command_line import WRONG, item_in, read_arguments
-from app.settings import HAS_TRIO_ASYNCIO, Settings, SettingsError, load_settings, validate_env
-from app.store.errors import StoreError, TableMissing, WrongSettings
+from app.environment import SharedEnvironment
+from app.running import findable
+from app.setting_values import is_shortage
+from app.settings import (
+    HAS_TRIO_ASYNCIO,
+    Settings,
+    SettingsError,
+    given_variables,
+    load_settings,
+    validate_env,
+)
+from app.store.errors import (
+    NO_THREAD,
+    StoreError,
+    TableMissing,
+    WrongSettings,
+    is_out_of_threads,
+)
 from app.store.schema import MIGRATION_COMMAND
 from app.terminal.errors import DaemonError
 from app.terminal.signals import INTERRUPTS, until_interrupted
@@ -47,6 +63,9 @@ FAILED = 1
 
 LEAVE_TIMEOUT: Final = 2.0
 """Seconds that the end waits for threads that an agent has left behind."""
+
+OF_THE_SDK: Final = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
+"""By these a class that makes its own client finds the simulated Claude of the demo, too."""
 
 ENV_FILE = Path(".env")
 STDOUT, STDERR = 1, 2
@@ -95,55 +114,63 @@ async def _obey(options: argparse.Namespace) -> None:
         await beside(settings)
         return
     validate_env(os.environ, env_file=ENV_FILE)
-    settings = _settings_of_daemon(options)
+    environment = SharedEnvironment()
+    settings = _settings_of_daemon(options, environment)
     if options.dry_run:
         await _dry_run(settings)
     else:
-        await _run(options, settings)
+        await _run(options, settings, environment)
 
 
 def _command_beside(
     options: argparse.Namespace,
 ) -> Callable[[Settings], Awaitable[None]] | None:
     """Return the command that was given, of those that need no daemon of ours; None if none was."""
-    decides = (options.approve, options.deny) != (None, None)
-    restarted = options.restart_agent
-    commands: tuple[tuple[bool, Callable[[Settings], Awaitable[None]]], ...] = (
-        (options.watch, _watch),
-        (options.list_agents, partial(_list_agents, as_json=options.json)),
-        (restarted is not None, partial(_restart_agent, agent_id=restarted)),
-        (options.migrate, partial(_migrate, folder=options.export)),
-        (options.tail, partial(_tail, options=options)),
-        (options.task is not None, partial(_task, options=options)),
-        (options.alert_test, _alert_test),
-        (
-            options.show is not None or item_in(options) is not None,
-            partial(_items, options=options),
-        ),
-        (options.approvals or decides, partial(_approvals, options=options)),
-    )
-    return next((command for given, command in commands if given), None)
+    if options.watch:
+        return _watch
+    given = {name for name, value in vars(options).items() if value not in (None, False)}
+    found = next((does for name, does in _BESIDE.items() if name in given), None)
+    return None if found is None else partial(found, options=options)
 
 
 def _settings_of_daemon(
     options: argparse.Namespace,
-    environ: Mapping[str, str] = os.environ,
+    environment: SharedEnvironment,
     *,
+    instead: Mapping[str, str] | None = None,
     required: bool = False,
 ) -> Settings:
+    """Read the settings, and share what `.env` says with the code of agents.
+
+    Args:
+        options: The command line.
+        environment: That of this process.
+        instead: What holds in place of it, as in the demo.
+        required: Whether `.env` has to be there.
+    """
+    environ = environment.given if instead is None else instead
     settings = load_settings(environ, env_file=ENV_FILE, required=required)
+    changed = {name: environ[name] for name in OF_THE_SDK if name in (instead or {})}
+    environment.share({**settings.only_in_file, **changed})
     return settings if options.agents is None else settings.with_agents(options.agents)
 
 
-async def _run(options: argparse.Namespace, settings: Settings) -> None:
+async def _run(
+    options: argparse.Namespace, settings: Settings, environment: SharedEnvironment
+) -> None:
     log_what_nobody_catches()
     # Were the file gone later, so would be the limits in it.
     has_file = await trio.Path(ENV_FILE).exists()
-    reread = partial(_settings_of_daemon, options, required=has_file)
+    reread = partial(_settings_of_daemon, options, environment, required=has_file)
     async with _loaded(settings) as address:
+        from app.agents.traces import stop_tracing
         from app.startup import run_daemon
 
-        await run_daemon(settings, address, reread=reread)
+        try:
+            with findable(settings, address.port) as settings:
+                await run_daemon(settings, address, reread=reread)
+        finally:
+            stop_tracing()
 
 
 @asynccontextmanager
@@ -179,10 +206,12 @@ def _load(settings: Settings) -> None:
 
 async def _dry_run(settings: Settings) -> None:
     _import_trio_asyncio()
+    from app.key_trial import try_key
     from app.startup import check
 
     banner, lacking = await check(settings)
     print(banner)
+    print(f"The key: {await try_key(settings)}")
     if lacking is not None:
         raise StoreError(lacking)
     print("Configuration and database are fine. No agent was started.")
@@ -192,8 +221,10 @@ async def _demo(options: argparse.Namespace) -> None:
     from app.demo.show import open_demo
 
     log_what_nobody_catches()
-    async with open_demo(os.environ) as demo:
-        reread = partial(_settings_of_daemon, options, demo.environ)
+    environment = SharedEnvironment()
+    given = given_variables(environment.given, env_file=ENV_FILE)
+    async with open_demo(environment.given, given=given) as demo:
+        reread = partial(_settings_of_daemon, options, environment, instead=demo.environ)
         settings = reread()
 
         def introduce(page: str) -> None:
@@ -202,32 +233,42 @@ async def _demo(options: argparse.Namespace) -> None:
         async with _loaded(settings) as address:
             from app.startup import run_daemon
 
-            await run_daemon(
-                settings, address, reread=reread, prepare=demo.queue_tasks, announce=introduce
-            )
+            with findable(settings, address.port, demo=True) as settings:
+                await run_daemon(
+                    settings, address, reread=reread, prepare=demo.queue_tasks, announce=introduce
+                )
 
 
-async def _list_agents(settings: Settings, *, as_json: bool) -> None:
+async def _list_agents(settings: Settings, options: argparse.Namespace) -> None:
     from app.facts import to_json
     from app.listing import listed_agents, table
 
     agents = await listed_agents(settings)
-    if as_json:
+    if options.json:
         print(json.dumps(to_json(agents), indent=2))
     else:
         print(table(agents, settings))
 
 
-async def _restart_agent(settings: Settings, agent_id: str) -> None:
-    from app.listing import request_restart
+async def _restart_agent(settings: Settings, options: argparse.Namespace) -> None:
+    from app.listing import await_restart, request_restart
+    from app.store.protocol import OBEYED
+    from app.terminal.person import person
 
-    print(await request_restart(settings, agent_id))
+    said = await request_restart(settings, options.restart_agent, by=person())
+    print(said, file=sys.stderr if options.wait else sys.stdout)
+    if options.wait:
+        request = await await_restart(settings, options.restart_agent)
+        if request.answer != OBEYED:
+            raise DaemonError(f"{options.restart_agent}: {request.answer}")
+        print(f"{options.restart_agent} was restarted by {request.answered_by}.")
 
 
-async def _migrate(settings: Settings, folder: Path | None) -> None:
+async def _migrate(settings: Settings, options: argparse.Namespace) -> None:
     from app.store.export import export
     from app.store.migrate import WITHOUT_DB_URL, migrate
 
+    folder: Path | None = options.export
     if folder is not None:
         for line in export(folder, SystemWallClock().now()):
             print(line)
@@ -252,7 +293,59 @@ async def _watch(settings: Settings) -> None:
 async def _tail(settings: Settings, options: argparse.Namespace) -> None:
     from app.terminal.tail import follow
 
-    await follow(settings, agent_id=options.agent, as_json=options.json)
+    await follow(settings, agent_id=options.tail or options.agent, as_json=options.json)
+
+
+async def _tell(settings: Settings, options: argparse.Namespace) -> None:
+    from app.terminal.agents import Command, command
+
+    actions: tuple[Command, ...] = ("stop", "start", "pause", "resume")
+    for action in actions:
+        name = getattr(options, action)
+        if name is not None:
+            await command(settings, action, name, as_json=options.json)
+
+
+async def _run_routine(settings: Settings, options: argparse.Namespace) -> None:
+    from app.terminal.agents import run_routine
+
+    await run_routine(settings, options.run, as_json=options.json)
+
+
+async def _change_tasks(settings: Settings, options: argparse.Namespace) -> None:
+    from app.terminal.tasks import change
+
+    await change(
+        settings,
+        "cancel" if options.retry is None else "retry",
+        ids=options.cancel if options.retry is None else options.retry,
+        which={
+            "agent_type": options.agent,
+            "status": options.status,
+            "text": options.text,
+            "since": options.since and options.since.isoformat(),
+            "until": options.until and options.until.isoformat(),
+        },
+        as_json=options.json,
+    )
+
+
+async def _show(settings: Settings, options: argparse.Namespace) -> None:
+    from app.terminal.shows import Wanted, show
+
+    wanted = Wanted(
+        agent_id=options.agent,
+        status=options.status,
+        limit=50 if options.limit is None else options.limit,
+        as_json=options.json,
+    )
+    await show(settings, options.show, wanted)
+
+
+async def _completion(settings: Settings, options: argparse.Namespace) -> None:
+    from app.terminal.completion import script
+
+    print(script(options.completion, settings), end="")
 
 
 async def _task(settings: Settings, options: argparse.Namespace) -> None:
@@ -273,14 +366,24 @@ async def _task(settings: Settings, options: argparse.Namespace) -> None:
     )
 
 
-async def _alert_test(settings: Settings) -> None:
+async def _alert_test(settings: Settings, options: argparse.Namespace) -> None:
     from app.alerts.trial import try_alerts
 
     await try_alerts(settings, print)
 
 
+async def _decide_about_item(settings: Settings, options: argparse.Namespace) -> None:
+    from app.terminal.items import decide
+
+    await decide(settings, item_in(options) or "", options)
+
+
 async def _approvals(settings: Settings, options: argparse.Namespace) -> None:
     from app.terminal.approvals import decide, show
+
+    if item_in(options) is not None:
+        await _decide_about_item(settings, options)
+        return
 
     if options.approvals:
         await show(settings, as_json=options.json)
@@ -294,10 +397,22 @@ async def _approvals(settings: Settings, options: argparse.Namespace) -> None:
     )
 
 
-async def _items(settings: Settings, options: argparse.Namespace) -> None:
-    from app.terminal.items import obey
-
-    await obey(settings, options)
+_BESIDE: Final[Mapping[str, Callable[..., Awaitable[None]]]] = {
+    "list_agents": _list_agents,
+    "restart_agent": _restart_agent,
+    **dict.fromkeys(("stop", "start", "pause", "resume"), _tell),
+    "run": _run_routine,
+    "migrate": _migrate,
+    "tail": _tail,
+    "task": _task,
+    "show": _show,
+    **dict.fromkeys(("retry", "cancel"), _change_tasks),
+    "alert_test": _alert_test,
+    **dict.fromkeys(("approvals", "approve", "deny"), _approvals),
+    **dict.fromkeys(("reject", "edit", "done"), _decide_about_item),
+    "completion": _completion,
+}
+"""What each command that needs no daemon of ours does, by its flag."""
 
 
 def _import_trio_asyncio() -> None:
@@ -315,7 +430,11 @@ def _report(error: BaseException) -> int:
     if isinstance(error, SettingsError | StoreError | OSError | DaemonError):
         hint = f". To make it, run: {MIGRATION_COMMAND}" if isinstance(error, TableMissing) else ""
         print(f"error: {shorten(str(error))}{hint}", file=sys.stderr)
-        return WRONG if isinstance(error, SettingsError | WrongSettings) else FAILED
+        is_wrong = isinstance(error, SettingsError | WrongSettings) and not is_shortage(error)
+        return WRONG if is_wrong else FAILED
+    if is_out_of_threads(error):
+        print(f"error: {NO_THREAD}", file=sys.stderr)
+        return FAILED
     logger.critical("The daemon failed", exc_info=error)
     return FAILED
 

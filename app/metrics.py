@@ -18,6 +18,7 @@ import actp_supervise
 from app.event_kinds import EventKind
 from app.facts import fields_of
 from app.figures import SECONDS, Gauge, StateGauge, Tally
+from app.looks import USUAL
 from app.status import AgentHealth, AgentState, AgentStatus, HealthState
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from app.store.protocol import TaskStatus
 
 CONTENT_TYPE: Final = prometheus.CONTENT_TYPE_LATEST
-
-LAG_EVERY: Final = 1.0
-"""Seconds between two measurements of the loop's lag."""
 
 MOST_NAMES: Final = 50
 """Tools and models of one agent that have series of their own; the rest share one, called
@@ -75,10 +73,14 @@ class Metrics:
         for tally in event.kind.tallies:
             self._add(tally, event)
 
-    async def measure_lag(self) -> None:
-        """Measure how late the loop is, for ever."""
+    async def measure_lag(self, every: float = USUAL.lag) -> None:
+        """Measure how late the loop is, for ever.
+
+        Args:
+            every: Seconds between two measurements.
+        """
         while True:
-            due = trio.current_time() + LAG_EVERY
+            due = trio.current_time() + every
             await trio.sleep_until(due)
             self._lag.observe(trio.current_time() - due)
 

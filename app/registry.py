@@ -28,7 +28,7 @@ class AgentRegistry:
 
     def __init__(self, store: Store, worker_id: str) -> None:
         self._store = store
-        self._worker_id = worker_id
+        self.worker_id = worker_id
         self._agent_ids: tuple[str, ...] = ()
         self._restartable: tuple[str, ...] = ()
         self._poll_token: str | None = None
@@ -46,7 +46,7 @@ class AgentRegistry:
         self._restartable = tuple(a.agent_id for a in agents if a.status != AgentState.DISABLED)
         elsewhere = await self._elsewhere()
         await self._store.register_agents(
-            self._worker_id,
+            self.worker_id,
             [a for a in agents if a.status not in _IDLE or a.agent_id not in elsewhere],
         )
 
@@ -57,12 +57,12 @@ class AgentRegistry:
         if agent.status != AgentState.DISABLED:
             self._restartable = (*self._restartable, agent.agent_id)
         if agent.status not in _IDLE or agent.agent_id not in await self._elsewhere():
-            await self._store.register_agents(self._worker_id, [agent])
+            await self._store.register_agents(self.worker_id, [agent])
 
     async def register_again(self, agent_ids: Sequence[str]) -> None:
         """Register agents of this daemon that the registry has lost."""
         lost = [self._registered[each] for each in agent_ids if each in self._registered]
-        await self._store.register_agents(self._worker_id, lost)
+        await self._store.register_agents(self.worker_id, lost)
 
     async def set_paused(self, agent_id: str, by: str | None) -> bool:
         """Pause an agent in all daemons, or resume it; False if there is no such agent.
@@ -73,9 +73,17 @@ class AgentRegistry:
         """
         return await self._store.set_paused(agent_id, by)
 
+    async def note_restart(self, agent_id: str, by: str | None) -> None:
+        """Keep who asked this daemon for a restart, and when."""
+        await self._store.note_restart(agent_id, by)
+
+    async def answer_restart(self, agent_id: str, answer: str) -> None:
+        """Keep what came of the last request to restart an agent."""
+        await self._store.answer_restart(agent_id, self.worker_id, answer)
+
     async def set_status(self, agent_id: str, status: str) -> None:
         """Set an agent's status, and when it was last seen."""
-        await self._store.set_status(agent_id, status, worker_id=self._worker_id)
+        await self._store.set_status(agent_id, status, worker_id=self.worker_id)
 
     async def set_needs_restart(self, agent_id: str, val: bool) -> bool:  # noqa: FBT001  (R12)
         """Ask for a restart, or take the request back; False if there is no such agent."""
@@ -99,7 +107,7 @@ class AgentRegistry:
         self, agent_id: str, health: Mapping[str, Any], *, status: str | None = None
     ) -> None:
         """Set an agent's last heartbeat and its health, and its status where given."""
-        worker_id = None if status is None else self._worker_id
+        worker_id = None if status is None else self.worker_id
         await self._store.record_heartbeat(agent_id, health, status=status, worker_id=worker_id)
 
     async def deregister_all(self) -> None:
@@ -112,5 +120,5 @@ class AgentRegistry:
     async def _elsewhere(self) -> set[str]:
         """Return the agents of which another daemon, not known to have ended, spoke last."""
         others = {worker.worker_id for worker in await self._store.live_workers()}
-        others.discard(self._worker_id)
+        others.discard(self.worker_id)
         return {row.agent_id for row in await self._store.agents() if row.worker_id in others}

@@ -10,8 +10,9 @@ import trio
 
 from actp_supervise.clock import SystemWallClock
 from actp_supervise.cron import Cron, Job, Scheduler, open_scheduler
+from app.looks import USUAL
 from app.status import JobRun, JobStatus
-from app.store.protocol import RoutineTime, StoreError, TaskStatus
+from app.store.protocol import RoutinePause, RoutineTime, StoreError, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -30,9 +31,6 @@ MISFIRE_GRACE: Final = 3600.0
 
 TIMEOUT: Final = 7200.0
 """Seconds after which a routine counts as hung and is cancelled."""
-
-LOOK_INTERVAL: Final = 60.0
-"""Seconds between two looks whether another daemon was told another time for a routine."""
 
 RECALL_TIMEOUT: Final = 5.0
 """Seconds that the start waits for the store to say how the routines went before."""
@@ -129,7 +127,8 @@ class DailyRoutineScheduler:
         self._wall_clock = wall_clock
         self._clock = wall_clock or SystemWallClock()
         self._scheduler: Scheduler | None = None
-        self._paused: set[str] = set()
+        self._pauses: dict[str, RoutinePause] = {}
+        """The routines that are paused, as the store has them."""
         self._times: dict[str, RoutineTime] = {}
         """The times that were changed, as the store has them."""
         self._last_fires: dict[str, JobRun] = {}
@@ -170,12 +169,13 @@ class DailyRoutineScheduler:
             elif trigger != before[name]:
                 self._scheduler.reschedule(name, trigger)
 
-    async def set_time(self, name: str, cron: str | None) -> None:
+    async def set_time(self, name: str, cron: str | None, by: str | None = None) -> None:
         """Run a routine at other times from now on; kept in the store, for every daemon.
 
         Args:
             name: The routine.
             cron: When; None for as it is configured.
+            by: Who says so.
 
         Raises:
             UnknownRoutineError: If there is no routine of that name.
@@ -187,29 +187,55 @@ class DailyRoutineScheduler:
             cron = cron.strip()
             Cron(cron)
         kept = None if cron == configured else cron
-        await self._store.set_routine_time(name, kept, instead_of=configured)
+        await self._store.set_routine_time(name, kept, instead_of=configured, by=by)
         if kept is None:
             self._times.pop(name, None)
         else:
-            self._times[name] = RoutineTime(job_name=name, cron=kept, instead_of=configured)
+            self._times[name] = RoutineTime(
+                job_name=name,
+                cron=kept,
+                instead_of=configured,
+                changed_by=by,
+                changed_at=self._clock.now(),
+            )
         self._reschedule(name)
 
-    async def watch_times(self) -> None:
-        """Take up what other daemons were told about the times of routines, for ever."""
-        while True:
-            await trio.sleep(LOOK_INTERVAL)
-            with suppress(StoreError):
-                await self._look_up_times()
+    async def watch_times(self, every: float = USUAL.times) -> None:
+        """Take up, for ever, what other daemons were told of times and pauses of routines.
 
-    async def _look_up_times(self) -> None:
+        Args:
+            every: Seconds between two looks.
+        """
+        while True:
+            await trio.sleep(every)
+            with suppress(StoreError):
+                await self._look_up_changes()
+
+    async def _look_up_changes(self) -> None:
         self._times = {time.job_name: time for time in await self._store.routine_times()}
         for name in self._triggers:
             self._reschedule(name)
+        self._take_pauses({each.job_name: each for each in await self._store.routine_pauses()})
+
+    def _take_pauses(self, pauses: dict[str, RoutinePause]) -> None:
+        before, self._pauses = self._pauses, pauses
+        for name in before.keys() ^ pauses.keys():
+            if self._scheduler is None or name not in self._scheduler:
+                continue
+            if name in pauses:
+                self._scheduler.pause(name)
+            else:
+                self._scheduler.resume(name)
 
     def _cron(self, routine: RoutineJob) -> str:
         """Return when a routine runs: as it was changed, unless it was configured anew since."""
-        time = self._times.get(routine.name)
-        return time.cron if time is not None and time.instead_of == routine.cron else routine.cron
+        change = self._change_of(routine)
+        return routine.cron if change is None else change.cron
+
+    def _change_of(self, routine: RoutineJob) -> RoutineTime | None:
+        """Return the change of a routine's time that holds, if one does."""
+        change = self._times.get(routine.name)
+        return change if change is not None and change.instead_of == routine.cron else None
 
     def _trigger(self, name: str) -> Cron:
         routine = self._routines[name]
@@ -234,7 +260,7 @@ class DailyRoutineScheduler:
             misfire_grace=MISFIRE_GRACE,
             timeout=TIMEOUT,
         )
-        if name in self._paused:
+        if name in self._pauses:
             scheduler.pause(name)
 
     async def start(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -280,25 +306,33 @@ class DailyRoutineScheduler:
             raise RoutineDisabledError(f"routine {name!r} cannot be run: {why}")
         await self._scheduler.run_now(name)
 
-    def pause(self, name: str) -> None:
-        """Let a routine's times pass unnoticed until it is resumed, or the daemon starts anew.
+    async def pause(self, name: str, by: str = "an operator") -> None:
+        """Let a routine's times pass in every daemon, until it is resumed.
+
+        Args:
+            name: The routine.
+            by: Who says so.
 
         Raises:
             UnknownRoutineError: If there is no routine of that name.
+            StoreError: If it cannot be kept; then nothing has changed.
         """
-        self._paused.add(self._known(name).name)
-        if self._scheduler is not None and name in self._scheduler:
-            self._scheduler.pause(name)
+        self._known(name)
+        await self._store.set_routine_paused(name, by)
+        if name not in self._pauses:
+            pause = RoutinePause(job_name=name, paused_by=by, paused_at=self._clock.now())
+            self._take_pauses({**self._pauses, name: pause})
 
-    def resume(self, name: str) -> None:
-        """Let a paused routine go on with its next time.
+    async def resume(self, name: str) -> None:
+        """Let a paused routine go on with its next time, in every daemon.
 
         Raises:
             UnknownRoutineError: If there is no routine of that name.
+            StoreError: If it cannot be kept; then nothing has changed.
         """
-        self._paused.discard(self._known(name).name)
-        if self._scheduler is not None and name in self._scheduler:
-            self._scheduler.resume(name)
+        self._known(name)
+        await self._store.set_routine_paused(name, None)
+        self._take_pauses({job: each for job, each in self._pauses.items() if job != name})
 
     async def _carry_out(self, name: str) -> None:
         routine = self._routines[name]
@@ -336,7 +370,7 @@ class DailyRoutineScheduler:
     async def _recall(self) -> None:
         """Look up how the routines went before this daemon began."""
         with trio.move_on_after(RECALL_TIMEOUT), suppress(StoreError):
-            await self._look_up_times()
+            await self._look_up_changes()
             for name in self._routines:
                 for fire in await self._store.fires(name, limit=1):
                     self._last_fires[name] = JobRun(
@@ -357,6 +391,7 @@ class DailyRoutineScheduler:
         job = None
         if self._scheduler is not None and routine.name in self._scheduler:
             job = self._scheduler[routine.name]
+        pause, change = self._pauses.get(routine.name), self._change_of(routine)
         return JobStatus(
             name=routine.name,
             agent_id=routine.agent_id,
@@ -369,7 +404,11 @@ class DailyRoutineScheduler:
             next_run_time=self._next_run_time(routine, job),
             last_run=(job and _job_run(job.last_run)) or self._last_fires.get(routine.name),
             running=job is not None and bool(job.running),
-            paused=routine.name in self._paused,
+            paused=pause is not None,
+            paused_by=None if pause is None else pause.paused_by,
+            paused_at=None if pause is None else pause.paused_at,
+            changed_by=None if change is None else change.changed_by,
+            changed_at=None if change is None else change.changed_at,
             disabled=routine.disabled,
         )
 

@@ -5,6 +5,7 @@ The text of its `ValueError` completes "must be ...".
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 import sys
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 MOST_WORKERS: Final = 50
 """Tasks that one agent may do at once."""
+
+_SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
+"""Why a file that is there cannot be read, which is no fault of its name."""
 
 HAS_TRIO_ASYNCIO: Final = find_spec("trio_asyncio") is not None
 """Whether agents can run in the daemon's loop; on Python 3.14 trio-asyncio is not installed."""
@@ -100,11 +104,21 @@ def web_address(text: str) -> str:
     return text
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Return whether an error comes of what the machine lacks, and not of what was set."""
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno in _SHORTAGES):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
+
+
 def timezone(text: str) -> ZoneInfo:
     """Read a time zone."""
     try:
         return ZoneInfo(text)
-    except (KeyError, ValueError, OSError):
+    except (KeyError, ValueError, OSError) as error:
+        if is_shortage(error):
+            raise  # the name may be right
         raise ValueError("an IANA time zone, such as Europe/Berlin or UTC") from None
 
 

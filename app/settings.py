@@ -1,6 +1,6 @@
 """The daemon's settings: environment, `.env` and `agents.toml` in, one frozen `Settings` out.
 
-Nothing else reads the environment, but for what a service manager puts there. The
+Nothing else of ours reads the environment, but for what a service manager puts there. The
 fields of `Settings` and `AgentSettings` are the table of all variables: reading them, redaction,
 SIGHUP and `.env.example` (`tests/env_example.py`) are made of it, the reference is tested by it.
 """
@@ -38,11 +38,17 @@ HAS_TRIO_ASYNCIO: Final = values.HAS_TRIO_ASYNCIO
 
 DEFAULT_ISOLATION: Final[Isolation] = "loop" if HAS_TRIO_ASYNCIO else "thread"
 
+DEMO_KEY: Final = "simulated-key"
+"""The API key of the demonstration; no real one looks like it."""
+
 APPLICATION: Final = "actp-worker"
 """What the folder under the user's data directory is called."""
 
 AGENTS_VARIABLE: Final = "WORKER_AGENTS"
 """The variable that names the file of agents."""
+
+SHORTEST_SECRET: Final = 6
+"""Characters that a value of somebody's own has at least that is taken out of texts."""
 
 GOOD_TOKEN: Final = 16
 """Characters that a token should have at least."""
@@ -292,7 +298,7 @@ class Settings:
         "STRIPE_SECRET_KEY", values.secret, None, secret=True, without="no agent can use Stripe"
     )
     """For hands of agents (`docs/reference/hands.md`); a warning at start says which are missing.
-    A class of your own finds them in its environment, if they are set there and not only here.
+    A class of your own finds these in its environment, and whatever else stands in .env.
     """
     telegram_bot_token: str | None = _services(
         "TELEGRAM_BOT_TOKEN", values.secret, None, secret=True, without="no agent can use Telegram"
@@ -311,16 +317,35 @@ class Settings:
     apple_vendor_number: str | None = _services("APPLE_VENDOR_NUMBER", values.word, None)
     referred: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The other variables that the file of agents refers to, as in ``${CRM_TOKEN}``."""
+    only_in_file: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """What `.env` has and the environment has not, for classes of one's own."""
+    given: frozenset[str] = field(default_factory=frozenset, compare=False, repr=False)
+    """The names of the daemon's variables that somebody has set."""
     data_dir: Path
     warnings: tuple[str, ...]
     """What the operator may want to know; one line each."""
+
+    @property
+    def demo(self) -> bool:
+        """Whether this is the demonstration: its model is simulated, its money is not real."""
+        return self.anthropic_api_key == DEMO_KEY
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """All values that must not reach a log, an event or an answer."""
         given = (getattr(self, name) for name, each in settings_of(Settings).items() if each.secret)
         each_alone = (one if isinstance(one, tuple) else (one,) for one in given if one)
-        return tuple(found for values in each_alone for one in values for found in _with_parts(one))
+        others = tuple(
+            value
+            for name, value in {**self.only_in_file, **self.referred}.items()
+            if names_a_secret(name) and len(value) >= SHORTEST_SECRET
+        )
+        return tuple(
+            found
+            for values in (*each_alone, others)
+            for one in values
+            for found in _with_parts(one)
+        )
 
     @property
     def for_hands(self) -> dict[str, str]:
@@ -367,6 +392,21 @@ class Settings:
             )
 
 
+_SECRET_WORDS: Final = re.compile(
+    r"(?:^|_)(?:API)?(?:KEY|TOKEN|SECRET|PASS|PASSWD|PASSWORD|PASSPHRASE|CREDENTIALS?|DSN)S?$",
+    re.IGNORECASE,
+)
+
+
+def names_a_secret(variable: str) -> bool:
+    """Return whether a variable that is none of ours holds a secret, by its name.
+
+    >>> [names_a_secret(name) for name in ("CRM_TOKEN", "OPENAI_API_KEY", "KEY_FILE", "AUTHOR")]
+    [True, True, False, False]
+    """
+    return _SECRET_WORDS.search(variable) is not None
+
+
 def _with_parts(secret: str) -> Iterable[str]:
     """Return a secret; of an address also the keys in it, which an error may name alone."""
     yield secret
@@ -397,12 +437,14 @@ def load_settings(
     """
     if required and env_file is not None and not env_file.exists():
         raise SettingsError(f"{env_file} is not there any more: put it back, or restart the daemon")
-    given = {**_read_file(env_file), **environ}
+    in_file = _read_file(env_file)
+    given = {**in_file, **environ}
     if env_file is not None and AGENTS_VARIABLE not in given:  # an empty value hides the file
         beside = env_file.with_name("agents.toml").absolute()
         if beside.is_file():
             given[AGENTS_VARIABLE] = str(beside)
-    return _read(given)
+    only_in_file = {name: value for name, value in in_file.items() if value and name not in environ}
+    return _read(given, only_in_file)
 
 
 def validate_env(
@@ -431,7 +473,27 @@ def variables(specs: Iterable[AgentSpec] = AGENT_SPECS) -> tuple[str, ...]:
     )
 
 
-def _read(environ: Mapping[str, str]) -> Settings:
+def given_variables(
+    environ: Mapping[str, str] = os.environ, *, env_file: Path | None = Path(".env")
+) -> frozenset[str]:
+    """Return the names of the daemon's variables that are set, whatever their values.
+
+    Args:
+        environ: The environment; it wins over the file.
+        env_file: A file in the form of `.env`.
+
+    Raises:
+        SettingsError: If a line of the file is wrong.
+    """
+    return _given({**_read_file(env_file), **environ})
+
+
+def _given(values: Mapping[str, str]) -> frozenset[str]:
+    names = (each.name for each in settings_of(Settings).values())
+    return frozenset(name for name in names if values.get(name, "").strip())
+
+
+def _read(environ: Mapping[str, str], only_in_file: Mapping[str, str]) -> Settings:
     given = {name: value.strip() for name, value in environ.items()}
     read = {name: _value(each, given) for name, each in settings_of(Settings).items()}
     specs = _specs(read["agents_path"])
@@ -439,6 +501,8 @@ def _read(environ: Mapping[str, str]) -> Settings:
         **read,
         agents=tuple(_agent(given, spec) for spec in specs),
         referred={name: given[name] for name in variables_in(specs) if given.get(name)},
+        only_in_file=only_in_file,
+        given=_given(given),
         data_dir=_data_dir(),
         warnings=(),
     )
@@ -522,7 +586,18 @@ def _check_together(settings: Settings) -> None:
         )
 
 
+_LOOKS_LIKE_A_KEY: Final = re.compile(r"sk-ant-[A-Za-z0-9_-]{30,}")
+
+
 def _warnings(settings: Settings, given: Mapping[str, str]) -> Iterable[str]:
+    key = settings.anthropic_api_key
+    # A gateway may have keys of its own.
+    is_theirs = key is not None and settings.anthropic_base_url is None
+    if key is not None and is_theirs and not _LOOKS_LIKE_A_KEY.fullmatch(key):
+        yield (
+            "ANTHROPIC_API_KEY does not look like a key of Anthropic's, which begins with sk-ant- "
+            "and has some 100 letters, digits, _ and -; try it with: python -m app.main --dry-run"
+        )
     tokens = {"WORKER_API_TOKEN": settings.api_token, "WORKER_READ_TOKEN": settings.read_token}
     for name, token in tokens.items():
         if token is not None and len(token) < GOOD_TOKEN:

@@ -16,19 +16,21 @@ from actp_supervise import Restart, Supervisor, open_supervisor
 from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Block, ServiceManager, make_redactor, open_private
 from app import banner
+from app.agents.traces import start_tracing
 from app.alerts.channels import make_channels
 from app.alerts.service import Alerts
 from app.beat import DaemonBeat
 from app.crashes import DAY
 from app.daemon import SERVICE_BACKOFF, Daemon, hold_agents, hold_services
 from app.desk import Desk
-from app.edges import Edges
+from app.edges import Edges, MakeChannels
 from app.event_kinds import EventKind
 from app.event_log import EventLog
 from app.happenings import tell_of_changes, tell_of_tree
 from app.heartbeat import HealthHeartbeat
 from app.launcher import AgentLauncher, with_unknown_models, without_tables
 from app.logged_errors import ErrorsOfAgents
+from app.logged_lines import LinesOfAgents
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
 from app.reasons import Reason, ReasonKind, reason
@@ -53,10 +55,9 @@ from app.work_watch import WorkWatch
 from app.worker import DaemonPresence, open_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from actp_supervise.service import Outbox
-    from app.agents.prices import PriceTable
     from app.alerts.channels import Channel
     from app.settings import AgentSettings, Settings
     from app.store.protocol import Store, StoreUnavailable
@@ -95,10 +96,11 @@ async def run_daemon(
         StoreError: If the store cannot be opened.
     """
     edges = Edges() if edges is None else edges
-    wall_clock = edges.wall_clock
+    wall_clock, looks = edges.wall_clock, edges.looks
     redact = make_redactor(settings.secrets)
     with _log_errors(settings):
         edges.configure_logs(settings, redact)
+    start_tracing(os.environ, settings.worker_id)
     service = ServiceManager()
     clock = StoreClock(wall_clock)
     events = EventLog(redact=redact, wall_clock=clock)
@@ -113,20 +115,25 @@ async def run_daemon(
                 open_patiently(partial(edges.open_store, settings), waiting=waiting)
             )
             report = await patiently(partial(check_required_tables, kept), waiting)
-            desk = Desk(steady(kept, report), clock)
-            store = ObservedStore(desk, events)
+            desk = Desk(steady(kept, report), clock, fresh=looks.fresh)
+            store = ObservedStore(desk, events, wall_clock=wall_clock)
             if prepare is not None:
                 await prepare(store)
         settings = without_tables(settings, report)
 
         instance = uuid.uuid4().hex
-        channels = await _channels(settings)
-        alerts = Alerts(channels, instance=instance)
+        channels = await _channels(settings, edges.make_channels)
+        alerts = Alerts(
+            channels, instance=instance, lease=settings.task_lease, wall_clock=wall_clock
+        )
         launcher = AgentLauncher(settings, store, instance, make_client=edges.make_client)
         settings = with_unknown_models(settings, launcher.prices)
+        settings = launcher.with_classes_without_queue(settings)
         unreadable = UnreadableTasks(store)
         errors = ErrorsOfAgents(redact)
+        lines = LinesOfAgents(redact)
         stack.enter_context(errors.listening())
+        stack.enter_context(lines.listening())
         approvals = WaitingApprovals(store, wall_clock)
         work = WorkWatch(store, events, errors, approvals, instance=instance, wall_clock=wall_clock)
         registry = AgentRegistry(store, settings.worker_id)
@@ -139,6 +146,7 @@ async def run_daemon(
             registry=registry,
             records=records,
             lease=settings.task_lease,
+            every=looks.beat,
         )
         agents = AgentSupervisor(
             settings.agents,
@@ -153,6 +161,7 @@ async def run_daemon(
             single_lease=settings.task_lease,
             watch_interval=settings.watch_interval,
             stale_threshold=settings.stale_threshold,
+            sign_every=looks.agents,
             redact=redact,
             on_status=presence.publish,
             wall_clock=wall_clock,
@@ -194,6 +203,7 @@ async def run_daemon(
                 root=root,
                 unreadable=unreadable,
                 work=work,
+                lines=lines,
                 approvals=approvals,
                 notes=_notes(report),
                 delivery=alerts.reasons,
@@ -203,12 +213,12 @@ async def run_daemon(
                 wall_clock=wall_clock,
                 started=trio.current_time(),
             )
-            reread_all = partial(_reread, reread, report, launcher.prices)
+            reread_all = partial(_reread, reread, report, launcher)
             reloader = Reloader(daemon, launcher, service, reread_all)
             try:
                 services = await _subtree(root, "services")
                 services.start_soon(records.run, name="records")
-                services.start_soon(unreadable.watch, name="unreadable tasks")
+                services.start_soon(unreadable.watch, looks.unreadable, name="unreadable tasks")
                 services.start_soon(approvals.watch, name="approvals")
                 events.listeners.append(approvals.notice)
                 _ask_on_telegram(services, settings, store, events, instance)
@@ -219,7 +229,7 @@ async def run_daemon(
                     restart=Restart.TRANSIENT,
                     shutdown_timeout=math.inf,  # bounded by that of its runs
                 )
-                services.start_soon(routines.watch_times, name="times of routines")
+                services.start_soon(routines.watch_times, looks.times, name="times of routines")
                 web = await _subtree(root, "web")
                 page = await web.start(
                     edges.make_server(daemon, address),
@@ -232,21 +242,21 @@ async def run_daemon(
                 banner.show(settings, where=store.where, page=page)
                 if announce is not None:
                     announce(page)
-                services.start_soon(work.watch, lambda: daemon.settings, name="work")
+                services.start_soon(work.watch, lambda: daemon.settings, looks.work, name="work")
                 await root.start(hold_agents, agents, name="agents", shutdown_timeout=math.inf)
                 services.start_soon(agents.watch_loop, name="watch")
                 services.start_soon(reloader.run, hangups, name="reload")
                 await services.start(service.run, daemon, name="service")
                 tell = partial(
-                    tell_of_changes, events, health=daemon.health, statuses=agents.get_status
+                    tell_of_changes,
+                    events,
+                    health=daemon.health,
+                    statuses=agents.get_status,
+                    every=looks.changes,
                 )
                 services.start_soon(tell, name="happenings")
-                services.start_soon(alerts.run, daemon, name="alerts")
-                if settings.heartbeat_url is not None:
-                    services.start_soon(
-                        alerts.beat, settings.heartbeat_url, name="dead man's switch"
-                    )
-                services.start_soon(metrics.measure_lag, name="loop_lag")
+                alerts.start(services, daemon, looks.alerts)
+                services.start_soon(metrics.measure_lag, looks.lag, name="loop_lag")
                 services.start_soon(forget_old, store, _kept_for(settings), name="retention")
 
                 await shutdown.stop_event.wait()
@@ -279,16 +289,17 @@ async def check(settings: Settings) -> tuple[str, str | None]:
         settings = without_tables(settings, report)
         launcher = AgentLauncher(settings, store, instance="none")
         settings = with_unknown_models(settings, launcher.prices)
+        settings = launcher.with_classes_without_queue(settings)
         agents = banner.agents_in_full(
             settings, launcher.prices, launcher.routines(), SystemWallClock().now().date()
         )
         return f"{banner.text(settings, where=store.where)}\n{agents}", report.warning
 
 
-async def _channels(settings: Settings) -> list[Channel]:
+async def _channels(settings: Settings, make: MakeChannels) -> Sequence[Channel]:
     if settings.alert_urls:  # apprise takes a second to load all that it knows
-        return await trio.to_thread.run_sync(make_channels, settings)
-    return make_channels(settings)
+        return await trio.to_thread.run_sync(make, settings)
+    return make(settings)
 
 
 async def _register(registry: AgentRegistry, settings: Settings, records: Outbox) -> None:
@@ -356,8 +367,11 @@ def _log_errors(settings: Settings) -> Iterator[None]:
         ) from error
 
 
-def _reread(reread: Callable[[], Settings], report: TableReport, prices: PriceTable) -> Settings:
-    return with_unknown_models(without_tables(reread(), report), prices)
+def _reread(
+    reread: Callable[[], Settings], report: TableReport, launcher: AgentLauncher
+) -> Settings:
+    new = with_unknown_models(without_tables(reread(), report), launcher.prices)
+    return launcher.with_classes_without_queue(new)
 
 
 def _say_waiting(

@@ -213,6 +213,9 @@ class AgentStatus:
     """When its last task ended."""
     enabled: bool = True
     why_disabled: str | None = None
+    paused_by: str | None = None
+    """Who paused it, in all daemons; null where nobody has."""
+    paused_at: datetime | None = None
     isolation: Isolation = "loop"
     single: bool = False
     """Whether only one daemon at a time runs it."""
@@ -241,6 +244,23 @@ class AgentStatus:
     def state(self) -> AgentState:
         """What it is about, a pause and a wait for the model included."""
         return self.health.state(self.status)
+
+
+@fact
+class ToolStatus:
+    """A tool of an agent."""
+
+    name: str
+    """As the model knows it; that of an MCP server as `mcp__server__tool`."""
+    source: str
+    """`method` of the agent's class, `hand`, `mcp`, or `server`: Claude's API runs it itself."""
+    effect: str | None
+    """`read`, `keyed` or `once`; null where the API runs it."""
+    approval: str
+    """When a person has to approve a call: `always`, `never`, or `after reading` what others wrote.
+    """
+    description: str = ""
+    """The first line of what the model is told of it."""
 
 
 class HealthState(StrEnum):
@@ -320,6 +340,12 @@ class JobStatus:
     last_run: JobRun | None
     running: bool
     paused: bool
+    paused_by: str | None = None
+    """Who paused it, in all daemons; null where nobody has."""
+    paused_at: datetime | None = None
+    changed_by: str | None = None
+    """Who gave it another time than is configured, where that is known."""
+    changed_at: datetime | None = None
     disabled: str | None
     """Why it never runs, where it does not."""
 

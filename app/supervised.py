@@ -23,7 +23,14 @@ from app.agents.activity import Activity
 from app.crashes import DAY, CrashHistory
 from app.facts import to_json
 from app.settings import AgentSettings
-from app.status import PAUSED_BY_OPERATOR, AgentHealth, AgentState, AgentStatus, WorkerStatus
+from app.status import (
+    PAUSED_BY_OPERATOR,
+    AgentHealth,
+    AgentState,
+    AgentStatus,
+    ToolStatus,
+    WorkerStatus,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,6 +46,8 @@ class AgentRun:
     """Returns after the given seconds, or sooner when a task was posted; for Trio."""
     problems: Callable[[], tuple[str, ...]] = tuple
     """Tells which of its tools do not work now, and why."""
+    tools: Callable[[], tuple[ToolStatus, ...]] = tuple
+    """Tells which tools it has."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     cut: bool = False
     """Whether it was ended because the daemon is to stop at once."""
@@ -96,6 +105,7 @@ class SupervisedAgent:
     """The daemon that runs it instead of this one."""
     held_by: str | None = None
     """Who paused it; None where it is not paused."""
+    held_at: datetime | None = None
     holding: bool = False
     """Whether the store is still to be told that it is paused, or resumed."""
     last_error: str | None = None
@@ -219,6 +229,8 @@ def status_of(
         last_run_at=health.last_run_at or agent.last_run_at,
         enabled=config.enabled,
         why_disabled=config.why_disabled,
+        paused_by=agent.held_by,
+        paused_at=agent.held_at,
         isolation=config.isolation,
         single=config.single,
         runs_on=agent.runs_on,

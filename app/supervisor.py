@@ -29,10 +29,11 @@ from actp_supervise.clock import SystemWallClock, WallClock
 from actp_supervise.service import LeaderLease, bind_log_context, log_context, shorten
 from app.agents.activity import Activity
 from app.crashes import AGENT_BACKOFF, DAY, HOUR
+from app.looks import USUAL
 from app.settings import AgentSettings, unknown_agent
-from app.status import AgentState, AgentStatus
+from app.status import AgentState, AgentStatus, ToolStatus
 from app.store.outbox import store_lease
-from app.store.protocol import AgentRegistration, RunOutcome, StoreError
+from app.store.protocol import OBEYED, AgentRegistration, RunOutcome, StoreError
 from app.supervised import AgentRun, SupervisedAgent, Worker, state_of, status_of
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class AgentSupervisor:
             died.
         watch_interval: The most seconds between two beats, which look for what others ask.
         stale_threshold: Seconds after which an agent that gives no sign of life is hung.
+        sign_every: Seconds between two signs of life of an agent's loop, at least.
         redact: Takes secrets out of what is recorded of an error.
         on_status: Called when the status of an agent may have changed.
         wall_clock: Tells the time of day.
@@ -107,6 +109,7 @@ class AgentSupervisor:
         single_lease: float = 60.0,
         watch_interval: float = 10.0,
         stale_threshold: float = 90.0,
+        sign_every: float = USUAL.agents,
         redact: Callable[[str], str] = str,
         on_status: Callable[[], object] = lambda: None,
         wall_clock: WallClock | None = None,
@@ -120,6 +123,7 @@ class AgentSupervisor:
         self._instance = instance
         self.watch_interval = watch_interval
         self._stale_threshold = stale_threshold
+        self._sign_every = sign_every
         self._redact = redact
         self._on_status = on_status
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
@@ -220,6 +224,21 @@ class AgentSupervisor:
             await self._tree.restart(agent_id)
         finally:
             agent.restarting -= 1
+
+    async def restart_as_told(self, agent_id: str, by: str | None = None) -> None:
+        """Restart an agent as somebody asks this daemon to, and keep what comes of it.
+
+        Args:
+            agent_id: The agent.
+            by: Who asks.
+
+        Raises:
+            Exception: As `restart_agent`.
+        """
+        self._known(agent_id)
+        note = partial(self._registry.note_restart, agent_id, by)
+        self._records.put(f"request to restart {agent_id}", note)
+        await self._restart_and_answer(agent_id)
 
     async def stop_agent(self, agent_id: str) -> None:
         """Stop an agent, work in flight finishing; it stays stopped.
@@ -325,6 +344,11 @@ class AgentSupervisor:
             agent_id: status_of(agent, stopping=self._stopping, moment=self._moment)
             for agent_id, agent in self._agents.items()
         }
+
+    def tools(self, agent_id: str) -> tuple[ToolStatus, ...]:
+        """Return the tools of an agent, as its present run has them; none where it does not run."""
+        runs = self._known(agent_id).runs
+        return next((run.tools() for run in runs), ())
 
     def statuses(self) -> dict[str, AgentState]:
         """Return agent_id -> status, in one word each."""
@@ -453,6 +477,7 @@ class AgentSupervisor:
             activity=Activity(
                 trio.lowlevel.current_clock().current_time,
                 threshold=self._stale_threshold,
+                every=self._sign_every,
                 vouch=lambda within: child.beat(within=within),
             ),
             wait_for_work=worker.wait_for_work,
@@ -524,18 +549,36 @@ class AgentSupervisor:
         ]
 
     def _heed_pauses(self, pauses: Sequence[Pause]) -> None:
-        paused_by = {pause.agent_id: pause.paused_by for pause in pauses}
+        paused = {pause.agent_id: pause for pause in pauses}
         for agent_id, agent in self._agents.items():
-            if not agent.holding:  # else this is what the store had before
-                self._set_held(agent, paused_by.get(agent_id))
+            if agent.holding:  # this is what the store had before
+                continue
+            pause = paused.get(agent_id)
+            if pause is None:
+                self._set_held(agent, None, None)
+            else:
+                self._set_held(agent, pause.paused_by, pause.paused_at)
 
     async def _restart_as_asked(self, agent_id: str) -> None:
         extra = {"action": "restart_requested", "agent_id": agent_id}
         logger.info("A restart of %s was asked for in the registry", agent_id, extra=extra)
         try:
-            await self.restart_agent(agent_id)
+            await self._restart_and_answer(agent_id)
         except Exception:
             logger.exception("Could not restart %s", agent_id, extra=extra)
+
+    async def _restart_and_answer(self, agent_id: str) -> None:
+        """Restart an agent, and keep that it was, or why it was not."""
+        answer = "refused: the daemon stopped before"
+        try:
+            await self.restart_agent(agent_id)
+            answer = OBEYED
+        except Exception as error:
+            answer = f"refused: {shorten(self._redact(str(error)), 200)}"
+            raise
+        finally:
+            write = partial(self._registry.answer_restart, agent_id, answer)
+            self._records.put(f"answer to the request to restart {agent_id}", write)
 
     async def _load_histories(self, agents: Sequence[SupervisedAgent]) -> None:
         async def load() -> None:
@@ -564,7 +607,7 @@ class AgentSupervisor:
     async def _hold(self, agent_id: str, by: str | None) -> None:
         """Pause an agent, or resume it: here at once, and in the store as soon as may be."""
         agent = self._enabled(agent_id)
-        self._set_held(agent, by)
+        self._set_held(agent, by, None if by is None else self._wall_clock.now())
         agent.holding = True
 
         async def write() -> None:
@@ -575,8 +618,8 @@ class AgentSupervisor:
         with trio.move_on_after(PAUSE_TIMEOUT):
             await self._records.flush()
 
-    def _set_held(self, agent: SupervisedAgent, by: str | None) -> None:
-        agent.held_by = by
+    def _set_held(self, agent: SupervisedAgent, by: str | None, at: datetime | None) -> None:
+        agent.held_by, agent.held_at = by, at
         for run in agent.runs:
             run.activity.held = by is not None
 

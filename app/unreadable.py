@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from app.looks import USUAL
 from app.reasons import Reason, ReasonKind, reason
 from app.store.protocol import StoreError
 
 if TYPE_CHECKING:
     from app.store.protocol import Store
-
-LOOK_EVERY: Final = 120.0
-"""Seconds between two looks; what is told is for a person, who does not read it sooner."""
 
 NAMED_FOR: Final = 86_400.0
 _NAMED: Final = 5
@@ -47,11 +45,15 @@ class UnreadableTasks:
         )
         return (reason(ReasonKind.ROWS_UNREADABLE, text, number=len(self.ids)),)
 
-    async def watch(self) -> None:
-        """Look now and then, until cancelled."""
+    async def watch(self, every: float = USUAL.unreadable) -> None:
+        """Look now and then, until cancelled.
+
+        Args:
+            every: Seconds between two looks.
+        """
         while True:
             await self.look()
-            await trio.sleep(LOOK_EVERY)
+            await trio.sleep(every)
 
     async def look(self) -> None:
         """Look once; while the store is away what was known stays."""

@@ -14,6 +14,7 @@ from actp_supervise.clock import SystemWallClock, WallClock
 from app.agents.days import start_of_day
 from app.event_kinds import EventKind
 from app.health import Ended, Flagged, Spend, WorkFacts, served_by
+from app.looks import USUAL
 from app.store.protocol import DomainTable, Query, StoreError, TableMissing, TaskStatus
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from app.status import JobStatus
     from app.store.protocol import Row, Store
     from app.waiting_approvals import WaitingApprovals
-
-LOOK_EVERY: Final = 30.0
-"""Seconds between two looks at the store, of one to three requests each."""
 
 RECALLED: Final = 200
 """How many tasks are read at the start, to know how the last ones ended."""
@@ -107,17 +105,18 @@ class WorkWatch:
             errors=self._errors.of_agents(),
         )
 
-    async def watch(self, settings: Callable[[], Settings]) -> None:
+    async def watch(self, settings: Callable[[], Settings], every: float = USUAL.work) -> None:
         """Look now and then, until cancelled.
 
         Args:
             settings: Returns those in force.
+            every: Seconds between two looks.
         """
         is_recalled = False
         while True:
             is_recalled = is_recalled or await self._recall()
             await self.look(settings())
-            await trio.sleep(LOOK_EVERY)
+            await trio.sleep(every)
 
     async def look(self, settings: Settings) -> None:
         """Look at the store once."""

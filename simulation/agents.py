@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from contextvars import copy_context
 from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
+from actp_supervise.service import fields_of
 from app.agents.acquisition import AcquisitionDomainAgent
 from app.agents.base import DomainAgent
 from app.agents.content import ContentCreationDomainAgent
 from app.agents.revenue import RevenueAnalyticsDomainAgent
 from app.agents.social import SocialMediaDomainAgent
+from app.agents.tools import JSON, Call, current_call, tool
 from app.store.protocol import Before
 
 from .life import current_life
@@ -25,6 +28,8 @@ from .plan import POISON, What
 if TYPE_CHECKING:
     from app.agents.contract import AgentContext
     from app.store.verbs import Arguments, R, Verb
+
+    from .outside import Outside
 
 CLASSES = {
     "SOCIAL_MEDIA_AGENT_": "simulation.agents:Social",
@@ -73,17 +78,22 @@ class Faulty(Before):
             case What.CRASH:
                 raise SimulatedBug(f"at {verb}")
             case What.HANG:
-                self._life.world.rules.hung(self._life, self._agent_id)
+                self._hang()
                 await asyncio.get_running_loop().create_future()
             case What.BLOCK:
                 self._life.block(seconds)
             case What.SWALLOW:
-                self._life.world.rules.hung(self._life, self._agent_id)
+                self._hang()
                 await _stay()
             case What.LEAK:
                 self._life.leaked = asyncio.ensure_future(asyncio.sleep(1e9))
             case _:
                 pass
+
+    def _hang(self) -> None:
+        routine = fields_of(copy_context()).get("routine")
+        rules = self._life.world.rules
+        rules.hung(self._life, self._agent_id, None if routine is None else str(routine))
 
 
 async def _stay() -> None:
@@ -101,6 +111,60 @@ class _Simulated(DomainAgent):
 
     def __init__(self, context: AgentContext) -> None:
         super().__init__(dataclasses.replace(context, store=Faulty(context)))
+        self._life = current_life.get()
+
+    # What these do outside is counted there.
+
+    @tool(effect="keyed", target=("target",))
+    async def ring_bell(self, target: str) -> JSON:
+        """Ring a bell.
+
+        Args:
+            target: Where.
+        """
+        call = await self._begin()
+        self._outside.ring(call.task_id or call.key, call.key, target)
+        await self._end()
+        return {"rang": target}
+
+    @tool
+    async def deliver_parcel(self, target: str) -> JSON:
+        """Deliver a parcel.
+
+        Args:
+            target: Where.
+        """
+        call = await self._begin()
+        receipt = self._outside.deliver(call.task_id or call.key, call.key)
+        await self._end()
+        return {"delivered": target, "receipt": receipt}
+
+    @tool(approve=True)
+    async def sign_contract(self, partner: str) -> JSON:
+        """Sign a contract.
+
+        Args:
+            partner: With whom.
+        """
+        call = await self._begin()
+        self._outside.sign(call.task_id or call.key, call.key, {"partner": partner})
+        await self._end()
+        return {"signed": partner}
+
+    @property
+    def _outside(self) -> Outside:
+        return self._life.world.rules.outside
+
+    async def _begin(self) -> Call:
+        call = current_call()
+        await asyncio.sleep(self._life.rng.uniform(0.0, 10.0))
+        if self._life.is_dead:
+            raise SimulatedBug("this process is dead")
+        self._life.note(f"{self.agent_id} acts outside for task {call.task_id}")
+        return call
+
+    async def _end(self) -> None:
+        await asyncio.sleep(self._life.rng.uniform(0.0, 40.0))
 
 
 class Social(_Simulated, SocialMediaDomainAgent):

@@ -25,7 +25,7 @@ from .plan import What
 if TYPE_CHECKING:
     import random
     from collections import deque
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from anthropic import AsyncAnthropic
 
@@ -62,11 +62,23 @@ def trouble(what: What, rng: random.Random) -> Answer:
     raise ValueError(f"{what} happens to no call")
 
 
-class Sent(Protocol):
-    """Is told of each reply: who gets it, what was used, and whether all of it arrived."""
+class Caller(Protocol):
+    """The process that calls, and what watches it."""
 
-    def __call__(self, agent_id: str, model: str, usage: dict[str, Any], *, whole: bool) -> object:
-        """Take note of a reply."""
+    @property
+    def is_dead(self) -> bool:
+        """Whether it is dead."""
+
+    def asks(self, body: dict[str, Any]) -> object:
+        """Take note that it asks for a reply."""
+
+    def gets(
+        self, agent_id: str, body: dict[str, Any], usage: dict[str, Any], *, whole: bool
+    ) -> object:
+        """Take note of a reply: what was used for it, and whether all of it arrives."""
+
+    def note(self, text: str) -> object:
+        """Take note of what has come of a call."""
 
 
 class Claude:
@@ -74,42 +86,35 @@ class Claude:
 
     Args:
         rng: Decides how long a reply takes, and how what fails does.
-        sent: Told of each reply.
     """
 
-    def __init__(self, rng: random.Random, sent: Sent) -> None:
+    def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._sent = sent
         self._usual = SimulatedClaude()
 
-    def client(
-        self,
-        agent_id: str,
-        troubles: deque[What],
-        *,
-        is_dead: Callable[[], bool],
-        asked: Callable[[str, str], object],
-    ) -> AsyncAnthropic:
+    def client(self, agent_id: str, troubles: deque[What], caller: Caller) -> AsyncAnthropic:
         """Return a client of the real SDK whose calls end here.
 
         Args:
             agent_id: Who calls.
             troubles: What is to happen to its next calls; each is taken out.
-            is_dead: Whether the process that calls is dead.
-            asked: Told of each call: who called, and what came of it in a word.
+            caller: The process that calls.
         """
-        transport = _Transport(self, agent_id, troubles, is_dead, asked)
+        transport = _Transport(self, agent_id, troubles, caller)
         return anthropic.AsyncAnthropic(
             api_key="sk-ant-simulated",
             base_url="http://claude.simulated",
             http_client=anthropic.DefaultAsyncHttpxClient(transport=transport),
         )
 
-    async def answer(self, agent_id: str, request: Request, what: What | None) -> Response | None:
+    async def answer(
+        self, caller: Caller, agent_id: str, request: Request, what: What | None
+    ) -> Response | None:
         """Answer a call, in Trio.
 
         Args:
-            agent_id: Who calls.
+            caller: The process that calls.
+            agent_id: Which of its agents.
             request: The call.
             what: What happens to it, where anything does.
         """
@@ -121,7 +126,8 @@ class Claude:
         if response is not None and response.status == 200:
             usage = _usage(b"".join(response.parts))
             if usage is not None:
-                self._sent(agent_id, usage["model"], usage, whole=not response.broken_off)
+                body = json.loads(request.body)
+                caller.gets(agent_id, body, usage, whole=not response.broken_off)
         return response
 
     def latency(self) -> float:
@@ -136,30 +142,31 @@ class _Transport(httpx2.AsyncBaseTransport):
         claude: Claude,
         agent_id: str,
         troubles: deque[What],
-        is_dead: Callable[[], bool],
-        asked: Callable[[str, str], object],
+        caller: Caller,
     ) -> None:
         self._claude = claude
         self._agent_id = agent_id
         self._troubles = troubles
-        self._is_dead = is_dead
-        self._asked = asked
+        self._caller = caller
 
     @override
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         body = await request.aread()
+        if not self._caller.is_dead and request.url.path.endswith("/v1/messages"):
+            self._caller.asks(json.loads(body))
         await asyncio.sleep(self._claude.latency())
-        if self._is_dead():
+        if self._caller.is_dead:
             raise httpx2.ConnectError("the process is dead")
         what = self._troubles.popleft() if self._troubles else None
         headers = {name.lower(): value for name, value in request.headers.items()}
         call = Request(request.method, request.url.raw_path.decode(), headers, body)
-        response = await run_in_trio(self._claude.answer, self._agent_id, call, what)
+        response = await run_in_trio(self._claude.answer, self._caller, self._agent_id, call, what)
         if response is None:
-            self._asked(self._agent_id, "hung up")
+            self._caller.note(f"{self._agent_id} asks Claude: hung up")
             raise httpx2.RemoteProtocolError("Server disconnected without sending a response.")
         word = "broken off" if response.broken_off else str(response.status)
-        self._asked(self._agent_id, word if what is None else f"{word} ({what})")
+        told = word if what is None else f"{word} ({what})"
+        self._caller.note(f"{self._agent_id} asks Claude: {told}")
         return httpx2.Response(
             response.status, headers=dict(response.headers), stream=_Body(response)
         )

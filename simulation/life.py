@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from actp_supervise import current_child
 from actp_supervise.service import Block, LoopWatch, fields_of
+from app.alerts.channels import Channel
 from app.edges import Edges
 from app.health_server import HealthServer
 from app.startup import run_daemon
@@ -28,6 +29,7 @@ from app.store.protocol import Before, StoreError, StoreUnavailable
 from app.web.commands import open_commands
 from app.worker import take_lock
 
+from .pace import looks
 from .store import MemoryDatabase, MemoryStore
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
     from quart_trio import QuartTrio
 
+    from app.alerts.plan import Message
     from app.daemon import Daemon
     from app.event_log import LoggedEvent
     from app.settings import Settings
@@ -99,18 +102,21 @@ class Life:
             open_store=self._open_store,
             wall_clock=self.machine.clock,
             make_client=self._make_client,
+            make_channels=lambda _settings: (Phone(self),),
             catch=self._handlers.__setitem__,
             make_loop_watch=self._make_loop_watch,
             make_server=lambda daemon, _address: partial(self._serve, daemon),
             open_waiting_room=_no_waiting_room,
             configure_logs=lambda _settings, _redact: None,
             take_lock=self._take_lock,
+            looks=looks(self.world.plan.pace),
         )
 
     async def run(self) -> None:
         """Live."""
         current_life.set(self)
         self.note("starts")
+        self.world.work["starts of a daemon"] += 1
         rules = self.world.rules
         try:
             with self._scope:
@@ -130,6 +136,7 @@ class Life:
             self.note("is gone")
             self.is_dead = True
             self.gone.set()
+            self._forget()
 
     def note(self, text: str) -> None:
         """Write something into the log of the run, unless this life is over."""
@@ -188,12 +195,18 @@ class Life:
         import contextvars
 
         agent_id = str(fields_of(contextvars.copy_context()).get("agent_id"))
-        return self.world.claude.client(
-            agent_id,
-            self.machine.troubles_of(agent_id),
-            is_dead=lambda: self.is_dead,
-            asked=lambda agent, word: self.note(f"{agent} asks Claude: {word}"),
-        )
+        return self.world.claude.client(agent_id, self.machine.troubles_of(agent_id), self)
+
+    def asks(self, body: dict[str, Any]) -> None:
+        """See that one of its agents asks Claude."""
+        self.world.work["calls of Claude"] += 1
+        self.world.rules.asked(self, body)
+
+    def gets(
+        self, agent_id: str, body: dict[str, Any], usage: dict[str, Any], *, whole: bool
+    ) -> None:
+        """See a reply of Claude to one of its agents."""
+        self.world.rules.replied(self, agent_id, body, usage, whole=whole)
 
     def _make_loop_watch(self, on_block: Callable[[Block], object]) -> LoopWatch:
         self._watch = VirtualLoopWatch(on_block)
@@ -220,8 +233,11 @@ class Life:
         self._locks.append(os.dup(lock))  # the same lock, whatever becomes of the other
         return lock
 
-    def close(self) -> None:
-        """Close what it has of the system's."""
+    def _forget(self) -> None:
+        """Let go of its daemon: the rules remember each life, and in a year there are hundreds."""
+        self.daemon = self.app = self._watch = None
+        self._handlers.clear()
+        self.faults.clear()
         for lock in self._locks:
             os.close(lock)
         self._locks.clear()
@@ -237,14 +253,20 @@ class LifeStore(Before):
     @override
     async def perform(self, verb: Verb[R], arguments: Arguments) -> R:
         life, machine = self._life, self._life.machine
+        if (seconds := machine.torn.pop(verb.name, 0.0)) and not life.is_dead:
+            machine.keep_away(seconds)
+            life.note(f"the store goes away at {verb.name}")
+            life.world.rules.disturbed(seconds)
         self._check()
         if machine.is_slow:
             await trio.sleep(life.rng.uniform(0.2, 6.0))
             self._check()
         current_verb.set(verb.name)
+        current_life.set(life)
         answer = await verb.ask(self.store, arguments)
         if not life.is_dead:
             life.world.rules.did(life, verb.name, arguments, answer)
+            life.world.work["tasks that ended"] += verb.name == "finish_task" and answer is True
         await trio.lowlevel.checkpoint()
         self._check()
         if machine.answers_to_lose > 0:
@@ -258,6 +280,20 @@ class LifeStore(Before):
             raise StoreError("this process is dead")
         if self._life.machine.store_is_away:
             raise StoreUnavailable("simulated: the store is away")
+
+
+class Phone(Channel):
+    """By which people are told; what they are told is in the log."""
+
+    name = "phone"
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+
+    @override
+    async def send(self, message: Message) -> None:
+        await trio.lowlevel.checkpoint()
+        self._life.note(f"tells people: {message.title}")
 
 
 class VirtualLoopWatch(LoopWatch):

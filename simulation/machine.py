@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from actp_supervise.testing import TrioWallClock
     from app.settings import Settings
 
-    from .plan import What
+    from .plan import Step, What
     from .world import World
 
 
@@ -56,6 +56,10 @@ class Machine:
         self.clock = MachineClock(world.true_clock)
         self.life: Life | None = None
         self.answers_to_lose = 0
+        self.torn: dict[str, float] = {}
+        """At which verbs the store is to go away, and for how many seconds."""
+        self.kills: deque[Step] = deque()
+        """By which its daemon is killed once it takes a task."""
         self.down_for = 5.0
         """Seconds until the daemon is started anew."""
         self.poll_interval: float | None = None
@@ -94,6 +98,8 @@ class Machine:
         """End all that goes wrong here."""
         self._away_until = self._slow_until = float("-inf")
         self.answers_to_lose = 0
+        self.torn.clear()
+        self.kills.clear()
         for troubles in self._troubles.values():
             troubles.clear()
         if self.life is not None:
@@ -118,12 +124,16 @@ class Machine:
             "WORKER_TASK_LEASE": str(60.0 * pace),
             "SUPERVISOR_WATCH_INTERVAL": str(20.0 * pace),
         }
+        if plan.total_budget is not None:
+            environ["WORKER_DAILY_BUDGET_USD"] = str(plan.total_budget)
         for prefix, path in CLASSES.items():
             environ[f"{prefix}CLASS"] = path
             environ[f"{prefix}ISOLATION"] = "loop"
             environ[f"{prefix}POLL_INTERVAL"] = str(self.poll_interval or 60.0 * pace)
             if plan.budget is not None:
                 environ[f"{prefix}DAILY_BUDGET_USD"] = str(plan.budget)
+            if plan.task_budget is not None:
+                environ[f"{prefix}TASK_BUDGET_USD"] = str(plan.task_budget)
         return load_settings(environ, env_file=None)
 
     async def keep_running(self) -> None:
@@ -133,7 +143,6 @@ class Machine:
             while not self.world.is_over:
                 number += 1
                 life = self.life = Life(self.world, self, number)
-                self.world.lives.append(life)
                 self.down_for = 5.0
                 lives.start_soon(life.run)
                 await life.gone.wait()

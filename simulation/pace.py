@@ -7,28 +7,21 @@ through limits that are stretched with them (`Machine.settings`).
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 from unittest import mock
 
 import actp_supervise.timetable
-import app.agents.activity
-import app.beat
-import app.desk
-import app.happenings
-import app.metrics
+from app.looks import USUAL, Looks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LOOKS: Final = (
-    (app.happenings, "LOOK_EVERY"),
-    (app.metrics, "LAG_EVERY"),
-    (app.agents.activity, "BEAT_INTERVAL"),
-)
-
 BRISK: Final = 15.0
 """Up to this pace no limit has to be stretched: a beat is due several times in a lease."""
+
+RAREST: Final = 1800.0
+"""Seconds between two looks at what is in the store, at any pace."""
 
 
 def stretch(pace: float) -> float:
@@ -36,21 +29,36 @@ def stretch(pace: float) -> float:
     return max(1.0, pace / BRISK)
 
 
-@contextmanager
-def paced(pace: float) -> Iterator[None]:
-    """Stretch the intervals between looks in the block.
+def looks(pace: float) -> Looks:
+    """Return how often a daemon looks.
 
     Args:
-        pace: How many times as long as in reality they are, from 1.
+        pace: How many times as far apart as in reality the looks are, from 1.
     """
-    with ExitStack() as stack:
-        for module, name in _LOOKS:
-            stack.enter_context(mock.patch.object(module, name, getattr(module, name) * pace))
-        # So often in a lease that one that is missed does no harm, as in reality.
-        beat = min(app.beat.BEAT_INTERVAL * pace, 10.0 * stretch(pace))
-        stack.enter_context(mock.patch.object(app.beat, "BEAT_INTERVAL", beat))
-        stack.enter_context(mock.patch.object(app.desk, "FRESH", 3.0 * beat))
-        clock = actp_supervise.timetable
-        looks = clock.LOOK_INTERVAL * stretch(pace)
-        stack.enter_context(mock.patch.object(clock, "LOOK_INTERVAL", looks))
+    # So often in a lease, or in the time after which an agent counts as hung, that one that is
+    # missed does no harm, as in reality.
+    beat = min(USUAL.beat * pace, 15.0 * stretch(pace))
+    return Looks(
+        beat=beat,
+        fresh=3.0 * beat,
+        agents=min(USUAL.agents * pace * 2.0, 22.5 * stretch(pace)),
+        changes=USUAL.changes * pace,
+        lag=USUAL.lag * pace,
+        alerts=min(USUAL.alerts * pace, RAREST),
+        work=min(USUAL.work * pace, RAREST),
+        times=min(USUAL.times * pace, RAREST),
+        unreadable=min(USUAL.unreadable * pace, RAREST),
+    )
+
+
+@contextmanager
+def paced(pace: float) -> Iterator[None]:
+    """Stretch the looks of the library's scheduler at the wall clock in the block.
+
+    Args:
+        pace: As in `looks`.
+    """
+    clock = actp_supervise.timetable
+    every = clock.LOOK_INTERVAL * stretch(pace)
+    with mock.patch.object(clock, "LOOK_INTERVAL", every):
         yield

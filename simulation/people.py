@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -12,6 +13,17 @@ from .plan import POISON, Step, What
 if TYPE_CHECKING:
     from .life import Life
     from .world import World
+
+ENDLESS: Final = " [simulate: endless]"
+"""Part of a goal for which the model calls tools until it has no more turns."""
+
+_OUTSIDE: Final = (
+    "Ring the bell at Acme and deliver a parcel there",
+    "Deliver a parcel to Acme and ring the bell",
+    "Sign the contract with Acme",
+    "Sign the contract with Acme and deliver a parcel",
+)
+"""What has an effect that others see, for any agent."""
 
 _GOALS: Final = {
     "social": (
@@ -52,12 +64,8 @@ class People:
         match step.what:
             case What.POST:
                 await self._post(life, step)
-            case What.CANCEL:
-                if (task := self._some_task(step, "queued", "running")) is not None:
-                    await self._request(life, "POST", f"/tasks/{task}/cancel")
-            case What.RETRY:
-                if (task := self._some_task(step, "failed", "cancelled")) is not None:
-                    await self._request(life, "POST", f"/tasks/{task}/retry")
+            case What.CANCEL | What.RETRY:
+                await self._ask_of_task(life, step)
             case What.PAUSE:
                 status, _ = await self._request(life, "POST", f"/agents/{step.agent}/pause")
                 if status in (200, 202):
@@ -71,15 +79,51 @@ class People:
                 jobs = sorted(self._world.rules.routines)
                 job = jobs[int(step.pick * len(jobs))]
                 await self._request(life, "POST", f"/scheduler/jobs/{job}/run")
+            case What.DECIDE:
+                await self._decide(life, step.pick)
             case _:
                 pass
+
+    async def _ask_of_task(self, life: Life, step: Step) -> None:
+        cancels = step.what is What.CANCEL
+        of = ("queued", "running") if cancels else ("failed", "cancelled")
+        if (task := self._some_task(step, *of)) is not None:
+            await self._request(life, "POST", f"/tasks/{task}/{step.what}")
+
+    async def _decide(self, life: Life, pick: float) -> None:
+        """Decide what has waited longest for an approval; what is denied is one in five."""
+        row = self._world.memory.connection.execute(
+            "select id, arguments from actp_approvals where status = 'waiting' order by rowid"
+        ).fetchone()
+        if row is None:
+            return
+        wanted: dict[str, Any] = {"approve": pick < 0.8, "comment": f"as I decide by {pick:.6f}"}
+        if pick < 0.2:
+            wanted["arguments"] = {**json.loads(row["arguments"]), "partner": "Another Ltd"}
+        for _ in range(5):  # an answer may be lost; the same decision again is answered alike
+            given = life if not life.is_dead else life.machine.life
+            if given is not None:
+                path = f"/approvals/{row['id']}"
+                status, _body = await self._request(given, "POST", path, wanted)
+                if status in (200, 404, 409):
+                    return
+            await trio.sleep(30.0)
+
+    async def decide_all(self) -> None:
+        """Decide all that waits for an approval, by any daemon, for ever."""
+        while True:
+            for machine in self._world.machines:
+                if machine.life is not None and not machine.life.is_dead:
+                    await self._decide(machine.life, self._world.rng.random())
+            await trio.sleep(60.0)
 
     async def _post(self, life: Life, step: Step) -> None:
         """Post a task as a good client does: again, with the same key, until it is acknowledged."""
         key = f"posted-{self._world.happened[What.POST]}"
+        goals = (*_GOALS[step.agent], *_OUTSIDE)
         wanted = {
             "agent_type": step.agent,
-            "goal": _GOALS[step.agent][int(step.pick * len(_GOALS[step.agent]))],
+            "goal": goals[int(step.pick * len(goals))] + ENDLESS * (step.amount > 1.0),
             "context": {"number": self._world.happened[What.POST]},
             "priority": int(step.pick * 1000) % 3,
         }

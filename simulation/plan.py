@@ -39,6 +39,7 @@ class What(StrEnum):
 
     # What people do.
     POST = "post"
+    """A task; one with an amount above 1 takes all the turns that a task may have."""
     CANCEL = "cancel"
     RETRY = "retry"
     PAUSE = "pause"
@@ -48,12 +49,16 @@ class What(StrEnum):
     """A routine is run now."""
     RELOAD = "reload"
     """SIGHUP, with another poll interval."""
+    DECIDE = "decide"
+    """What waits for an approval is approved, with other arguments or as it is, or denied."""
     ROW = "row"
     """A task is inserted by hand, behind the daemon's back."""
 
     # The store.
     STORE_AWAY = "store_away"
     STORE_AWAY_FOR_ALL = "store_away_for_all"
+    STORE_TORN = "store_torn"
+    """It goes away just as one of the verbs is asked on which most depends; `pick` says which."""
     STORE_SLOW = "store_slow"
     LOSE_ANSWERS = "lose_answers"
     """How many of the next calls it concerns."""
@@ -88,7 +93,22 @@ class What(StrEnum):
     STOP_TWICE = "stop_twice"
     KILL = "kill"
     """As by kill -9, between two checkpoints; started anew so much later."""
+    KILL_AT_WORK = "kill_at_work"
+    """The same in the middle of the next task that the daemon takes."""
 
+
+TORN_AT: Final = (
+    "finish_task",
+    "record_turn",
+    "record_answer",
+    "record_cost",
+    "begin_effect",
+    "release_task",
+    "park_task",
+    "claim_task",
+    "finish_fire",
+)
+"""The verbs at which the store may be torn away."""
 
 PEOPLE: Final = (
     What.POST,
@@ -99,6 +119,7 @@ PEOPLE: Final = (
     What.ROUTINE,
     What.RELOAD,
     What.ROW,
+    What.DECIDE,
 )
 
 
@@ -149,6 +170,10 @@ class Plan:
     start: datetime = datetime(2026, 11, 29, tzinfo=UTC)
     budget: float | None = None
     """What each agent may spend a day, in US dollars."""
+    total_budget: float | None = None
+    """What all may spend a day together."""
+    task_budget: float | None = None
+    """What a task may cost."""
     pace: float = 60.0
     """How many times as long as in reality the intervals between looks are (`pace`)."""
     steps: tuple[Step, ...] = ()
@@ -168,7 +193,7 @@ class Profile:
     """Tasks a day, all daemons together."""
 
 
-_WORK: Final = {What.CANCEL: 1.0, What.RETRY: 0.5, What.ROUTINE: 0.3}
+_WORK: Final = {What.CANCEL: 1.0, What.RETRY: 0.5, What.ROUTINE: 0.3, What.DECIDE: 8.0}
 _YEAR: Final = {
     **_WORK,
     What.PAUSE: 0.2,
@@ -177,6 +202,7 @@ _YEAR: Final = {
     What.ROW: 0.2,
     What.STORE_AWAY: 0.15,
     What.STORE_AWAY_FOR_ALL: 0.05,
+    What.STORE_TORN: 0.1,
     What.STORE_SLOW: 0.2,
     What.LOSE_ANSWERS: 0.5,
     What.OVERLOADED: 0.5,
@@ -196,12 +222,15 @@ _YEAR: Final = {
     What.STOP: 0.2,
     What.STOP_TWICE: 0.05,
     What.KILL: 0.2,
+    What.KILL_AT_WORK: 0.2,
 }
 
 PROFILES: Final = {
     "calm": Profile(rates=_WORK),
     "usual": Profile(rates=_YEAR),
-    "torn": Profile(rates={What.STORE_AWAY: 40.0}, posts=600.0),
+    "torn": Profile(
+        rates={What.STORE_TORN: 40.0, What.KILL_AT_WORK: 20.0, What.DECIDE: 40.0}, posts=200.0
+    ),
     "hostile": Profile(
         rates={what: rate * 12 for what, rate in _YEAR.items()} | {What.SLEEP: 0.5}, posts=60.0
     ),
@@ -211,6 +240,7 @@ _AMOUNTS: Final[Mapping[What, tuple[float, float]]] = {
     What.PAUSE: (60.0, 7200.0),
     What.STORE_AWAY: (1.0, 3600.0),
     What.STORE_AWAY_FOR_ALL: (1.0, 3600.0),
+    What.STORE_TORN: (10.0, 3600.0),
     What.STORE_SLOW: (10.0, 1800.0),
     What.LOSE_ANSWERS: (1.0, 20.0),
     What.OVERLOADED: (1.0, 40.0),
@@ -230,6 +260,7 @@ _AMOUNTS: Final[Mapping[What, tuple[float, float]]] = {
     What.STOP: (0.5, 7200.0),
     What.STOP_TWICE: (0.5, 3600.0),
     What.KILL: (0.5, 7200.0),
+    What.KILL_AT_WORK: (0.5, 7200.0),
 }
 
 
@@ -256,13 +287,16 @@ def draw(
     steps = _drawn(rng, What.POST, rates.posts * days, days, daemons)
     for what, rate in rates.rates.items():
         steps += _drawn(rng, what, rate * days * daemons, days, daemons)
+    calm = profile == "calm"
     return Plan(
         seed=seed,
         days=days,
         daemons=daemons,
         zone=zone,
         start=_start(rng, zone, days),
-        budget=None if profile == "calm" else rng.choice((None, 0.02, 0.1)),
+        budget=None if calm else rng.choice((None, 0.02, 0.1)),
+        total_budget=None if calm else rng.choice((None, None, 0.2)),
+        task_budget=None if calm else rng.choice((None, None, 0.05)),
         pace=pace,
         steps=tuple(sorted(steps)),
     )

@@ -7,70 +7,38 @@ application answers, what Claude was asked, and when it exits.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from enum import StrEnum
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
 import trio
 
-from app.agents.prices import Usage, load_prices
 from app.agents.spec import AGENT_SPECS
+from app.reasons import ReasonKind
+from app.routine import TIMEOUT
 from app.status import HealthState
 
 from .due import due_moments
 from .life import current_verb
+from .money import Money
+from .outside import Outside
 from .pace import stretch
 from .plan import CLAUDE, What
+from .promises import Broken, Rule
+from .talks import FINAL, Talks
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping
 
     from app.event_log import LoggedEvent
+    from app.reasons import Reason
+    from app.status import Health
 
     from .life import Life
     from .plan import Step
     from .world import World
 
-
-class Rule(StrEnum):
-    """A promise, as the documentation makes it."""
-
-    NO_TASK_LOST = "an acknowledged task is not lost"
-    FINISHED_ONCE = "a task is not finished twice"
-    ONLY_WITH_TOKEN = "a claim is ended by the token that has it alone"  # noqa: S105
-    CLAIMED_ONCE = "a task has one worker at a time"
-    LEASE_KEPT = "a task is not taken from a worker that is at work"
-    ATTEMPTS = "a task is tried no more often than it may be"
-    CLAIMED_BY_THE_LIVING = "a dead daemon claims nothing"
-    ONE_HOLDER = "of a single agent there is one holder at most"
-    PAUSED = "a paused agent takes nothing"
-    FIRED_ONCE = "each due moment of a routine is run once over all daemons"
-    NOT_FORGOTTEN = "each due moment of a routine is run, or recorded as missed"
-    BUDGET = "what is spent never exceeds a budget by more than a call"
-    BOOKED = "what was spent is what is booked"
-    HANGS = "an agent that hangs is found and restarted"
-    BACKOFF = "an agent that crashed often is restarted after the delay of R9"
-    RECORDED = "what could not be written while the store was away is written later"
-    DRAIN = "a drain ends in its time"
-    HEALTHY = "health is healthy only when it is so"
-    HEALS = "health does not stay otherwise when all is well again"
-    BOUNDED = "memory, tasks and rows are bounded"
-    EXIT = "a daemon ends with exit status 0, or as the signal says"
-
-
-class Broken(Exception):
-    """A rule did not hold."""
-
-    def __init__(self, rule: Rule, why: str) -> None:
-        super().__init__(f"{rule}: {why}")
-        self.rule = rule
-        self.why = why
-
-
-FINAL: Final = frozenset({"succeeded", "failed", "cancelled"})
 
 DRAIN_TIME: Final = 30.0 + 25.0
 """Seconds from the signal to the exit: to drain, and then some to cancel and to write it down."""
@@ -84,7 +52,9 @@ HEALED: Final = 3.5 * 3600.0
 GRACE: Final = 3600.0
 """Seconds by which a routine may be late (`app.routine.MISFIRE_GRACE`)."""
 
-_LASTING: Final = frozenset({What.STORE_AWAY, What.STORE_AWAY_FOR_ALL, What.STORE_SLOW, What.BLOCK})
+_LASTING: Final = frozenset(
+    {What.STORE_AWAY, What.STORE_AWAY_FOR_ALL, What.STORE_SLOW, What.STORE_TORN, What.BLOCK}
+)
 """What lasts for its amount."""
 
 _TRIGGERS: Final = """
@@ -96,8 +66,6 @@ create temp trigger seen_task after update of status on actp_agent_tasks begin
         new.settled_token, new.attempts, new.max_attempts); end;
 create temp trigger seen_task_gone after delete on actp_agent_tasks begin
     select observe_task(old.id, old.status, null, null, null, null, 0, 0); end;
-create temp trigger seen_cost after insert on anthropic_cost_log begin
-    select observe_cost(new.agent_id, new.cost_usd); end;
 create temp trigger seen_run after insert on actp_agent_runs begin
     select observe_run(new.agent_id, new.instance); end;
 create temp trigger seen_run_end after update of outcome on actp_agent_runs begin
@@ -109,13 +77,6 @@ create temp trigger seen_lease_again after update of instance on actp_leases beg
 create temp trigger seen_fire after insert on actp_job_runs begin
     select observe_fire(new.job_name, new.scheduled_at); end;
 """
-
-
-@dataclass(slots=True)
-class _Spent:
-    delivered: float = 0.0
-    all: float = 0.0
-    booked: float = 0.0
 
 
 class Rules:
@@ -137,16 +98,14 @@ class Rules:
         self._acknowledged: set[str] = set()
         self._started: Counter[tuple[str, str]] = Counter()
         self._fires: set[tuple[str, str]] = set()
-        self._spent: defaultdict[str, _Spent] = defaultdict(_Spent)
-        self._of_day: defaultdict[tuple[str, date], float] = defaultdict(float)
         self._crashes: defaultdict[str, list[float]] = defaultdict(list)
         self._broken: Broken | None = None
         self._disturbed: list[tuple[datetime, datetime]] = []
-        self._prices = load_prices()
         self._zone = ZoneInfo(world.plan.zone)
         self._single = {spec.agent_id for spec in AGENT_SPECS if spec.single}
         self._unhealthy_since: dict[str, float] = {}
         self._hung: dict[tuple[Life, str], float] = {}
+        self._hung_routines: dict[tuple[Life, str], float] = {}
         self._claims: dict[str, tuple[str, float]] = {}
         self._last_crash: dict[tuple[Life, str], float] = {}
         self._instances: dict[str, Life] = {}
@@ -154,6 +113,9 @@ class Rules:
         self._held: dict[str, tuple[Life, float]] = {}
         self._paused: set[str] = set()
         self._holders: dict[str, tuple[str, float]] = {}
+        self.talks = Talks(self.break_)
+        self.outside = Outside(self.talks, self.break_)
+        self.money = Money(world, self.break_)
 
     def break_(self, rule: Rule, why: str) -> None:
         """Note that a rule did not hold; the run ends at the next look, within a second."""
@@ -170,7 +132,6 @@ class Rules:
     def watch(self, db: sqlite3.Connection) -> None:
         """See each change of a database from now on."""
         db.create_function("observe_task", 8, self._saw_task)
-        db.create_function("observe_cost", 2, self._saw_cost)
         db.create_function("observe_run", 2, self._saw_run)
         db.create_function("observe_run_end", 3, self._saw_run_end)
         db.create_function("observe_lease", 2, self._saw_lease)
@@ -178,6 +139,9 @@ class Rules:
         for trigger in _TRIGGERS.split("end;"):
             if trigger.strip():
                 db.execute(f"{trigger}end")
+        self.talks.watch(db)
+        self.money.watch(db)
+        self.outside.watch(db)
 
     def _saw_task(
         self,
@@ -195,6 +159,8 @@ class Rules:
         if before == after:
             if after == "running" and verb == "claim_task":
                 self.break_(Rule.CLAIMED_ONCE, f"task {task_id} was claimed while it was done")
+            if after in FINAL and verb == "finish_task":
+                self.break_(Rule.FINISHED_ONCE, f"task {task_id} was {after}, and ended again")
             return
         if after is None:
             if before not in FINAL and task_id in self._acknowledged:
@@ -222,12 +188,12 @@ class Rules:
     def happens(self, step: Step) -> None:
         """See that something happens."""
         if step.is_fault and step.what not in CLAUDE:
-            lasts = step.amount if step.what in _LASTING else 0.0
-            self._disturbed_until = trio.current_time() + lasts + 2 * 3600.0
+            self.disturbed(step.amount if step.what in _LASTING else 0.0)
 
-    def _saw_cost(self, agent_id: str, usd: float) -> None:
-        self._world.note("store", f"cost of {agent_id} {usd:.6f}")
-        self._spent[agent_id].booked += usd
+    def disturbed(self, seconds: float) -> None:
+        """See that something goes wrong for so long, of which the traces last for two hours."""
+        until = trio.current_time() + seconds + 2 * 3600.0
+        self._disturbed_until = max(self._disturbed_until, until)
 
     def _saw_run(self, agent_id: str, instance: str) -> None:
         self._world.note("store", f"run of {agent_id} begins in {instance[:6]}")
@@ -251,6 +217,9 @@ class Rules:
             self._instances[instance] = life
         if verb == "claim_task" and answer is not None:
             self._claimed(life, str(arguments["agent_type"]), str(arguments["instance"]))
+            if life.machine.kills:
+                step = life.machine.kills.popleft()
+                self._world.nursery.start_soon(self._world.kill_at_work, life, step)
             task_id: str = getattr(answer, "id", "")
             self._claims[task_id] = (str(arguments["agent_type"]), trio.current_time())
 
@@ -280,22 +249,24 @@ class Rules:
                     Rule.ONE_HOLDER, f"{agent_id} of {life.name} took a task; another has its lease"
                 )
 
-    def sent(self, agent_id: str, model: str, usage: dict[str, Any], *, whole: bool) -> None:
-        """See a reply of Claude, whether all of it arrived or not."""
-        now = self._world.true_clock.now()
-        usd = self._prices.price(model, _usage(usage), now.date()).usd
-        spent, day = self._spent[agent_id], now.astimezone(self._zone).date()
-        spent.all += usd
+    def asked(self, life: Life, body: Mapping[str, Any]) -> None:
+        """See that Claude is asked."""
+        self.talks.asked(life, body)
+        self.outside.asked(life, body)
+
+    def replied(
+        self,
+        life: Life,
+        agent_id: str,
+        body: Mapping[str, Any],
+        usage: Mapping[str, Any],
+        *,
+        whole: bool,
+    ) -> None:
+        """See a reply of Claude, whether all of it arrives or not."""
+        self.money.sent(agent_id, self.talks.task_of(life, body), usage, whole=whole)
         if whole:
-            spent.delivered += usd
-        budget = self._world.plan.budget
-        if budget is not None and self._of_day[agent_id, day] > budget:
-            self.break_(
-                Rule.BUDGET,
-                f"{agent_id} had spent {self._of_day[agent_id, day]:.4f} of {budget} on {day}, "
-                f"and called again for {usd:.4f}",
-            )
-        self._of_day[agent_id, day] += usd
+            self.talks.replied(life, body)
 
     def acknowledged(self, task_id: str) -> None:
         """See that a task's posting was acknowledged."""
@@ -341,6 +312,8 @@ class Rules:
             if fire in self._started and fields.get("late") is not None and _is_due(fields):
                 self.break_(Rule.FIRED_ONCE, f"{fire[0]} of {fire[1]} was run again by {life.name}")
             self._started[fire] += 1
+        elif event.kind == "routine_finished":
+            self._hung_routines.pop((life, str(fields["job"])), None)
         elif event.kind == "child_crashed" and event.agent_id is not None:
             self._crashes[f"{life.name}/{event.agent_id}"].append(trio.current_time())
             self._last_crash[life, event.agent_id] = trio.current_time()
@@ -361,11 +334,20 @@ class Rules:
                 f"started {now - crashes[-1]:.0f} s after the last",
             )
 
-    def hung(self, life: Life, agent_id: str) -> None:
-        """See that an agent hangs."""
-        self._hung[life, agent_id] = trio.current_time()
+    def hung(self, life: Life, agent_id: str, routine: str | None) -> None:
+        """See that an agent hangs, or one of its routines, which has a time of its own."""
+        if routine is None:
+            self._hung[life, agent_id] = trio.current_time()
+        else:
+            self._hung_routines[life, f"{agent_id}.{routine}"] = trio.current_time()
 
     def _judge_hangs(self) -> None:
+        for (life, job), since in list(self._hung_routines.items()):
+            if life.is_dead or life.asked_to_stop:
+                del self._hung_routines[life, job]
+            elif trio.current_time() > since + TIMEOUT + 60.0:
+                self.break_(Rule.HANGS, f"the routine {job} of {life.name} hangs")
+                return
         # It may have said that it waits for Claude, or until its next look at the queue.
         most = 600.0 + 180.0 * stretch(self._world.plan.pace) + 120.0
         for (life, agent_id), since in list(self._hung.items()):
@@ -415,8 +397,7 @@ class Rules:
             self._drained(life, now)
             return
         health = life.daemon.health()
-        state, reasons = _health(health)
-        if state == HealthState.HEALTHY:
+        if health.status is HealthState.HEALTHY:
             self._unhealthy_since.pop(life.name, None)
             away = machine.store_is_away and now - (machine.away_since or now)
             if away and away > NOTICED * stretch(self._world.plan.pace):
@@ -424,8 +405,13 @@ class Rules:
         else:
             since = self._unhealthy_since.setdefault(life.name, now)
             calm = self.calm_since
-            if calm is not None and now - max(since, calm) > HEALED and not _excused(reasons):
-                self.break_(Rule.HEALS, f"{life.name} is {state}: {'; '.join(reasons)}")
+            if (
+                calm is not None
+                and now - max(since, calm) > HEALED
+                and not _excused(health, waits=self._may_wait())
+            ):
+                reasons = "; ".join(health.reasons)
+                self.break_(Rule.HEALS, f"{life.name} is {health.status}: {reasons}")
 
     # The end.
 
@@ -439,17 +425,17 @@ class Rules:
             ).fetchone()
             if row is None:
                 self.break_(Rule.NO_TASK_LOST, f"task {task_id} is not there any more")
-            elif row["status"] not in FINAL and not self._may_wait(task_id):
+            elif row["status"] not in FINAL and not self._may_wait():
                 self.break_(Rule.NO_TASK_LOST, f"task {task_id} is {row['status']} for ever")
         self._judge_fires()
-        self._judge_books()
+        self.money.judge_books(db)
         self._judge_rows(db)
         self._check()
 
-    def _may_wait(self, task_id: str) -> bool:
-        """Whether a task may wait for money, until midnight."""
-        del task_id
-        return self._world.plan.budget is not None
+    def _may_wait(self) -> bool:
+        """Whether a task may wait for money, until midnight, or until its budget is raised."""
+        plan = self._world.plan
+        return (plan.budget, plan.total_budget, plan.task_budget) != (None, None, None)
 
     def _judge_fires(self) -> None:
         world = self._world
@@ -460,14 +446,6 @@ class Rules:
                 if (job, text) in self._fires or world.plan.has_faults:
                     continue
                 self.break_(Rule.NOT_FORGOTTEN, f"{job} was due at {text}, and nothing is recorded")
-
-    def _judge_books(self) -> None:
-        for agent_id, spent in sorted(self._spent.items()):
-            if not self._world.plan.has_faults and abs(spent.booked - spent.delivered) > 1e-6:
-                self.break_(
-                    Rule.BOOKED,
-                    f"{agent_id} used {spent.delivered:.6f} and {spent.booked:.6f} is booked",
-                )
 
     def _judge_rows(self, db: sqlite3.Connection) -> None:
         for agent_id, instance, runs in db.execute(
@@ -491,9 +469,9 @@ class Rules:
                 continue
             (instance,) = [key for key, known in self._instances.items() if known is life]
             for agent_id, status in life.daemon.supervisor.statuses().items():
-                # One that was taken for dead is closed in the table, and goes on.
                 (runs,) = db.execute(
-                    "select count(*) from actp_agent_runs where agent_id = ? and instance = ?",
+                    "select count(*) from actp_agent_runs"
+                    " where agent_id = ? and instance = ? and finished_at is null",
                     [agent_id, instance],
                 ).fetchone()
                 if status == "running" and not runs:
@@ -510,19 +488,6 @@ class Rules:
         self._check()
 
 
-def _usage(usage: Mapping[str, Any]) -> Usage:
-    creation = usage.get("cache_creation") or {}
-    hour = creation.get("ephemeral_1h_input_tokens") or 0
-    written = usage.get("cache_creation_input_tokens") or 0
-    return Usage(
-        input_tokens=usage.get("input_tokens") or 0,
-        output_tokens=usage.get("output_tokens") or 0,
-        cache_read_tokens=usage.get("cache_read_input_tokens") or 0,
-        cache_write_5m_tokens=written - hour,
-        cache_write_1h_tokens=hour,
-    )
-
-
 def _is_due(fields: Mapping[str, Any]) -> bool:
     """Whether a routine was run because it was due, and not because a person wanted it now."""
     return str(fields["scheduled_at"]).endswith(":00+00:00") or ":00.000" in str(
@@ -530,12 +495,38 @@ def _is_due(fields: Mapping[str, Any]) -> bool:
     )
 
 
-def _health(health: Any) -> tuple[str, list[str]]:  # noqa: ANN401
-    if isinstance(health, dict):
-        return str(health["status"]), list(health["reasons"])
-    return str(health.status), list(health.reasons)
+_OF_BEFORE: Final = frozenset(
+    {
+        ReasonKind.ROUTINE_FAILED,
+        ReasonKind.ROUTINE_MISSED,
+        ReasonKind.TASKS_FAILING,
+        ReasonKind.ROWS_UNREADABLE,
+        ReasonKind.BUDGET_NEAR,
+    }
+)
+"""What tells of the past, until the next run, the next task or midnight."""
 
 
-def _excused(reasons: list[str]) -> bool:
-    """Whether all reasons are ones that only people, or midnight, can end."""
-    return all("budget" in reason or "spend limit" in reason for reason in reasons)
+def _excused(health: Health, *, waits: bool) -> bool:
+    """Whether all reasons are ones that only people, midnight or the next run can end.
+
+    Args:
+        health: What the daemon says of itself.
+        waits: Whether tasks may wait for money.
+    """
+    return all(
+        problem.key in _OF_BEFORE
+        # Nor does a task begin for which there is no money.
+        or (
+            problem.key is ReasonKind.QUEUE_WAITS
+            and (waits or any(map(_is_unpaid, health.problems)))
+        )
+        or _is_unpaid(problem)
+        for problem in health.problems
+    )
+
+
+def _is_unpaid(problem: Reason) -> bool:
+    """Whether an agent waits for nothing but money."""
+    is_for_money = "budget" in problem.text or "spend limit" in problem.text
+    return problem.key is ReasonKind.AGENT_PAUSED and is_for_money

@@ -59,7 +59,7 @@ def script(plan: Plan) -> str:
     default = Plan(seed=0, days=0)
     options += [
         f"{name}={_python(getattr(plan, name))}"
-        for name in ("daemons", "zone", "start", "budget", "pace")
+        for name in ("daemons", "zone", "start", "budget", "total_budget", "task_budget", "pace")
         if getattr(plan, name) != getattr(default, name)
     ]
     return "\n".join([f"Plan({', '.join(options)}, steps=(", *lines, "))"])

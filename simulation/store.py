@@ -120,19 +120,22 @@ class _Connection(CleaningConnection):
     def keep_time(self, wall_clock: WallClock) -> None:
         """Take the time of day from this clock; for one statement it stands still."""
         self._wall_clock = wall_clock
-        self.create_function("given_now", 0, lambda: self._now)
+        self._now: str | None = None
+        self.create_function("given_now", 0, self._given_now)
 
-    def _look_at_clock(self) -> None:
-        self._now = self._wall_clock.now().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    def _given_now(self) -> str:
+        if self._now is None:
+            self._now = self._wall_clock.now().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        return self._now
 
     @override
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        self._look_at_clock()
+        self._now = None
         return super().execute(_timed(sql), parameters)
 
     @override
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> sqlite3.Cursor:
-        self._look_at_clock()
+        self._now = None
         return super().executemany(_timed(sql), parameters)
 
 

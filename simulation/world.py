@@ -27,8 +27,9 @@ from .life import Life, current_life
 from .machine import Machine
 from .pace import paced, stretch
 from .people import People
-from .plan import AGENTS, CLAUDE, CODE, DAY, PEOPLE, Plan, Step, What
-from .rules import Broken, Rules
+from .plan import AGENTS, CLAUDE, CODE, DAY, PEOPLE, TORN_AT, Plan, Step, What
+from .promises import Broken
+from .rules import Rules
 from .store import Memory
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Result:
     """The last events of each daemon."""
     happened: Counter[str]
     """How often what has happened."""
+    work: Counter[str]
+    """How much the daemons have done."""
 
 
 @dataclass(kw_only=True)
@@ -71,8 +74,8 @@ class World:
     watch: Callable[[str], object] = lambda _line: None
     """Gets each line of the log."""
     is_over: bool = False
-    lives: list[Life] = field(default_factory=list)
     happened: Counter[str] = field(default_factory=Counter)
+    work: Counter[str] = field(default_factory=Counter)
 
     async def run(self) -> None:
         """Play the plan, raise `Broken` at the first rule that does not hold."""
@@ -84,20 +87,16 @@ class World:
         self.memory = Memory(self.true_clock)
         self.rules = Rules(self)
         self.rules.watch(self.memory.connection)
-        self.claude = Claude(self.rng, self.rules.sent)
+        self.claude = Claude(self.rng)
         self.people = People(self)
         self.machines = [Machine(self, number) for number in range(self.plan.daemons)]
-        try:
-            async with trio.open_nursery() as nursery:
-                self.nursery = nursery
-                for machine in self.machines:
-                    nursery.start_soon(machine.keep_running)
-                nursery.start_soon(self.rules.look)
-                await self._play()
-                nursery.cancel_scope.cancel(reason="the world is over")
-        finally:
-            for life in self.lives:
-                life.close()
+        async with trio.open_nursery() as nursery:
+            self.nursery = nursery
+            for machine in self.machines:
+                nursery.start_soon(machine.keep_running)
+            nursery.start_soon(self.rules.look)
+            await self._play()
+            nursery.cancel_scope.cancel(reason="the world is over")
 
     @property
     def elapsed(self) -> float:
@@ -134,6 +133,7 @@ class World:
             machine.heal()
         for agent in AGENTS:
             self.nursery.start_soon(self.people.resume, agent)
+        self.nursery.start_soon(self.people.decide_all)
         await trio.sleep(SETTLE)
         await self.rules.judge_the_end()
         self.is_over = True
@@ -165,15 +165,6 @@ class World:
 
     def _do_outside(self, step: Step, machine: Machine) -> None:
         match step.what:
-            case What.STORE_AWAY:
-                machine.keep_away(step.amount)
-            case What.STORE_AWAY_FOR_ALL:
-                for each in self.machines:
-                    each.keep_away(step.amount)
-            case What.STORE_SLOW:
-                machine.slow_down(step.amount)
-            case What.LOSE_ANSWERS:
-                machine.answers_to_lose += round(step.amount)
             case What.SLEEP:
                 self.true_clock.step(step.amount)
                 self.rules.slept(step.amount)
@@ -181,6 +172,24 @@ class World:
                 machine.clock.step(step.amount)
             case What.ROW:
                 self.people.insert_row(step)
+            case What.KILL_AT_WORK:
+                machine.kills.append(step)
+            case _:
+                self._do_to_store(step, machine)
+
+    def _do_to_store(self, step: Step, machine: Machine) -> None:
+        match step.what:
+            case What.STORE_AWAY:
+                machine.keep_away(step.amount)
+            case What.STORE_AWAY_FOR_ALL:
+                for each in self.machines:
+                    each.keep_away(step.amount)
+            case What.STORE_TORN:
+                machine.torn[TORN_AT[int(step.pick * len(TORN_AT))]] = step.amount
+            case What.STORE_SLOW:
+                machine.slow_down(step.amount)
+            case What.LOSE_ANSWERS:
+                machine.answers_to_lose += round(step.amount)
             case _:
                 pass
 
@@ -196,6 +205,15 @@ class World:
                 self.nursery.start_soon(self.people.ask, life, step)
             case _:
                 pass
+
+    async def kill_at_work(self, life: Life, step: Step) -> None:
+        """Kill a daemon that has just taken a task, within a minute and between two checkpoints."""
+        await trio.sleep(60.0 * step.pick)
+        life.machine.down_for = step.amount
+        give_up = after_steps(1 + int(step.pick * 1e5) % 50, life.kill, of=life.has)
+        await trio.sleep(20.0)
+        give_up()
+        life.kill()
 
     async def _end(self, life: Life, step: Step) -> None:
         if step.what is What.KILL:
@@ -257,6 +275,7 @@ def simulate(plan: Plan, *, watch: Callable[[str], object] = lambda _line: None)
         ended_at=world.ended_at,
         last={daemon: list(lines) for daemon, lines in world.last.items()},
         happened=world.happened,
+        work=world.work,
     )
 
 

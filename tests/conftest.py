@@ -99,4 +99,16 @@ async def new_project(
         yield project
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the figures of the campaigns in tests/faults, which captured output would hide."""
+    reports = (report for found in terminalreporter.stats.values() for report in found)
+    properties = (getattr(report, "user_properties", ()) for report in reports)
+    figures = (value for found in properties for name, value in found if name == "figures")
+    lines = dict.fromkeys(figures)  # each of a test's three reports has them
+    if lines:
+        terminalreporter.section("figures of the campaigns")
+    for line in lines:
+        terminalreporter.write_line(str(line))
+
+
 _numbers = count()

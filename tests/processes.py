@@ -16,3 +16,15 @@ def is_alive(pid: int) -> bool:
     except FileNotFoundError:  # gone meanwhile, but for macOS, which has no such files
         return not Path("/proc/self").exists()
     return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def processes_of(worker_id: str) -> list[int]:
+    """Return the processes that have that name of a daemon in their environment."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if worker_id.encode() in environ.read_bytes():
+                found.append(int(environ.parent.name))
+        except OSError:  # it has ended, or is not ours
+            pass
+    return found

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections import deque
 from typing import Any, Final
 
+import sniffio
 import trio
 
 FEW_TIMERS: Final = 100
@@ -24,6 +26,10 @@ class Handles:
     """Both ends of a trio-asyncio loop's queue: any code adds, the loop's main task takes."""
 
     def __init__(self, loop: Any) -> None:  # noqa: ANN401  (trio-asyncio has no types)
+        from trio_asyncio._handles import AsyncHandle
+
+        self._awaited = AsyncHandle
+        self._loop = loop
         self._timers: list[asyncio.TimerHandle] = loop._timers
         self._cancelled_timers = 0
         self._handles: deque[asyncio.Handle] = deque()
@@ -33,6 +39,8 @@ class Handles:
         # A main task that still waits on the old queue wakes, and then looks here.
         old.send_nowait(asyncio.Handle(lambda: None, (), loop))
         loop._timer_handle_cancelled = self._count_cancelled_timer
+        self._call_one = loop._main_loop_one
+        loop._main_loop_one = self._turn
 
     # Called from any code, at any line.
 
@@ -47,14 +55,49 @@ class Handles:
 
     # Called in the loop's main task.
 
-    async def receive(self) -> asyncio.Handle:
-        """Take the oldest handle; wait until there is one."""
-        await trio.lowlevel.checkpoint()
+    async def _turn(self, no_wait: bool = False) -> None:  # noqa: FBT001, FBT002  (its signature)
+        """Wait until something is to be called, and call all that is, as a turn of asyncio does.
+
+        trio-asyncio has a scope and a checkpoint for each callback, and so half of all time that an
+        idle agent takes.
+        """
+        if no_wait:
+            await self._call_one(no_wait=True)
+            return
+        await self._wait()
         self._forget_cancelled_timers()
+        for _ in range(len(self._handles)):  # what they add has to wait for the next turn
+            handle = self._handles.popleft()
+            if isinstance(handle, self._awaited):
+                self._handles.appendleft(handle)
+                await self._call_one()
+            elif isinstance(handle, asyncio.TimerHandle):
+                heapq.heappush(self._timers, handle)
+            else:
+                _call(handle)
+        while self._timers and self._timers[0].when() <= self._loop.time():
+            _call(heapq.heappop(self._timers))
+
+    async def _wait(self) -> None:
+        """Wait until there is a handle, or a timer's time has come."""
+        left = self._timers[0].when() - self._loop.time() if self._timers else math.inf
+        if self._handles or left <= 0:
+            await trio.lowlevel.checkpoint()
+            return
+        with trio.move_on_after(left):
+            await self._until_added()
+        self._added = None
+
+    async def _until_added(self) -> None:
         while not self._handles:
             self._added = trio.Event()
             if not self._handles:  # a handle added before the event existed did not set it
                 await self._added.wait()
+
+    async def receive(self) -> asyncio.Handle:
+        """Take the oldest handle; wait until there is one."""
+        await trio.lowlevel.checkpoint()
+        await self._until_added()
         self._added = None
         return self._handles.popleft()
 
@@ -78,6 +121,17 @@ class Handles:
             self._cancelled_timers = 0
             self._timers[:] = [timer for timer in self._timers if not timer.cancelled()]
             heapq.heapify(self._timers)
+
+
+def _call(handle: asyncio.Handle) -> None:
+    """Call a handle, with asyncio as the library that sniffio finds."""
+    if handle._cancelled:
+        return
+    before, sniffio.thread_local.name = sniffio.thread_local.name, "asyncio"
+    try:
+        handle._run()
+    finally:
+        sniffio.thread_local.name = before
 
 
 def forget_generators(loop: Any) -> None:  # noqa: ANN401  (trio-asyncio has no types)

@@ -33,7 +33,13 @@ PYTHON: Final = sys.executable
 # The keeper gets the code that was imported here, and not what is in the package's folder by then:
 # after an upgrade of the package that would be another version.
 _CODE: Final = marshal.dumps(keeper.__spec__.loader.get_code(keeper.__name__))  # type: ignore[union-attr]
-_SCRIPT: Final = "import marshal, sys; exec(marshal.load(sys.stdin.buffer))"
+# Of a program that is killed before it has sent all of that, the keeper ends without a word: its
+# traceback would stand in the log of a program that did nothing wrong.
+_SCRIPT: Final = (
+    "import marshal, sys\n"
+    f"code = sys.stdin.buffer.read({len(_CODE)})\n"
+    f"if len(code) == {len(_CODE)}: exec(marshal.loads(code))"
+)
 
 
 class KeeperLostError(OSError):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -20,19 +21,17 @@ import msgspec
 
 from actp_supervise.service import shorten
 from app.facts import to_json
+from app.looks import USUAL
 from app.status import PAUSED_BY_OPERATOR, AgentHealth
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 WAITING_FOR_STORE: Final = "waiting for the store"
 """What an agent does while the store is away."""
 
 STARTING: Final = "starting"
 """What an agent does until it says something else; code that only runs never does."""
-
-BEAT_INTERVAL: Final = 1.0
-"""Seconds between two signs of life of an agent's loop, at least."""
 
 BEATS_IN_TIME: Final = 30.0
 """Signs of life of which all but one may fail before an agent counts as hung."""
@@ -86,6 +85,7 @@ class Activity:
         clock: Trio's clock, as a function that any thread may call.
         threshold: Seconds without a beat, or without the progress that was due, after which it
             is hung.
+        every: Seconds between two signs of life of its loop, at least.
         vouch: Called with each sign of life, in whatever thread that is given: promises the next
             one within so many seconds.
     """
@@ -95,14 +95,15 @@ class Activity:
         clock: Callable[[], float],
         *,
         threshold: float = math.inf,
+        every: float = USUAL.agents,
         vouch: Callable[[float], object] = lambda within: None,
     ) -> None:
         self._clock = clock
         self._threshold = threshold
-        self.beat_interval = BEAT_INTERVAL
+        self.beat_interval = every
         """Seconds between two signs of life of its loop; fewer save work where there is time."""
         if threshold < math.inf:
-            self.beat_interval = max(BEAT_INTERVAL, threshold / BEATS_IN_TIME)
+            self.beat_interval = max(every, threshold / BEATS_IN_TIME)
         self.vouch = vouch
         self.pid = os.getpid()
         """The process that it runs in."""
@@ -131,6 +132,9 @@ class Activity:
         """What its calls of the model have cost."""
         self.last_run_at: str | None = None
         """When its last task ended, ISO 8601 in UTC."""
+        self._calls = self._resting = 0
+        self._doing_between = STARTING
+        """What it did when it began to call the model."""
 
     # In the agent's loop.
 
@@ -197,12 +201,47 @@ class Activity:
         self.paused_until = until
         self.doing = "paused"
         self.task_id = None
+        self.throttled_until = None
+        self.unthrottle()  # it asks nothing of the model, so it does not wait for it either
         self._promise(self._clock())
 
     def resume(self) -> None:
         """Report that it takes tasks again."""
         self.paused = self.paused_until = None
         self.progress("idle")
+
+    def unpause(self) -> None:
+        """Report that what it waited for is over; no progress is expected of it by that."""
+        self.paused = self.paused_until = None
+        self.wait(self._doing_between, 0.0)
+
+    # Calls of the model by code of somebody's own.
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether all its calls of the model wait for something, so that none is under way."""
+        return 0 < self._calls == self._resting
+
+    def begin_call(self) -> None:
+        """Report that it calls the model; each call is ended by `end_call`."""
+        if not self._calls:
+            self._doing_between = self.doing
+        self._calls += 1
+
+    def end_call(self) -> None:
+        """Report that a call is over: it goes on with what it did before."""
+        self._calls -= 1
+        if not self._calls:
+            self.wait(self._doing_between, 0.0)
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Report, for the block, that a call waits until it may be made."""
+        self._resting += 1
+        try:
+            yield
+        finally:
+            self._resting -= 1
 
     # Between a process of the agent's own and the daemon.
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import anthropic
 import httpx2
 from anthropic import AsyncStream
 
-from actp_supervise import Backoff, current_child
-from app.store.protocol import CostEntry, TaskCost
+from actp_supervise import current_child
 
-from .budget import Budget
+from .books import CALL_TIMEOUT, Books
 from .handle import finish_anyway
-from .outcomes import HandBack, Paused, Refused, TooLong
-from .prices import Usage
+from .outcomes import HandBack
+from .patience import Patience, Tries
 from .replies import Assembly, OddReply, Reply, parse_json, read_reply
+from .traces import span
 from .verdicts import (
     Consequence,
     Verdict,
@@ -37,49 +35,24 @@ if TYPE_CHECKING:
 
     from anthropic import AsyncAnthropic
 
-    from app.store.protocol import Reservation
+    from app.store.protocol import TaskCost
 
     from .approvals import Gate
+    from .books import OpenEntry, Request
     from .contract import AgentContext
+    from .prices import Usage
+    from .traces import Span
 
 logger = logging.getLogger(__name__)
 
 SILENCE: Final = 300.0
 """Seconds without a word of the API after which a call counts as lost; it sends pings."""
 
-CALL_TIMEOUT: Final = 1800.0
-"""Seconds that one call of the model may take."""
-
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds that the connection for it may take."""
 
-LONGEST_REST: Final = 3600.0
-"""Seconds after which the model is asked again, whatever it said of when."""
-
-CHARACTERS_PER_TOKEN: Final = 3
-"""For the estimate of a prompt that is not sent yet: rather too few, so that it is high enough."""
-
 _MOST_READ: Final = 4 * 1024 * 1024
 """Bytes of an answer that is no stream."""
-
-Request = dict[str, Any]
-"""The parameters of `messages.create`, as the API has them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long a call that fails is repeated."""
-
-    backoff: Backoff = field(
-        default_factory=lambda: Backoff(initial=1.0, factor=2.0, maximum=60.0, jitter=0.25)
-    )
-    """The waits where the API does not say how long."""
-    total: float = 900.0
-    """Seconds of waiting after which the work is handed back."""
-    lost: int = 3
-    """Calls in a row whose answer may be lost and billed; then the work is handed back."""
-    lost_usd: float = 5.0
-    """What these may have cost together."""
 
 
 class ModelCalls:
@@ -103,31 +76,17 @@ class ModelCalls:
         rng: random.Random,
         gate: Gate,
     ) -> None:
-        self._context = context
         self._client = client
-        self._task_id = task_id
         self._store = context.store
         self._activity = context.activity
-        self._budget = Budget(context, task_id, gate, lifetime=CALL_TIMEOUT + 60.0)
+        self._books = Books(context, task_id, gate)
         self._patience = patience
         self._rng = rng
-        self._booked: list[CostEntry] = []
 
     @property
     def cost(self) -> TaskCost:
         """What was booked here."""
-        entries = self._booked
-        return TaskCost(
-            calls=len(entries),
-            input_tokens=sum(entry.input_tokens for entry in entries),
-            output_tokens=sum(entry.output_tokens for entry in entries),
-            cache_read_tokens=sum(entry.cache_read_tokens for entry in entries),
-            cache_write_tokens=sum(
-                entry.cache_write_5m_tokens + entry.cache_write_1h_tokens for entry in entries
-            ),
-            cost_usd=sum(entry.cost_usd for entry in entries),
-            estimated_usd=sum(entry.cost_usd for entry in entries if entry.estimated),
-        )
+        return self._books.cost
 
     async def reply(self, request: Request, *, stream: bool = True) -> Reply:
         """Ask the model, until it replies.
@@ -142,126 +101,79 @@ class ModelCalls:
             Refused: If the API takes the request for wrong.
             TooLong: If it does because of its length.
         """
-        waited, lost, attempt = 0.0, 0, 0
-        lost_usd = 0.0
+        tries = Tries(self._patience, self._rng)
         while True:
-            attempt += 1
             answer, booked = await self._attempt(request, stream=stream)
             if isinstance(answer, Reply):
                 return answer
-            lost, lost_usd = lost + answer.may_cost, lost_usd + booked
-            if answer.may_cost and (
-                lost >= self._patience.lost or lost_usd >= self._patience.lost_usd
-            ):
-                raise HandBack(
-                    f"{answer.reason}; of {lost} calls that may have cost ${lost_usd:.2f} no "
-                    "answer came, so it is not asked on at once",
-                    delay=self._patience.backoff.maximum,
-                    count_attempt=True,
-                )
-            waited += await self._bear(answer, attempt, waited)
+            await self._bear(answer, tries.next_after(answer, booked))
 
     async def _attempt(self, request: Request, *, stream: bool) -> tuple[Reply | Verdict, float]:
         """Make one call, its money set aside before and settled after; with what was booked."""
         now = await self._store.ping()
-        reservation = await self._budget.reserve(
-            request["model"],
-            self._most_it_costs(request, now),
-            now,
-            least=self._most_it_costs(request, now, with_prompt=False),
-        )
-        self._activity.wait("waiting for Claude", SILENCE)
         call = _Call(self._client, request, now, self._hear)
-        clock = asyncio.get_running_loop().time
-        began = clock()
+        model = request["model"]
+        async with self._books.call(request, now) as entry:
+            with span(
+                f"chat {model}",
+                client=True,
+                gen__ai_operation_name="chat",
+                gen__ai_provider_name="anthropic",
+                gen__ai_request_model=model,
+                gen__ai_request_max__tokens=request["max_tokens"],
+            ) as traced:
+                answer = await self._answer(call, entry, stream=stream)
+                _tell(traced, answer)
+                if isinstance(answer, Verdict):
+                    booked = await entry.fail(may_cost=answer.may_cost)
+                else:
+                    booked = await entry.settle(answer)
+                traced.set(actp_cost__usd=booked)
+        return answer, booked
+
+    async def _answer(self, call: _Call, entry: OpenEntry, *, stream: bool) -> Reply | Verdict:
+        self._activity.wait("waiting for Claude", SILENCE)
         try:
             answer = await call.make(stream=stream)
-        except asyncio.CancelledError:
-            # It may be billed. Should there be no time for this, the reservation lapses into it.
-            await finish_anyway(self._book(reservation, call.partial, now, clock() - began))
-            raise
+        finally:
+            entry.partial = call.partial
         if not isinstance(answer, Verdict) or answer.consequence is not Consequence.WAIT:
             self._activity.unthrottle()
-        if isinstance(answer, Verdict) and not answer.may_cost:
-            await self._budget.release(reservation)
-            return answer, 0.0
-        usage = call.partial if isinstance(answer, Verdict) else answer.usage
-        settling = self._book(
-            reservation,
-            usage,
-            now,
-            clock() - began,
-            reply=None if isinstance(answer, Verdict) else answer,
-        )
-        return answer, await finish_anyway(settling)
+        return answer
 
     def _hear(self) -> None:
         self._activity.wait("waiting for Claude", SILENCE)
 
-    async def _book(
-        self,
-        reservation: Reservation,
-        usage: Usage | None,
-        now: datetime,
-        seconds: float,
-        *,
-        reply: Reply | None = None,
-    ) -> float:
-        """Book a call, at what it may have cost where its reply was lost; return how much."""
-        model = reservation.model if reply is None else reply.model
-        used = usage or Usage()
-        price = self._context.prices.price(model, used, now.date())
-        entry = CostEntry(
-            id=reservation.id,
-            agent_id=self._context.agent_id,
-            run_id=self._context.run_id,
-            task_id=self._task_id,
-            model=model,
-            input_tokens=used.input_tokens,
-            output_tokens=used.output_tokens,
-            cache_read_tokens=used.cache_read_tokens,
-            cache_write_5m_tokens=used.cache_write_5m_tokens,
-            cache_write_1h_tokens=used.cache_write_1h_tokens,
-            cost_usd=reservation.amount_usd if usage is None else price.usd,
-            priced=price.known,
-            estimated=reply is None,
-            request_id=None if reply is None else reply.request_id,
-            duration=seconds,
+    async def _bear(self, verdict: Verdict, delay: float) -> None:
+        """Wait until the call may be repeated."""
+        logger.warning(
+            "%s; trying again in %.1f s",
+            verdict.reason,
+            delay,
+            extra={"action": "throttled", "seconds": delay},
         )
-        await self._store.record_cost(entry, reservation=reservation.id)
-        self._booked.append(entry)
-        self._context.activity.spent_usd += entry.cost_usd
-        return entry.cost_usd
-
-    def _most_it_costs(self, request: Request, now: datetime, *, with_prompt: bool = True) -> float:
-        prompt = 0
-        if with_prompt:
-            prompt = len(json.dumps(request, default=str)) // CHARACTERS_PER_TOKEN
-        usage = Usage(cache_write_5m_tokens=prompt, output_tokens=request["max_tokens"])
-        return self._context.prices.price(request["model"], usage, now.date()).usd
-
-    # What follows from an error.
-
-    async def _bear(self, verdict: Verdict, attempt: int, waited: float) -> float:
-        """Wait until the call may be repeated, and return how long that was; or raise."""
-        if verdict.consequence is Consequence.FAIL:
-            raise TooLong(verdict.reason) if verdict.too_long else Refused(verdict.reason)
-        if verdict.consequence is Consequence.PAUSE:
-            raise Paused(verdict.reason, until=verdict.until)
-        delay = verdict.retry_after
-        if delay is None:
-            delay = self._patience.backoff.delay(attempt, self._rng)
-        if waited + delay > self._patience.total:
-            delay = min(delay, LONGEST_REST)
-            raise HandBack(verdict.reason, delay=delay, count_attempt=verdict.counts)
-        extra = {"action": "throttled", "seconds": delay, "attempt": attempt}
-        logger.warning("%s; trying again in %.1f s", verdict.reason, delay, extra=extra)
         self._activity.throttle(delay, verdict.reason)
         with current_child().cancel_on_stop() as stop:
             await asyncio.sleep(delay)
         if stop.cancelled_caught:
             raise HandBack(f"asked to stop while waiting: {verdict.reason}")
-        return delay
+
+
+def _tell(traced: Span, answer: Reply | Verdict) -> None:
+    """Say in a trace what came of a call."""
+    if isinstance(answer, Verdict):
+        traced.fail(answer.consequence.value)
+        return
+    usage = answer.usage
+    traced.set(
+        gen__ai_response_model=answer.model,
+        gen__ai_response_id=answer.message_id,
+        gen__ai_usage_input__tokens=usage.prompt_tokens,
+        gen__ai_usage_output__tokens=usage.output_tokens,
+        gen__ai_usage_cache__read_input__tokens=usage.cache_read_tokens,
+        anthropic_message_stop__reason=answer.stop_reason,
+        anthropic_request_id=answer.request_id,
+    )
 
 
 class _Call:
@@ -369,7 +281,7 @@ def _json_or_text(text: str) -> object:
 @asynccontextmanager
 async def open_client(context: AgentContext) -> AsyncIterator[AsyncAnthropic]:
     """Make a client for `ModelCalls`, and close it in the end."""
-    made = context.claude()
+    made = context.make_client()
     # The SDK's own retries are off: they wait in silence, and their calls would not be booked.
     client = made.with_options(
         max_retries=0, timeout=anthropic.Timeout(SILENCE, connect=CONNECT_TIMEOUT)

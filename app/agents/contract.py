@@ -57,8 +57,8 @@ class AgentContext:
     store: Store
     """The store, callable from the agent's loop; it waits while the database is away."""
     activity: Activity
-    claude: Callable[[], AsyncAnthropic]
-    """Makes a client; to be called in the agent's own loop."""
+    make_client: Callable[[], AsyncAnthropic]
+    """Makes the client of our own conversations, which book what they do by themselves."""
     wait_for_work: Callable[[float], Awaitable[None]]
     """Returns after so many seconds, or sooner when a task was posted."""
     prices: PriceTable
@@ -71,6 +71,28 @@ class AgentContext:
     """What it can do besides its own methods; they live on Trio's side."""
     redact: Callable[[str], str] = str
     """Takes secrets out of a text; before it is cut, for the half of one is not known."""
+    clients: list[AsyncAnthropic] = field(default_factory=list, repr=False, compare=False)
+    """What `claude` has made."""
+    is_routine: bool = False
+    """Whether it is a routine's: then nothing is gained by waiting for long."""
+
+    def claude(self) -> AsyncAnthropic:
+        """Make a client of Claude's API, to be called in the agent's own loop.
+
+        Its calls of the messages API are counted, kept within the budgets, repeated and shown as
+        those of a `DomainAgent` are: see `app.agents.counted`.
+        """
+        from .counted import counted  # takes seconds to import, and not every class needs it
+
+        client = counted(self)
+        self.clients.append(client)
+        return client
+
+    async def aclose(self) -> None:
+        """Close what was made here."""
+        for client in self.clients:
+            await client.close()
+        self.clients.clear()
 
 
 class AgentClassError(Exception):
@@ -103,6 +125,12 @@ def make_agent(cls: type[Agent], context: AgentContext) -> Agent:
     """Make an instance; its constructor gets what it has parameters for."""
     arguments, keywords = _arguments(cls, context, str(cls))
     return cls(*arguments, **keywords)
+
+
+def takes_context(cls: type[Agent]) -> bool:
+    """Say whether the class is given a context, without which it has no queue and no tools."""
+    arguments, keywords = _arguments(cls, None, str(cls))
+    return bool(arguments or keywords.keys() - {"model"})
 
 
 def has_routine(cls: type[Agent], method: str) -> bool:

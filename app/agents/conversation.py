@@ -8,6 +8,7 @@ has answered is called again.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from app.hands import block, from_outside
 from app.hands.server_tools import failures_of, sources_of
 
 from .approvals import Gate
-from .claude import ModelCalls, Patience
+from .claude import ModelCalls
 from .course import Answer, Ask, Compact, End, Rules, Tell, model_of, next_step
 from .history import (
     FORMAT,
@@ -28,9 +29,11 @@ from .history import (
     why_not_resumed,
 )
 from .outcomes import Outcome, TooLong
+from .patience import Patience
 from .spec import DEFAULT_EFFORT
 from .toolbox import Toolbox
 from .tools import Tool
+from .traces import span
 from .transcript import Transcript
 from .usage import tokens_of
 
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 
     from app.store.protocol import TaskCost, Turn
 
-    from .claude import Request
+    from .books import Request
     from .contract import AgentContext
     from .history import History
     from .replies import Reply
@@ -128,7 +131,12 @@ class Conversation:
             Refused: If the API takes it for wrong.
             LeaseEnded: If the task is another's by now.
         """
-        await self._take_up()
+        with span("conversation", gen__ai_conversation_id=self._work.task_id) as traced:
+            await self._take_up()
+            traced.set(actp_conversation_resumed=self._transcript.is_resumed)
+            return await self._go_on()
+
+    async def _go_on(self) -> Outcome:
         while True:
             match next_step(self._history, self._rules):
                 case End(failure):
@@ -189,6 +197,7 @@ class Conversation:
             "format": FORMAT,
             "model": self._context.model,
             "needs_tool": self._work.needs_tool,
+            "system": self._context.redact(self._manner.prompt),
         }
         await self._transcript.add("user", 0, [{"type": "text", "text": opening}], meta)
 
@@ -210,14 +219,12 @@ class Conversation:
     async def _ask(self, model: str, max_tokens: int) -> None:
         request = self._request(model, max_tokens)
         try:
-            reply = await self._calls.reply(request)
+            await self._reply(request)
         except TooLong:
             last = self._history.last
             if last is None or last.stop_reason == "compaction":
                 raise
             await self._compact()
-            return
-        await self._record(reply)
 
     async def _compact(self) -> None:
         """Ask the API to sum the conversation up so far."""
@@ -225,21 +232,34 @@ class Conversation:
         request = self._request(model_of(self._history, self._rules), self._rules.max_tokens)
         request |= {"compaction": {"type": "summarize"}, "betas": [COMPACTION]}
         # It is one block that comes at once, so there is nothing to stream.
-        await self._record(await self._calls.reply(request, stream=False))
+        await self._reply(request, stream=False)
 
     async def _tell(self, kind: str, text: str) -> None:
         block = {"type": "text", "text": text}
         await self._transcript.add("user", self._history.step, [block], {"note": kind})
 
-    async def _record(self, reply: Reply) -> None:
-        step = self._history.step + 1
+    async def _reply(self, request: Request, *, stream: bool = True) -> None:
+        """Have the model reply, and record it with what it took, tries that came to nothing too."""
+        clock = asyncio.get_running_loop().time
+        began, spent = clock(), self._calls.cost.cost_usd
+        reply = await self._calls.reply(request, stream=stream)
+        usd = self._calls.cost.cost_usd - spent
+        await self._record(reply, seconds=round(clock() - began, 3), usd=usd)
+
+    async def _record(self, reply: Reply, *, seconds: float, usd: float) -> None:
+        step, usage = self._history.step + 1, reply.usage
         meta = {
             "format": FORMAT,
             "model": reply.model,
             "message_id": reply.message_id,
             "stop_reason": reply.stop_reason,
             "stop_details": reply.stop_details,
-            "tokens": tokens_of(reply.usage),
+            "tokens": tokens_of(usage),
+            "prompt_tokens": usage.prompt_tokens,
+            "cached_tokens": usage.cache_read_tokens,
+            "output_tokens": usage.output_tokens,
+            "usd": usd,
+            "seconds": seconds,
         }
         await self._transcript.add("assistant", step, reply.content, meta)
         for failure in failures_of(reply.content):

@@ -14,7 +14,7 @@ from actp_supervise.service import clean_json
 from app.store.protocol import StoreError, TaskStatus
 
 from .contract import make_agent
-from .handle import end
+from .handle import end, finish_anyway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -43,7 +43,11 @@ async def run_agent(cls: type[Agent], context: AgentContext, poll_interval: floa
     """
     agent = make_agent(cls, context)
     work = agent.run_as_daemon(poll_interval)
-    await _alive(_until_idle_when_asked(work, poll_interval), context.activity)
+    activity = context.activity
+    try:
+        await _alive(_until_idle_when_asked(work, poll_interval, activity), activity)
+    finally:
+        await finish_anyway(context.aclose())
 
 
 async def run_routine(
@@ -62,7 +66,10 @@ async def run_routine(
     """
     agent = make_agent(cls, context)
     routine = getattr(agent, method) if goal is None else partial(_routine_of(agent), method, goal)
-    result = await _alive(routine(), context.activity)
+    try:
+        result = await _alive(routine(), context.activity)
+    finally:
+        await finish_anyway(context.aclose())
     if not (isinstance(result, dict) and "task_id" in result):  # else it has a task of its own
         await _keep(context, method, result)
     return result
@@ -99,15 +106,18 @@ async def _keep(context: AgentContext, method: str, result: object) -> None:
         logger.exception("What %s returned is not kept", method)
 
 
-async def _until_idle_when_asked(work: Coroutine[Any, Any, None], poll_interval: float) -> None:
-    """Run an agent; once it is asked to stop, end it when it only waits for its next poll.
+async def _until_idle_when_asked(
+    work: Coroutine[Any, Any, None], poll_interval: float, activity: Activity
+) -> None:
+    """Run an agent; once it is asked to stop, end it when it only waits.
 
-    A class that knows nothing of us never looks whether it is asked, and would sleep on until its
-    time to drain is over. Work in flight is not touched: see `_waits_for_next_poll`.
+    It waits for its next poll, or for a budget or Claude to be there again. A class that knows
+    nothing of us never looks whether it is asked, and would sleep on until its time to drain is
+    over. Work in flight is not touched: see `_waits_for_next_poll`.
     """
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  (a coroutine of asyncio runs in one)
-    ending = asyncio.ensure_future(_end_when_idle(task, work, poll_interval))
+    ending = asyncio.ensure_future(_end_when_idle(task, work, poll_interval, activity))
     try:
         await work
     except asyncio.CancelledError:  # noqa: ASYNC103  (ours, which ends here)
@@ -119,14 +129,17 @@ async def _until_idle_when_asked(work: Coroutine[Any, Any, None], poll_interval:
 
 
 async def _end_when_idle(
-    task: asyncio.Task[Any], work: Coroutine[Any, Any, None], poll_interval: float
+    task: asyncio.Task[Any],
+    work: Coroutine[Any, Any, None],
+    poll_interval: float,
+    activity: Activity,
 ) -> bool:
     try:
         child = current_child()
     except RuntimeError:  # in a bare nursery nobody asks
         return False
     await child.stopping.wait()
-    while not _waits_for_next_poll(work, poll_interval):  # noqa: ASYNC110  (no event tells)
+    while not (activity.is_resting or _waits_for_next_poll(work, poll_interval)):  # noqa: ASYNC110  (no event tells)
         await asyncio.sleep(LOOK_INTERVAL)
     return task.cancel("asked to stop, between two polls")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from app.store.protocol import Lease, Store, TaskRow
@@ -15,7 +16,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_claim: ContextVar[str | None] = ContextVar("claim", default=None)
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Under which claim something is done."""
+
+    task_id: str
+    token: str
+
+
+_claim: ContextVar[Claim | None] = ContextVar("claim", default=None)
 
 RENEWALS: Final = 3
 """How often a lease is renewed in its time."""
@@ -29,8 +39,8 @@ class LeaseEnded(Exception):
         self.why = why
 
 
-def current_claim() -> str | None:
-    """Return the token of the claim under which this is done; None outside of `under_lease`."""
+def current_claim() -> Claim | None:
+    """Return the claim under which this is done; None outside of `under_lease`."""
     return _claim.get()
 
 
@@ -62,7 +72,7 @@ async def under_lease(
     Raises:
         LeaseEnded: If the work was ended early.
     """
-    reset = _claim.set(token)
+    reset = _claim.set(Claim(task.id, token))
     working = asyncio.ensure_future(work)
     _claim.reset(reset)
     renewing = asyncio.ensure_future(_renew(store, task.id, token, lease, wait))

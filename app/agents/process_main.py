@@ -37,6 +37,7 @@ from app.agents.activity import Activity
 from app.agents.contract import load_agent_class
 from app.agents.host import run_agent, run_routine
 from app.agents.setup import make_context
+from app.agents.traces import start_tracing, stop_tracing
 from app.agents.wire import (
     Answer,
     Call,
@@ -94,6 +95,7 @@ def _run_trio(sock: socket.socket, jobs: Jobs) -> None:
         traceback.print_exc()
         raise  # to nobody: the process ends before
     finally:
+        stop_tracing()
         logging.shutdown()
         with suppress(OSError, ValueError):
             sys.stdout.flush()
@@ -107,6 +109,7 @@ async def _main(sock: socket.socket, jobs: Jobs) -> None:
         return
     sys.path[:] = work.modules
     bind_log_context(**work.log_fields)
+    start_tracing(os.environ, work.setup.worker_id)
     activity = ReportedActivity(trio.lowlevel.current_clock().current_time)
     calls = Calls(wire)
     async with trio.open_nursery() as nursery:
@@ -179,6 +182,7 @@ async def _agent(work: Work, calls: Calls, activity: Activity) -> None:
         store=DaemonStore(calls, work.where),
         activity=activity,
         wait_for_work=calls.wait_for_work,
+        is_routine=work.method is not None,
     )
     if work.method is None:
         await run_agent(cls, context, work.setup.poll_interval)

@@ -60,6 +60,7 @@ def make_context(
     patience: Backoff | None = None,
     make_client: Callable[[str | None, str | None], AsyncAnthropic] = make_client,
     hands: Hands | None = None,
+    is_routine: bool = False,
 ) -> AgentContext:
     """Make what an agent is given; the one place that does.
 
@@ -72,6 +73,7 @@ def make_context(
         patience: How long its store waits between two tries, in place of the usual.
         make_client: Makes a client of Claude's API from a key and an address.
         hands: Its hands, as they are open.
+        is_routine: Whether it is to do a routine.
     """
 
     async def wait_in_trio(seconds: float) -> None:
@@ -86,7 +88,7 @@ def make_context(
         run_id=setup.run_id,
         store=OwnRows(AgentStore(store, activity, **options), setup.agent_id),
         activity=activity,
-        claude=partial(make_client, setup.api_key, setup.base_url),
+        make_client=partial(make_client, setup.api_key, setup.base_url),
         wait_for_work=wait_in_trio,
         prices=setup.prices,
         daily_budget_usd=setup.daily_budget_usd,
@@ -94,6 +96,7 @@ def make_context(
         timezone=zone_named(setup.timezone),
         task_lease=setup.task_lease,
         hands=hands,
+        is_routine=is_routine,
         redact=make_redactor(setup.secrets),
     )
 

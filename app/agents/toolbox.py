@@ -24,11 +24,13 @@ from .handle import end, finish_anyway
 from .outcomes import Parked
 from .paging import MORE, Pages
 from .tools import Call, Tool, ToolError, as_json, in_call
+from .traces import span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .contract import AgentContext
+    from .traces import Span
     from .transcript import Transcript
 
 logger = logging.getLogger(__name__)
@@ -204,6 +206,15 @@ class Toolbox:
             raise Parked(waiting)
 
     async def _answer(self, use: ToolUse, step: int) -> None:
+        with span(
+            f"execute_tool {use.name}",
+            gen__ai_operation_name="execute_tool",
+            gen__ai_tool_name=use.name,
+            gen__ai_tool_call_id=use.id,
+        ) as traced:
+            await self._answer_one(use, step, traced)
+
+    async def _answer_one(self, use: ToolUse, step: int, traced: Span) -> None:
         told = _Told(arguments=use.arguments)
         try:
             done = await self._carry_out(use, told)
@@ -224,6 +235,7 @@ class Toolbox:
         }
         if told.error:
             block["is_error"] = True
+            traced.fail("tool_error")
         await finish_anyway(
             self._transcript.answer(step, block, call=self._logged(use, told), effect=told.effect)
         )
@@ -373,22 +385,16 @@ class Toolbox:
         )
 
     def _logged(self, use: ToolUse, told: _Told) -> ToolCall:
-        arguments = clean_json(told.arguments, self._context.redact)
-        text = as_json(arguments)
         return ToolCall(
             id=uuid.uuid4().hex,
             agent_id=self._context.agent_id,
             run_id=self._context.run_id,
             task_id=self._transcript.task_id,
             tool=use.name,
-            arguments=(
-                arguments
-                if isinstance(arguments, dict) and len(text) <= MOST_LOGGED
-                else {"shortened": _shortened(text)}
-            ),
+            arguments=arguments_shown(clean_json(told.arguments, self._context.redact)),
             duration=asyncio.get_running_loop().time() - told.began,
             error=told.text if told.error else None,
-            result=None if told.error else _shortened(told.text),
+            result=None if told.error else shortened(told.text),
         )
 
 
@@ -420,7 +426,16 @@ def _block_of(begun: EffectState) -> dict[str, Any]:
             return {"type": "tool_result", "content": as_json(other)}
 
 
-def _shortened(text: str) -> str:
+def arguments_shown(arguments: object) -> dict[str, Any]:
+    """Return the arguments of a call as its log has them."""
+    text = as_json(arguments)
+    if isinstance(arguments, dict) and len(text) <= MOST_LOGGED:
+        return arguments
+    return {"shortened": shortened(text)}
+
+
+def shortened(text: str) -> str:
+    """Return as much of a text as the log of calls keeps."""
     left = len(text) - MOST_LOGGED
     return text if left <= 0 else f"{text[:MOST_LOGGED]} ... ({left} characters more)"
 

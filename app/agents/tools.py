@@ -21,6 +21,7 @@ while the daemon moved:
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import json
@@ -30,9 +31,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import date, datetime
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
-from anthropic.lib.tools import BetaAsyncFunctionTool, ToolError
+from anthropic.lib.tools import BetaAsyncFunctionTool, BetaFunctionTool, ToolError
 from typing_extensions import override
 
 from app.store.protocol import JSON
@@ -40,7 +41,17 @@ from app.store.protocol import JSON
 if TYPE_CHECKING:
     from anthropic.types.tool_param import InputSchema
 
-__all__ = ["JSON", "Call", "Tool", "ToolError", "as_json", "current_call", "tool", "tools_of"]
+__all__ = [
+    "JSON",
+    "Call",
+    "Tool",
+    "ToolError",
+    "as_json",
+    "current_call",
+    "tool",
+    "tool_of",
+    "tools_of",
+]
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Awaitable[JSON]])
 
@@ -61,6 +72,9 @@ class _Mark:
     timeout: float | None
     approve: bool | None
     acts: bool
+
+
+_UNMARKED: Final = _Mark(effect="once", target=(), timeout=None, approve=None, acts=False)
 
 
 @overload
@@ -200,11 +214,10 @@ def tools_of(agent: object) -> list[Tool]:
     A fixed order keeps the prompt's cache valid.
     """
     methods = inspect.getmembers(agent, lambda member: hasattr(member, _MARK))
-    return [_tool(method) for _, method in sorted(methods)]
+    return [_tool(method, getattr(method, _MARK)) for _, method in sorted(methods)]
 
 
-def _tool(method: MethodType) -> Tool:
-    mark = cast("_Mark", getattr(method, _MARK))
+def _tool(method: MethodType, mark: _Mark) -> Tool:
     return MethodTool(
         name=str(method.__name__),
         effect=mark.effect,
@@ -213,6 +226,45 @@ def _tool(method: MethodType) -> Tool:
         approve=mark.approve,
         acts=mark.acts,
         method=method,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionTool(Tool):
+    """A function as a tool, or a method that is not async; the latter runs in a thread."""
+
+    function: BetaAsyncFunctionTool[Any] | BetaFunctionTool[Any]
+
+    @property
+    @override
+    def definition(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "description": self.function.description,
+            "input_schema": self.function.input_schema,
+        }
+
+    @override
+    async def call(self, arguments: dict[str, Any]) -> JSON:
+        if isinstance(self.function, BetaAsyncFunctionTool):
+            return await self.function.call(arguments)
+        return await asyncio.to_thread(self.function.call, arguments)
+
+
+def tool_of(function: Callable[..., Any]) -> Tool:
+    """Return a function or a bound method as a tool; one without a mark is `once`."""
+    mark: _Mark = getattr(function, _MARK, _UNMARKED)
+    if isinstance(function, MethodType) and inspect.iscoroutinefunction(function):
+        return _tool(function, mark)
+    kind = BetaAsyncFunctionTool if inspect.iscoroutinefunction(function) else BetaFunctionTool
+    return FunctionTool(
+        name=str(getattr(function, "__name__", "tool")),
+        effect=mark.effect,
+        target=mark.target,
+        timeout=mark.timeout,
+        approve=mark.approve,
+        acts=mark.acts,
+        function=kind(function),
     )
 
 

@@ -15,6 +15,8 @@ from app.store.records import moment_text
 from .handle import end, finish_anyway
 from .lease import LeaseEnded, under_lease
 from .outcomes import HandBack, Outcome, Parked, Paused, Refused
+from .pauses import until_over
+from .traces import attempt_span, end_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -32,9 +34,6 @@ FAILED_IN_A_ROW: Final = 3
 Until then an error is the task's, which waits by itself: the agent goes on with others, and one
 task does not use up its restarts.
 """
-
-LOOK_AT_CLOCK: Final = 60.0
-"""Seconds between two looks whether a pause is over: the machine may sleep meanwhile."""
 
 
 class Worker:
@@ -116,6 +115,14 @@ class Worker:
         Raises:
             HandBack: If it is back in the queue, for this reason.
         """
+        names = {"actp_run_id": self._context.run_id, "actp_worker_id": self._context.worker_id}
+        with attempt_span(task, **names) as traced:
+            outcome = await self._work_off(task, token)
+            if outcome.failure is not None:
+                traced.fail("task_failed")
+            return outcome
+
+    async def _work_off(self, task: TaskRow, token: str) -> Outcome:
         goal = self._context.redact(task.goal)
         self._activity.progress(f"task: {goal:.80}", task_id=task.id)
         limit = asyncio.timeout(task.timeout)
@@ -206,7 +213,11 @@ class Worker:
             logger.info("Task %s", status, extra=extra)
         else:
             logger.warning("Task %s: %s", status, error, extra=extra)
-        self._activity.last_run_at = moment_text(await self._store.ping())
+        now = await self._store.ping()
+        cost = None if result is None else result.get("usd")
+        cost = cost if isinstance(cost, float) else None
+        end_task(task, now, actp_task_status=status.value, actp_cost__usd=cost)
+        self._activity.last_run_at = moment_text(now)
         if status is TaskStatus.SUCCEEDED:
             self._activity.tasks_done += 1
         elif status is TaskStatus.FAILED:
@@ -254,16 +265,8 @@ class Worker:
         until = None if paused.until is None else moment_text(paused.until)
         self._activity.pause(paused.reason, until=until)
         with current_child().cancel_on_stop():
-            while (seconds := await self._left(paused)) > 0:  # noqa: ASYNC110  (no event)
-                await asyncio.sleep(seconds)
+            await until_over(paused.until, self._store)
             self._activity.resume()
-
-    async def _left(self, paused: Paused) -> float:
-        """Return the seconds to sleep before the next look whether a pause is over."""
-        if paused.until is None:
-            return LOOK_AT_CLOCK
-        left = (paused.until - await self._store.ping()).total_seconds()
-        return min(left, LOOK_AT_CLOCK)
 
     async def _rest(self, back: HandBack) -> None:
         """Take no tasks for as long as it is no use."""

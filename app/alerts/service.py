@@ -21,6 +21,7 @@ from app.alerts.channels import Channel, DeliveryError
 from app.alerts.plan import Message, News, Plan, is_quiet
 from app.alerts.summary import look_back, summary
 from app.facts import from_json, to_json
+from app.looks import USUAL
 from app.reasons import Reason, ReasonKind, reason
 from app.store.outbox import store_lease
 from app.store.protocol import JSON, Store, StoreError
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY: Final = 10.0
-"""Seconds between two looks; what is new at the same look is told as one message."""
+RECORD_TIMEOUT: Final = 10.0
+"""Seconds that the store has, to say how a day was or to keep what was told."""
 
 LEASE: Final = 60.0
-"""Seconds after which another daemon speaks for one that is gone."""
+"""Seconds after which another daemon speaks for one that is gone, where nothing else is said."""
 
 SEND_TIMEOUT: Final = 30.0
 """Seconds that one delivery may take."""
@@ -102,6 +103,7 @@ class Alerts:
     Args:
         channels: By which ways.
         instance: This start of the daemon.
+        lease: Seconds after which another daemon speaks for one that is gone.
         wall_clock: Tells the time of day.
     """
 
@@ -110,10 +112,12 @@ class Alerts:
         channels: Sequence[Channel],
         *,
         instance: str,
+        lease: float = LEASE,
         wall_clock: WallClock | None = None,
     ) -> None:
         self._outgoing = [_Outgoing(channel) for channel in channels]
         self._instance = instance
+        self._lease = lease
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
         self._own = Plan()
         self._shared: Plan | None = None
@@ -129,23 +133,34 @@ class Alerts:
         """Return what is wrong with the delivery itself."""
         return tuple(self._failing.values())
 
-    def start(self, services: Supervisor, daemon: Told) -> None:
-        """Start what is configured, the alerts and the heartbeat address, under a supervisor."""
+    def start(self, services: Supervisor, daemon: Told, every: float = USUAL.alerts) -> None:
+        """Start what is configured, the alerts and the heartbeat address, under a supervisor.
+
+        Args:
+            services: Looks after them.
+            daemon: Of which is told.
+            every: Seconds between two looks.
+        """
         if self._outgoing:
-            services.start_soon(self.run, daemon, name="alerts")
+            services.start_soon(self.run, daemon, every, name="alerts")
         url = daemon.settings.heartbeat_url
         if url is not None:
             services.start_soon(self.beat, url, name=HEARTBEAT_URL)
 
-    async def run(self, daemon: Told) -> None:
-        """Tell of a daemon until cancelled."""
+    async def run(self, daemon: Told, every: float = USUAL.alerts) -> None:
+        """Tell of a daemon until cancelled.
+
+        Args:
+            daemon: Which.
+            every: Seconds between two looks.
+        """
         async with trio.open_nursery() as nursery:
             for outgoing in self._outgoing:
                 nursery.start_soon(self._deliver, outgoing)
             nursery.start_soon(self._take_turns, daemon)
             due = self._next_summary(daemon.settings)
             while True:
-                await trio.sleep(LOOK_EVERY)
+                await trio.sleep(every)
                 if daemon.stopping:
                     continue
                 await self._look(daemon)
@@ -203,7 +218,7 @@ class Alerts:
     async def _summarize(self, daemon: Told) -> None:
         extra = {"action": "summary_left_out"}
         try:
-            with trio.fail_after(LOOK_EVERY):
+            with trio.fail_after(RECORD_TIMEOUT):
                 day = await look_back(daemon.store, self._wall_clock.now())
         except (StoreError, trio.TooSlowError) as error:
             logger.warning("No daily summary, as the store is away: %s", error, extra=extra)
@@ -216,7 +231,7 @@ class Alerts:
 
     async def _take_turns(self, daemon: Told) -> None:
         """Speak of what all daemons see alike, whenever the lease for it is ours."""
-        lease = store_lease(daemon.store, "alerts", self._instance, LEASE)
+        lease = store_lease(daemon.store, "alerts", self._instance, self._lease)
         while True:
             await lease.acquire(lambda _holder: None)
             self._shared = Plan(await self._recall(daemon.store))
@@ -239,7 +254,7 @@ class Alerts:
     async def _remember(self, store: Store, plan: Plan) -> None:
         agent_id, key = _KEPT_UNDER
         try:
-            with trio.move_on_after(LOOK_EVERY):
+            with trio.move_on_after(RECORD_TIMEOUT):
                 await store.remember(agent_id, key, json_text(to_json(plan.told)))
         except StoreError as error:  # as when the news is that the store is away
             extra = {"action": "told_not_recorded"}

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from app.running import STORE_VARIABLES
+from app.settings import DEMO_KEY
+
 from .claude import SimulatedClaude, serve_claude
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection
 
     from app.settings import Settings
     from app.store.protocol import Store
@@ -42,7 +45,7 @@ _OF_CRASHES: Final = (
 )
 
 _SETTINGS: Final = {
-    "ANTHROPIC_API_KEY": "simulated-key",
+    "ANTHROPIC_API_KEY": DEMO_KEY,
     "REVENUE_AGENT_CLASS": _CRASHING,
     "SOCIAL_MEDIA_AGENT_POLL_INTERVAL": "3",
     "CONTENT_AGENT_POLL_INTERVAL": "3",
@@ -66,6 +69,8 @@ class Demo:
 
     environ: Mapping[str, str]
     """The environment for its settings."""
+    hides_store: bool = False
+    """Whether a store is set, in whose place it has one of its own."""
 
     async def queue_tasks(self, store: Store) -> None:
         """Give the agents something to do."""
@@ -74,8 +79,9 @@ class Demo:
 
     def introduction(self, settings: Settings, page: str) -> str:
         """Say what is to be seen, and that none of it is real."""
-        database = shlex.quote(str(settings.db_path))
         command = f"{shlex.quote(_python())} -m app.main"
+        if self.hides_store:  # which the commands would look at
+            command = f"WORKER_DB_PATH={shlex.quote(str(settings.db_path))} {command}"
         crashes = any(agent.enabled and agent.class_path == _CRASHING for agent in settings.agents)
         return (
             "This is a demonstration. The model is SIMULATED: no request leaves this machine, no\n"
@@ -83,8 +89,9 @@ class Demo:
             f"{_OF_CRASHES if crashes else ''}\n\n"
             f"Open {page}/ in a browser.\n\n"
             "In another terminal:\n"
-            f"  WORKER_DB_PATH={database} {command} --list-agents\n"
-            f"  WORKER_DB_PATH={database} {command} --restart-agent content\n\n"
+            f"  {command} --list-agents\n"
+            f"  {command} --tail content\n"
+            f"  {command} --restart-agent content\n\n"
             "Ctrl-C lets the agents finish what they do, and ends it.\n"
         )
 
@@ -96,11 +103,14 @@ def _python() -> str:
 
 
 @asynccontextmanager
-async def open_demo(environ: Mapping[str, str]) -> AsyncIterator[Demo]:
+async def open_demo(
+    environ: Mapping[str, str], *, given: Collection[str] = ()
+) -> AsyncIterator[Demo]:
     """Serve a simulated Claude, and make a folder for a store, for the time of the block.
 
     Args:
         environ: The environment, much of which holds for the demonstration as well.
+        given: The names of variables that are set, in it or in `.env`.
     """
     with tempfile.TemporaryDirectory(prefix="actp-worker-demo-") as folder:
         async with trio.open_nursery() as nursery:
@@ -111,6 +121,7 @@ async def open_demo(environ: Mapping[str, str]) -> AsyncIterator[Demo]:
                     **_SETTINGS,
                     "ANTHROPIC_BASE_URL": address,
                     "WORKER_DB_PATH": str(Path(folder) / "worker.db"),
-                }
+                },
+                hides_store=not STORE_VARIABLES.isdisjoint(given),
             )
             nursery.cancel_scope.cancel(reason="the demonstration is over")

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+NO_THREAD: Final = (
+    "no thread can be started: the system's limit is reached (ulimit -u, or TasksMax of systemd)"
+)
+
+
+def is_out_of_threads(error: BaseException) -> bool:
+    """Return whether an error is Python's for a thread that the system does not give."""
+    return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
+
 
 class StoreError(Exception):
     """The store refused, or answered what makes no sense. Repeating will not help."""

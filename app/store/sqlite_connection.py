@@ -14,13 +14,20 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 import trio
 
 from actp_supervise import Backoff
 from actp_supervise.service import retry
-from app.store.errors import StoreError, StoreUnavailable, TableMissing, WrongVersion
+from app.store.errors import (
+    NO_THREAD,
+    StoreError,
+    StoreUnavailable,
+    TableMissing,
+    WrongVersion,
+    is_out_of_threads,
+)
 from app.store.records import clean, read_record
 from app.store.sqlite_schema import ensure_schema
 
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
 
 ResultT = TypeVar("ResultT")
 RowT = TypeVar("RowT")
+PosArgsT = TypeVarTuple("PosArgsT")
 
 MOST_LOG: Final = 8 * 1024 * 1024
 """Bytes that SQLite's log keeps on the disk once it was written to the database."""
@@ -167,7 +175,7 @@ class SqliteDatabase:
         for write in writes:
             write.is_under_way = True
         try:
-            await trio.to_thread.run_sync(self._write, writes, limiter=self._writing)
+            await _in_thread(self._write, writes, limiter=self._writing)
         finally:
             now = trio.current_time()
             for write in writes:
@@ -219,7 +227,10 @@ class SqliteDatabase:
     async def aclose(self) -> None:
         """Close both connections once the calls that run are over. Safe to call twice."""
         for connection, limiter in ((self._reader, self._reading), (self._writer, self._writing)):
-            await trio.to_thread.run_sync(connection.close, limiter=limiter)
+            try:
+                await _in_thread(connection.close, limiter=limiter)
+            except StoreUnavailable:  # there are no threads, and nobody else uses it any more
+                connection.close()
 
     async def _run(
         self,
@@ -229,7 +240,7 @@ class SqliteDatabase:
     ) -> ResultT:
         async def attempt() -> ResultT:
             try:
-                return await trio.to_thread.run_sync(run, work, limiter=limiter)
+                return await _in_thread(run, work, limiter=limiter)
             except (sqlite3.Error, OverflowError, UnicodeError) as error:
                 raise self._in_store_words(error) from error
 
@@ -268,6 +279,24 @@ class SqliteDatabase:
                 )
 
 
+async def _in_thread(
+    function: Callable[[*PosArgsT], ResultT],
+    *args: *PosArgsT,
+    limiter: trio.CapacityLimiter | None = None,
+) -> ResultT:
+    """Call a function in a thread.
+
+    Raises:
+        StoreUnavailable: If the system gives none just now.
+    """
+    try:
+        return await trio.to_thread.run_sync(function, *args, limiter=limiter)
+    except RuntimeError as error:
+        if is_out_of_threads(error):
+            raise StoreUnavailable(NO_THREAD) from error
+        raise
+
+
 class OnSqlite:
     """What the verbs of all nouns have in common on SQLite."""
 
@@ -297,7 +326,7 @@ async def _connect_patiently(
 ) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     async def attempt() -> tuple[sqlite3.Connection, sqlite3.Connection]:
         try:
-            return await trio.to_thread.run_sync(_connect, path)
+            return await _in_thread(_connect, path)
         except sqlite3.Error as error:
             raise _opening_error(error, path) from error
         except OSError as error:

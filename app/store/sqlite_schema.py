@@ -112,7 +112,12 @@ _TABLES = (
         last_heartbeat text,
         registered_at text not null,
         paused_by text,
-        paused_at text
+        paused_at text,
+        restart_asked_at text,
+        restart_asked_by text,
+        restart_answered_at text,
+        restart_answer text,
+        restart_answered_by text
     )""",
     """
     create table if not exists actp_agent_runs (
@@ -151,7 +156,8 @@ _TABLES = (
         started_at text,
         finished_at text,
         timeout real,
-        unique_key text
+        unique_key text,
+        ready_at text
     )""",
         made_id=_MADE_ID,
         made_now=_MADE_NOW,
@@ -279,7 +285,14 @@ _TABLES = (
         job_name text primary key,
         cron text not null,
         instead_of text not null,
-        changed_at text not null
+        changed_at text not null,
+        changed_by text
+    )""",
+    """
+    create table if not exists actp_routine_pauses (
+        job_name text primary key,
+        paused_by text not null,
+        paused_at text not null
     )""",
     *sqlite_totals.TABLES,
     *(_domain_table(table) for table in DomainTable),

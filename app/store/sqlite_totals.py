@@ -1,7 +1,7 @@
 """Sums that SQLite keeps by triggers, so that no page counts all history.
 
-Tasks by agent and status, and costs by day (UTC), agent and model. The sums of costs stay when
-the entries are deleted.
+Tasks by agent and status, what became of tasks by the quarter of an hour, and costs by day (UTC),
+agent and model. The last two stay when the tasks and entries are deleted.
 """
 
 from __future__ import annotations
@@ -21,6 +21,18 @@ TABLES: Final = (
         primary key (agent_type, status, shard)
     )""",
     """
+    create table if not exists actp_task_history (
+        agent_type text not null,
+        quarter text not null,
+        shard integer not null default 0,
+        succeeded integer not null default 0,
+        failed integer not null default 0,
+        cancelled integer not null default 0,
+        begun integer not null default 0,
+        waited real not null default 0,
+        primary key (quarter, agent_type, shard)
+    )""",
+    """
     create table if not exists actp_cost_days (
         agent_id text not null,
         model text not null,
@@ -35,6 +47,9 @@ TABLES: Final = (
     )""",
 )
 
+_ENDS: Final = ("succeeded", "failed", "cancelled")
+_ENDED: Final = str(_ENDS)
+
 _ADD_TASK: Final = """
         insert into actp_task_totals (agent_type, status, tasks)
         values (new.agent_type, new.status, 1)
@@ -42,6 +57,31 @@ _ADD_TASK: Final = """
 _TAKE_TASK: Final = """
         update actp_task_totals set tasks = tasks - 1
         where agent_type = old.agent_type and status = old.status;"""
+
+
+def _quarter(moment: str) -> str:
+    """Return SQL for the quarter of an hour in which a moment is, as text."""
+    minutes = f"cast(substr({moment}, 15, 2) as integer) / 15 * 15"
+    return f"substr({moment}, 1, 14) || printf('%02d:00.000000Z', {minutes})"
+
+
+def _waited() -> str:
+    """Return SQL for the seconds for which a task that is begun has waited for a worker."""
+    ready_at = "coalesce(new.ready_at, new.created_at)"
+    return f"max(0.0, (julianday(new.started_at) - julianday({ready_at})) * 86400.0)"
+
+
+def _add_history(moment: str, begun: str, waited: str) -> str:
+    """Return SQL that adds a task to the history: its end, or its beginning with its wait."""
+    ended = [f"new.status = '{status}'" for status in _ENDS]
+    return f"""
+        insert into actp_task_history (agent_type, quarter, succeeded, failed, cancelled, begun,
+            waited)
+        values (new.agent_type, {_quarter(moment)}, {", ".join(ended)}, {begun}, {waited})
+        on conflict (quarter, agent_type, shard) do update set
+            succeeded = succeeded + excluded.succeeded, failed = failed + excluded.failed,
+            cancelled = cancelled + excluded.cancelled, begun = begun + excluded.begun,
+            waited = waited + excluded.waited;"""  # noqa: S608  (our own words)
 
 
 def _add_costs(sign: str, row: str, calls: str) -> str:
@@ -68,6 +108,22 @@ _TASK_TRIGGERS: Final = {
         when new.status <> old.status or new.agent_type <> old.agent_type
         begin {_TAKE_TASK} {_ADD_TASK} end""",
 }
+_NOW: Final = "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')"
+_HISTORY_TRIGGERS: Final = {
+    "actp_task_history_ended": f"""after update of status on actp_agent_tasks
+        when new.status in {_ENDED} and old.status not in {_ENDED}
+        begin {_add_history(f"coalesce(new.finished_at, {_NOW})", "0", "0.0")} end""",
+    "actp_task_history_begun": f"""after update of status on actp_agent_tasks
+        when new.status = 'running' and old.status = 'queued'
+        begin {_add_history("new.started_at", "1", _waited())} end""",
+    # Since when each waits for a worker: a wait on purpose is none, nor is one for a person.
+    "actp_task_ready_later": """after insert on actp_agent_tasks when new.not_before is not null
+        begin update actp_agent_tasks set ready_at = new.not_before where id = new.id; end""",
+    "actp_task_ready_again": f"""after update of status on actp_agent_tasks
+        when new.status = 'queued' and old.status <> 'queued'
+        begin update actp_agent_tasks set ready_at = coalesce(new.not_before, {_NOW})
+            where id = new.id; end""",  # noqa: S608  (our own words)
+}
 _COST_TRIGGERS: Final = {
     "actp_cost_days_insert": (
         f"after insert on anthropic_cost_log begin {_add_costs('', 'new', '1')} end"
@@ -77,7 +133,8 @@ _COST_TRIGGERS: Final = {
         f" {_add_costs('-', 'old', '-1')} {_add_costs('', 'new', '1')} end"
     ),
 }
-TRIGGERS: Final = frozenset(_TASK_TRIGGERS | _COST_TRIGGERS)
+_ALL: Final = _TASK_TRIGGERS | _HISTORY_TRIGGERS | _COST_TRIGGERS
+TRIGGERS: Final = frozenset(_ALL)
 """The names of all of them."""
 
 _COUNT_TASKS: Final = """
@@ -94,6 +151,15 @@ _SUM_COSTS: Final = """
 """
 
 
+_SUM_HISTORY: Final = f"""
+    insert into actp_task_history (agent_type, quarter, succeeded, failed, cancelled)
+    select agent_type, {_quarter("finished_at")}, sum(status = 'succeeded'),
+        sum(status = 'failed'), sum(status = 'cancelled')
+    from actp_agent_tasks
+    where finished_at glob '[0-9][0-9][0-9][0-9]-*' and status in {_ENDED} group by 1, 2
+"""  # noqa: S608  (our own words)
+
+
 def ensure_totals(db: sqlite3.Connection, present: set[str]) -> None:
     """Make the triggers that are missing, with the sums of what was there before them.
 
@@ -107,5 +173,8 @@ def ensure_totals(db: sqlite3.Connection, present: set[str]) -> None:
     has_sums = db.execute("select 1 from actp_cost_days limit 1").fetchone() is not None
     if not present >= _COST_TRIGGERS.keys() and not has_sums:  # else of entries that are deleted
         db.execute(_SUM_COSTS)
-    for name, body in (_TASK_TRIGGERS | _COST_TRIGGERS).items():
+    has_history = db.execute("select 1 from actp_task_history limit 1").fetchone() is not None
+    if not present >= _HISTORY_TRIGGERS.keys() and not has_history:
+        db.execute(_SUM_HISTORY)
+    for name, body in _ALL.items():
         db.execute(f"create trigger if not exists {name} {body}")

@@ -45,6 +45,8 @@ FUNCTIONS: Final = {
     "count_tasks": "task_counts",
     "record_turn": "record_step",
     "tasks": "find_tasks",
+    "set_needs_restart": "ask_for_restart",
+    "set_routine_time": "change_routine_time",
 }
 """Verbs whose function has another name than ``actp_`` and the verb's."""
 

@@ -19,7 +19,13 @@ from postgrest import APIError
 
 from actp_supervise import Backoff
 from actp_supervise.service import retry
-from app.store.errors import StoreError, WrongSettings
+from app.store.errors import (
+    NO_THREAD,
+    StoreError,
+    StoreUnavailable,
+    WrongSettings,
+    is_out_of_threads,
+)
 from app.store.records import clean, json_text
 from app.store.supabase_errors import (
     PassingFault,
@@ -172,6 +178,8 @@ class SupabaseDatabase:
         except RuntimeError as error:
             if self._closed:  # while it was under way
                 raise StoreError("the store is closed") from error
+            if is_out_of_threads(error):  # of which one looks the project's name up
+                raise StoreUnavailable(NO_THREAD) from error
             raise
         raise PassingFault(f"{self.where} did not answer within {self._answer_within:g} s")
 

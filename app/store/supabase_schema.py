@@ -34,7 +34,9 @@ WITHOUT_SEQ: Final = frozenset(
         "actp_effects",
         "actp_job_runs",
         "actp_leases",
+        "actp_routine_pauses",
         "actp_routine_times",
+        "actp_task_history",
         "actp_task_totals",
         "anthropic_cost_log",
     }

@@ -71,7 +71,10 @@ class Verb(Generic[R]):
 
     async def ask(self, store: Noun, arguments: Arguments) -> R:
         """Call this verb of a store."""
-        answer: R = await getattr(store, self.name)(**arguments)
+        method = getattr(store, self.name)
+        if getattr(method, "verb", None) is self:  # it would bind them anew
+            return await store.perform(self, arguments)
+        answer: R = await method(**arguments)
         return answer
 
 

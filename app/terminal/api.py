@@ -11,6 +11,7 @@ import httpx
 from httpx_sse import EventSource
 
 from app.facts import JSON, from_json
+from app.running import find
 from app.settings import Settings, SettingsError
 from app.terminal.errors import DaemonAwayError, DaemonError, RefusedError
 from app.web.problem_details import ProblemDetails
@@ -36,20 +37,30 @@ class Api:
     `DaemonError` if what answers is something else.
     """
 
-    def __init__(self, http: httpx.AsyncClient, address: str, token: str | None) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        address: str,
+        token: str | None,
+        read_token: str | None = None,
+    ) -> None:
         self.address = address
         self._http = http
-        self._authorization = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._authorization = _bearer(token)
+        self._to_read = _bearer(read_token or token)
 
     async def get(self, kind: type[T], path: str, **query: str | int) -> T:
         """Return what is answered at an address, as a value of that kind."""
         with self._in_words():
-            return self._read(kind, await self._http.get(path, params=query))
+            answer = await self._http.get(path, params=query, headers=self._to_read)
+            return self._read(kind, answer)
 
-    async def post(self, kind: type[T], path: str, body: JSON) -> T:
+    async def post(self, kind: type[T], path: str, body: JSON = None) -> T:
         """Ask the daemon for a change; return its answer, as a value of that kind."""
         with self._in_words():
-            answer = await self._http.post(path, json=body, headers=self._authorization)
+            answer = await self._http.post(
+                path, json={} if body is None else body, headers=self._authorization
+            )
             return self._read(kind, answer)
 
     @asynccontextmanager
@@ -62,7 +73,7 @@ class Api:
             last_id: The last that is known, after which to begin.
             query: What is wanted, as `GET /events` has it.
         """
-        headers = {"Accept": "text/event-stream"}
+        headers = {"Accept": "text/event-stream", **self._to_read}
         if last_id is not None:
             headers["Last-Event-ID"] = last_id
         timeout = httpx.Timeout(ANSWER_WITHIN, read=SILENT_AFTER)
@@ -125,10 +136,10 @@ class Api:
 
 @asynccontextmanager
 async def open_api(settings: Settings) -> AsyncIterator[Api]:
-    """Get ready to ask the daemon that listens where the settings say.
+    """Get ready to ask the daemon that runs on this machine, or that listens where is set.
 
     Raises:
-        SettingsError: If they do not say where.
+        SettingsError: If several run here, or none, and the settings do not say which or where.
     """
     address = address_of(settings)
     http = httpx.AsyncClient(
@@ -139,28 +150,43 @@ async def open_api(settings: Settings) -> AsyncIterator[Api]:
         verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
     )
     async with http:
-        yield Api(http, address, settings.api_token)
+        yield Api(http, address, settings.api_token, settings.read_token)
+
+
+class AddressUnknownError(SettingsError):
+    """No daemon runs here, and the settings do not say where else one may listen."""
 
 
 def address_of(settings: Settings) -> str:
-    """Return the address at which a daemon with these settings can be asked.
+    """Return the address at which the daemon can be asked that these settings are about.
 
     Raises:
-        SettingsError: If it chooses its port itself.
+        AddressUnknownError: If none runs here, and the port is chosen by a daemon itself.
+        SettingsError: If several run here, and which one is meant is not said.
     """
+    running = find(settings)
+    if running is not None:
+        return _address(running.host, running.port)
     if settings.health_port == 0:
-        raise SettingsError(
-            "WORKER_HEALTH_PORT=0: the daemon takes a port that is free, so set it to the one "
-            "that the daemon names when it starts"
+        raise AddressUnknownError(
+            "WORKER_HEALTH_PORT=0: a daemon takes a port that is free, and none of yours runs on "
+            "this machine"
         )
-    host = settings.health_host
+    return _address(settings.health_host, settings.health_port)
+
+
+def _address(host: str, port: int) -> str:
     try:
         ip = ip_address(host)
     except ValueError:
-        return f"http://{host}:{settings.health_port}"
+        return f"http://{host}:{port}"
     if ip.is_unspecified:  # it listens everywhere, so here too
         host = "127.0.0.1" if ip.version == 4 else "::1"
-    return f"http://{f'[{host}]' if ip.version == 6 else host}:{settings.health_port}"
+    return f"http://{f'[{host}]' if ip.version == 6 else host}:{port}"
+
+
+def _bearer(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
 def _is(response: httpx.Response, media_type: str) -> bool:

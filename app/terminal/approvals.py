@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -12,6 +10,7 @@ from actp_supervise.service import visible
 from app.facts import JSON, to_json
 from app.store.protocol import ApprovalRow
 from app.terminal.api import open_api
+from app.terminal.person import person
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -75,12 +74,3 @@ def in_words(row: ApprovalRow) -> str:
 
 def _indented(text: str) -> list[str]:
     return [f"    {line}" for line in text.splitlines()]
-
-
-def person() -> str:
-    """Return who sits at this terminal."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as in a container
-        name = "somebody"
-    return f"{name}@{socket.gethostname()} (terminal)"[:200]

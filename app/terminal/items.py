@@ -1,7 +1,4 @@
-"""`--show`, `--reject`, `--edit`, `--done`: what agents make for people, and decisions about it.
-
-`--approve` and `--deny` decide here, too, where they are given a kind and an id: ``drafts/3f8a``.
-"""
+"""`--show drafts` and the other lists of what agents make, and decisions about one of them."""
 
 from __future__ import annotations
 
@@ -12,50 +9,37 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from actp_supervise.service import visible
-from app.command_line import item_in
 from app.facts import JSON, to_json
 from app.items import KINDS, Item, Kind
 from app.settings import SettingsError
 from app.terminal.api import open_api
-from app.terminal.approvals import person
+from app.terminal.person import person
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
     from app.settings import Settings
-
-MOST: Final = 200
-"""Items that are shown at once."""
+    from app.terminal.shows import Wanted
 
 _APART: Final = frozenset({"id", "agent_id", "status", "created_at", "updated_at", "reviews"})
 """What stands in an item's first line, or below the rest."""
 
 
-async def obey(settings: Settings, options: argparse.Namespace) -> None:
-    """Show items, or decide about one.
+async def show_items(settings: Settings, kind: Kind, wanted: Wanted) -> None:
+    """Write items, the newest last, with what people have said of each.
 
     Raises:
-        SettingsError: If there is no such kind.
-        DaemonError: If it is not there or cannot be decided so, or no daemon answers.
+        DaemonError: If no daemon answers.
     """
-    if options.show is not None:
-        await _show(settings, KINDS[options.show], options)
-        return
-    target = item_in(options)
-    if target is not None:
-        await _decide(settings, target, options)
-
-
-async def _show(settings: Settings, kind: Kind, options: argparse.Namespace) -> None:
-    query: dict[str, str | int] = {"limit": MOST}
-    if options.status is not None:
-        query["status"] = options.status
-    if options.agent is not None:
-        query["agent_id"] = options.agent
+    query: dict[str, str | int] = {"limit": wanted.limit}
+    if wanted.status is not None:
+        query["status"] = wanted.status
+    if wanted.agent_id is not None:
+        query["agent_id"] = wanted.agent_id
     async with open_api(settings) as api:
         items = await api.get(list[kind.row], f"/{kind.name}", **query)  # type: ignore[name-defined]
-    if options.json:
+    if wanted.as_json:
         print(json.dumps(to_json(items), indent=2))
     elif not items:
         print(f"There are no {kind.name}{' like that' * (len(query) > 1)}.")
@@ -63,7 +47,18 @@ async def _show(settings: Settings, kind: Kind, options: argparse.Namespace) -> 
         print("\n\n".join(in_words(kind, item) for item in reversed(items)))
 
 
-async def _decide(settings: Settings, target: str, options: argparse.Namespace) -> None:
+async def decide(settings: Settings, target: str, options: argparse.Namespace) -> None:
+    """Decide about an item, and write what came of it.
+
+    Args:
+        settings: Where the daemon is.
+        target: Which, as ``drafts/3f8a``.
+        options: The command line.
+
+    Raises:
+        SettingsError: If there is no such kind.
+        DaemonError: If it is not there or cannot be decided so, or no daemon answers.
+    """
     name, _, item_id = target.partition("/")
     kind = KINDS.get(name)
     if kind is None or not item_id:

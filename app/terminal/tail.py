@@ -1,18 +1,21 @@
-"""`--tail`: what happens in the daemon, one line each."""
+"""`--tail`: what happens in the daemon, one line each; of one agent, its own log lines too."""
 
 from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
+from urllib.parse import quote
 
 import trio
 
 from actp_supervise.service import shorten
 from app.event_kinds import tone_of_event
-from app.facts import from_json
+from app.facts import from_json, to_json
+from app.logged_lines import LogLine
 from app.settings import Settings, SettingsError, unknown_agent
 from app.status import AgentStatus
 from app.terminal.api import Api, open_api
@@ -37,13 +40,19 @@ FIRST: Final = 20
 ALL: Final = 1000
 """As many as a daemon keeps."""
 
+MOST_LINES: Final = 200
+"""Log lines that are asked for at once."""
+
+LOOK_EVERY: Final = 1.0
+"""Seconds between two looks at the log lines of an agent."""
+
 
 async def follow(settings: Settings, *, agent_id: str | None, as_json: bool) -> None:
     """Write what happens, until interrupted; a daemon that goes away is waited for.
 
     Args:
         settings: Where the daemon is.
-        agent_id: The agent to write of, if not of all.
+        agent_id: The agent to write of, and to write the log lines of, if not of all.
         as_json: Whether to write each event as JSON.
 
     Raises:
@@ -56,7 +65,15 @@ async def follow(settings: Settings, *, agent_id: str | None, as_json: bool) -> 
             if agent_id not in known:
                 raise SettingsError(unknown_agent(agent_id, known))
         zone = None if as_json else settings.timezone
-        await until_interrupted(_Tail(api, agent_id, zone).follow)
+        tail = _Tail(api, agent_id, zone)
+
+        async def both() -> None:
+            async with trio.open_nursery() as nursery:
+                if agent_id is not None:
+                    nursery.start_soon(_Lines(api, agent_id, zone).follow)
+                await tail.follow()
+
+        await until_interrupted(both)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +108,7 @@ class _Tail:
         self._begun = False
         self._away = False
 
-    async def follow(self) -> None:
+    async def follow(self) -> NoReturn:
         """Write what happens, for ever; DaemonAwayError if none answers at the start."""
         while True:
             try:
@@ -135,6 +152,44 @@ class _Tail:
         # Not among the events, which a program may read.
         line = f"-- {shorten(text, MOST_ON_LINE)}"
         print(painted(line, GREY) if wants_colours(sys.stderr) else line, file=sys.stderr)
+
+
+class _Lines:
+    """Follows the log lines of an agent; without a time zone it writes JSON."""
+
+    def __init__(self, api: Api, agent_id: str, zone: ZoneInfo | None) -> None:
+        self._api = api
+        self._agent_id = agent_id
+        self._path = f"/agents/{quote(agent_id, safe='')}/log"
+        self._zone = zone
+        self._colours = wants_colours(sys.stdout)
+        self._last_id = 0
+
+    async def follow(self) -> NoReturn:
+        """Write each line, for ever; those of a daemon that starts again from the first."""
+        limit = FIRST
+        while True:
+            # That it is away is told by who follows the events.
+            with suppress(DaemonAwayError):
+                newest = await self._api.get(list[LogLine], self._path, limit=1)
+                if newest and newest[-1].id < self._last_id:
+                    self._last_id = 0
+                for each in await self._api.get(
+                    list[LogLine], self._path, after=self._last_id, limit=limit
+                ):
+                    self._last_id = each.id
+                    self._write(each)
+                limit = MOST_LINES
+            await trio.sleep(LOOK_EVERY)
+
+    def _write(self, each: LogLine) -> None:
+        if self._zone is None:
+            facts = {"kind": "agent_logged", "agent_id": self._agent_id, **to_json(each)}
+            print(json.dumps(facts), flush=True)
+            return
+        level = "" if each.level == "info" else f"{each.level.upper()} "
+        text = f"{each.time.astimezone(self._zone):%Y-%m-%d %H:%M:%S}  | {level}{each.text}"
+        print(painted(text, GREY if self._colours else None), flush=True)
 
 
 def line(event: ToldEvent, zone: ZoneInfo) -> str:

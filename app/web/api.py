@@ -16,6 +16,7 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from app.agents.days import start_of_day
 from app.health import served_by, why_unserved
+from app.logged_lines import LogLine
 from app.status import AgentState, AgentStatus, Alive, Health, HealthState, JobStatus
 from app.store.protocol import (
     NOT_OVER,
@@ -33,6 +34,8 @@ from app.web.inputs import (
     ApprovalFilter,
     BulkRequest,
     Decision,
+    LogFilter,
+    Said,
     TaskFilter,
     TaskRequest,
     TimeOfRoutine,
@@ -53,6 +56,7 @@ from app.web.shapes import (
     Ready,
     SupervisorNode,
     TaskNumber,
+    restart_of,
 )
 from app.web.spend import DAYS, DaySpend, spend_by_day
 from app.web.task_search import find_tasks, link_to_next, which_tasks
@@ -72,6 +76,9 @@ _IDEMPOTENCY: Final = uuid.UUID("5f2a1c0e-3b0d-5c57-9d0b-6f6b8f1f7c11")
 
 _AGENT_GONE: Final = (404, 409, 503)
 
+OPERATOR: Final = "an operator"
+"""Who says something where nobody gives a name."""
+
 
 def _command(action: Action, summary: str, details: str = "") -> Callable[[ViewT], ViewT]:
     return post(
@@ -80,7 +87,9 @@ def _command(action: Action, summary: str, details: str = "") -> Callable[[ViewT
         id=f"{action}_agent",
         details=details,
         answers={202: AgentCommand},
-        problems=_AGENT_GONE,
+        problems=(400, 422, *_AGENT_GONE),
+        body=Said,
+        needs_body=False,
     )
 
 
@@ -172,7 +181,14 @@ class Api:
         tools = await self._daemon.store.tool_stats(agent_id)
         spend = await self._spend(agent_id)
         known = {field.name: getattr(status, field.name) for field in dataclasses.fields(status)}
-        return answer(AgentDetail(**known, runs=runs, tool_stats=tools, spend=spend))
+        has = list(self._daemon.supervisor.tools(agent_id))
+        rows = await self._daemon.store.agents()
+        restart = next((restart_of(row) for row in rows if row.agent_id == agent_id), None)
+        return answer(
+            AgentDetail(
+                **known, restart=restart, runs=runs, tool_stats=tools, tools=has, spend=spend
+            )
+        )
 
     async def _spend(self, agent_id: str) -> list[DaySpend]:
         now = await self._daemon.store.ping()
@@ -180,13 +196,33 @@ class Api:
         costs = await self._daemon.store.costs(since=since, agent_id=agent_id)
         return spend_by_day(costs, now.astimezone(UTC).date())
 
+    @get(
+        "/agents/<agent_id>/log",
+        "What an agent's code has logged, or its process printed, line by line",
+        list[LogLine],
+        id="agent_log",
+        details="The newest that are kept, the oldest of them first; in this daemon alone.",
+        problems=(404, 422),
+        query=LogFilter,
+    )
+    async def _log(self, agent_id: str) -> Response:
+        wanted = parse_query(LogFilter, request.args)
+        self._status(agent_id)
+        return answer(self._daemon.lines.of(agent_id, after=wanted.after, limit=wanted.limit))
+
     @_command(
         "restart",
         "Restart an agent",
-        "The restart has begun. Asked again while it goes on, it is the same one.",
+        "The restart has begun. Asked again while it goes on, it is the same one. One that only "
+        "other daemons run is restarted by them, within seconds.",
     )
     async def _restart(self, agent_id: str) -> Response:
-        return self._command("restart", agent_id, self._daemon.supervisor.restart_agent)
+        by = await _said_by()
+        if not self._is_here(agent_id):
+            ask = partial(self._daemon.store.set_needs_restart, value=True, by=by)
+            return await self._tell_elsewhere("restart", agent_id, ask)
+        restart = partial(self._daemon.supervisor.restart_as_told, by=by)
+        return self._command("restart", agent_id, restart)
 
     @get(
         "/agents/<agent_id>/restart",
@@ -208,10 +244,12 @@ class Api:
         "stop", "Stop an agent", "It finishes what it does and stays stopped until it is started."
     )
     async def _stop(self, agent_id: str) -> Response:
+        await _said_by()
         return self._command("stop", agent_id, self._daemon.supervisor.stop_agent)
 
     @_command("start", "Start an agent that was stopped")
     async def _start(self, agent_id: str) -> Response:
+        await _said_by()
         return self._command("start", agent_id, self._daemon.supervisor.start_agent)
 
     @_command(
@@ -220,10 +258,19 @@ class Api:
         "What is in flight goes on. It lasts over restarts, until it is resumed.",
     )
     async def _pause(self, agent_id: str) -> Response:
-        return await self._hold("pause", agent_id, self._daemon.supervisor.pause_agent)
+        by = await _said_by() or OPERATOR
+        if not self._is_here(agent_id):
+            hold = partial(self._daemon.store.set_paused, by=by)
+            return await self._tell_elsewhere("pause", agent_id, hold)
+        pause = partial(self._daemon.supervisor.pause_agent, by=by)
+        return await self._hold("pause", agent_id, pause)
 
     @_command("resume", "Let an agent take tasks again")
     async def _resume(self, agent_id: str) -> Response:
+        await _said_by()
+        if not self._is_here(agent_id):
+            release = partial(self._daemon.store.set_paused, by=None)
+            return await self._tell_elsewhere("resume", agent_id, release)
         health = self._status(agent_id).health
         if health.paused is not None and not health.held:
             detail = (
@@ -248,6 +295,26 @@ class Api:
         logger.info("Asked over HTTP: %s %s", action, agent_id, extra={"action": "command"})
         await hold(agent_id)
         return _accepted(action, agent_id, status)
+
+    def _is_here(self, agent_id: str) -> bool:
+        """Return whether this daemon is to run an agent, and no other one has it alone."""
+        status = self._daemon.supervisor.get_status().get(agent_id)
+        return status is not None and status.enabled and status.runs_on is None
+
+    async def _tell_elsewhere(
+        self, action: Action, agent_id: str, tell: Callable[[str], Awaitable[bool]]
+    ) -> Response:
+        """Tell an agent something that other daemons run; they hear of it with their next beat."""
+        registered = {agent.agent_id: agent for agent in await self._daemon.store.agents()}
+        workers = await self._daemon.store.live_workers()
+        others = [each for each in workers if each.worker_id != self._daemon.settings.worker_id]
+        # One that no other daemon has is as it is here: unknown, or disabled.
+        if agent_id not in registered or not any(agent_id in each.agents for each in others):
+            self._commandable(agent_id)
+        elif await tell(agent_id):
+            logger.info("Asked over HTTP: %s %s", action, agent_id, extra={"action": "command"})
+            return _accepted(action, agent_id, _reported(registered[agent_id].status))
+        raise Problem(409, f"Agent {agent_id!r} is not registered any more.")
 
     def _commandable(self, agent_id: str) -> AgentState:
         """Return the status of an agent that can be told something."""
@@ -340,7 +407,7 @@ class Api:
         page = await find_tasks(
             daemon.store, wanted, timezone=daemon.settings.timezone, redact=daemon.redact
         )
-        return answer(page.tasks, **link_to_next("/tasks", wanted, page))
+        return answer(page.tasks, 200, **link_to_next("/tasks", wanted, page))
 
     @get("/tasks/<task_id>", "One task", TaskRow, problems=(404, 503))
     async def _task(self, task_id: str) -> Response:
@@ -501,7 +568,7 @@ class Api:
         self._job(name)
         wanted = parse_body(TimeOfRoutine, await json_body())
         try:
-            await self._daemon.routines.set_time(name, wanted.cron)
+            await self._daemon.routines.set_time(name, wanted.cron, wanted.by)
         except ValueError as error:
             raise unprocessable([FieldError(field="cron", detail=str(error))]) from None
         return answer(self._job(name))
@@ -525,23 +592,28 @@ class Api:
         "/scheduler/jobs/<name>/pause",
         "Let a job's times pass",
         JobStatus,
-        details="Until it is resumed, or the daemon starts anew.",
-        problems=(404,),
+        details="In every daemon and over their restarts, until it is resumed.",
+        problems=(400, 404, 422, 503),
+        body=Said,
+        needs_body=False,
     )
     async def _pause_job(self, name: str) -> Response:
         self._job(name)
-        self._daemon.routines.pause(name)
+        await self._daemon.routines.pause(name, await _said_by() or OPERATOR)
         return answer(self._job(name))
 
     @post(
         "/scheduler/jobs/<name>/resume",
         "Let a job run at its times again",
         JobStatus,
-        problems=(404,),
+        problems=(400, 404, 422, 503),
+        body=Said,
+        needs_body=False,
     )
     async def _resume_job(self, name: str) -> Response:
         self._job(name)
-        self._daemon.routines.resume(name)
+        await _said_by()
+        await self._daemon.routines.resume(name)
         return answer(self._job(name))
 
     def _job(self, name: str) -> JobStatus:
@@ -572,9 +644,21 @@ def _check_decided(row: ApprovalRow, wanted: Decision, by: str) -> None:
     raise Problem(409, f"It was decided before: {row.status}{whom}{when}.")
 
 
+def _reported(status: str) -> AgentState:
+    """Return what the registry says of an agent; of a word that is none, that it is stopped."""
+    known = {state.value: state for state in AgentState if not state.derived}
+    return known.get(status, AgentState.STOPPED)
+
+
 def _accepted(action: Action, agent_id: str, status: AgentState) -> Response:
     command = AgentCommand(agent_id=agent_id, action=action, status=status)
     return answer(command, 202, Location=f"/agents/{agent_id}")
+
+
+async def _said_by() -> str | None:
+    """Return who gives a command, where the request says."""
+    body = await request.get_data(cache=True, as_text=False, parse_form_data=False)
+    return parse_body(Said, body).by if body else None
 
 
 def _task_id(idempotency_key: str | None) -> str:

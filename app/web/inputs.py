@@ -151,6 +151,10 @@ def _status(value: object) -> object:
     return TaskStatus(str(value)) if value in list(TaskStatus) else value
 
 
+By = Annotated[str, Field(min_length=1, max_length=200)] | None
+"""Who says something, which is believed."""
+
+
 class TimeOfRoutine(BaseModel):
     """The body of `PUT /scheduler/jobs/{name}`."""
 
@@ -160,6 +164,19 @@ class TimeOfRoutine(BaseModel):
 
     cron: Annotated[str, Field(min_length=1, max_length=200)] | None
     """When it is to run, as a cron expression; null for as it is configured."""
+    by: By = None
+    """Who says so, as it is to be kept."""
+
+
+class Said(BaseModel):
+    """The body of a command, which may be left out."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
+
+    by: By = None
+    """Who says so, as it is to be kept; *an operator* where not given."""
 
 
 class TaskFilter(BaseModel):
@@ -248,6 +265,17 @@ class TurnFilter(BaseModel):
     """The id of the last turn that is known."""
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = MAX_LIMIT
     """The most to list."""
+
+
+class LogFilter(BaseModel):
+    """The query of `GET /agents/<agent_id>/log`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    after: Annotated[int, Field(ge=0)] = 0
+    """The id of the last line that is known."""
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = MAX_LIMIT
+    """The most to list, of which the newest."""
 
 
 class EventFilter(BaseModel):

@@ -110,7 +110,7 @@ class Description:
     def __init__(self, daemon: Daemon, *, wall_clock: WallClock | None = None) -> None:
         self._daemon = daemon
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
-        self._templates = Templates(daemon.redact)
+        self._templates = Templates(daemon.redact, demo=daemon.settings.demo)
 
     @cached_property
     def _document(self) -> Schema:
@@ -224,7 +224,7 @@ def _operation(route: Route, named: Named, *, secured: bool) -> Schema:
     if route.body is not None:
         schema = {"$ref": REFERENCE.format(model=route.body.__name__)}
         described["requestBody"] = {
-            "required": True,
+            "required": route.needs_body,
             "content": {"application/json": {"schema": schema}},
         }
     described["responses"] = _responses(route, named, secured=secured)

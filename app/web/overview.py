@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -91,6 +91,11 @@ class AgentLine:
     def health(self) -> AgentHealth:
         """How it is doing just now."""
         return self.status.health
+
+    @property
+    def works(self) -> bool:
+        """Whether it does tasks, or will without anybody's help."""
+        return self.status.enabled and self.state.works
 
     @property
     def why(self) -> str | None:
@@ -213,6 +218,20 @@ def _agent_actions(status: AgentStatus) -> tuple[Action, ...]:
     )
 
 
+def actions_elsewhere(agent_id: str, *, paused: bool) -> tuple[Action, ...]:
+    """Return what may be done from here about an agent that another daemon runs."""
+    address = f"/agents/{quote(agent_id, safe='')}"
+    verb = "resume" if paused else "pause"
+    ask = (
+        "The daemon that runs it lets it finish what it does first; what is not finished in time "
+        "goes back to the queue."
+    )
+    return (
+        Action(label="Restart", about=agent_id, path=f"{address}/restart", ask=ask),
+        Action(label=verb.capitalize(), about=agent_id, path=f"{address}/{verb}"),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """A part of the sentence on top of the page."""
@@ -270,6 +289,12 @@ def routine_actions(job: JobStatus) -> tuple[Action, ...]:
         Action(label=verb.capitalize(), about=job.name, path=f"{address}/{verb}"),
         Action(label="Change time", about=job.name, path=address, cron=job.cron),
     )
+
+
+def next_first(jobs: Iterable[JobStatus]) -> list[JobStatus]:
+    """Return routines in the order of their next runs; those that have none come last."""
+    never = datetime.max.replace(tzinfo=UTC)
+    return sorted(jobs, key=lambda job: (job.next_run_time or never, job.name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
 DASHBOARD: Final = Path(__file__).parent.parent / "dashboard"
 
+NAVIGATION: Final = (
+    ("overview", "/", "Overview"),
+    ("tasks", "/ui/tasks", "Tasks"),
+    ("work", "/ui/drafts", "Work"),
+    ("approvals", "/ui/approvals", "Approvals"),
+    ("charts", "/ui/charts", "Charts"),
+    ("api", "/api", "API"),
+)
+"""The pages in the bar on top: what each says in its block `here`, its address, its name."""
+
 KEEP: Final = 0.25
 """Seconds that a rendered page serves everybody who asks for it.
 
@@ -52,9 +62,12 @@ class Templates:
     Args:
         redact: Takes secrets out of a text before it is cut, for the half of one is not known.
         folder: Where they are.
+        demo: Whether all that is shown is simulated, which each page then says.
     """
 
-    def __init__(self, redact: Callable[[str], str], folder: Path = DASHBOARD) -> None:
+    def __init__(
+        self, redact: Callable[[str], str], folder: Path = DASHBOARD, *, demo: bool = False
+    ) -> None:
         environment = jinja2.Environment(
             # Read now: what an upgrade puts there is not for the code that runs.
             loader=jinja2.DictLoader(
@@ -68,8 +81,8 @@ class Templates:
         environment.filters |= {
             name: getattr(words, name)
             for name in (
-                "as_json", "countdown", "duration", "elapsed", "first_line", "error_line", "money",
-                "without", "words",
+                "as_json", "countdown", "duration", "elapsed", "first_line", "error_line",
+                "fine_money", "money", "without", "words",
             )
         }  # fmt: skip
         environment.filters["first_line"] = lambda text, most=120: words.first_line(
@@ -79,9 +92,12 @@ class Templates:
             "tone": tone_of,
             "event_tone": event_tone,
             "statuses": list(TaskStatus),
+            "navigation": NAVIGATION,
+            "demo": demo,
             "event_kinds": " ".join((*EventKind, *_SIGNS)),
         }
         self._environment = environment
+        self._demo = demo
         self._assets = {path.name: path.read_bytes() for path in (folder / "static").iterdir()}
         # By which a page that stays open over an upgrade knows that it needs another script.
         contents = b"".join(self._assets[name] for name in sorted(self._assets))
@@ -89,7 +105,9 @@ class Templates:
 
     def render(self, name: str, status: int = 200, **state: Any) -> Rendered:  # noqa: ANN401
         """Render a template; what it shows is given by name."""
-        return Rendered(self._environment.get_template(name).render(state), status)
+        html = self._environment.get_template(name).render(state)
+        # Wherever an amount stands, in the words of an event too: it must not look real.
+        return Rendered(words.unreal(html) if self._demo else html, status)
 
     async def asset(self, name: str, request: Request) -> Response:
         """Answer with a file of the pages, or 304 where the browser has it.

@@ -20,6 +20,9 @@ from quart import request
 from app.agents.days import start_of_day
 from app.store.protocol import (
     FINAL_STATUSES,
+    NOT_OVER,
+    TO_BE_RETRIED,
+    AgentRow,
     ApprovalRow,
     ApprovalStatus,
     CostSum,
@@ -28,20 +31,34 @@ from app.store.protocol import (
     StoreError,
     TaskRow,
     TaskStatus,
+    TaskSum,
     ToolCall,
     ToolStats,
     Turn,
     WorkerRow,
 )
+from app.web.charts import day_edges, last_days, spend_charts, task_charts
 from app.web.inputs import TaskFilter, is_id, parse_query
-from app.web.overview import AgentLine, agent_lines, node, routine_actions, summary, task_actions
+from app.web.overview import (
+    Action,
+    AgentLine,
+    actions_elsewhere,
+    agent_lines,
+    next_first,
+    node,
+    routine_actions,
+    summary,
+    task_actions,
+)
 from app.web.page import Kept, Rendered, Templates
 from app.web.problems import NOTHING_HERE, SOMETHING_WRONG, Problem, answer_http_error
 from app.web.routes import get, page, routes_of
+from app.web.shapes import restart_of
 from app.web.spend import DAYS, bars, spend_by_day
 from app.web.task_search import find_tasks
 from app.web.transcript import transcript
 from app.web.views import STORE_TIMEOUT
+from app.web.words import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -53,12 +70,16 @@ if TYPE_CHECKING:
     from actp_supervise.clock import WallClock
     from app.daemon import Daemon
     from app.event_log import LoggedEvent
+    from app.status import AgentStatus
     from app.web.login import LoginNeeded
 
 T = TypeVar("T")
 
 EVENTS_SHOWN: Final = 50
 """Events that a page lists, the newest first."""
+
+LINES_SHOWN: Final = 100
+"""Log lines that an agent's page lists, the newest."""
 
 LATEST_TASKS: Final = 8
 """Tasks that the first page and an agent's list."""
@@ -82,6 +103,7 @@ class KnownOfAll:
     costs: Sequence[CostSum] | None
     latest: Sequence[TaskRow] | None
     workers: Sequence[WorkerRow] | None
+    registered: Sequence[AgentRow] | None
     approvals: int | None
     """How many wait for a person."""
 
@@ -96,6 +118,7 @@ class KnownOfAgent:
     spent: Sequence[CostSum] | None
     memories: Sequence[MemoryRow] | None
     latest: Sequence[TaskRow] | None
+    rows: Sequence[AgentRow] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +128,14 @@ class KnownOfTask:
     turns: Sequence[Turn] | None
     calls: Sequence[ToolCall] | None
     approvals: Sequence[ApprovalRow] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownOfDays:
+    """What the store knows of the last days; None for what it refused."""
+
+    history: Sequence[TaskSum] | None
+    costs: Sequence[CostSum] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +158,7 @@ class Pages:
     def __init__(self, daemon: Daemon, wall_clock: WallClock | None = None) -> None:
         self._daemon = daemon
         self._wall_clock = daemon.clock if wall_clock is None else wall_clock
-        self._templates = Templates(daemon.redact)
+        self._templates = Templates(daemon.redact, demo=daemon.settings.demo)
         self._kept = Kept()
 
     async def nowhere(self, error: NotFound) -> Response:
@@ -200,6 +231,10 @@ class Pages:
     async def _approvals(self) -> Response:
         return await self._page("approvals", self._render_approvals)
 
+    @page("/ui/charts", "Tasks, waits and spend of the last days", 503, id="charts_page")
+    async def _charts(self) -> Response:
+        return await self._page("charts", self._render_charts)
+
     async def _page(self, address: str, render: Callable[[], Awaitable[Rendered]]) -> Response:
         async def render_whatever_happens() -> Rendered:
             try:
@@ -236,6 +271,7 @@ class Pages:
             costs=partial(store.costs, since=today),
             latest=partial(store.tasks, limit=LATEST_TASKS),
             workers=store.live_workers,
+            registered=store.agents,
             approvals=store.count_waiting_approvals,
         )
         spent: dict[str, float] = defaultdict(float)
@@ -256,10 +292,11 @@ class Pages:
             spent=None if costs is None else sum(spent.values()),
             budget=sum(filter(None, limits)) if limits and all(limits) else None,
             tree=node(daemon.tree(), now),
-            jobs=[(job, routine_actions(job)) for job in daemon.routines.jobs()],
+            jobs=[(job, routine_actions(job)) for job in next_first(daemon.routines.jobs())],
             known=known,
             oldest={agent_id: now - timedelta(seconds=age) for agent_id, age in oldest.items()},
             up_since=now - timedelta(seconds=daemon.uptime),
+            elsewhere=_elsewhere(statuses, (known and known.registered) or ()),
             store=daemon.store.where,
             events=self._events(agent_id, steps=steps),
             chosen=agent_id,
@@ -284,7 +321,9 @@ class Pages:
             ),
             memories=partial(store.recall, agent_id),
             latest=partial(store.tasks, agent_type=agent_id, limit=LATEST_TASKS),
+            rows=store.agents,
         )
+        rows = (known and known.rows) or ()
         budgets = {agent.agent_id: agent.daily_budget_usd for agent in daemon.settings.agents}
         costs = known.spent if known else None
         spent = None if costs is None else sum(cost.cost_usd for cost in costs)
@@ -300,10 +339,13 @@ class Pages:
             agent=agent,
             jobs=[
                 (job, routine_actions(job))
-                for job in daemon.routines.jobs()
+                for job in next_first(daemon.routines.jobs())
                 if job.agent_id == agent_id
             ],
             known=known,
+            restart=next((restart_of(row) for row in rows if row.agent_id == agent_id), None),
+            tools=daemon.supervisor.tools(agent_id),
+            lines=daemon.lines.of(agent_id, limit=LINES_SHOWN),
             days=days,
             bars=bars(days, BAR_WIDTH),
             events=self._events(agent_id, steps=steps),
@@ -323,15 +365,18 @@ class Pages:
                 redact=daemon.redact,
             )
         )
-        tasks = page.tasks
-        agent_ids = list(self._daemon.supervisor.get_status())
-        repeated = wanted.model_dump(exclude_unset=True)
-        if not tasks and wanted.agent_type not in agent_ids:  # then it may be anything
+        agent_ids = list(daemon.supervisor.get_status())
+        repeated = wanted.model_dump(include={"agent_type", "status", "limit"}, exclude_unset=True)
+        if not page.tasks and wanted.agent_type not in agent_ids:  # then it may be anything
             repeated.pop("agent_type", None)
         return self._render(
             "tasks.html",
-            tasks=tasks,
+            tasks=page.tasks,
+            next=page.next,
             wanted=wanted,
+            searched=bool({"q", "since", "until"} & wanted.model_fields_set),
+            not_over=NOT_OVER,
+            to_be_retried=TO_BE_RETRIED,
             address=addresses("/ui/tasks", **repeated),
             agent_ids=agent_ids,
         )
@@ -350,6 +395,23 @@ class Pages:
             waiting=list(reversed(known.waiting)),
             decided=[row for row in known.latest if row.status is not ApprovalStatus.WAITING],
         )
+
+    async def _render_charts(self) -> Rendered:
+        store, zone = self._daemon.store, self._daemon.settings.timezone
+        days = last_days(self._wall_clock.now(), zone)
+        edges = day_edges(days, zone)
+        known = await self._ask(
+            KnownOfDays,
+            history=partial(store.task_history, edges),
+            costs=partial(store.costs, since=edges[0]),
+        )
+        if known is None:
+            raise StoreError("the store does not answer in time")
+        groups = [
+            ("Tasks", None if known.history is None else task_charts(known.history, days, zone)),
+            ("Spend", None if known.costs is None else spend_charts(known.costs, days)),
+        ]
+        return self._render("charts.html", days=days, groups=groups)
 
     async def _render_task(self, task_id: str) -> Rendered:
         store = self._daemon.store
@@ -373,8 +435,18 @@ class Pages:
             approvals=list(reversed((known and known.approvals) or [])),
             doing=status.health.doing if status and status.health.task_id == task_id else None,
             agent=status and AgentLine(status=status, now=self._wall_clock.now()),
+            agents=self._agents_by_name(),
             final=task.status in FINAL_STATUSES,
+            has_secret=self._has_secret(task),
         )
+
+    def _agents_by_name(self) -> list[AgentLine]:
+        statuses, now = self._daemon.supervisor.get_status(), self._wall_clock.now()
+        return [AgentLine(status=statuses[name], now=now) for name in sorted(statuses)]
+
+    def _has_secret(self, task: TaskRow) -> bool:
+        shown = f"{task.goal}\n{as_json(task.context)}"
+        return self._daemon.redact(shown) != shown
 
     def _events(self, agent_id: str | None, *, steps: bool) -> list[LoggedEvent]:
         log = self._daemon.events
@@ -413,6 +485,19 @@ class Pages:
         with trio.move_on_after(STORE_TIMEOUT):
             return await question()
         raise StoreError("the store does not answer in time")
+
+
+def _elsewhere(
+    here: Mapping[str, AgentStatus], registered: Sequence[AgentRow]
+) -> dict[str, tuple[Action, ...]]:
+    """Return what can be done about the agents that only other daemons run."""
+    return {
+        row.agent_id: actions_elsewhere(row.agent_id, paused=row.paused_at is not None)
+        for row in registered
+        if row.agent_id not in here
+        or not here[row.agent_id].enabled
+        or here[row.agent_id].runs_on is not None
+    }
 
 
 def addresses(path: str, **query: object) -> Callable[..., str]:

@@ -98,6 +98,8 @@ class Route:
     headers: tuple[str, ...] = ()
     """Header fields that it reads: names in `HEADERS`."""
     body: type[BaseModel] | None = None
+    needs_body: bool = True
+    """Whether that has to be there."""
     changes: bool = False
     """Whether it changes something, so that the checks for that apply."""
     needs_token: bool = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from app.hands import is_from_outside
 from app.web.words import as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from app.store.protocol import JSON, ToolCall, Turn
 
@@ -33,6 +33,20 @@ class Call:
     """Whether the answer holds what other people wrote."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Took:
+    """What a reply of the model took."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    """Of these, what was read from the cache, at a tenth of the price."""
+    output_tokens: int
+    usd: float
+    """With what tries that came to nothing have cost."""
+    seconds: float
+    """From the question to the answer, waits between tries included."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Step:
     """What somebody said, with the calls of tools that it asks for."""
@@ -42,6 +56,10 @@ class Step:
     """user or assistant."""
     step: int
     at: datetime | None
+    system: str | None = None
+    """What the model is told before the first word, where this is the opening."""
+    took: Took | None = None
+    """What a reply of the model took, where that was recorded."""
     texts: list[str] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
@@ -67,12 +85,27 @@ def transcript(turns: Sequence[Turn], logged: Iterable[ToolCall] = ()) -> list[S
             for block in _blocks(turn.content):
                 _answer(block, waiting)
             continue
-        step = Step(id=turn.id, role=turn.role, step=turn.step, at=turn.created_at)
+        meta = turn.meta or {}
+        step = Step(
+            id=turn.id,
+            role=turn.role,
+            step=turn.step,
+            at=turn.created_at,
+            system=meta.get("system"),
+            took=_took(meta),
+        )
         for block in _blocks(turn.content):
             step.outside |= is_from_outside(block, said_by_us=turn.role == "user")
             _read(block, step, waiting, durations)
         steps.append(step)
     return steps
+
+
+def _took(meta: Mapping[str, Any]) -> Took | None:
+    """Return what a reply took; None of one that an earlier release has recorded."""
+    found = {each.name: meta.get(each.name) for each in fields(Took)}
+    known = {name: value for name, value in found.items() if isinstance(value, int | float)}
+    return Took(**known) if len(known) == len(found) else None  # type: ignore[arg-type]
 
 
 def _read(

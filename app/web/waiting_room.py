@@ -69,7 +69,7 @@ class WaitingRoom:
         self._address = address
         self.why = ""
         """What it waits for, and why; empty before the first wait."""
-        self._templates = Templates(redact)
+        self._templates = Templates(redact, demo=settings.demo)
         self._started = trio.current_time()
 
     async def serve(self) -> None:

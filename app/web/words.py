@@ -61,6 +61,26 @@ def money(usd: float) -> str:
     return "<$0.01" if 0 < usd < 0.01 else f"${usd:,.2f}"
 
 
+def fine_money(usd: float) -> str:
+    """Say an amount of US dollars that may be a part of a cent, as that of one reply is.
+
+    >>> fine_money(4.1), fine_money(0.0123), fine_money(0.00002), fine_money(0)
+    ('$4.10', '$0.0123', '<$0.0001', '$0.00')
+    """
+    if usd == 0 or usd >= 1:
+        return money(usd)
+    return "<$0.0001" if usd < 0.0001 else f"${usd:.4f}"
+
+
+def unreal(text: str) -> str:
+    """Say amounts of dollars as what they are in a demonstration, where nobody pays them.
+
+    >>> unreal("spent <$0.01 of $1,234.50, and a $ sign")
+    'spent <0.01 play money of 1,234.50 play money, and a $ sign'
+    """
+    return re.sub(r"\$(\d(?:[\d,.]*\d)?)", r"\1 play money", text)
+
+
 def words(name: str) -> str:
     """Turn a name of the code into words.
 

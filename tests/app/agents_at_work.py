@@ -13,8 +13,8 @@ import trio
 from actp_supervise import Backoff, Child, Restart, Supervisor, open_supervisor
 from actp_supervise.bridge import asyncio_child
 from app.agents.activity import Activity
-from app.agents.claude import Patience
 from app.agents.host import run_agent, run_routine
+from app.agents.patience import Patience
 from app.agents.prices import load_prices
 from app.agents.setup import AgentSetup, make_context
 from app.agents.social import SocialMediaDomainAgent

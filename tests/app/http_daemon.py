@@ -22,16 +22,37 @@ from actp_supervise.service import make_redactor
 from actp_supervise.snapshot import SupervisorSnapshot
 from app.event_log import EventLog
 from app.health_server import HealthServer
+from app.logged_lines import LinesOfAgents
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
 from app.settings import load_settings
-from app.status import AgentHealth, AgentState, AgentStatus, Health, HealthState, JobStatus
+from app.status import (
+    AgentHealth,
+    AgentState,
+    AgentStatus,
+    Health,
+    HealthState,
+    JobStatus,
+    ToolStatus,
+)
 from app.unreadable import UnreadableTasks
 from app.waiting_approvals import WaitingApprovals
 from app.web.openapi import ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+TOOLS = (
+    ToolStatus(
+        name="mcp__crm__send",
+        source="mcp",
+        effect="once",
+        approval="always",
+        description="Send a letter to a customer.",
+    ),
+    ToolStatus(name="recall", source="method", effect="read", approval="never"),
+)
+"""Those of content."""
 
 AGENT_IDS = ("social", "content", "acquisition", "revenue")
 TOKEN = "correct-horse"
@@ -40,7 +61,7 @@ TOKEN = "correct-horse"
 def status(agent_id: str = "social", **changes: Any) -> AgentStatus:
     """How an agent is; what is changed may be a fact of its health too."""
     of_health = {field.name for field in dataclasses.fields(AgentHealth)} - {"last_run_at"}
-    health = {"doing": "idle", "heartbeat_age": 1.5}
+    health = {"doing": "idle", "heartbeat_age": 1.5, "progress_age": 1.5}
     health |= {name: changes.pop(name) for name in of_health & changes.keys()}
     facts = {
         "pid": 4711,
@@ -84,6 +105,7 @@ class Agents:
         default_factory=lambda: {agent_id: status(agent_id) for agent_id in AGENT_IDS}
     )
     asked: list[tuple[str, str]] = field(default_factory=list)
+    said_by: list[str | None] = field(default_factory=list)
     may_finish: trio.Event = field(default_factory=trio.Event)
 
     def get_status(self) -> dict[str, AgentStatus]:
@@ -92,14 +114,19 @@ class Agents:
             for agent_id, status in self.statuses.items()
         }
 
+    def tools(self, agent_id: str) -> tuple[ToolStatus, ...]:
+        return TOOLS if agent_id == "content" else ()
+
     def notify_task(self, agent_id: str) -> None:
         self.asked.append(("notify", agent_id))
 
-    async def restart_agent(self, agent_id: str) -> None:
+    async def restart_as_told(self, agent_id: str, by: str | None = None) -> None:
+        self.said_by.append(by)
         self.asked.append(("restart", agent_id))
         await self.may_finish.wait()
 
-    async def pause_agent(self, agent_id: str) -> None:
+    async def pause_agent(self, agent_id: str, by: str) -> None:
+        self.said_by.append(by)
         self.asked.append(("pause", agent_id))
 
     async def resume_agent(self, agent_id: str) -> None:
@@ -141,14 +168,14 @@ class Routines:
     async def run_now(self, name: str) -> None:
         self.asked.append(name)
 
-    async def set_time(self, _name: str, cron: str | None) -> None:
+    async def set_time(self, _name: str, cron: str | None, by: str | None) -> None:
         cron = cron or self.job.configured
-        self.job = dataclasses.replace(self.job, cron=cron, schedule=str(Cron(cron)))
+        self.job = dataclasses.replace(self.job, cron=cron, schedule=str(Cron(cron)), changed_by=by)
 
-    def pause(self, _name: str) -> None:
-        self.job = dataclasses.replace(self.job, paused=True)
+    async def pause(self, _name: str, by: str) -> None:
+        self.job = dataclasses.replace(self.job, paused=True, paused_by=by)
 
-    def resume(self, _name: str) -> None:
+    async def resume(self, _name: str) -> None:
         self.job = dataclasses.replace(self.job, paused=False)
 
 
@@ -172,11 +199,13 @@ def make_daemon(
         records=SimpleNamespace(away_because=None, waiting=0, given_up=[]),
         unreadable=UnreadableTasks(store),
         approvals=WaitingApprovals(store),
+        lines=LinesOfAgents(redact),
         uptime=12.5,
         supervisor=Agents(),
         routines=Routines(),
         stopping=False,
         clock=SystemWallClock(),
+        wall_clock=SystemWallClock(),
         redact=redact,
         tree=lambda: TREE,
     )

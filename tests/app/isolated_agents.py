@@ -182,6 +182,20 @@ class Told:
     async def vanish(self) -> None:
         os._exit(0)
 
+    async def die(self) -> None:
+        """Be a routine whose process dies in the midst of its task."""
+        token = uuid.uuid4().hex
+        task = await self.context.store.begin_task(
+            "its-task",
+            self.context.agent_id,
+            "nothing",
+            worker_id=self.context.worker_id,
+            instance=self.context.instance,
+            token=token,
+            lease=self.context.task_lease,
+        )
+        os._exit(3 if task is not None else 4)
+
 
 def _wire() -> int:
     (wire,) = (fd for fd in range(3, 100) if _is_socket_to_daemon(fd))

@@ -576,6 +576,14 @@ async def test_a_routine_that_comes_to_no_good_end_says_why(place, method, kind,
         await place.routine(method)
 
 
+async def test_the_task_of_a_routine_whose_process_dies_is_back_at_once(store):
+    async with scene(store, environ={"WORKER_TASK_LEASE": "600"}) as place:
+        with pytest.raises(AgentProcessError, match="exited with status 3"):
+            await place.routine("die")
+        task = await place.when("its-task", lambda task: task.status in FINAL)
+        assert (task.status, task.attempts) == (TaskStatus.SUCCEEDED, 2)
+
+
 async def test_a_routine_that_is_cancelled_is_killed(place):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(place.routine, "long")

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from app.agents.activity import BEAT_INTERVAL, Activity
+from app.agents.activity import Activity
+from app.looks import USUAL
 
 
 class Clock:
@@ -31,7 +32,7 @@ def pass_time(clock, activity, seconds):
     """Let time pass while the agent's loop turns."""
     until = clock.now + seconds
     while clock.now < until:
-        clock.now = min(clock.now + BEAT_INTERVAL, until)
+        clock.now = min(clock.now + USUAL.agents, until)
         activity.beat()
 
 
@@ -178,3 +179,15 @@ def test_the_snapshot_tells_ages_and_not_moments(clock, activity):
 
     shown = activity.snapshot()
     assert (shown["heartbeat_age"], shown["progress_age"]) == (2.0, 7.0)
+
+
+def test_one_that_takes_a_pause_no_longer_waits_for_the_model(clock, activity):
+    activity.throttle(30.0, "Claude answers 529")
+    clock.now += 120.0
+    activity.pause("its daily budget is used up", until="2026-03-02T00:00:00+00:00")
+
+    clock.now += 3_600.0
+    health = activity.health()
+    assert health.paused == "its daily budget is used up"
+    assert health.throttled_age is None
+    assert health.throttled_until is None

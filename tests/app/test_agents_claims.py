@@ -35,7 +35,9 @@ async def at_work(store, **options):
         yield stage
 
 
-async def test_the_next_run_has_a_task_at_once_whose_agent_crashed_as_it_had_claimed_it(clock, store):
+async def test_the_next_run_has_a_task_at_once_whose_agent_crashed_as_it_had_claimed_it(
+    clock, store
+):
     await store.add_task("t1", "social", "crash")
     async with at_work(store):
         await trio.sleep(1.0)

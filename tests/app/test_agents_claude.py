@@ -13,7 +13,7 @@ from agents_at_work import QuickAgent, until
 from store_calls import EPOCH, cost, reserve
 
 from actp_supervise import Backoff
-from app.agents.claude import Patience
+from app.agents.patience import Patience
 from app.agents.prices import Usage, load_prices
 from app.agents.tools import tool
 from app.agents.usage import usage_of

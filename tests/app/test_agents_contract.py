@@ -211,7 +211,11 @@ def test_what_describes_agents_does_not_load_the_sdk():
 
 
 def living(activity: Activity) -> Any:
-    return types.SimpleNamespace(model="claude-x", activity=activity)
+    return types.SimpleNamespace(model="claude-x", activity=activity, aclose=nothing)
+
+
+async def nothing() -> None:
+    """Close nothing."""
 
 
 async def test_a_heartbeat_vouches_for_the_agents_own_loop(autojump_clock):

@@ -483,6 +483,21 @@ async def test_a_routine_that_needs_tools_and_calls_none_has_failed(store):
     assert "called no tool" in at_work.claude.requests[-1]["messages"][-1]["content"][0]["text"]
 
 
+async def test_what_each_reply_took_is_recorded_and_what_the_model_was_told_first(at_work, store):
+    at_work.claude.plan(Reply(tools=(("recall", {}),)), Failure(status=529), Reply(text="Done."))
+    await store.add_task("t1", "content", "Find it")
+    at_work.start(ContentCreationDomainAgent, agent_id="content")
+    task = await at_work.finished("t1")
+    turns = await store.turns("t1")
+    opening, replies = turns[0], [turn.meta for turn in turns if turn.role == "assistant"]
+    assert ContentCreationDomainAgent.prompt in opening.meta["system"]
+    assert len(replies) == 2
+    assert sum(meta["usd"] for meta in replies) == pytest.approx(task.result["usd"])
+    tokens = task.result["tokens"]
+    assert sum(meta["output_tokens"] for meta in replies) == tokens["output_tokens"]
+    assert replies[1]["seconds"] > replies[0]["seconds"]  # it was asked twice
+
+
 async def test_a_routine_that_is_put_off_is_gone_on_with_as_a_task(store):
     await store.insert(DomainTable.VIRAL_TEMPLATES, "t", {"name": "t", "status": "template"})
     async with office(store) as at_work:

@@ -6,7 +6,8 @@ import pytest
 import trio
 from store_calls import add, ask, claim, decide
 
-from app.desk import FRESH, TASK_BACKOFF, Desk
+from app.desk import TASK_BACKOFF, Desk
+from app.looks import USUAL
 from app.store.protocol import Before, Lease, StoreUnavailable, TaskFilter, TaskStatus
 
 
@@ -99,7 +100,7 @@ async def test_a_task_that_is_posted_here_is_claimed_at_once(desk):
 
 async def test_a_beat_is_relied_on_for_a_short_while_only(desk, counted, clock):
     await beat(desk)
-    await trio.sleep(FRESH + 1)
+    await trio.sleep(USUAL.fresh + 1)
     await claim(desk)
     assert counted.times("claim_task") == 1
 

@@ -19,7 +19,8 @@ from store_calls import LONG, SHORT, add, ask, claim, cost, decide, lapse, tool_
 from actp_supervise import cron
 from actp_supervise import events as ev
 from app.event_kinds import EventKind
-from app.happenings import LOOK_EVERY, tell_of_changes, tell_of_tree
+from app.happenings import tell_of_changes, tell_of_tree
+from app.looks import USUAL
 from app.status import HealthState
 from app.store.protocol import DomainTable, NewReview, TaskStatus, Verdict
 
@@ -128,7 +129,7 @@ async def do_everything(daemon):
         await trio.testing.wait_all_tasks_blocked(0.01)
         daemon.state = dataclasses.replace(daemon.state, status=HealthState.DEGRADED)
         daemon.supervisor.statuses["social"] = status("social", status="backing_off")
-        await trio.sleep(LOOK_EVERY * 1.5)
+        await trio.sleep(USUAL.changes * 1.5)
         nursery.cancel_scope.cancel()
 
 

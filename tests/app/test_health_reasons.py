@@ -46,7 +46,7 @@ from app.work_watch import FLAGS_EVERY, WorkWatch
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/health.md"
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
-PLAIN = status("content", doing="starting", uptime=11.0)
+PLAIN = status("content", doing="starting", progress_age=None, uptime=11.0)
 
 
 def ago(seconds):
@@ -149,7 +149,7 @@ def test_a_queue_that_nobody_serves_is_a_reason_until_somebody_does(agent, why):
 
 
 def test_an_agent_that_has_only_begun_is_not_taken_for_one_that_takes_no_tasks():
-    begun = status("content", doing="starting", uptime=2.0)
+    begun = status("content", doing="starting", progress_age=None, uptime=2.0)
     assert judged(WorkFacts(waiting={"content": 5.0}), begun) == []
 
 

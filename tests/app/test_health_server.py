@@ -293,7 +293,10 @@ async def test_a_job_is_run_paused_and_resumed(daemon, client):
     path = "/scheduler/jobs/content-daily-pipeline"
     assert (await client.post(f"{path}/run")).status_code == 202
     assert daemon.routines.asked == ["content-daily-pipeline"]
-    assert (await client.post(f"{path}/pause")).json()["paused"] is True
+    assert (await client.post(f"{path}/pause")).json()["paused_by"] == "an operator"
+    assert (await client.post(f"{path}/pause", json={"by": "Ada"})).json()["paused_by"] == "Ada"
+    wrong = await client.post(f"{path}/pause", json={"by": ""})
+    assert (wrong.status_code, wrong.json()["errors"][0]["field"]) == (422, "by")
     assert (await client.post(f"{path}/resume")).json()["paused"] is False
 
 

@@ -67,7 +67,7 @@ def test_the_reference_says_which_columns_of_a_task_are_not_answered():
     table = tables.partition("### actp_agent_tasks")[2].partition("###")[0]
     columns = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
     answered = {field.name for field in dataclasses.fields(TaskRow)}
-    assert columns - answered == {"instance", "lease_token", "settled_token"}
+    assert columns - answered == {"instance", "lease_token", "ready_at", "settled_token"}
     assert answered - columns == {"unreadable"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from dataclasses import replace
@@ -316,7 +317,7 @@ async def test_the_pages_load_our_own_files_and_no_inline_script_or_style(client
         page = (await client.get(path)).text
         assert "style=" not in page
         assert "<style" not in page
-        assert page.count("<script") == page.count('<script src="/static/') == 1
+        assert page.count("<script") == page.count('<script src="/static/') > 0
     total = 0
     for name, kind in (
         ("style.css", "text/css; charset=utf-8"),
@@ -375,6 +376,10 @@ def test_files_that_are_replaced_under_a_running_daemon_change_no_page(tmp_path)
         timezone=UTC,
         health={"status": "healthy"},
         tasks=[],
+        next=None,
+        searched=False,
+        not_over=(),
+        to_be_retried=(),
         wanted=TaskFilter(),
         address=lambda **_changes: "/ui/tasks",
         agent_ids=[],
@@ -537,3 +542,53 @@ def test_the_highest_bar_fills_the_plot_and_nothing_spent_has_none():
         (100.0, 0.0),
     ]
     assert bars([day(0.0)], 20)[0].height == 0.0
+
+
+async def test_an_agent_s_page_lists_its_tools_and_what_needs_approval(client):
+    page = (await client.get("/ui/agents/content")).text
+    for shown in (
+        "mcp__crm__send",
+        "Send a letter to a customer.",
+        "may not be repeated",
+        "always",
+    ):
+        assert shown in page
+    detail = (await client.get("/agents/content")).json()
+    assert [tool["name"] for tool in detail["tools"]] == ["mcp__crm__send", "recall"]
+    assert "It does not run here" in (await client.get("/ui/agents/social")).text
+
+
+async def test_a_conversation_shows_what_each_reply_took_and_what_the_model_was_told(client, store):
+    await store.add_task("t1", "content", "Find it")
+    meta = {
+        "prompt_tokens": 12_345, "cached_tokens": 11_000, "output_tokens": 210, "usd": 0.0123,
+        "seconds": 4.25,
+    }  # fmt: skip
+    for turn_id, role, step, known in (
+        ("1", "user", 0, {"system": "You write <plainly>."}),
+        ("2", "assistant", 1, meta),
+        ("3", "assistant", 2, {"tokens": 7}),  # as an earlier release recorded it
+    ):
+        await store.record_turn(
+            Turn(id=turn_id, task_id="t1", agent_id="content", run_id=None, step=step, role=role,
+                 content=[{"type": "text", "text": "said"}], meta=known)
+        )  # fmt: skip
+    page = (await client.get("/ui/tasks/t1")).text
+    assert "12,345 tokens in (11,000 from the cache), 210 out; $0.0123; 4.2 s" in page
+    assert page.count("tokens in") == 1
+    assert "You write &lt;plainly&gt;." in page
+
+
+async def test_an_agent_s_page_has_its_log_lines_in_their_order_and_no_other_s(daemon, client):
+    for number, (agent_id, level) in enumerate(
+        [("content", logging.INFO), ("social", logging.INFO), ("content", logging.ERROR)]
+    ):
+        record = logging.LogRecord("own", level, "", 0, "line <%d>", (number,), None)
+        record.agent_id = agent_id
+        daemon.lines.handle(record)
+    page = (await client.get("/ui/agents/content")).text
+    assert page.index("line &lt;0&gt;") < page.index("line &lt;2&gt;")
+    assert "line &lt;1&gt;" not in page
+    assert "<strong>error</strong>" in page
+    nothing = (await client.get("/ui/agents/revenue")).text
+    assert "Its own code has logged nothing" in nothing

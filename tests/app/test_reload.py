@@ -23,8 +23,10 @@ from app.store.outbox import store_outbox
 
 ROOT = Path(__file__).parents[2]
 
+KEY = "sk-ant-api03-" + "k" * 60
+
 OTHER = {
-    "ANTHROPIC_API_KEY": "key-two",
+    "ANTHROPIC_API_KEY": KEY,
     "WORKER_DRAIN_TIMEOUT": "31",
     "SUPERVISOR_WATCH_INTERVAL": "3",
     "STRIPE_SECRET_KEY": "stripe-two",
@@ -173,7 +175,7 @@ async def test_what_can_be_taken_up_is_and_the_rest_is_named(stage, caplog):
     (event,) = stage.daemon.events.recent()
     assert (event.kind, event.text) == ("settings_reloaded", line.getMessage())
     assert event.fields["applied"] == ["SUPERVISOR_WATCH_INTERVAL", "CONTENT_AGENT_MODEL"]
-    assert "key-two" not in line.getMessage() + repr(event)
+    assert KEY not in line.getMessage() + repr(event)
 
 
 async def test_the_registry_has_the_model_of_an_agents_new_run(stage, nursery):

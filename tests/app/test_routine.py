@@ -190,10 +190,10 @@ async def test_a_routine_can_be_run_now(clock, start, ran):
 
 async def test_a_paused_routine_lets_its_times_pass(clock, start, ran):
     scheduler = await start(all_routines())
-    scheduler.pause("content.run_daily_pipeline")
+    await scheduler.pause("content.run_daily_pipeline")
     await trio.sleep(7 * 3600)
     assert scheduler.jobs()[0].paused
-    scheduler.resume("content.run_daily_pipeline")
+    await scheduler.resume("content.run_daily_pipeline")
     assert not scheduler.jobs()[0].paused
     await trio.sleep(24 * 3600)
     times = [moment for moment, name in ran.runs if name == "content.run_daily_pipeline"]
@@ -202,7 +202,7 @@ async def test_a_paused_routine_lets_its_times_pass(clock, start, ran):
 
 async def test_a_paused_routine_stays_paused_when_its_scheduler_is_restarted(clock, start, ran):
     scheduler = await start(all_routines())
-    scheduler.pause("content.run_daily_pipeline")
+    await scheduler.pause("content.run_daily_pipeline")
     await scheduler.tree.restart("routines")
     await trio.sleep(8.5 * 3600)
     assert ran.runs == [("Sun 08:00", "revenue.run_daily_check")]
@@ -283,6 +283,41 @@ async def test_other_daemons_take_up_a_time_that_was_changed(clock, start, nurse
     assert next_run(there, PIPELINE)[0] == "Sun 06:00"
 
 
+async def test_a_paused_routine_runs_in_no_daemon_from_that_moment_on_and_over_restarts(
+    clock, start, ran, nursery
+):
+    here = await start(all_routines())
+    there = await start(all_routines(), instance="instance-2")
+    nursery.start_soon(there.watch_times)
+    await trio.sleep(timedelta(hours=5, minutes=59, seconds=30).total_seconds())
+    await here.pause(PIPELINE, "ada")
+    await trio.sleep(31)  # the other has not looked yet, and its time is there
+    assert ran.runs == []
+    await trio.sleep(61)
+    (job,) = [job for job in there.jobs() if job.name == PIPELINE]
+    assert (job.paused, job.paused_by) == (True, "ada")
+    await here.tree.shutdown()
+    await there.tree.shutdown()
+    again = await start(all_routines(), instance="instance-3")
+    assert again.jobs()[0].paused_by == "ada"
+    await trio.sleep(timedelta(hours=24).total_seconds())
+    assert PIPELINE not in [name for _, name in ran.runs]
+    await again.resume(PIPELINE)
+    assert next_run(again, PIPELINE)[0] == "Tue 06:00"
+
+
+async def test_it_is_shown_who_has_changed_a_time_and_when(clock, start):
+    here = await start(all_routines())
+    there = await start(all_routines(), instance="instance-2")
+    await here.set_time(PIPELINE, "30 7 * * *", "ada")
+    assert here.jobs()[0].changed_by == "ada"
+    await there.tree.shutdown()
+    again = await start(all_routines(), instance="instance-3")
+    assert again.jobs()[0].changed_by == "ada"
+    assert again.jobs()[0].changed_at is not None
+    assert again.jobs()[1].changed_at is None
+
+
 async def test_a_time_in_the_file_that_is_newer_wins(clock, start):
     scheduler = await start(all_routines())
     await scheduler.set_time(PIPELINE, "30 7 * * *")
@@ -313,7 +348,7 @@ async def test_a_time_written_by_hand_that_is_none_is_as_configured(clock, start
 
 async def test_routines_come_and_go_and_keep_what_they_were_told(clock, start, ran):
     scheduler = await start(all_routines())
-    scheduler.pause("revenue.run_daily_check")
+    await scheduler.pause("revenue.run_daily_check")
     await scheduler.set_time(PIPELINE, "30 7 * * *")
     others = [job for job in all_routines() if job.agent_id != "acquisition"]
     new = RoutineJob(

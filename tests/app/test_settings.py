@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import resource
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from env_example import example
@@ -213,6 +215,19 @@ def test_others_may_reach_the_port_only_with_a_token(host):
 def test_a_loopback_address_needs_no_token(host):
     assert is_loopback(host)
     assert load(WORKER_HEALTH_HOST=host).api_token is None
+
+
+def test_a_zone_that_cannot_be_read_for_want_of_files_is_not_called_wrong():
+    ZoneInfo.clear_cache()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files") as raised:
+            load(WORKER_TIMEZONE="Asia/Kathmandu")
+        assert setting_values.is_shortage(raised.value)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert str(load(WORKER_TIMEZONE="Asia/Kathmandu").timezone) == "Asia/Kathmandu"
 
 
 def test_the_zone_is_the_machines_unless_one_is_named():

@@ -129,6 +129,10 @@ VERBS = {
         turn("new", role="tool"), call=tool_call("answered"), effect="begun"
     ),
     "set_routine_time": lambda s: s.set_routine_time("daily", "0 7 * * *", instead_of="0 6 * * *"),
+    "set_routine_paused": lambda s: s.set_routine_paused("daily", "anna"),
+    "set_routine_paused, resumed": lambda s: s.set_routine_paused("paused", None),
+    "note_restart": lambda s: s.note_restart("social", "anna"),
+    "answer_restart": lambda s: s.answer_restart("asked", "w1", "obeyed"),
     "start_run": lambda s: s.start_run("new", "social", "w1-run"),
     "finish_run": lambda s: s.finish_run("open", RunOutcome.CRASHED, error="e"),
     "add_task": lambda s: add(s, "new"),
@@ -170,6 +174,7 @@ async def populate(store):
     await store.touch_worker("w1", "w1-run", {}, silent_after=1000.0)
     await register(store, "social", "asked")
     await store.set_needs_restart("asked", value=True)
+    await store.set_routine_paused("paused", "anna")
     await store.start_run("open", "social", "w1-run")
     await add(store, "held")
     await claim(store, "held-token")
@@ -200,6 +205,7 @@ async def picture(store):
         "memory": [asdict(row) for row in await store.recall("social")],
         "fires": [asdict(row) for row in await store.fires("daily")],
         "times": [asdict(row) for row in await store.routine_times()],
+        "pauses": [asdict(row) for row in await store.routine_pauses()],
         "approvals": [asdict(row) for row in await store.approvals()],
         "deals": await store.select(DomainTable.DEAL_LOG, Query()),
     }

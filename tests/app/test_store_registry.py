@@ -17,9 +17,9 @@ from store_calls import (
 )
 
 from app.store.protocol import (
+    OBEYED,
     AgentRegistration,
     Lease,
-    RoutineTime,
     RunOutcome,
     TaskStatus,
 )
@@ -329,18 +329,64 @@ async def test_crash_ages_are_newest_first_and_end_at_the_window(store):
     assert len(await store.crash_ages("social", within=(newer + older) / 2)) <= 1
 
 
-# Times of routines.
+# What an operator has said.
 
 
 async def test_a_time_of_a_routine_is_kept_replaced_and_put_back(store):
     assert await store.routine_times() == []
-    await store.set_routine_time("b.two", "0 7 * * *", instead_of="0 6 * * *")
+    await store.set_routine_time("b.two", "0 7 * * *", instead_of="0 6 * * *", by="anna")
     await store.set_routine_time("a.one", "@daily", instead_of="0 1 * * *")
-    await store.set_routine_time("b.two", "30 7 * * *", instead_of="0 6 * * *")
-    assert await store.routine_times() == [
-        RoutineTime(job_name="a.one", cron="@daily", instead_of="0 1 * * *"),
-        RoutineTime(job_name="b.two", cron="30 7 * * *", instead_of="0 6 * * *"),
-    ]
+    await store.set_routine_time("b.two", "30 7 * * *", instead_of="0 6 * * *", by="ben")
+    first, second = await store.routine_times()
+    assert (first.job_name, first.cron, first.changed_by) == ("a.one", "@daily", None)
+    assert (second.job_name, second.cron, second.instead_of) == (
+        *("b.two", "30 7 * * *", "0 6 * * *"),
+    )
+    assert second.changed_by == "ben"
+    assert first.changed_at <= second.changed_at
+    await store.set_routine_time("b.two", "30 7 * * *", instead_of="0 6 * * *", by="carla")
+    assert await store.routine_times() == [first, second]  # it is so already
     await store.set_routine_time("b.two", None)
     await store.set_routine_time("never", None)
     assert [time.job_name for time in await store.routine_times()] == ["a.one"]
+
+
+async def test_no_moment_of_a_paused_routine_can_be_claimed_by_any_daemon(store):
+    await store.set_routine_paused("daily", "anna")
+    await store.set_routine_paused("daily", "ben")
+    (pause,) = await store.routine_pauses()
+    assert (pause.job_name, pause.paused_by) == ("daily", "anna")
+    assert not await store.claim_fire("daily", NOON, "w1-run")
+    assert await store.claim_fire("weekly", NOON, "w1-run")
+    assert await store.fires("daily") == []
+    await store.set_routine_paused("daily", None)
+    assert await store.routine_pauses() == []
+    assert await store.claim_fire("daily", NOON, "w2-run")
+    # What has begun goes on, and its claim may be repeated.
+    await store.set_routine_paused("daily", "anna")
+    assert await store.claim_fire("daily", NOON, "w2-run")
+
+
+async def test_it_is_kept_who_asked_for_a_restart_when_and_what_came_of_it(store):
+    await register(store, "social")
+    assert await store.set_needs_restart("social", value=True, by="anna")
+    (asked,) = await store.agents()
+    assert (asked.restart_asked_by, asked.restart_answer) == ("anna", None)
+    await store.answer_restart("social", "w1", OBEYED)
+    await store.answer_restart("social", "w2", "refused: too late")
+    (row,) = await store.agents()
+    assert row.restart_asked_at == asked.restart_asked_at <= row.restart_answered_at
+    assert (row.restart_answer, row.restart_answered_by) == (OBEYED, "w1")
+    await store.note_restart("social", "ben")
+    (row,) = await store.agents()
+    assert row.restart_asked_at >= asked.restart_asked_at
+    assert (row.restart_asked_by, row.restart_answered_at) == ("ben", None)
+
+
+async def test_a_request_that_is_taken_back_is_none_and_has_no_answer(store):
+    await register(store, "social")
+    await store.set_needs_restart("social", value=True, by="anna")
+    await store.set_needs_restart("social", value=False)
+    await store.answer_restart("social", "w1", OBEYED)
+    (row,) = await store.agents()
+    assert (row.restart_asked_at, row.restart_asked_by, row.restart_answer) == (None, None, None)

@@ -10,12 +10,15 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 from store_calls import LONG, add, claim, register, turn
+from trio.testing import wait_all_tasks_blocked
 
 from app.store.protocol import StoreError, StoreUnavailable, TableMissing, TaskStatus
 from app.store.queue import sqlite as sqlite_queue
@@ -468,6 +471,26 @@ async def main():
 
 trio.run(main)
 """
+
+
+async def test_without_a_thread_the_store_is_away_until_there_is_one(path):
+    released = threading.Event()
+    async with open_sqlite_store(path) as store, trio.open_nursery() as nursery:
+        for _ in range(20):  # which take the threads that Trio keeps for later
+            wait = partial(trio.to_thread.run_sync, released.wait, limiter=trio.CapacityLimiter(1))
+            nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        before = threading.stack_size(1 << 46)  # for which there is no room
+        try:
+            with pytest.raises(StoreUnavailable, match="no thread can be started"):
+                await store.add_task("one", "social", "a goal")
+            with pytest.raises(StoreUnavailable, match="no thread can be started"):
+                await store.tasks()
+        finally:
+            threading.stack_size(before)
+            released.set()
+        await store.add_task("two", "social", "a goal")
+        assert [task.id for task in await store.tasks()] == ["two"]
 
 
 async def test_a_disk_that_takes_no_more_is_unavailable_until_it_does(path):

@@ -9,7 +9,7 @@ from agents_stage import Flaky, Recorder, hang, live_on, staged
 from actp_supervise import SupervisorClosedError, current_child
 from actp_supervise.service import make_redactor
 from app.crashes import DAY, HOUR, CrashHistory
-from app.store.protocol import RunOutcome, StoreUnavailable
+from app.store.protocol import OBEYED, RunOutcome, StoreUnavailable
 from app.supervisor import AgentDisabledError, UnknownAgentError
 
 
@@ -289,6 +289,32 @@ async def test_a_restart_asked_for_in_the_registry_is_done_once(clock, store):
         assert await stage.registry.set_needs_restart("social", True)
         await trio.sleep(60)
         assert agent.starts == [0.0, 4.5]
+
+
+async def test_it_is_kept_whether_a_request_to_restart_was_obeyed(clock, store):
+    async with staged(store, Recorder(), watch_interval=10) as stage:
+        await stage.supervisor.start_all()
+        stage.nursery.start_soon(stage.supervisor.watch_loop)
+        await store.set_needs_restart("social", value=True, by="ada")
+        await trio.sleep(10)
+        (row,) = [row for row in await store.agents() if row.agent_id == "social"]
+        assert (row.restart_asked_by, row.restart_answer) == ("ada", OBEYED)
+        assert row.restart_answered_by == stage.registry.worker_id
+        await stage.supervisor.restart_as_told("social", "ben")  # asked of the daemon itself
+        await stage.records.flush()
+        (row,) = [row for row in await store.agents() if row.agent_id == "social"]
+        assert (row.restart_asked_by, row.restart_answer) == ("ben", OBEYED)
+
+
+async def test_it_is_kept_why_a_request_to_restart_was_refused(clock, store):
+    async with staged(store, Recorder()) as stage:
+        await stage.supervisor.start_all()
+        await stage.supervisor.stop_all()
+        with pytest.raises(SupervisorClosedError):
+            await stage.supervisor.restart_as_told("social", "ada")
+        await stage.records.flush()
+        (row,) = [row for row in await store.agents() if row.agent_id == "social"]
+        assert row.restart_answer == "refused: the daemon is stopping"
 
 
 async def test_watching_goes_on_while_the_store_is_away(clock, store):

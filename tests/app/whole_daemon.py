@@ -17,6 +17,7 @@ from app.agents.spec import AGENT_SPECS
 from app.daemon import Daemon
 from app.event_log import EventLog
 from app.logged_errors import ErrorsOfAgents
+from app.logged_lines import LinesOfAgents
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
 from app.routine import DailyRoutineScheduler, RoutineJob
@@ -75,6 +76,7 @@ async def whole_daemon(
             work=WorkWatch(
                 store, events, ErrorsOfAgents(), WaitingApprovals(store), instance=INSTANCE
             ),
+            lines=LinesOfAgents(redact),
             notes=(),
             redact=redact,
             started_at=datetime(2026, 11, 23, tzinfo=UTC),

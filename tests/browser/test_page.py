@@ -463,13 +463,19 @@ def test_a_lost_connection_is_seen_and_so_is_its_return(
         connection = page.locator("#connection")
         expect(connection).to_have_text("live")
         port = daemon.address.rpartition(":")[2]
-    expect(connection).to_have_text(re.compile(r"^reconnecting: data as of \d\d:\d\d:\d\d$"))
+    expect(connection).to_have_text(
+        re.compile(r"^reconnecting: data as of \d\d:\d\d:\d\d [\w+-]+$")
+    )
     expect(page).to_have_title(re.compile("^Disconnected · "))
     expect(page.locator("link[rel=icon]")).to_have_attribute("href", "/static/icon-off.svg")
     press(page, "Pause social")
     expect(page.locator("#said.bad")).to_contain_text("Not done: the daemon does not answer")
     page.clock.fast_forward(10_001)
     expect(page.locator("body")).to_have_class("old")
+    ages = page.locator("main time[data-form]")
+    before = ages.all_inner_texts()
+    page.clock.run_for(30_000)  # of a process that is not there
+    assert ages.all_inner_texts() == before
     with running(place, "--agents", "social", WORKER_HEALTH_PORT=port):
         page.clock.fast_forward(15_001)  # to when it listens again
         expect(connection).to_have_text("live")

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 MAIN = (sys.executable, "-m", "app.main")
 
-PATIENCE = 90.0
-"""Seconds that anything may take on a machine that is busy."""
+PATIENCE = float(os.environ.get("PATIENCE") or 90.0)
+"""Seconds that anything may take on a machine that is busy; `make test-long` keeps it busy."""
 
 HALF_A_DAY = 12 * 3600
 
@@ -68,6 +68,8 @@ class Place:
     folder: Path
     claude: str
     environ: dict[str, str] = field(default_factory=dict)
+    wrapper: tuple[str, ...] = ()
+    """A program that runs the daemon, such as one that limits it, with its arguments."""
 
     @property
     def database(self) -> Path:
@@ -146,7 +148,7 @@ class Place:
         log = self.folder / f"daemon-{next(_numbers)}.err"
         with log.open("wb") as stderr, log.with_suffix(".out").open("wb") as stdout:
             process = await trio.lowlevel.open_process(
-                [*MAIN, *arguments],
+                [*self.wrapper, *MAIN, *arguments],
                 cwd=self.folder,
                 env=self.environment(**changes),
                 stdout=stdout,

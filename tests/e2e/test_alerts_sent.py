@@ -46,7 +46,9 @@ async def test_a_daemon_says_that_it_lives_and_the_trial_reaches_the_phone(idle_
         with trio.fail_after(PATIENCE):
             beat = await received.receive()
         assert (beat.method, beat.target) == ("GET", "/ping/uuid")
-        assert '"alerts"' in json.dumps(await daemon.get("/tree"))
+        tree = json.dumps(await daemon.get("/tree"))
+        assert '"alerts"' in tree
+        assert '"heartbeat address"' in tree
         ended = await idle_place.run("--alert-test", **environ)
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.endswith("Telegram: delivered\n")
@@ -67,6 +69,7 @@ async def test_a_plain_class_that_only_logs_errors_is_no_healthy_agent(idle_plac
         health = await daemon.until("/health", of_errors)
         (found,) = of_errors(health)
         assert health["status"] == "degraded"
+        assert '"alerts"' not in json.dumps(await daemon.get("/tree"))  # as there is nobody to tell
         assert found["agent_id"] == "social"
         assert found["text"].endswith("the last: no such account")
         body = {"agent_type": "social", "goal": "g"}

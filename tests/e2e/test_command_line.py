@@ -210,7 +210,23 @@ async def test_dry_run_checks_and_starts_nothing(idle_place):
     assert "enabled    social" in ended.out
     assert "disabled   content      ENABLE_CONTENT_AGENT is false" in ended.out
     assert "warning: STRIPE_SECRET_KEY is not set" in ended.out
+    assert "warning: own:Idler of social takes no context, so it does none of" in ended.out
+    assert "The key: 127.0.0.1 takes it" in ended.out
     assert idle_place.statuses() == {}
+
+
+async def test_dry_run_tells_that_the_key_is_refused_after_all_else(idle_place):
+    ended = await idle_place.run("--dry-run", ANTHROPIC_API_KEY="sk-ant-wrong-key")
+    assert ended.code == 2
+    assert one_line(ended) == "error: ANTHROPIC_API_KEY: 127.0.0.1 refuses it: invalid x-api-key"
+    assert "enabled    social" in ended.out
+    assert "are fine" not in ended.out
+
+
+async def test_dry_run_without_a_network_says_that_the_key_was_not_tried(idle_place):
+    ended = await idle_place.run("--dry-run", ANTHROPIC_BASE_URL="http://127.0.0.1:9")
+    assert ended.code == 0
+    assert "The key: not tried, 127.0.0.1 cannot be reached: " in ended.out
 
 
 async def test_dry_run_refuses_what_a_start_would_refuse(idle_place):

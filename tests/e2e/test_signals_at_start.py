@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 from daemons import PATIENCE, until
+from processes import processes_of
 
 from app.store.sqlite import open_sqlite_store
 
@@ -34,18 +35,6 @@ async def until_it_listens(process):
         return caught >> (signal.SIGTERM - 1) & 1
 
     await until(listens)
-
-
-def processes_of(worker_id):
-    """Return what runs with that name of a daemon in its environment."""
-    found = []
-    for environ in SYSTEM.glob("[0-9]*/environ"):
-        try:
-            if worker_id.encode() in environ.read_bytes():
-                found.append(environ.parent.name)
-        except OSError:  # it has ended, or is not ours
-            pass
-    return found
 
 
 async def seconds_of_a_start(place):

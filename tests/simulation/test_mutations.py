@@ -6,7 +6,6 @@ import pytest
 import trio_asyncio  # noqa: F401  (before anything takes asyncio's own way to find the loop)
 from mutations import MUTATIONS
 
-from simulation.plan import draw
 from simulation.world import simulate
 
 MOST_SEEDS = 200
@@ -17,10 +16,7 @@ def seeds_until_found(name, most=MOST_SEEDS):
     mutation = MUTATIONS[name]
     with mutation.put_in():
         for seed in range(1, most + 1):
-            plan = draw(
-                seed, days=mutation.days, daemons=mutation.daemons, profile=mutation.profile
-            )
-            broken = simulate(plan).broken
+            broken = simulate(mutation.plan(seed)).broken
             if broken is not None:
                 assert broken.rule in mutation.breaks, broken
                 return seed, broken.rule

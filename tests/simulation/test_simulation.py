@@ -34,12 +34,12 @@ def test_a_seed_keeps_every_rule(profile, seed, daemons):
 
 
 def test_the_same_seed_gives_the_same_run_to_the_byte():
-    plan = draw(4, days=0.05, daemons=2, profile="hostile")
+    plan = draw(4, days=0.05, daemons=2, profile="hostile", pace=300.0)
     assert simulate(plan).hash == simulate(plan).hash
 
 
 def test_another_seed_gives_another_run():
-    plan = draw(4, days=0.02, profile="calm")
+    plan = draw(4, days=0.02, profile="calm", pace=300.0)
     assert simulate(plan).hash != simulate(replace(plan, seed=5)).hash
 
 
@@ -60,6 +60,14 @@ def test_a_failure_is_made_short_and_is_written_as_a_script():
         names = {"Plan": Plan, "Step": Step, "What": What, "datetime": datetime, "UTC": UTC}
         again = eval(script(shortest.plan), names)
         assert simulate(again).broken.rule is Rule.FINISHED_ONCE
+
+
+def test_people_are_told_that_the_store_is_away_and_that_it_is_back():
+    away = Step(at=3000.0, what=What.STORE_AWAY, amount=1800.0)
+    lines = []
+    simulate(Plan(seed=1, days=0.1, steps=(away,)), watch=lines.append)
+    told = [line for line in lines if "tells people" in line]
+    assert [line.partition("people: ")[2] for line in told] == ["w1: 5 new", "w1: 5 over"]
 
 
 FOUND = {

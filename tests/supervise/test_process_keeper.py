@@ -241,6 +241,20 @@ async def test_nothing_outlives_a_program_that_is_killed_at_any_moment(tmp_path)
 # When a keeper dies.
 
 
+async def test_a_program_that_is_killed_while_it_starts_its_keeper_leaves_no_traceback():
+    killed = program("""
+        from actp_supervise.process.keeping import Keeping
+
+        class Killed(Keeping):
+            def _send_code(self):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Killed()
+    """)
+    done = await trio.run_process(killed, capture_stdout=True, capture_stderr=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, b"")
+
+
 @pytest.mark.parametrize("which", ["the keeper", "the run keeper"])
 async def test_a_keeper_that_is_killed_takes_the_program_and_its_helpers_with_it(which):
     lines = Lines()

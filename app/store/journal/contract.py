@@ -207,7 +207,8 @@ class Journal(Noun):
     async def claim_fire(self, job_name: str, scheduled_at: datetime, instance: str) -> bool:
         """Claim one moment of one job; exactly one of several daemons gets True.
 
-        Repeated by the daemon that has it, it is True again until the fire is finished.
+        Repeated by the daemon that has it, it is True again until the fire is finished. No moment
+        of a routine that is paused (`Registry.set_routine_paused`) can be claimed.
         """
 
     @verb

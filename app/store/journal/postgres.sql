@@ -128,7 +128,8 @@ create or replace function public.actp_claim_fire(
 ) returns boolean language plpgsql set search_path = '' as $$
 begin
     insert into public.actp_job_runs (job_name, scheduled_at, worker_id, instance, claimed_at)
-    values (p_job_name, p_scheduled_at, public.actp_worker_of(p_instance), p_instance, now())
+    select p_job_name, p_scheduled_at, public.actp_worker_of(p_instance), p_instance, now()
+    where not exists (select from public.actp_routine_pauses where job_name = p_job_name)
     on conflict (job_name, scheduled_at) do nothing;
     return exists (
         select from public.actp_job_runs

@@ -254,7 +254,8 @@ _DROP_EFFECT = "delete from actp_effects where key = :key and finished_at is nul
 _CLAIM_FIRE = sql(
     """
     insert into actp_job_runs (job_name, scheduled_at, worker_id, instance, claimed_at)
-    values (:job_name, :scheduled_at, {worker_id}, :instance, {now})
+    select :job_name, :scheduled_at, {worker_id}, :instance, {now}
+    where not exists (select 1 from actp_routine_pauses where job_name = :job_name)
     on conflict (job_name, scheduled_at) do nothing
     """,
     worker_id=WORKER_OF_INSTANCE,

@@ -92,6 +92,23 @@ class TaskRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSum:
+    """What became of an agent's tasks in a span of time."""
+
+    agent_type: str
+    since: datetime
+    """When the span begins."""
+    succeeded: int
+    """How many ended well."""
+    failed: int
+    cancelled: int
+    begun: int
+    """How often one was claimed."""
+    waited: float
+    """Seconds that these had waited for a worker, together; a wait on purpose is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFilter:
     """Which tasks; conditions that are None leave none out."""
 
@@ -189,6 +206,17 @@ class Queue(Noun):
     @verb
     async def count_tasks(self) -> dict[str, dict[TaskStatus, int]]:
         """Return agent_type -> status -> how many (statuses with none are left out)."""
+
+    @verb
+    async def task_history(self, edges: Sequence[datetime]) -> list[TaskSum]:
+        """Return what became of tasks in the spans between moments, by the sums that are kept.
+
+        They stay when the tasks are deleted. They are kept by the quarter of an hour, in which all
+        days of all zones begin: what happened in one is counted where that one begins.
+
+        Args:
+            edges: The moments, the oldest first; each begins a span, the last one that up to now.
+        """
 
     @verb
     async def unreadable_tasks(self, *, within: Seconds, limit: int = 20) -> list[str]:

@@ -450,6 +450,18 @@ begin
             ) changed
             where status in ('succeeded', 'failed', 'cancelled')
         ));
+        perform public.actp_add_history((
+            select jsonb_agg(jsonb_build_array(
+                a.agent_type, a.status,
+                case when a.status = 'running' then a.started_at else a.finished_at end,
+                greatest(0, extract(epoch from
+                    a.started_at - coalesce(a.ready_at, a.created_at)))
+            ))
+            from added a join removed r on r.id = a.id
+            where a.status = 'running' and r.status = 'queued'
+                or a.status in ('succeeded', 'failed', 'cancelled')
+                    and r.status not in ('succeeded', 'failed', 'cancelled')
+        ));
     end if;
     return null;
 end
@@ -464,4 +476,62 @@ returns void language sql set search_path = '' as $$
     group by 1, 2 having sum((change ->> 2)::integer) <> 0
     order by 1, 2
     on conflict (agent_type, status, shard) do update set tasks = t.tasks + excluded.tasks
+$$;
+
+-- The quarter of an hour in which a moment is: all days of all zones begin with one.
+create or replace function public.actp_quarter(p_moment timestamptz)
+returns timestamptz language sql immutable set search_path = '' as $$
+    select to_timestamp(floor(extract(epoch from p_moment) / 900) * 900)
+$$;
+
+-- Adds [agent_type, status, moment, seconds waited] of each to what became of tasks: one that runs
+-- has begun, any other has ended.
+create or replace function public.actp_add_history(p_changes jsonb)
+returns void language sql set search_path = '' as $$
+    insert into public.actp_task_history as h
+        (agent_type, quarter, shard, succeeded, failed, cancelled, begun, waited)
+    select agent_type, public.actp_quarter(at), pg_backend_pid() % 16,
+        count(*) filter (where status = 'succeeded'), count(*) filter (where status = 'failed'),
+        count(*) filter (where status = 'cancelled'), count(*) filter (where status = 'running'),
+        coalesce(sum(waited) filter (where status = 'running'), 0)
+    from (
+        select change ->> 0 as agent_type, change ->> 1 as status,
+            coalesce((change ->> 2)::timestamptz, now()) as at,
+            (change ->> 3)::double precision as waited
+        from jsonb_array_elements(p_changes) as c (change)
+    ) changes
+    group by 1, 2
+    order by 1, 2
+    on conflict (quarter, agent_type, shard) do update set
+        succeeded = h.succeeded + excluded.succeeded, failed = h.failed + excluded.failed,
+        cancelled = h.cancelled + excluded.cancelled, begun = h.begun + excluded.begun,
+        waited = h.waited + excluded.waited
+$$;
+
+-- Notes since when a task waits for a worker: a wait on purpose is none, nor is one for a person.
+create or replace function public.actp_ready_task() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+    if new.status = 'queued' then
+        new.ready_at = coalesce(new.not_before, case when tg_op = 'UPDATE' then now() end);
+    end if;
+    return new;
+end
+$$;
+
+create or replace function public.actp_task_history(p_edges jsonb) returns jsonb
+language sql stable set search_path = '' as $$
+    with edges as (
+        select value::timestamptz as edge from jsonb_array_elements_text(p_edges) as e (value)
+    )
+    select coalesce(jsonb_agg(to_jsonb(s) order by since, agent_type), '[]') from (
+        select agent_type, since, sum(succeeded) as succeeded, sum(failed) as failed,
+            sum(cancelled) as cancelled, sum(begun) as begun, sum(waited) as waited
+        from (
+            select h.*, (select max(edge) from edges where edge <= h.quarter) as since
+            from public.actp_task_history h
+            where h.quarter >= (select min(edge) from edges)
+        ) spans
+        group by agent_type, since
+    ) s
 $$;

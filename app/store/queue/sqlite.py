@@ -20,6 +20,7 @@ from .contract import (
     TaskFilter,
     TaskRow,
     TaskStatus,
+    TaskSum,
     check_final,
 )
 
@@ -150,6 +151,11 @@ class SqliteQueue(Queue, OnSqlite):
             return counts
 
         return await self.db.read(query)
+
+    @override
+    async def task_history(self, edges: Sequence[datetime]) -> list[TaskSum]:
+        values = {"edges": json_text([moment_text(edge) for edge in edges])}
+        return await self.db.rows(TaskSum, _HISTORY, values)
 
     @override
     async def unreadable_tasks(self, *, within: float, limit: int = 20) -> list[str]:
@@ -402,6 +408,14 @@ _OLDEST_QUEUED = sql("""
 _COUNT = """
     select agent_type, status, sum(tasks) as tasks from actp_task_totals
     group by agent_type, status having sum(tasks) > 0
+"""
+_HISTORY = """
+    with edges as (select value as edge from json_each(:edges))
+    select agent_type, (select max(edge) from edges where edge <= quarter) as since,
+        sum(succeeded) as succeeded, sum(failed) as failed, sum(cancelled) as cancelled,
+        sum(begun) as begun, sum(waited) as waited
+    from actp_task_history where quarter >= (select min(edge) from edges)
+    group by agent_type, since order by since, agent_type
 """
 _CLAIMED_ALREADY = """
     select * from actp_agent_tasks where agent_type = :agent_type and status = 'running'

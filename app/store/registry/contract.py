@@ -32,6 +32,19 @@ class AgentRow:
     paused_by: str | None = None
     """Who paused it, for all daemons; None where it is not paused."""
     paused_at: datetime | None = None
+    restart_asked_at: datetime | None = None
+    """When its restart was last asked for; None where it never was."""
+    restart_asked_by: str | None = None
+    restart_answered_at: datetime | None = None
+    """When a daemon had obeyed, or refused; None where none has yet."""
+    restart_answer: str | None = None
+    """*obeyed*, or why it was refused."""
+    restart_answered_by: str | None = None
+    """The daemon that did so."""
+
+
+OBEYED = "obeyed"
+"""The answer to a request to restart an agent that runs anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +67,17 @@ class RoutineTime:
     cron: str
     instead_of: str
     """What was configured when it was changed; once another time is configured, that one holds."""
+    changed_by: str | None = None
+    changed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutinePause:
+    """A routine that an operator has paused, in all daemons (`actp_routine_pauses`)."""
+
+    job_name: str
+    paused_by: str
+    paused_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,8 +212,29 @@ class Registry(Noun):
         """Set an agent's status and `last_seen`."""
 
     @verb
-    async def set_needs_restart(self, agent_id: str, *, value: bool) -> bool:
-        """Ask for a restart, or take the request back; False if no such agent is registered."""
+    async def set_needs_restart(self, agent_id: str, *, value: bool, by: str | None = None) -> bool:
+        """Ask for a restart, or take the request back; False if no such agent is registered.
+
+        Args:
+            agent_id: The agent.
+            value: Whether it is to be restarted.
+            by: Who asks, to be kept with when. The same one again within a minute, with no answer
+                in between, is taken for the same request.
+        """
+
+    @verb
+    async def note_restart(self, agent_id: str, by: str | None) -> None:
+        """Keep that a restart was asked for which its daemon knows of already: who, and when."""
+
+    @verb
+    async def answer_restart(self, agent_id: str, worker_id: str, answer: str) -> None:
+        """Keep what came of the last request to restart an agent; the first answer stands.
+
+        Args:
+            agent_id: The agent.
+            worker_id: The daemon that answers.
+            answer: `OBEYED`, or why it was refused.
+        """
 
     @verb
     async def take_restart_requests(
@@ -303,7 +348,7 @@ class Registry(Noun):
 
     @verb
     async def set_routine_time(
-        self, job_name: str, cron: str | None, *, instead_of: str = ""
+        self, job_name: str, cron: str | None, *, instead_of: str = "", by: str | None = None
     ) -> None:
         """Keep when a routine runs in place of what is configured.
 
@@ -311,11 +356,27 @@ class Registry(Noun):
             job_name: The routine.
             cron: When; None for as it is configured.
             instead_of: What is configured.
+            by: Who has changed it; to what it is already, nothing is changed.
         """
 
     @verb
     async def routine_times(self) -> list[RoutineTime]:
         """Return the times of routines that were changed, by name."""
+
+    @verb
+    async def set_routine_paused(self, job_name: str, by: str | None) -> None:
+        """Pause a routine in all daemons, or resume it.
+
+        No moment of a paused routine can be claimed (`Journal.claim_fire`).
+
+        Args:
+            job_name: The routine.
+            by: Who pauses it; None to resume it. One that is paused already stays as it is.
+        """
+
+    @verb
+    async def routine_pauses(self) -> list[RoutinePause]:
+        """Return the routines that are paused, by name."""
 
     @verb
     async def start_run(self, run_id: str, agent_id: str, instance: str) -> None:

@@ -42,6 +42,44 @@ returns boolean language sql set search_path = '' as $$
     select exists (select from changed)
 $$;
 
+-- For daemons of the release before: the one above. This keeps who asks, and when.
+create or replace function public.actp_ask_for_restart(p_agent_id text, p_value boolean, p_by text)
+returns boolean language sql set search_path = '' as $$
+    with changed as (
+        update public.actp_agent_registry set
+            needs_restart = p_value, restart_token = null,
+            restart_asked_at = case when p_value then case
+                when restart_answered_at is null and restart_asked_by is not distinct from p_by
+                    and restart_asked_at > now() - interval '1 minute'
+                then restart_asked_at else now() end end,
+            restart_asked_by = case when p_value then p_by end,
+            restart_answered_at = null, restart_answer = null, restart_answered_by = null
+        where agent_id = p_agent_id
+        returning 1
+    )
+    select exists (select from changed)
+$$;
+
+create or replace function public.actp_note_restart(p_agent_id text, p_by text)
+returns void language sql set search_path = '' as $$
+    update public.actp_agent_registry set
+        restart_asked_at = case
+            when restart_answered_at is null and restart_asked_by is not distinct from p_by
+                and restart_asked_at > now() - interval '1 minute'
+            then restart_asked_at else now() end,
+        restart_asked_by = p_by,
+        restart_answered_at = null, restart_answer = null, restart_answered_by = null
+    where agent_id = p_agent_id
+$$;
+
+create or replace function public.actp_answer_restart(
+    p_agent_id text, p_worker_id text, p_answer text
+) returns void language sql set search_path = '' as $$
+    update public.actp_agent_registry set
+        restart_answered_at = now(), restart_answer = p_answer, restart_answered_by = p_worker_id
+    where agent_id = p_agent_id and restart_asked_at is not null and restart_answered_at is null
+$$;
+
 create or replace function public.actp_take_restart_requests(p_agent_ids jsonb, p_token text)
 returns jsonb language sql set search_path = '' as $$
     with taken as (
@@ -195,11 +233,48 @@ begin
 end
 $$;
 
+-- For daemons of the release before: the one above. This keeps who has changed it.
+create or replace function public.actp_change_routine_time(
+    p_job_name text, p_cron text, p_instead_of text, p_by text
+) returns void language plpgsql set search_path = '' as $$
+begin
+    if p_cron is null then
+        delete from public.actp_routine_times where job_name = p_job_name;
+    else
+        insert into public.actp_routine_times as t
+            (job_name, cron, instead_of, changed_at, changed_by)
+        values (p_job_name, p_cron, p_instead_of, now(), p_by)
+        on conflict (job_name) do update set
+            cron = excluded.cron, instead_of = excluded.instead_of,
+            changed_at = excluded.changed_at, changed_by = excluded.changed_by
+        where (t.cron, t.instead_of) is distinct from (excluded.cron, excluded.instead_of);
+    end if;
+end
+$$;
+
 create or replace function public.actp_routine_times() returns jsonb
 language sql stable set search_path = '' as $$
-    select coalesce(jsonb_agg(to_jsonb(t) order by t.job_name), '[]') from (
-        select job_name, cron, instead_of from public.actp_routine_times
-    ) t
+    select coalesce(jsonb_agg(to_jsonb(t) order by t.job_name), '[]')
+    from public.actp_routine_times t
+$$;
+
+create or replace function public.actp_set_routine_paused(p_job_name text, p_by text)
+returns void language plpgsql set search_path = '' as $$
+begin
+    if p_by is null then
+        delete from public.actp_routine_pauses where job_name = p_job_name;
+    else
+        insert into public.actp_routine_pauses (job_name, paused_by, paused_at)
+        values (p_job_name, p_by, now())
+        on conflict (job_name) do nothing;
+    end if;
+end
+$$;
+
+create or replace function public.actp_routine_pauses() returns jsonb
+language sql stable set search_path = '' as $$
+    select coalesce(jsonb_agg(to_jsonb(p) order by p.job_name), '[]')
+    from public.actp_routine_pauses p
 $$;
 
 create or replace function public.actp_start_run(p_id text, p_agent_id text, p_instance text)

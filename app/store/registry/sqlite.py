@@ -25,6 +25,7 @@ from .contract import (
     Pause,
     Presence,
     Registry,
+    RoutinePause,
     RoutineTime,
     RunOutcome,
     RunRow,
@@ -51,10 +52,18 @@ class SqliteRegistry(Registry, OnSqlite):
         )
 
     @override
-    async def set_needs_restart(self, agent_id: str, *, value: bool) -> bool:
-        return bool(
-            await self.db.execute(_SET_NEEDS_RESTART, {"agent_id": agent_id, "value": value})
-        )
+    async def set_needs_restart(self, agent_id: str, *, value: bool, by: str | None = None) -> bool:
+        values = {"agent_id": agent_id, "value": value, "by": by}
+        return bool(await self.db.execute(_SET_NEEDS_RESTART, values))
+
+    @override
+    async def note_restart(self, agent_id: str, by: str | None) -> None:
+        await self.db.execute(_NOTE_RESTART, {"agent_id": agent_id, "by": by})
+
+    @override
+    async def answer_restart(self, agent_id: str, worker_id: str, answer: str) -> None:
+        values = {"agent_id": agent_id, "worker_id": worker_id, "answer": answer}
+        await self.db.execute(_ANSWER_RESTART, values)
 
     @override
     async def take_restart_requests(
@@ -165,15 +174,24 @@ class SqliteRegistry(Registry, OnSqlite):
 
     @override
     async def set_routine_time(
-        self, job_name: str, cron: str | None, *, instead_of: str = ""
+        self, job_name: str, cron: str | None, *, instead_of: str = "", by: str | None = None
     ) -> None:
-        values = {"job_name": job_name, "cron": cron, "instead_of": instead_of}
+        values = {"job_name": job_name, "cron": cron, "instead_of": instead_of, "by": by}
         statement = _DROP_ROUTINE_TIME if cron is None else _SET_ROUTINE_TIME
         await self.db.execute(statement, values)
 
     @override
     async def routine_times(self) -> list[RoutineTime]:
         return await self.db.rows(RoutineTime, _ROUTINE_TIMES, {})
+
+    @override
+    async def set_routine_paused(self, job_name: str, by: str | None) -> None:
+        statement = _RESUME_ROUTINE if by is None else _PAUSE_ROUTINE
+        await self.db.execute(statement, {"job_name": job_name, "by": by})
+
+    @override
+    async def routine_pauses(self) -> list[RoutinePause]:
+        return await self.db.rows(RoutinePause, _ROUTINE_PAUSES, {})
 
     @override
     async def start_run(self, run_id: str, agent_id: str, instance: str) -> None:
@@ -273,10 +291,35 @@ _SET_STATUS = sql("""
     set status = :status, worker_id = coalesce(:worker_id, worker_id), last_seen = {now}
     where agent_id = :agent_id
 """)
-_SET_NEEDS_RESTART = """
-    update actp_agent_registry set needs_restart = :value, restart_token = null
-    where agent_id = :agent_id
+_SAME_REQUEST = """
+    (restart_answered_at is null and restart_asked_by is :by
+    and julianday('now') - julianday(restart_asked_at) < 60.0 / 86400.0)
 """
+_SET_NEEDS_RESTART = sql(
+    """
+    update actp_agent_registry set
+        needs_restart = :value, restart_token = null,
+        restart_asked_at = iif(:value, iif({same}, restart_asked_at, {now}), null),
+        restart_asked_by = iif(:value, :by, null),
+        restart_answered_at = null, restart_answer = null, restart_answered_by = null
+    where agent_id = :agent_id
+    """,
+    same=_SAME_REQUEST,
+)
+_NOTE_RESTART = sql(
+    """
+    update actp_agent_registry set
+        restart_asked_at = iif({same}, restart_asked_at, {now}), restart_asked_by = :by,
+        restart_answered_at = null, restart_answer = null, restart_answered_by = null
+    where agent_id = :agent_id
+    """,
+    same=_SAME_REQUEST,
+)
+_ANSWER_RESTART = sql("""
+    update actp_agent_registry set
+        restart_answered_at = {now}, restart_answer = :answer, restart_answered_by = :worker_id
+    where agent_id = :agent_id and restart_asked_at is not null and restart_answered_at is null
+""")
 _ASKED_TO_RESTART = """
     agent_id in (select value from json_each(:agent_ids))
     and (needs_restart or restart_token = :token)
@@ -343,15 +386,24 @@ _SILENT_WORKERS = sql("""
     order by started_at, rowid
 """)
 _SET_ROUTINE_TIME = sql("""
-    insert into actp_routine_times (job_name, cron, instead_of, changed_at)
-    values (:job_name, :cron, :instead_of, {now})
+    insert into actp_routine_times (job_name, cron, instead_of, changed_at, changed_by)
+    values (:job_name, :cron, :instead_of, {now}, :by)
     on conflict (job_name) do update set
-        cron = excluded.cron, instead_of = excluded.instead_of, changed_at = excluded.changed_at
+        cron = excluded.cron, instead_of = excluded.instead_of,
+        changed_at = excluded.changed_at, changed_by = excluded.changed_by
+    where cron is not excluded.cron or instead_of is not excluded.instead_of
 """)
 _DROP_ROUTINE_TIME = "delete from actp_routine_times where job_name = :job_name"
 _ROUTINE_TIMES = """
-    select job_name, cron, instead_of from actp_routine_times order by job_name
+    select job_name, cron, instead_of, changed_by, changed_at
+    from actp_routine_times order by job_name
 """
+_PAUSE_ROUTINE = sql("""
+    insert into actp_routine_pauses (job_name, paused_by, paused_at)
+    values (:job_name, :by, {now}) on conflict (job_name) do nothing
+""")
+_RESUME_ROUTINE = "delete from actp_routine_pauses where job_name = :job_name"
+_ROUTINE_PAUSES = "select * from actp_routine_pauses order by job_name"
 _LIVE_WORKERS = """
     select worker_id, instance, started_at, coalesce(last_seen, started_at) as last_seen, agents,
         max(0.0, (julianday('now') - julianday(coalesce(last_seen, started_at))) * 86400.0)

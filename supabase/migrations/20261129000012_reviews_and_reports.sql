@@ -269,7 +269,7 @@ $$;
 
 create or replace function public.actp_schema_version() returns bigint
 language sql stable set search_path = '' as $$
-    select 20261129000010
+    select 20261129000012
 $$;
 
 revoke all on function public.actp_review_row(jsonb, jsonb, jsonb) from public, anon, authenticated;
