@@ -129,11 +129,12 @@ def _agent_in_full(agent: AgentSettings, prices: PriceTable, today: date) -> Ite
 
 def _offered(agent: AgentSettings, settings: Settings) -> Iterator[str]:
     """Return the tools that an agent has as their keys are set, and those that it goes without."""
+    from app.agents.own_hands import wanted_of
     from app.hands import check_hands
     from app.launcher import offered_hands
 
     there = []
-    for wanted in offered_hands(agent, settings):
+    for wanted in wanted_of(offered_hands(agent, settings)):
         problems = check_hands([wanted], settings.for_hands)
         if problems:
             yield f"    {'goes without':<18} {shorten(problems[0], 200)}"

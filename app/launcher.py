@@ -7,15 +7,15 @@ import dataclasses
 import logging
 import sys
 import uuid
-from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from zoneinfo import available_timezones
 
 import trio
 
 from actp_supervise.bridge import asyncio_child
 from actp_supervise.service import fields_of, log_context, shorten
+from app.agent_file import variables_in
 from app.agents.activity import Activity
 from app.agents.claims import open_claims
 from app.agents.client import make_client
@@ -27,29 +27,27 @@ from app.agents.contract import (
     takes_context,
 )
 from app.agents.host import GOAL_METHOD, run_agent, run_routine
+from app.agents.own_hands import open_own_hands, wanted_of
 from app.agents.prices import PriceTable, PriceTableError, load_prices
 from app.agents.process import run_in_process
 from app.agents.setup import AgentSetup, make_context
-from app.agents.spec import SHARED_TABLES, AgentOptions, Routine
+from app.agents.spec import SHARED_TABLES, AgentOptions, Routine, WantedHand
 from app.agents.tool_list import listed_tools
-from app.agents.wire import Work
+from app.agents.wire import HandsAre, Work
 from app.routine import RoutineJob
 from app.settings import AgentSettings, Settings, SettingsError, Source
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from anthropic import AsyncAnthropic
 
-    from app.hands import Hands, Wanted
+    from app.hands import Hands
     from app.store.protocol import Store
     from app.store.schema import TableReport
     from app.supervised import AgentRun
 
 logger = logging.getLogger(__name__)
-
-SERVERS_TIMEOUT: Final = 15.0
-"""Seconds that a run waits for its MCP servers before it begins without those that are away."""
 
 
 class AgentLauncher:
@@ -106,9 +104,20 @@ class AgentLauncher:
             run.problems = lambda: hands.problems
             run.tools = partial(listed_tools, cls, hands, config.spec.approve)
 
+        def on_hands(told: HandsAre) -> None:
+            run.problems = lambda: told.problems
+            run.tools = lambda: told.tools
+
         cls = self._classes[config.agent_id]
         run.tools = partial(listed_tools, cls, None, config.spec.approve)
-        await self._run(config, run.activity, run.run_id, run.wait_for_work, opened=opened)
+        await self._run(
+            config,
+            run.activity,
+            run.run_id,
+            run.wait_for_work,
+            opened=opened,
+            on_hands=on_hands,
+        )
 
     async def run_routine(self, agent_id: str, method: str) -> None:
         """Run a routine to its end, on an instance of its own beside the agent that does tasks."""
@@ -172,6 +181,7 @@ class AgentLauncher:
         method: str | None = None,
         goal: str | None = None,
         opened: Callable[[Hands], object] = lambda _: None,
+        on_hands: Callable[[HandsAre], object] = lambda _: None,
     ) -> None:
         """Run an agent, or one of its routines, isolated as it is configured."""
         setup = self._setup(config, run_id)
@@ -183,14 +193,22 @@ class AgentLauncher:
                 where=self._store.where,
                 log_fields=dict(fields_of(contextvars.copy_context())),
                 modules=sys.path,
+                hands=hands_of(config, self._settings),
+                variables=self.variables_for(config),
             )
             await run_in_process(
-                work, store=self._store, activity=activity, wait_for_work=wait_for_work
+                work,
+                store=self._store,
+                activity=activity,
+                wait_for_work=wait_for_work,
+                on_hands=on_hands,
             )
             return
         cls = self._classes[config.agent_id]
         async with (
-            self._open_hands(config, opened) as hands,
+            open_own_hands(
+                wanted_of(hands_of(config, self._settings)), self._settings.for_hands, opened
+            ) as hands,
             open_claims(self._store, activity) as store,
         ):
             context = make_context(
@@ -209,24 +227,17 @@ class AgentLauncher:
                 routine_in_its_loop = asyncio_child(run_routine, isolation=config.isolation)
                 await routine_in_its_loop(cls, context, method, goal)
 
-    @asynccontextmanager
-    async def _open_hands(
-        self, config: AgentSettings, opened: Callable[[Hands], object]
-    ) -> AsyncIterator[Hands | None]:
-        """Open the tools that the file gives an agent, for one of its runs."""
-        wanted = [*_wanted(config), *offered_hands(config, self._settings)]
-        if not wanted:
-            yield None
-            return
-        from app.hands import open_hands
+    def variables_for(self, config: AgentSettings) -> dict[str, str]:
+        """Return what the tools of an agent may use of the environment, and no more of it."""
+        hands = hands_of(config, self._settings)
+        if not hands:
+            return {}
+        from app.hands import variables_of
 
-        async with open_hands(wanted, self._settings.for_hands) as hands:
-            opened(hands)
-            # A conversation keeps the tools that it began with, so servers get time to be there.
-            with trio.move_on_after(SERVERS_TIMEOUT):
-                while hands.problems:  # noqa: ASYNC110  (no event tells)
-                    await trio.sleep(0.1)
-            yield hands
+        names = {variable.name for variable in variables_of(hand.name for hand in hands)}
+        names |= set(variables_in([config.spec]))
+        given = self._settings.for_hands
+        return {name: given[name] for name in names if name in given}
 
     def _setup(self, config: AgentSettings, run_id: str) -> AgentSetup:
         settings = self._settings
@@ -288,33 +299,23 @@ def with_unknown_models(settings: Settings, prices: PriceTable) -> Settings:
     return dataclasses.replace(settings, warnings=(*settings.warnings, *warnings))
 
 
-def _wanted(config: AgentSettings) -> list[Wanted]:
-    from app.hands import Wanted
+def hands_of(config: AgentSettings, settings: Settings) -> tuple[WantedHand, ...]:
+    """Return the hands that an agent is run with: those of the file, or what is offered to it."""
+    return (*config.spec.hands, *offered_hands(config, settings))
 
-    return [Wanted(name=hand.name, options=hand.options) for hand in config.spec.hands]
 
-
-def offered_hands(config: AgentSettings, settings: Settings) -> list[Wanted]:
+def offered_hands(config: AgentSettings, settings: Settings) -> list[WantedHand]:
     """Return the hands that an agent has where it can; none where another class has its place."""
     if config.class_path != config.spec.class_path:
         return []
-    from app.hands import Wanted
-
+    zone = str(settings.timezone)
+    of_the_worker = {"stripe": {"timezone": zone}} if zone in available_timezones() else {}
     return [
-        Wanted(
-            name=hand.name,
-            options={**hand.options, **_of_the_worker(hand.name, settings)},
-            optional=True,
-            for_model=hand.for_model,
+        dataclasses.replace(
+            hand, optional=True, options={**hand.options, **of_the_worker.get(hand.name, {})}
         )
         for hand in config.spec.offered
     ]
-
-
-def _of_the_worker(hand: str, settings: Settings) -> dict[str, str]:
-    """Return the options of an offered hand that the worker's settings give."""
-    zone = str(settings.timezone)
-    return {"timezone": zone} if hand == "stripe" and zone in available_timezones() else {}
 
 
 def _check_hands(config: AgentSettings, settings: Settings) -> None:
@@ -328,9 +329,7 @@ def _check_hands(config: AgentSettings, settings: Settings) -> None:
     from app.hands import check_hands
 
     where = config.spec.place
-    if config.isolation == "process":
-        raise SettingsError(f"{where}: tools need isolation loop or thread, not process")
-    for problem in check_hands(_wanted(config), settings.for_hands):
+    for problem in check_hands(wanted_of(config.spec.hands), settings.for_hands):
         raise SettingsError(f"{where}: {shorten(problem)}")
 
 

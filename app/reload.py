@@ -19,7 +19,7 @@ from app.settings import AgentSettings, Settings, SettingsError, settings_of
 from app.store.protocol import AgentRegistration
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from actp_supervise.service import ServiceManager
     from app.daemon import Daemon
@@ -37,6 +37,10 @@ FILE_ONLY: Final = {
     "routines": "routines",
 }
 """What only the file says of an agent -> the field of its `AgentSpec`."""
+
+
+OF_ALERTS: Final = frozenset({"alert_urls", "alert_quiet", "daily_summary", "heartbeat_url"})
+"""The settings by which people are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,7 @@ class Reloader:
         launcher: What it runs its agents with.
         service: The service manager, which is told.
         reread: Reads all settings as they are now.
+        take_alerts: Has people told as other settings say.
     """
 
     def __init__(
@@ -131,7 +136,11 @@ class Reloader:
         launcher: AgentLauncher,
         service: ServiceManager,
         reread: Callable[[], Settings],
+        *,
+        take_alerts: Callable[[Settings], Awaitable[object]] | None = None,
     ) -> None:
+        self._take_alerts = take_alerts
+        self._alerts_changed = False
         self._daemon = daemon
         self._launcher = launcher
         self._service = service
@@ -146,6 +155,9 @@ class Reloader:
                 self._service.reloading()
                 for agent_id in self.reload():
                     restarts.start_soon(self._restart, agent_id)
+                if self._alerts_changed:
+                    self._alerts_changed = False
+                    await self._tell_otherwise()
                 while self._gone:
                     restarts.start_soon(self._remove, self._gone.pop())
                 self._service.ready()
@@ -169,6 +181,7 @@ class Reloader:
             if warning not in known_warnings:
                 logger.warning(warning, extra={"action": "settings_warning"})
         self._daemon.settings = dataclasses.replace(self._daemon.settings, warnings=new.warnings)
+        self._alerts_changed = any(each.field in OF_ALERTS for each in found if each.taken_up)
         self._tell(found, restarts)
         return restarts
 
@@ -226,6 +239,15 @@ class Reloader:
     async def _remove(self, agent_id: str) -> None:
         with suppress(SupervisionError):  # the daemon stops
             await self._daemon.supervisor.remove_agent(agent_id)
+
+    async def _tell_otherwise(self) -> None:
+        if self._take_alerts is None:
+            return
+        try:
+            await self._take_alerts(self._daemon.settings)
+        except SettingsError as error:  # as an address that apprise does not understand
+            extra = {"action": "settings_wrong"}
+            logger.error("People are told as before: %s", error, extra=extra)
 
     def _tell(self, found: list[Change], restarts: list[str]) -> None:
         applied = [change.variable for change in found if change.taken_up]

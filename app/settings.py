@@ -275,20 +275,26 @@ class Settings:
     """A file for the log, in place of stderr. It may be moved away at any time: a new one is
     begun.
     """
-    alert_urls: tuple[str, ...] = _alerts("WORKER_ALERT_URLS", values.alert_urls, (), secret=True)
+    alert_urls: tuple[str, ...] = _alerts(
+        "WORKER_ALERT_URLS", values.alert_urls, (), secret=True, reloads=True
+    )
     """Where alerts go, as addresses of apprise with spaces between them: Slack, mail, webhooks. It
     needs pip install --group alerts. See docs/how-to/be-told-on-your-phone.md.
     """
-    alert_quiet: tuple[time, time] | None = _alerts("WORKER_ALERT_QUIET", values.hours, None)
+    alert_quiet: tuple[time, time] | None = _alerts(
+        "WORKER_ALERT_QUIET", values.hours, None, reloads=True
+    )
     """Hours of the worker's zone in which nothing is told, such as 22:00-07:00; what is still so is
     told after them.
     """
-    daily_summary: time | None = _alerts("WORKER_DAILY_SUMMARY", values.time_of_day, None)
+    daily_summary: time | None = _alerts(
+        "WORKER_DAILY_SUMMARY", values.time_of_day, None, reloads=True
+    )
     """When each day what was done, what it cost and what waits is told, such as 08:00. Default:
     never.
     """
     heartbeat_url: str | None = _alerts(
-        "WORKER_HEARTBEAT_URL", values.web_address, None, secret=True
+        "WORKER_HEARTBEAT_URL", values.web_address, None, secret=True, reloads=True
     )
     """An address that is asked each minute for as long as the daemon lives, of a service that tells
     you when that stops (a dead man's switch).
@@ -306,8 +312,8 @@ class Settings:
     """A bot of Telegram and the chat that it writes to: alerts go there where both are set."""
     telegram_chat_id: str | None = _services("TELEGRAM_CHAT_ID", values.chat_id, None)
     telegram_api_url: str | None = _services("TELEGRAM_API_URL", values.web_address, None)
-    """Another address of the Bot API for alerts, such as that of a server of your own. Default:
-    https://api.telegram.org
+    """Another address of the Bot API, for alerts, approvals and the tool, such as that of a server
+    of your own. Default: https://api.telegram.org
     """
     apple_key_id: str | None = _services(
         "APPLE_KEY_ID", values.secret, None, secret=True, without="no agent can use the App Store"

@@ -14,7 +14,7 @@ import trio
 
 from actp_supervise import Restart, Supervisor, open_supervisor
 from actp_supervise.clock import SystemWallClock
-from actp_supervise.service import Block, ServiceManager, make_redactor, open_private
+from actp_supervise.service import Block, ServiceManager, open_private
 from app import banner
 from app.agents.traces import start_tracing
 from app.alerts.channels import make_channels
@@ -26,6 +26,7 @@ from app.desk import Desk
 from app.edges import Edges, MakeChannels
 from app.event_kinds import EventKind
 from app.event_log import EventLog
+from app.hands.telegram import API
 from app.happenings import tell_of_changes, tell_of_tree
 from app.heartbeat import HealthHeartbeat
 from app.launcher import AgentLauncher, with_unknown_models, without_tables
@@ -34,6 +35,7 @@ from app.logged_lines import LinesOfAgents
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
 from app.reasons import Reason, ReasonKind, reason
+from app.redaction import Redaction
 from app.registry import AgentRegistry
 from app.reload import Reloader, catch_hangups
 from app.retention import forget_old
@@ -97,7 +99,7 @@ async def run_daemon(
     """
     edges = Edges() if edges is None else edges
     wall_clock, looks = edges.wall_clock, edges.looks
-    redact = make_redactor(settings.secrets)
+    redact = Redaction(settings.secrets)
     with _log_errors(settings):
         edges.configure_logs(settings, redact)
     start_tracing(os.environ, settings.worker_id)
@@ -214,14 +216,20 @@ async def run_daemon(
                 started=trio.current_time(),
             )
             reread_all = partial(_reread, reread, report, launcher)
-            reloader = Reloader(daemon, launcher, service, reread_all)
             try:
                 services = await _subtree(root, "services")
+
+                async def take_alerts(new: Settings) -> None:
+                    redact.learn(new.secrets)
+                    channels = await _channels(new, edges.make_channels)
+                    await alerts.retake(services, daemon, channels, looks.alerts)
+
+                reloader = Reloader(daemon, launcher, service, reread_all, take_alerts=take_alerts)
                 services.start_soon(records.run, name="records")
                 services.start_soon(unreadable.watch, looks.unreadable, name="unreadable tasks")
                 services.start_soon(approvals.watch, name="approvals")
                 events.listeners.append(approvals.notice)
-                _ask_on_telegram(services, settings, store, events, instance)
+                _ask_on_telegram(services, settings, store, events, instance, redact)
                 await _register(registry, settings, records)
                 await services.start(
                     routines.start,
@@ -387,14 +395,25 @@ def _say_waiting(
 
 
 def _ask_on_telegram(
-    services: Supervisor, settings: Settings, store: Store, events: EventLog, instance: str
+    services: Supervisor,
+    settings: Settings,
+    store: Store,
+    events: EventLog,
+    instance: str,
+    redact: Callable[[str], str],
 ) -> None:
     """Ask for approvals on the operator's phone, where a bot is set up."""
     token, chat_id = settings.telegram_bot_token, settings.telegram_chat_id
     if token is None or chat_id is None:
         return
-    redact = make_redactor(settings.secrets)
-    telegram = TelegramApprovals(store, token, chat_id, instance=instance, redact=redact)
+    telegram = TelegramApprovals(
+        store,
+        token,
+        chat_id,
+        instance=instance,
+        redact=redact,
+        api=settings.telegram_api_url or API,
+    )
     events.listeners.append(telegram.notice)
     services.start_soon(telegram.run, name="telegram")
 

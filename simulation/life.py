@@ -173,9 +173,20 @@ class Life:
         """Return whether a task is one of its tasks."""
         return task.context.get(current_life) is self
 
+    def count_tasks(self) -> int:
+        """Return how many tasks of Trio's it has."""
+        waiting, number = [trio.lowlevel.current_root_task()], 0
+        while waiting:
+            task = waiting.pop()
+            if task is not None:
+                number += self.has(task)
+                waiting += [child for each in task.child_nurseries for child in each.child_tasks]
+        return number
+
     def block(self, seconds: float) -> None:
         """Advance the clock while nothing runs, as code does that blocks the loop."""
         self.world.clock.jump(seconds)
+        self.world.rules.blocked(seconds)
         if self._watch is not None:
             self._watch.blocked(seconds)
 

@@ -37,6 +37,11 @@ class MachineClock:
         """Return the present moment."""
         return self._true.now() + self._ahead
 
+    @property
+    def ahead(self) -> timedelta:
+        """How far it is ahead of the database's."""
+        return self._ahead
+
     def step(self, seconds: float) -> None:
         """Set it."""
         self._ahead += timedelta(seconds=seconds)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from .life import current_life
-from .plan import POISON, Step, What
+from .plan import AGENTS, POISON, Step, What
 
 if TYPE_CHECKING:
     from .life import Life
@@ -73,8 +73,7 @@ class People:
                     await trio.sleep(step.amount)
                     await self.resume(step.agent)
             case What.RESTART:
-                life.restarted[step.agent] = trio.current_time()
-                await self._request(life, "POST", f"/agents/{step.agent}/restart")
+                await self.restart(life, step.agent)
             case What.ROUTINE:
                 jobs = sorted(self._world.rules.routines)
                 job = jobs[int(step.pick * len(jobs))]
@@ -116,6 +115,18 @@ class People:
                 if machine.life is not None and not machine.life.is_dead:
                     await self._decide(machine.life, self._world.rng.random())
             await trio.sleep(60.0)
+
+    async def restart(self, life: Life, agent: str) -> None:
+        """Have an agent of a daemon restarted."""
+        life.restarted[agent] = trio.current_time()
+        await self._request(life, "POST", f"/agents/{agent}/restart")
+
+    async def raise_limit(self) -> None:
+        """Raise the spend limit of the account, and restart whoever may have paused for it."""
+        for machine in self._world.machines:
+            for agent in AGENTS:
+                if machine.life is not None:
+                    await self.restart(machine.life, agent)
 
     async def _post(self, life: Life, step: Step) -> None:
         """Post a task as a good client does: again, with the same key, until it is acknowledged."""

@@ -23,6 +23,7 @@ class Rule(StrEnum):
     BOOKED = "what was spent is what is booked"
     HANGS = "an agent that hangs is found and restarted"
     BACKOFF = "an agent that crashed often is restarted after the delay of R9"
+    CRASHES = "each crash of an agent is counted once"
     RECORDED = "what could not be written while the store was away is written later"
     DRAIN = "a drain ends in its time"
     HEALTHY = "health is healthy only when it is so"

@@ -6,7 +6,7 @@ application answers, what Claude was asked, and when it exits.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
@@ -51,6 +51,12 @@ HEALED: Final = 3.5 * 3600.0
 
 GRACE: Final = 3600.0
 """Seconds by which a routine may be late (`app.routine.MISFIRE_GRACE`)."""
+
+RETENTION: Final = 80.0
+"""Days for which all is kept that the rules look up in the end."""
+
+MOST_TASKS: Final = 150
+"""Tasks of Trio's that a daemon with four agents has, with nothing to do."""
 
 _LASTING: Final = frozenset(
     {What.STORE_AWAY, What.STORE_AWAY_FOR_ALL, What.STORE_SLOW, What.STORE_TORN, What.BLOCK}
@@ -108,8 +114,10 @@ class Rules:
         self._hung_routines: dict[tuple[Life, str], float] = {}
         self._claims: dict[str, tuple[str, float]] = {}
         self._last_crash: dict[tuple[Life, str], float] = {}
+        self._all_crashes: Counter[tuple[str, str]] = Counter()
         self._instances: dict[str, Life] = {}
         self._disturbed_until = 0.0
+        self._blocks: deque[tuple[float, float]] = deque(maxlen=100)
         self._held: dict[str, tuple[Life, float]] = {}
         self._paused: set[str] = set()
         self._holders: dict[str, tuple[str, float]] = {}
@@ -197,6 +205,15 @@ class Rules:
 
     def _saw_run(self, agent_id: str, instance: str) -> None:
         self._world.note("store", f"run of {agent_id} begins in {instance[:6]}")
+        if agent_id in self._single and trio.current_time() > self._disturbed_until:
+            rows = self._world.memory.connection.execute(
+                "select instance from actp_agent_runs"
+                " where agent_id = ? and instance <> ? and finished_at is null",
+                [agent_id, instance],
+            ).fetchall()
+            others = [self._instances.get(row["instance"]) for row in rows]
+            if any(life is not None and not life.asked_to_stop for life in others):
+                self.break_(Rule.ONE_HOLDER, f"{agent_id} runs twice")
 
     def _saw_run_end(self, agent_id: str, instance: str, outcome: str) -> None:
         self._world.note("store", f"run of {agent_id} in {instance[:6]} {outcome}")
@@ -240,11 +257,7 @@ class Rules:
                 "and expires_at > strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')",
                 [agent_id],
             ).fetchone()
-            # Who was cut off, or slept, learns only when it next renews its own.
-            since = max(
-                self._holders.get(agent_id, ("", now))[1], life.started_at, life.machine.back_at
-            )
-            if row is not None and row[0] != instance and now > since + self._told_within:
+            if row is not None and row[0] != instance:
                 self.break_(
                     Rule.ONE_HOLDER, f"{agent_id} of {life.name} took a task; another has its lease"
                 )
@@ -317,7 +330,9 @@ class Rules:
         elif event.kind == "child_crashed" and event.agent_id is not None:
             self._crashes[f"{life.name}/{event.agent_id}"].append(trio.current_time())
             self._last_crash[life, event.agent_id] = trio.current_time()
+            self._all_crashes[life.name, event.agent_id] += 1
         elif event.kind == "child_started" and event.agent_id is not None:
+            self._hung.pop((life, event.agent_id), None)  # whatever began a new run of it
             self._restarted(life, event.agent_id)
 
     def _restarted(self, life: Life, agent_id: str) -> None:
@@ -372,8 +387,12 @@ class Rules:
         if took > DRAIN_TIME + self._blocked_since(life.asked_to_stop[0]):
             self.break_(Rule.DRAIN, f"{life.name} took {took:.1f} s to stop")
 
-    def _blocked_since(self, _moment: float) -> float:
-        return 0.0
+    def _blocked_since(self, moment: float) -> float:
+        return sum(seconds for at, seconds in self._blocks if at >= moment)
+
+    def blocked(self, seconds: float) -> None:
+        """See that the loop that all daemons share was blocked until now."""
+        self._blocks.append((trio.current_time(), seconds))
 
     # What is looked at.
 
@@ -405,13 +424,19 @@ class Rules:
         else:
             since = self._unhealthy_since.setdefault(life.name, now)
             calm = self.calm_since
-            if (
-                calm is not None
-                and now - max(since, calm) > HEALED
-                and not _excused(health, waits=self._may_wait())
-            ):
+            if calm is not None and now - max(since, calm) > HEALED and not self._excused(health):
                 reasons = "; ".join(health.reasons)
                 self.break_(Rule.HEALS, f"{life.name} is {health.status}: {reasons}")
+
+    def _excused(self, health: Health) -> bool:
+        """Whether all reasons are ones that only people, midnight or the next run can end."""
+        return all(
+            problem.key in _OF_BEFORE
+            or _is_unpaid(problem)
+            # A task does not begin where there is no money for it.
+            or (problem.key is ReasonKind.QUEUE_WAITS and self._may_wait())
+            for problem in health.problems
+        )
 
     # The end.
 
@@ -439,13 +464,19 @@ class Rules:
 
     def _judge_fires(self) -> None:
         world = self._world
-        begin, end = world.plan.start, world.true_clock.now()
+        # A daemon goes by its machine's clock, which may be behind.
+        behind = max(timedelta(), -max(machine.clock.ahead for machine in world.machines))
+        end = world.true_clock.now() - behind - timedelta(minutes=5)
         for job, cron in self.routines.items():
-            for moment in due_moments(cron, begin, end - timedelta(minutes=5), self._zone):
+            fires = {moment for name, moment in self._fires if name == job}
+            for moment in due_moments(cron, world.plan.start, end, self._zone):
                 text = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
-                if (job, text) in self._fires or world.plan.has_faults:
-                    continue
-                self.break_(Rule.NOT_FORGOTTEN, f"{job} was due at {text}, and nothing is recorded")
+                # What the journal does not know yet makes up for nothing.
+                is_promised = not world.plan.has_faults or text > min(fires, default=text)
+                if is_promised and text not in fires:
+                    self.break_(
+                        Rule.NOT_FORGOTTEN, f"{job} was due at {text}, and nothing is recorded"
+                    )
 
     def _judge_rows(self, db: sqlite3.Connection) -> None:
         for agent_id, instance, runs in db.execute(
@@ -457,9 +488,25 @@ class Rules:
                 who = "a daemon that is gone" if life is None or life.is_dead else life.name
                 self.break_(Rule.BOUNDED, f"{runs} runs of {agent_id} of {who} are open")
         self._judge_open_runs(db)
+        self._judge_numbers(db)
         (kept,) = db.execute("select count(*) from actp_budget_reservations").fetchone()
         if kept > 50:
             self.break_(Rule.BOUNDED, f"{kept} reservations of budgets are open")
+
+    def _judge_numbers(self, db: sqlite3.Connection) -> None:
+        """Judge how much there is of what is to end by itself, when there is nothing to do."""
+        living = [machine.life for machine in self._world.machines if machine.life is not None]
+        for life in living:
+            if (tasks := life.count_tasks()) > MOST_TASKS:
+                self.break_(Rule.BOUNDED, f"{life.name} has {tasks} tasks of Trio's")
+        for what, statement, most in (
+            ("daemons are there", "actp_workers where ended_at is null", len(living)),
+            ("approvals wait", "actp_approvals where status = 'waiting'", 0),
+            ("leases are held", "actp_leases", len(self._single) + 1),
+        ):
+            (number,) = db.execute(f"select count(*) from {statement}").fetchone()  # noqa: S608
+            if number > most:
+                self.break_(Rule.BOUNDED, f"{number} {what}, and at most {most} may be")
 
     def _judge_open_runs(self, db: sqlite3.Connection) -> None:
         """Judge that of each agent that runs there is the row of a run."""
@@ -476,6 +523,17 @@ class Rules:
                 ).fetchone()
                 if status == "running" and not runs:
                     self.break_(Rule.RECORDED, f"no run of {agent_id} of {life.name} is there")
+                (crashes,) = db.execute(
+                    "select count(*) from actp_agent_runs"
+                    " where agent_id = ? and instance = ? and outcome = 'crashed'",
+                    [agent_id, instance],
+                ).fetchone()
+                heard = self._all_crashes[life.name, agent_id]
+                if crashes != heard and self._world.plan.days < RETENTION:
+                    self.break_(
+                        Rule.CRASHES,
+                        f"{agent_id} of {life.name} crashed {heard} times; {crashes} are recorded",
+                    )
 
     def judge_what_is_left(self) -> None:
         """Judge what is left when every daemon has exited."""
@@ -505,25 +563,6 @@ _OF_BEFORE: Final = frozenset(
     }
 )
 """What tells of the past, until the next run, the next task or midnight."""
-
-
-def _excused(health: Health, *, waits: bool) -> bool:
-    """Whether all reasons are ones that only people, midnight or the next run can end.
-
-    Args:
-        health: What the daemon says of itself.
-        waits: Whether tasks may wait for money.
-    """
-    return all(
-        problem.key in _OF_BEFORE
-        # Nor does a task begin for which there is no money.
-        or (
-            problem.key is ReasonKind.QUEUE_WAITS
-            and (waits or any(map(_is_unpaid, health.problems)))
-        )
-        or _is_unpaid(problem)
-        for problem in health.problems
-    )
 
 
 def _is_unpaid(problem: Reason) -> bool:

@@ -134,6 +134,8 @@ class World:
         for agent in AGENTS:
             self.nursery.start_soon(self.people.resume, agent)
         self.nursery.start_soon(self.people.decide_all)
+        if any(step.what is What.SPEND_LIMIT for step in self.plan.steps):
+            self.nursery.start_soon(self.people.raise_limit)
         await trio.sleep(SETTLE)
         await self.rules.judge_the_end()
         self.is_over = True

@@ -12,6 +12,7 @@ import httpx2
 from anthropic import AsyncStream
 
 from actp_supervise import current_child
+from app.store.errors import NO_THREAD, is_out_of_threads
 
 from .books import CALL_TIMEOUT, Books
 from .handle import finish_anyway
@@ -222,6 +223,12 @@ class _Call:
         except ValueError as error:  # half a character, for one, that a tool or the model wrote
             reason = f"the conversation cannot be sent: {type(error).__name__}"
             return Verdict(consequence=Consequence.FAIL, reason=reason)
+        except RuntimeError as error:
+            if not is_out_of_threads(error):  # of which the SDK needs one before its first request
+                raise
+            return Verdict(
+                consequence=Consequence.WAIT, reason=f"Claude could not be asked: {NO_THREAD}"
+            )
 
     async def _make(self, *, stream: bool) -> Reply | Verdict:
         messages = self._client.beta.messages.with_streaming_response

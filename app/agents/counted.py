@@ -17,7 +17,7 @@ import logging
 import random
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 from urllib.parse import urlsplit
 
 import anthropic
@@ -93,9 +93,7 @@ class _Counting(anthropic.Middleware):
         body = request.json
         if request.method.upper() != "POST" or not path.endswith(_PATH) or not _is_whole(body):
             return await call_next(request)
-        call = _Call(
-            self._context, self._books_of_task(), self._log, dict(body), request, call_next
-        )
+        call = _Call(self._context, self._books_of_task(), self._log, body, request, call_next)
         return await call.make(Tries(self._patience, random.Random()))
 
     def _books_of_task(self) -> Books:
@@ -107,7 +105,7 @@ class _Counting(anthropic.Middleware):
         return self._books[task_id]
 
 
-def _is_whole(body: object) -> bool:
+def _is_whole(body: object) -> TypeGuard[Request]:
     """Return whether a request says what its price depends on; else the API will refuse it."""
     return (
         isinstance(body, dict)
@@ -208,6 +206,9 @@ class _Call:
     async def _made(self, entry: OpenEntry) -> AsyncAPIResponse[Any] | _Failed:
         try:
             response = await self._send()
+        except _LOST as error:
+            return await self._failed(entry, judge_exception(error), error)
+        try:
             http = response.http_response
             if not http.is_success:
                 return await self._refused(entry, response)

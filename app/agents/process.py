@@ -16,6 +16,7 @@ is put into bounds; and whatever it prints is logged as its own.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import signal
@@ -38,6 +39,7 @@ from app.agents.wire import (
     Ended,
     FromAgent,
     GiveUp,
+    HandsAre,
     Refusal,
     Report,
     Stop,
@@ -85,6 +87,10 @@ PACE: Final = 2000.0
 
 PACED_BYTES: Final = 16_384
 
+MOST_OF_NAME: Final = 200
+MOST_OF_TEXT: Final = 500
+"""Characters of what a process says of its tools."""
+
 VERBS: Final[dict[str, Verb[Any]]] = {
     **{
         name: verb
@@ -123,6 +129,7 @@ async def run_in_process(
     store: Store,
     activity: Activity,
     wait_for_work: Callable[[float], Awaitable[None]],
+    on_hands: Callable[[HandsAre], object] = lambda _: None,
 ) -> None:
     """Run an agent, or one of its routines, in a process of its own, to its end.
 
@@ -131,6 +138,7 @@ async def run_in_process(
         store: The daemon's store.
         activity: Kept as the process reports it.
         wait_for_work: Returns after so many seconds, or sooner when a task was posted.
+        on_hands: Told which tools it has, and whenever that changes.
 
     Raises:
         AgentCrashedError: If it raised an error.
@@ -140,7 +148,8 @@ async def run_in_process(
     ours, theirs = socket.socketpair()
     async with open_claims(store, activity, why=_why_back) as claims:
         with ours, theirs:
-            await _AgentProcess(ours, activity, claims, wait_for_work).run(work, theirs)
+            process = _AgentProcess(ours, activity, claims, wait_for_work, on_hands)
+            await process.run(work, theirs)
 
 
 def _why_back(error: Exception) -> str:
@@ -157,6 +166,7 @@ class _AgentProcess:
         activity: The agent's.
         store: Does the verbs that it calls.
         wait_for_work: Returns after so many seconds, or sooner when a task was posted.
+        on_hands: Told which tools it has.
     """
 
     def __init__(
@@ -165,7 +175,9 @@ class _AgentProcess:
         activity: Activity,
         store: Store,
         wait_for_work: Callable[[float], Awaitable[None]],
+        on_hands: Callable[[HandsAre], object] = lambda _: None,
     ) -> None:
+        self._on_hands = on_hands
         self._wire: Wire[FromAgent] = Wire(sock, FromAgent)
         self._activity = activity
         self._store = store
@@ -272,6 +284,8 @@ class _AgentProcess:
                 # What was under way for the shortest time tells it best.
                 self._offset = min(self._offset, trio.current_time() - message.now)
                 self._activity.take_over(message.state, self._offset)
+            case HandsAre():
+                self._on_hands(_bounded(message))
             case Ended():
                 self._ended = message
 
@@ -296,6 +310,23 @@ class _AgentProcess:
         if verb is None:
             raise StoreError(f"{shorten(message.verb, 100)!r} is not for an agent to call")
         return await verb.ask(self._store, arguments_of(message, verb))
+
+
+def _bounded(told: HandsAre) -> HandsAre:
+    """Return what a process says of its tools, with each text cut short."""
+    tools = (
+        dataclasses.replace(
+            tool,
+            name=shorten(tool.name, MOST_OF_NAME),
+            source=shorten(tool.source, MOST_OF_NAME),
+            effect=None if tool.effect is None else shorten(tool.effect, MOST_OF_NAME),
+            approval=shorten(tool.approval, MOST_OF_NAME),
+            description=shorten(tool.description, MOST_OF_TEXT),
+        )
+        for tool in told.tools
+    )
+    problems = (shorten(problem, MOST_OF_TEXT) for problem in told.problems)
+    return HandsAre(tuple(tools), tuple(problems))
 
 
 def _how(returncode: int) -> str:

@@ -21,7 +21,7 @@ import socket
 import sys
 import threading
 import traceback
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -36,15 +36,19 @@ from actp_supervise.service import bind_log_context
 from app.agents.activity import Activity
 from app.agents.contract import load_agent_class
 from app.agents.host import run_agent, run_routine
+from app.agents.own_hands import open_own_hands, wanted_of
 from app.agents.setup import make_context
+from app.agents.tool_list import listed_tools
 from app.agents.traces import start_tracing, stop_tracing
 from app.agents.wire import (
+    MOST_TOOLS,
     Answer,
     Call,
     Crash,
     Ended,
     FromDaemon,
     GiveUp,
+    HandsAre,
     Refusal,
     Report,
     Stop,
@@ -60,12 +64,16 @@ from app.logs import configure_logs
 from app.store.protocol import Store, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
+    from app.hands import Hands
     from app.store.verbs import Arguments, R, Verb
 
 REPORT_INTERVAL: Final = 0.05
 """Seconds between two reports of what the agent does, at least."""
+
+HANDS_INTERVAL: Final = 1.0
+"""Seconds between two looks whether the agent's tools are others, or work again."""
 
 Jobs: TypeAlias = "queue.SimpleQueue[Callable[[], None]]"
 
@@ -118,7 +126,7 @@ async def _main(sock: socket.socket, jobs: Jobs) -> None:
             sending.start_soon(wire.send)
             async with trio.open_nursery() as reporting:
                 reporting.start_soon(_report, wire, activity)
-                crash = await _live(work, calls, activity, jobs)
+                crash = await _live(work, calls, activity, jobs, wire)
                 reporting.cancel_scope.cancel(reason="the agent has ended")
             wire.put(_report_of(activity))
             wire.put(Ended(crash))
@@ -126,7 +134,9 @@ async def _main(sock: socket.socket, jobs: Jobs) -> None:
         nursery.cancel_scope.cancel(reason="all is sent")
 
 
-async def _live(work: Work, calls: Calls, activity: Activity, jobs: Jobs) -> Crash | None:
+async def _live(
+    work: Work, calls: Calls, activity: Activity, jobs: Jobs, wire: Wire[FromDaemon]
+) -> Crash | None:
     """Run the agent to its end; how it crashed, if it did."""
     crash = None
     ended = trio.Event()
@@ -135,9 +145,10 @@ async def _live(work: Work, calls: Calls, activity: Activity, jobs: Jobs) -> Cra
     async def life() -> None:
         nonlocal crash
         try:
-            await asyncio_child(_agent, isolation="thread", in_thread=in_main)(
-                work, calls, activity
-            )
+            async with _own_hands(work, wire) as hands:
+                await asyncio_child(_agent, isolation="thread", in_thread=in_main)(
+                    work, calls, activity, hands
+                )
         except Exception as error:  # noqa: BLE001  (the daemon is told)
             in_one_line = "".join(traceback.format_exception_only(error)).strip()
             crash = Crash(in_one_line, "".join(traceback.format_exception(error)))
@@ -152,6 +163,36 @@ async def _live(work: Work, calls: Calls, activity: Activity, jobs: Jobs) -> Cra
             nursery.cancel_scope.cancel(reason="the agent has ended")
         await tree.shutdown()
     return crash
+
+
+@asynccontextmanager
+async def _own_hands(work: Work, wire: Wire[FromDaemon]) -> AsyncIterator[Hands | None]:
+    """Open the tools that the file gives the agent, and tell the daemon which there are."""
+    if not work.hands:
+        yield None
+        return
+
+    async with trio.open_nursery() as nursery:
+
+        def opened(hands: Hands) -> None:
+            nursery.start_soon(_tell_of_hands, work, hands, wire)
+
+        async with open_own_hands(wanted_of(work.hands), work.variables, opened) as hands:
+            yield hands
+            nursery.cancel_scope.cancel(reason="the agent has ended")
+
+
+async def _tell_of_hands(work: Work, hands: Hands, wire: Wire[FromDaemon]) -> None:
+    """Tell the daemon which tools there are, and again whenever that has changed, for ever."""
+    cls = load_agent_class(work.setup.class_path)
+    told: HandsAre | None = None
+    while True:
+        tools = listed_tools(cls, hands, work.setup.options.approve)
+        now = HandsAre(tools[:MOST_TOOLS], hands.problems[:MOST_TOOLS])
+        if now != told:
+            wire.put(now)
+            told = now
+        await trio.sleep(HANDS_INTERVAL)
 
 
 async def _in_main_thread(jobs: Jobs, function: Callable[[], None]) -> None:
@@ -174,7 +215,7 @@ async def _stop_when_asked(calls: Calls, tree: Supervisor) -> None:
     await tree.shutdown()
 
 
-async def _agent(work: Work, calls: Calls, activity: Activity) -> None:
+async def _agent(work: Work, calls: Calls, activity: Activity, hands: Hands | None) -> None:
     """Run the agent, or its routine; in asyncio."""
     cls = load_agent_class(work.setup.class_path)
     context = make_context(
@@ -182,6 +223,7 @@ async def _agent(work: Work, calls: Calls, activity: Activity) -> None:
         store=DaemonStore(calls, work.where),
         activity=activity,
         wait_for_work=calls.wait_for_work,
+        hands=hands,
         is_routine=work.method is not None,
     )
     if work.method is None:

@@ -91,6 +91,8 @@ class WantedHand:
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    optional: bool = False
+    """Whether the agent works without it, where it cannot be set up."""
     for_model: bool = True
     """Whether the model gets its tools, or the agent's own code alone."""
 

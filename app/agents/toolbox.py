@@ -265,7 +265,7 @@ class Toolbox:
             begun = await self._begin(call)
             while begun.state is Effect.UNKNOWN and tool.effect == "once":
                 told.effect = call.key
-                call = await self._again(tool, use, call, arguments)
+                call, arguments = await self._again(tool, use, call, told, arguments)
                 begun = await self._begin(call)
             if begun.state is Effect.DONE:
                 return _block_of(begun)
@@ -302,11 +302,13 @@ class Toolbox:
         told.note, told.arguments = note_of(self._approvals, use.id), approval.arguments
         return approval.arguments
 
-    async def _again(self, tool: Tool, use: ToolUse, call: Call, arguments: dict[str, Any]) -> Call:
-        """Return the call by which a tool is called once more whose last call's end is unknown.
+    async def _again(
+        self, tool: Tool, use: ToolUse, call: Call, told: _Told, arguments: dict[str, Any]
+    ) -> tuple[Call, dict[str, Any]]:
+        """Return how a tool is called once more whose last call's end is unknown.
 
-        A person who has to approve the tool's calls is asked about this too. The new call has a key
-        of its own, so that of each approval there is one call.
+        A person who has to approve the tool's calls is asked about this too, and may change what it
+        is called with. The new call has a key of its own, so that of each approval there is one.
 
         Raises:
             ToolError: If it is not to be called again.
@@ -321,8 +323,10 @@ class Toolbox:
         if decision.status is not ApprovalStatus.APPROVED:
             comment = f" The operator writes: {decision.comment}" if decision.comment else ""
             raise ToolError(cut_short + comment)
+        self._approvals[use.id] = decision
+        told.note, told.arguments = note_of(self._approvals, use.id), decision.arguments
         key = hashlib.sha256(f"{call.key} {decision.id}".encode()).hexdigest()[:32]
-        return replace(call, key=key)
+        return replace(call, key=key), decision.arguments
 
     async def _begin(self, call: Call) -> EffectState:
         return await self._store.begin_effect(

@@ -213,8 +213,10 @@ def tools_of(agent: object) -> list[Tool]:
 
     A fixed order keeps the prompt's cache valid.
     """
-    methods = inspect.getmembers(agent, lambda member: hasattr(member, _MARK))
-    return [_tool(method, getattr(method, _MARK)) for _, method in sorted(methods)]
+    # Looked at without being asked for: a property of the agent would run, and may want the tools.
+    marked = (name for name in dir(agent) if hasattr(inspect.getattr_static(agent, name), _MARK))
+    methods = [getattr(agent, name) for name in sorted(marked)]
+    return [_tool(method, getattr(method, _MARK)) for method in methods]
 
 
 def _tool(method: MethodType, mark: _Mark) -> Tool:

@@ -272,8 +272,11 @@ class Tracing:
     def _context_of(self, task_id: str) -> trace.SpanContext:
         """Return the span of a task as if another program had made it, which may be so."""
         trace_id, span_id = ids_of(task_id)
-        sampled = self._provider.sampler.should_sample(None, trace_id, "task").decision
-        flags = self._trace.TraceFlags.SAMPLED if sampled.is_sampled() else 0
+        from opentelemetry.sdk.trace.sampling import Decision
+
+        decided = self._provider.sampler.should_sample(None, trace_id, "task").decision
+        is_sampled = decided is Decision.RECORD_AND_SAMPLE
+        flags = self._trace.TraceFlags.SAMPLED if is_sampled else 0
         return self._trace.SpanContext(
             trace_id, span_id, is_remote=True, trace_flags=self._trace.TraceFlags(flags)
         )

@@ -15,6 +15,8 @@ import trio
 
 from app.agents.activity import ActivityState, Moment
 from app.agents.setup import AgentSetup
+from app.agents.spec import WantedHand
+from app.status import ToolStatus
 from app.store.protocol import StoreError, StoreUnavailable, TableMissing
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 LONGEST: Final = 4 * 1024 * 1024
 """Bytes that a message may have: read, they may become some fifty times as many."""
+
+MOST_TOOLS: Final = 1000
+"""How many tools an agent may say that it has."""
 
 _LENGTH: Final = struct.Struct("!I")
 _CHUNK: Final = 65_536
@@ -53,6 +58,10 @@ class Work(_Message, frozen=True, kw_only=True):
     log_fields: dict[str, str]
     modules: list[str]
     """Where Python looks for modules."""
+    hands: tuple[WantedHand, ...] = ()
+    """The tools that the file gives it, to be opened in its process."""
+    variables: dict[str, str] = {}
+    """What those may use of the environment."""
 
 
 class Answer(_Message, frozen=True):
@@ -115,13 +124,20 @@ class Crash(msgspec.Struct, frozen=True):
     traceback: str
 
 
+class HandsAre(_Message, frozen=True):
+    """Which tools the agent has, and which of them do not work; said anew when that changes."""
+
+    tools: Annotated[tuple[ToolStatus, ...], msgspec.Meta(max_length=MOST_TOOLS)]
+    problems: Annotated[tuple[str, ...], msgspec.Meta(max_length=MOST_TOOLS)]
+
+
 class Ended(_Message, frozen=True):
     """How the agent ended; the last message."""
 
     crash: Crash | None
 
 
-FromAgent: TypeAlias = Call | Wait | GiveUp | Report | Ended
+FromAgent: TypeAlias = Call | Wait | GiveUp | Report | HandsAre | Ended
 
 MessageT = TypeVar("MessageT")
 

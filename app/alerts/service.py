@@ -57,6 +57,7 @@ HEARTBEAT_TIMEOUT: Final = 15.0
 MISSED: Final = 3
 """Heartbeats one after another that are not taken before that is a reason."""
 
+ALERTS: Final = "alerts"
 HEARTBEAT: Final = "heartbeat"
 HEARTBEAT_URL: Final = "heartbeat address"
 """What its child in the tree is called."""
@@ -142,10 +143,38 @@ class Alerts:
             every: Seconds between two looks.
         """
         if self._outgoing:
-            services.start_soon(self.run, daemon, every, name="alerts")
+            services.start_soon(self.run, daemon, every, name=ALERTS)
         url = daemon.settings.heartbeat_url
         if url is not None:
             services.start_soon(self.beat, url, name=HEARTBEAT_URL)
+
+    async def retake(
+        self,
+        services: Supervisor,
+        daemon: Told,
+        channels: Sequence[Channel],
+        every: float = USUAL.alerts,
+    ) -> None:
+        """Tell from now on as the daemon's settings are by now; what was told is not told again.
+
+        What waits for a channel that is still there waits on.
+
+        Args:
+            services: Looks after what was started.
+            daemon: Of which is told.
+            channels: By which ways.
+            every: Seconds between two looks.
+        """
+        for name in (ALERTS, HEARTBEAT_URL):
+            if name in services:
+                await services.remove(name)
+        waiting = {each.channel.name: each.waiting for each in self._outgoing}
+        self._outgoing = [
+            _Outgoing(channel, waiting.get(channel.name, deque(maxlen=MOST_WAITING)))
+            for channel in channels
+        ]
+        self._failing.clear()
+        self.start(services, daemon, every)
 
     async def run(self, daemon: Told, every: float = USUAL.alerts) -> None:
         """Tell of a daemon until cancelled.

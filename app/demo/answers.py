@@ -20,6 +20,8 @@ class Reply:
 
     text: str = ""
     tools: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    searched: str | None = None
+    """What the API has searched the web for before the text, which cites what it found."""
     stop_reason: str | None = None
     """By default `tool_use` where tools are called, else `end_turn`."""
     usage: Mapping[str, Any] = field(default_factory=dict)
@@ -102,12 +104,21 @@ def _events(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield {"type": "message_start", "message": start}
     yield {"type": "ping"}
     for index, block in enumerate(message["content"]):
-        if block["type"] == "text":
+        deltas: list[dict[str, Any]] = []
+        if block["type"] == "web_search_tool_result":
+            empty = block
+        elif block["type"] == "text":
             empty = {**block, "text": ""}
+            if "citations" in block:
+                empty["citations"] = []
             words = block["text"].split(" ")
             deltas = [
                 {"type": "text_delta", "text": word if number == 0 else f" {word}"}
                 for number, word in enumerate(words)
+            ]
+            deltas += [
+                {"type": "citations_delta", "citation": cited}
+                for cited in block.get("citations", ())
             ]
         else:
             empty = {**block, "input": {}}
@@ -120,6 +131,8 @@ def _events(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield {
         "type": "message_delta",
         "delta": delta,
-        "usage": {"output_tokens": usage["output_tokens"]},
+        "usage": {
+            name: usage[name] for name in ("output_tokens", "server_tool_use") if name in usage
+        },
     }
     yield {"type": "message_stop"}

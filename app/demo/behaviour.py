@@ -32,6 +32,12 @@ _IGNORED: Final = set(
 def next_reply(body: Body) -> Reply:
     """Return what is said to a conversation as it stands."""
     conversation = _Conversation.read(body)
+    if _may_search(body, conversation):
+        found = f"Found on two pages that do not exist: {conversation.goal:.200}."
+        return Reply(
+            text=f"{found} (simulated search: nothing was looked up)",
+            searched=conversation.goal[:100],
+        )
     phases = {0: (True, False), 1: (False,)}.get(len(conversation.called), ())
     for looking in phases:
         for tool in _by_fit(body.get("tools", ()), conversation, looking=looking):
@@ -47,6 +53,12 @@ def next_reply(body: Body) -> Reply:
     return Reply(text=f"Done, by {done}: {conversation.goal:.200}.{found} (simulated reply)")
 
 
+def _may_search(body: Body, conversation: _Conversation) -> bool:
+    """Whether the goal speaks of the web, which the agent may search and has not yet."""
+    can = any(tool.get("name") == "web_search" for tool in body.get("tools", ()))
+    return can and "web" in conversation.words and not conversation.has_searched
+
+
 @dataclass(frozen=True, slots=True)
 class _Conversation:
     goal: str
@@ -56,6 +68,8 @@ class _Conversation:
     last_result: str
     known_ids: tuple[str, ...]
     """Those that tools answered, the newest answer first."""
+    has_searched: bool = False
+    """Whether the API has searched the web for it."""
 
     @classmethod
     def read(cls, body: Body) -> _Conversation:
@@ -84,6 +98,7 @@ class _Conversation:
                 for block in message["content"]
                 if block["type"] == "tool_use"
             ),
+            has_searched='"server_tool_use"' in json.dumps(messages),
             last_result=results[-1] if results else "",
             known_ids=tuple(found for text in told for found in _ids(text)),
         )

@@ -48,6 +48,7 @@ from .answers import (
 from .behaviour import next_reply
 from .http1 import Request, Response, serve_connection
 from .rules import Body, Refusal, check_body, check_headers, text_of
+from .searching import searched
 
 __all__ = ["Answer", "Failure", "Garbage", "HangUp", "Reply", "SimulatedClaude", "serve_claude"]
 
@@ -171,7 +172,11 @@ class SimulatedClaude:
 
     def _message(self, reply: Reply, body: Body) -> dict[str, Any]:
         content: list[dict[str, Any]] = []
-        if reply.text:
+        usage: dict[str, Any] = {}
+        if reply.searched is not None:
+            content += searched(self._id("srvtoolu"), reply.searched, reply.text)
+            usage["server_tool_use"] = {"web_search_requests": 1}
+        elif reply.text:
             content.append({"type": "text", "text": reply.text})
         content += (
             {"type": "tool_use", "id": self._id("toolu"), "name": name, "input": dict(arguments)}
@@ -185,7 +190,7 @@ class SimulatedClaude:
             "content": content,
             "stop_reason": reply.stop_reason or ("tool_use" if reply.tools else "end_turn"),
             "stop_sequence": None,
-            "usage": {**self._usage(content, body), **reply.usage},
+            "usage": {**self._usage(content, body), **usage, **reply.usage},
         }
 
     def _usage(self, content: list[dict[str, Any]], body: Body) -> dict[str, Any]:

@@ -33,6 +33,7 @@ TASKS: Final = (
     ("social", "List the engagement actions and queue a like for 'Hiring is broken' on LinkedIn"),
     ("content", "Find viral templates about launches and save the best hook as a template"),
     ("content", "Find a viral template and draft content about our launch from it"),
+    ("content", "Search the web for what others do in the week of a launch"),
     ("acquisition", "List the deals and add the prospect 'Northwind Traders', met in Berlin"),
     ("acquisition", "List the deals and note a next action for 'Northwind Traders'"),
     ("revenue", "Compare the goals and set a revenue goal of 12000 for this month"),
@@ -59,7 +60,7 @@ _SETTINGS: Final = {
     "WORKER_ALERT_URLS": "",
     "WORKER_HEARTBEAT_URL": "",
     "TELEGRAM_CHAT_ID": "",
-    "WORKER_AGENTS": "",
+    "WORKER_AGENTS": str(Path(__file__).with_name("agents.toml")),
 }
 
 
@@ -86,11 +87,14 @@ class Demo:
         return (
             "This is a demonstration. The model is SIMULATED: no request leaves this machine, no\n"
             "money is spent, and what is stored is thrown away at the end."
-            f"{_OF_CRASHES if crashes else ''}\n\n"
+            f"{_OF_CRASHES if crashes else ''} The agent 'social' asks\n"
+            "for your approval before it queues a like, and 'content' searches the web: the model\n"
+            "makes up what it finds.\n\n"
             f"Open {page}/ in a browser.\n\n"
             "In another terminal:\n"
             f"  {command} --list-agents\n"
             f"  {command} --tail content\n"
+            f"  {command} --approvals\n"
             f"  {command} --restart-agent content\n\n"
             "Ctrl-C lets the agents finish what they do, and ends it.\n"
         )

@@ -71,8 +71,8 @@ class TooMany(TelegramError):
 class TelegramOptions(Options):
     """Where Telegram is."""
 
-    api: Address = API
-    """For a Bot API server of your own."""
+    api: Address | None = None
+    """For a Bot API server of your own; else TELEGRAM_API_URL."""
 
 
 class TelegramSend(Arguments):
@@ -263,7 +263,8 @@ async def open_telegram(setup: SetUp) -> AsyncIterator[Hand]:
     options = options_of(TelegramOptions, setup.options, "telegram")
     variables = setup.variables
     token, chat_id = variables["TELEGRAM_BOT_TOKEN"], variables["TELEGRAM_CHAT_ID"]
-    async with open_bot(token, chat_id, api=options.api) as bot:
+    api = options.api or variables.get("TELEGRAM_API_URL") or API
+    async with open_bot(token, chat_id, api=api) as bot:
 
         async def send(given: TelegramSend, use: Use) -> Json:
             try:
@@ -288,5 +289,6 @@ TELEGRAM: Final = Kind(
     variables=(
         Variable(name="TELEGRAM_BOT_TOKEN", purpose="The token of a bot of yours", secret=True),
         Variable(name="TELEGRAM_CHAT_ID", purpose="The chat between it and you"),
+        Variable(name="TELEGRAM_API_URL", purpose="Another address of the Bot API", required=False),
     ),
 )

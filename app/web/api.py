@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import re
 import uuid
-from datetime import UTC, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +13,6 @@ import trio
 from quart import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from app.agents.days import start_of_day
 from app.health import served_by, why_unserved
 from app.logged_lines import LogLine
 from app.status import AgentState, AgentStatus, Alive, Health, HealthState, JobStatus
@@ -58,7 +56,7 @@ from app.web.shapes import (
     TaskNumber,
     restart_of,
 )
-from app.web.spend import DAYS, DaySpend, spend_by_day
+from app.web.spending import Spending
 from app.web.task_search import find_tasks, link_to_next, which_tasks
 from app.web.views import STORE_TIMEOUT, answer, json_body
 
@@ -67,6 +65,7 @@ if TYPE_CHECKING:
 
     from app.daemon import Daemon
     from app.web.commands import Commands
+    from app.web.spend import DaySpend
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +109,7 @@ class Api:
     def __init__(self, daemon: Daemon, commands: Commands) -> None:
         self._daemon = daemon
         self._commands = commands
+        self._spending = Spending(daemon.settings.timezone)
 
     @get(
         "/health",
@@ -191,10 +191,8 @@ class Api:
         )
 
     async def _spend(self, agent_id: str) -> list[DaySpend]:
-        now = await self._daemon.store.ping()
-        since = start_of_day(now, UTC) - timedelta(days=DAYS - 1)
-        costs = await self._daemon.store.costs(since=since, agent_id=agent_id)
-        return spend_by_day(costs, now.astimezone(UTC).date())
+        store = self._daemon.store
+        return await self._spending.by_day(store, await store.ping(), agent_id)
 
     @get(
         "/agents/<agent_id>/log",

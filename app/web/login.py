@@ -53,13 +53,18 @@ class LoginRequest(BaseModel):
     """The token to read with, or the one that changes things."""
 
 
+def is_open_to_read(path: str) -> bool:
+    """Whether an address can be read without a token, wherever one is needed to read."""
+    return path in OPEN or path.startswith(FILES)
+
+
 def check_read(settings: Settings, clock: WallClock) -> None:
     """Refuse to answer a request that may not read.
 
     Raises:
         LoginNeeded: If it has neither a token nor the cookie of a login.
     """
-    if settings.read_token is None or request.path in OPEN or request.path.startswith(FILES):
+    if settings.read_token is None or is_open_to_read(request.path):
         return
     given = guard.bearer(request.headers.get("Authorization", ""))
     if given is not None and is_token(given, settings):

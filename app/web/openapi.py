@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from quart import Response
@@ -16,7 +15,7 @@ from app.web.inputs import OBJECT_SCHEMA, VALUE_SCHEMA, TaskRequest
 from app.web.item_pages import ItemPages
 from app.web.items import Items
 from app.web.live import Live
-from app.web.login import Login
+from app.web.login import Login, is_open_to_read
 from app.web.page import Templates
 from app.web.pages import Pages
 from app.web.problem_details import ProblemDetails
@@ -111,20 +110,29 @@ class Description:
         self._daemon = daemon
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
         self._templates = Templates(daemon.redact, demo=daemon.settings.demo)
+        self._made: tuple[tuple[str, ...], Schema, str] | None = None
+        """The agents that there were, the description, and the same as it is sent."""
 
-    @cached_property
     def _document(self) -> Schema:
-        """Made when it is first asked for, because it takes long and the start need not."""
-        agent_ids = list(self._daemon.supervisor.get_status())
-        return document(agent_ids, secured=self._daemon.settings.api_token is not None)
+        """Return the description, made when it is asked for and agents have come or gone since."""
+        agent_ids = tuple(self._daemon.supervisor.get_status())
+        if self._made is None or self._made[0] != agent_ids:
+            settings = self._daemon.settings
+            made = document(
+                agent_ids,
+                secured=settings.api_token is not None,
+                read_secured=settings.read_token is not None,
+            )
+            self._made = agent_ids, made, json.dumps(made)
+        return self._made[1]
 
-    @cached_property
     def _written(self) -> str:
-        return json.dumps(self._document)
+        self._document()
+        return "" if self._made is None else self._made[2]
 
     @get("/openapi.json", "This description, for programs (OpenAPI 3.1)", "application/json")
     async def _openapi(self) -> Response:
-        return Response(self._written, content_type="application/json")
+        return Response(self._written(), content_type="application/json")
 
     @page("/api", "This description, for people")
     async def _api_page(self) -> Response:
@@ -133,9 +141,9 @@ class Description:
             now=self._wall_clock.now(),
             timezone=self._daemon.settings.timezone,
             health=self._daemon.health(),
-            api=self._document,
+            api=self._document(),
             secured=self._daemon.settings.api_token is not None,
-            by_tag=by_tag(self._document),
+            by_tag=by_tag(self._document()),
         )
         return shown.response()
 
@@ -147,12 +155,13 @@ ROUTES: Final = tuple(route for part in PARTS for route, _ in routes_of(part) if
 """All that is described."""
 
 
-def document(agent_ids: Sequence[str], *, secured: bool) -> Schema:
+def document(agent_ids: Sequence[str], *, secured: bool, read_secured: bool = False) -> Schema:
     """Return the description as OpenAPI 3.1 has it.
 
     Args:
         agent_ids: Who can be given a task.
         secured: Whether what changes something needs the token.
+        read_secured: Whether what only reads needs one, too.
     """
     answered = [kind for route in ROUTES for kind in route.answers.values()]
     named, schemas = schemas_of(
@@ -161,7 +170,11 @@ def document(agent_ids: Sequence[str], *, secured: bool) -> Schema:
     schemas["Value"] = VALUE_SCHEMA
     paths: dict[str, Schema] = {}
     for route in ROUTES:
-        described = _operation(route, named, secured=secured)
+        if route.changes:
+            needs_token = secured and route.needs_token
+        else:
+            needs_token = read_secured and not is_open_to_read(route.rule)
+        described = _operation(route, named, secured=needs_token)
         paths.setdefault(address(route.rule), {})[route.method.lower()] = described
         if route.body is not None:
             schemas[route.body.__name__] = _body_schema(route.body)
@@ -185,7 +198,9 @@ def document(agent_ids: Sequence[str], *, secured: bool) -> Schema:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The value of WORKER_API_TOKEN, where it is set.",
+                    "description": "The value of WORKER_API_TOKEN, where it is set; to read, "
+                    "where WORKER_READ_TOKEN is set, the value of either. A browser reads by the "
+                    "cookie of a login too.",
                 }
             },
         },
@@ -228,7 +243,7 @@ def _operation(route: Route, named: Named, *, secured: bool) -> Schema:
             "content": {"application/json": {"schema": schema}},
         }
     described["responses"] = _responses(route, named, secured=secured)
-    if route.changes and route.needs_token and secured:
+    if secured:
         described["security"] = [{"bearer": []}]
     return described
 
@@ -274,7 +289,9 @@ def _responses(route: Route, named: Named, *, secured: bool) -> Schema:
     }
     every = [421, 500]
     if route.changes:
-        every += [403, 401] if secured and route.needs_token else [403]
+        every.append(403)
+    if secured:
+        every.append(401)
     if route.method in {"POST", "PUT"}:
         every += [408, 413, 415]
     for status in (*every, *route.problems):

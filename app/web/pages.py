@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
@@ -54,7 +54,8 @@ from app.web.page import Kept, Rendered, Templates
 from app.web.problems import NOTHING_HERE, SOMETHING_WRONG, Problem, answer_http_error
 from app.web.routes import get, page, routes_of
 from app.web.shapes import restart_of
-from app.web.spend import DAYS, bars, spend_by_day
+from app.web.spend import DaySpend, bars
+from app.web.spending import Spending
 from app.web.task_search import find_tasks
 from app.web.transcript import transcript
 from app.web.views import STORE_TIMEOUT
@@ -114,8 +115,7 @@ class KnownOfAgent:
 
     runs: Sequence[RunRow] | None
     tools: Sequence[ToolStats] | None
-    costs: Sequence[CostSum] | None
-    spent: Sequence[CostSum] | None
+    days: Sequence[DaySpend] | None
     memories: Sequence[MemoryRow] | None
     latest: Sequence[TaskRow] | None
     rows: Sequence[AgentRow] | None
@@ -160,6 +160,7 @@ class Pages:
         self._wall_clock = daemon.clock if wall_clock is None else wall_clock
         self._templates = Templates(daemon.redact, demo=daemon.settings.demo)
         self._kept = Kept()
+        self._spending = Spending(daemon.settings.timezone)
 
     async def nowhere(self, error: NotFound) -> Response:
         """Answer where there is nothing: a browser with a page, a program with a problem."""
@@ -253,10 +254,10 @@ class Pages:
             template,
             status,
             now=self._wall_clock.now(),
-            timezone=daemon.settings.timezone,
             worker_id=daemon.settings.worker_id,
             health=daemon.health(),
             stopping=daemon.stopping,
+            timezone=daemon.settings.timezone,
             task_actions=task_actions,
             **state,
         )
@@ -309,31 +310,25 @@ class Pages:
         statuses = daemon.supervisor.get_status()
         if agent_id not in statuses:
             raise Problem(404, f"There is no such agent; known are {', '.join(statuses)}.")
-        today = now.astimezone(UTC).date()
-        since = start_of_day(now, UTC) - timedelta(days=DAYS - 1)
         known = await self._ask(
             KnownOfAgent,
             runs=partial(store.runs, agent_id),
             tools=partial(store.tool_stats, agent_id),
-            costs=partial(store.costs, since=since, agent_id=agent_id),
-            spent=partial(
-                store.costs, since=start_of_day(now, daemon.settings.timezone), agent_id=agent_id
-            ),
+            days=partial(self._spending.by_day, store, now, agent_id),
             memories=partial(store.recall, agent_id),
             latest=partial(store.tasks, agent_type=agent_id, limit=LATEST_TASKS),
             rows=store.agents,
         )
         rows = (known and known.rows) or ()
         budgets = {agent.agent_id: agent.daily_budget_usd for agent in daemon.settings.agents}
-        costs = known.spent if known else None
-        spent = None if costs is None else sum(cost.cost_usd for cost in costs)
+        days = list((known and known.days) or ())
+        spent = days[-1].cost_usd if days else None
         (agent,) = agent_lines(
             [statuses[agent_id]],
             now,
             spent=None if spent is None else {agent_id: spent},
             budgets=budgets,
         )
-        days = spend_by_day((known and known.costs) or (), today)
         return self._render(
             "agent.html",
             agent=agent,
@@ -398,12 +393,13 @@ class Pages:
 
     async def _render_charts(self) -> Rendered:
         store, zone = self._daemon.store, self._daemon.settings.timezone
-        days = last_days(self._wall_clock.now(), zone)
+        now = self._wall_clock.now()
+        days = last_days(now, zone)
         edges = day_edges(days, zone)
         known = await self._ask(
             KnownOfDays,
             history=partial(store.task_history, edges),
-            costs=partial(store.costs, since=edges[0]),
+            costs=partial(self._spending.costs, store, now),
         )
         if known is None:
             raise StoreError("the store does not answer in time")

@@ -76,7 +76,7 @@ class AgentDetail(AgentStatus):
     tools: list[ToolStatus]
     """Those that it has, where it runs."""
     spend: list[DaySpend]
-    """Of the last 14 days of UTC, the oldest first."""
+    """Of the last 14 days of the worker's zone, the oldest first."""
 
 
 @fact

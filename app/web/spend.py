@@ -21,7 +21,7 @@ HEIGHT: Final = 100.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaySpend:
-    """What an agent spent on one day (UTC)."""
+    """What an agent spent on one day of the worker's zone."""
 
     day: date
     cost_usd: float

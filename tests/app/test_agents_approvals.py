@@ -275,6 +275,27 @@ async def test_a_once_tool_that_was_cut_off_is_asked_about_before_it_is_called_a
     assert Careful.sent == [SENT, SENT], "once more, as approved"
 
 
+async def test_what_a_person_changes_as_a_call_is_approved_again_is_what_is_called(at_work, store):
+    task_id, (row,) = await waiting(at_work)
+    await at_work.tree.stop("social")
+    await decide(at_work, row, comment="Once.")
+    dying, reached = killed_in("record_answer", store)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(at_work.cancellable, Careful, store=dying))
+        await reached.wait()
+        nursery.cancel_scope.cancel()
+    at_work.start(Careful, name="other")
+    await at_work.when(task_id, lambda task: task.status is TaskStatus.WAITING)
+    (again,) = await store.approvals(status=ApprovalStatus.WAITING)
+    other = {**again.arguments, "to": "grace@example.org"}
+    await decide(at_work, again, arguments=other, comment="To Grace.")
+    (block,) = await goes_on(at_work, task_id)
+    assert Careful.sent == [SENT, "grace@example.org: Hello"]
+    assert "grace@example.org" in block["content"]
+    assert "The operator approved it and writes: To Grace." in block["content"]
+    assert "Once." not in block["content"]
+
+
 async def test_a_once_tool_that_was_cut_off_and_is_denied_is_not_called_again(at_work, store):
     task_id, (row,) = await waiting(at_work)
     await at_work.tree.stop("social")

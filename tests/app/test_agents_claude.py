@@ -429,6 +429,26 @@ async def test_what_was_set_aside_for_a_call_that_failed_is_free_again(at_work, 
     assert await reserve(store, "all", limit=0.15, amount=0.15)
 
 
+async def test_several_workers_at_once_do_not_overspend_by_a_cent(at_work, store):
+    """Each call may cost 0.09 dollars and costs most of that; four workers want twelve of them."""
+    budget = 0.4
+    at_work.claude.plan(
+        *[Reply(text="Done.", usage={"output_tokens": 4000}, after=0.05) for _ in range(12)]
+    )
+    ids = [await at_work.add(f"Task {number}.") for number in range(12)]
+    at_once = [at_work.start(name=f"worker-{n}", daily_budget_usd=budget) for n in range(4)]
+    await until(lambda: all(activity.paused is not None for _, activity in at_once))
+
+    costs = [row.cost_usd for row in await store.costs(since=EPOCH)]
+    assert budget / 2 < sum(costs) <= budget
+    tasks = [await store.task(task_id) for task_id in ids]
+    done = [task for task in tasks if task.status is TaskStatus.SUCCEEDED]
+    assert len(done) == len(at_work.claude.requests)  # no call was made that did not fit
+    assert 1 < len(done) < 12
+    rest = [task for task in tasks if task not in done]
+    assert {(task.status, task.attempts) for task in rest} == {(TaskStatus.QUEUED, 0)}
+
+
 async def test_money_that_other_calls_only_hold_is_waited_for(at_work, store):
     await reserve(store, "other", limit=0.15, amount=0.15)
     task_id = await at_work.add()

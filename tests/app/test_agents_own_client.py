@@ -44,7 +44,7 @@ class OwnClass:
 
     async def run_as_daemon(self, poll_interval):
         await self.work()
-        await asyncio.Event().wait()
+        await asyncio.sleep(poll_interval)
 
     async def work(self):
         """Call."""

@@ -15,7 +15,7 @@ from actp_supervise.service import make_redactor
 from app.agents.paging import PAGE
 from app.agents.toolbox import MOST_LOGGED
 from app.agents.toolbox import Toolbox as Runtime
-from app.agents.tools import ToolError, current_call, tool
+from app.agents.tools import JSON, ToolError, current_call, tool, tools_of
 from app.demo.claude import Garbage, Reply
 from app.store.protocol import DomainTable, TaskStatus
 
@@ -242,3 +242,18 @@ async def test_what_is_remembered_is_recalled_by_the_same_agent_in_later_convers
     assert answer["source"] == "own memory"
     (memory,) = answer["memories"]
     assert (memory["key"], memory["value"]) == ("tone", "friendly")
+
+
+def test_to_look_for_tools_runs_no_property_of_an_agent():
+    class Curious:
+        @property
+        def agent(self) -> object:
+            raise AssertionError("nobody has asked for it")
+
+        @tool
+        async def look(self) -> JSON:
+            """Look."""
+            return {}
+
+    assert [each.name for each in tools_of(Curious())] == ["look"]
+    assert [each.name for each in tools_of(Curious)] == ["look"]

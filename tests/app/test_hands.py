@@ -105,6 +105,7 @@ def test_each_variable_of_a_hand_is_a_setting_and_as_secret_there():
 def test_the_settings_give_hands_their_variables():
     environ = {variable.name: f"of-{variable.name}" for variable in variables_of(KINDS)}
     environ |= {"APPLE_KEY_FILE": "/nowhere/key.p8", "TELEGRAM_CHAT_ID": "-100123"}
+    environ["TELEGRAM_API_URL"] = "https://bots.example.org"
     given = load_settings(environ, env_file=None).for_hands
     assert given == environ
 

@@ -62,6 +62,21 @@ async def test_no_other_way_to_write_an_address_opens_it(client, path):
     assert b"agent_id" not in answer
 
 
+async def test_the_description_needs_a_token_as_all_that_is_read_and_says_so(client):
+    for headers in ({}, bearer("wrong")):
+        answer = await client.get("/openapi.json", headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert "paths" not in answer.text
+    described = (await client.get("/openapi.json", headers=bearer(READ))).json()["paths"]
+    for path, method in (("/agents", "get"), ("/openapi.json", "get"), ("/events", "get")):
+        assert described[path][method]["security"] == [{"bearer": []}]
+        assert "401" in described[path][method]["responses"]
+    for path in ("/livez", "/readyz"):
+        assert "security" not in described[path]["get"]
+        assert "401" not in described[path]["get"]["responses"]
+
+
 async def test_who_may_read_may_not_change(daemon, client):
     assert (await log_in(client)).status_code == 204
     for headers in (None, bearer(READ)):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from http_daemon import AGENT_IDS, TOKEN, make_daemon, served
+from http_daemon import AGENT_IDS, TOKEN, make_daemon, served, status
 from whole_daemon import whole_daemon
 
 from actp_supervise import current_child
@@ -85,6 +85,15 @@ async def test_the_description_is_served_and_valid(store):
     assert answer.json() == document(AGENT_IDS, secured=False)
     task = answer.json()["components"]["schemas"]["TaskRequest"]["properties"]
     assert task["agent_type"]["enum"] == list(AGENT_IDS)
+
+
+async def test_the_description_follows_the_agents_that_come_and_go(store):
+    daemon = make_daemon(store)
+    async with served(daemon) as client:
+        for agents in (AGENT_IDS, (*AGENT_IDS, "support"), ("support",)):
+            daemon.supervisor.statuses = {agent_id: status(agent_id) for agent_id in agents}
+            shapes = (await client.get("/openapi.json")).json()["components"]["schemas"]
+            assert shapes["TaskRequest"]["properties"]["agent_type"]["enum"] == list(agents)
 
 
 async def test_what_changes_something_is_said_to_need_the_token_where_there_is_one():

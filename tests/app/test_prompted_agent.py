@@ -113,7 +113,10 @@ env = {{ZONE = "${{ZONE}}"}}
 """
 
 
-async def test_the_tools_that_the_file_gives_an_agent_are_open_while_it_runs(store, tmp_path):
+@pytest.mark.parametrize("isolation", ["loop", "process"])
+async def test_the_tools_that_the_file_gives_an_agent_are_open_where_it_runs(
+    store, tmp_path, isolation
+):
     claude = SimulatedClaude()
     claude.plan(
         Reply(tools=(("mcp__time__get_current_time", {"timezone": "UTC"}),)), Reply(text="Noon.")
@@ -127,6 +130,7 @@ async def test_the_tools_that_the_file_gives_an_agent_are_open_while_it_runs(sto
             "ANTHROPIC_BASE_URL": url,
             "WORKER_AGENTS": str(path),
             "ZONE": "UTC",
+            "SOCIAL_MEDIA_AGENT_ISOLATION": isolation,
         }
         settings = load_settings(environ, env_file=None)
         launcher = AgentLauncher(replace(settings, worker_id=WORKER), store, INSTANCE)
@@ -137,6 +141,9 @@ async def test_the_tools_that_the_file_gives_an_agent_are_open_while_it_runs(sto
             with trio.fail_after(60):
                 while not (task := await store.task("t")).finished_at:  # noqa: ASYNC110
                     await trio.sleep(0.05)
+            tools = [tool.name for tool in stage.supervisor.tools("social")]
+            assert "mcp__time__get_current_time" in tools
+            assert stage.supervisor.get_status()["social"].problems == ()
         nursery.cancel_scope.cancel()
     assert (task.status, task.result["text"]) == (TaskStatus.SUCCEEDED, "Noon.")
     (call,) = await store.tool_calls(task_id="t")
@@ -148,8 +155,48 @@ def test_a_tool_that_cannot_be_set_up_is_told_at_the_start_with_its_agent(tmp_pa
     with pytest.raises(SettingsError, match=r"line 1: agents\.shop: stripe: STRIPE_SECRET_KEY"):
         launcher_of(tmp_path, text)
     launcher_of(tmp_path, text, ENABLE_SHOP_AGENT="no")
-    with pytest.raises(SettingsError, match=r"agents\.shop: tools need isolation loop or thread"):
-        launcher_of(tmp_path, text, SHOP_AGENT_ISOLATION="process")
+
+
+async def test_a_server_of_tools_that_is_away_from_an_agent_s_process_is_a_reason_of_the_agent(
+    store, tmp_path
+):
+    path = tmp_path / "agents.toml"
+    path.write_text(WITH_TIME.replace("mcp_server_time", "no_such_server"))
+    environ = {
+        "ANTHROPIC_API_KEY": "k",
+        "WORKER_AGENTS": str(path),
+        "ZONE": "UTC",
+        "SOCIAL_MEDIA_AGENT_ISOLATION": "process",
+    }
+    settings = load_settings(environ, env_file=None)
+    launcher = AgentLauncher(replace(settings, worker_id=WORKER), store, INSTANCE)
+    async with staged(store, launcher.run, environ=environ) as stage:
+        await stage.supervisor.start_all()
+        with trio.fail_after(60):
+            while not stage.supervisor.get_status()["social"].problems:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+        (problem,) = stage.supervisor.get_status()["social"].problems
+    assert "time" in problem
+
+
+def test_an_agent_s_process_is_given_the_variables_of_its_own_tools_alone(tmp_path):
+    path = tmp_path / "agents.toml"
+    path.write_text(WITH_TIME + "[agents.shop]\nprompt = 'x'\ntools = ['telegram']\n")
+    environ = {
+        "WORKER_AGENTS": str(path),
+        "ZONE": "UTC",
+        "STRIPE_SECRET_KEY": "sk_1",
+        "TELEGRAM_BOT_TOKEN": "123:abc",
+        "TELEGRAM_CHAT_ID": "1",
+    }
+    settings = load_settings(environ, env_file=None)
+    launcher = AgentLauncher(settings, store=None, instance="i")
+    social, shop = settings.agents
+    assert launcher.variables_for(social) == {"ZONE": "UTC"}
+    assert launcher.variables_for(shop) == {
+        "TELEGRAM_BOT_TOKEN": "123:abc",
+        "TELEGRAM_CHAT_ID": "1",
+    }
 
 
 def test_variables_that_the_file_refers_to_are_for_its_tools_and_no_others(tmp_path):

@@ -20,6 +20,7 @@ from app.agents.wire import (
     FromAgent,
     FromDaemon,
     GiveUp,
+    HandsAre,
     Report,
     Wire,
     WireError,
@@ -27,6 +28,7 @@ from app.agents.wire import (
     call_of,
     encode,
 )
+from app.status import ToolStatus
 from app.store.protocol import Store
 
 
@@ -166,6 +168,22 @@ async def test_what_a_process_says_of_itself_is_put_into_bounds(autojump_clock):
             await agent._take(Report(claimed.state(), 0.0), nursery)
         assert activity.beat_at <= trio.current_time()
         assert activity.throttled_until <= trio.current_time() + LONGEST_WAIT
+
+
+async def test_what_a_process_says_of_its_tools_is_put_into_bounds(autojump_clock):
+    ours, theirs = socket.socketpair()
+    told = []
+    with ours, theirs:
+        agent = _AgentProcess(ours, new_activity(), Store(), trio.sleep, told.append)
+        tool = ToolStatus(name="n" * 9999, source="hand", effect=None, approval="never")
+        async with trio.open_nursery() as nursery:
+            await agent._take(HandsAre((tool,), ("p" * 9999,)), nursery)
+    (kept,) = told
+    assert len(kept.tools[0].name) <= 200
+    assert len(kept.problems[0]) <= 500
+    many = encode(HandsAre((tool,) * 1001, ()))
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.decode(many, type=FromAgent)
 
 
 class Slow(Store):

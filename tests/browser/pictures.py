@@ -71,7 +71,7 @@ def stage(claude: str) -> Iterator[Running]:
                 spend(place.database, usd, days_ago=days_ago)
             daemon.http.post("/agents/acquisition/pause").raise_for_status()
             daemon.post("acquisition", "Ask 'Northwind Traders' for a date")
-            daemon.crash(6)
+            daemon.crash(12)  # it goes on crashing after its first wait
             daemon.until_agent("social", "backing_off")
             yield daemon
 

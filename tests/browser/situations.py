@@ -68,11 +68,13 @@ def nobody_serves_a_queue(place: Place) -> Iterator[Running]:
 
 @contextmanager
 def approval_waits(place: Place) -> Iterator[Running]:
+    # Before the daemon is there, which looks for what others ask only now and then.
+    place.database.parent.mkdir(parents=True)
+    trio.run(ask, place.database)
+    earlier = moment_text(SystemWallClock().now() - timedelta(hours=2))
+    change(place.database, "update actp_approvals set created_at = ?", earlier)
     with running(place) as daemon:
         do_some_tasks(daemon)
-        trio.run(ask, place.database)
-        earlier = moment_text(SystemWallClock().now() - timedelta(hours=2))
-        change(place.database, "update actp_approvals set created_at = ?", earlier)
         until_reasons(daemon, "approval")
         yield daemon
 

@@ -421,7 +421,7 @@ async def test_the_demonstration_needs_no_key_and_does_its_tasks(place):
     nowhere = "http://127.0.0.1:9"
     place.environ |= {"HTTP_PROXY": nowhere, "HTTPS_PROXY": nowhere, "ALL_PROXY": nowhere}
     async with place.daemon("--demo", ANTHROPIC_API_KEY="", TMPDIR=str(place.folder)) as daemon:
-        assert "SIMULATED" in daemon.stdout
+        await until(lambda: "SIMULATED" in daemon.stdout)  # said just behind the banner
         assert f"{daemon.page}/" in daemon.stdout
         assert set(daemon.logged("starting")["enabled"]) == set(AGENT_IDS)
         await until(lambda: daemon.logged("task_succeeded"))
@@ -429,6 +429,27 @@ async def test_the_demonstration_needs_no_key_and_does_its_tasks(place):
         daemon.signal(signal.SIGINT)
         assert await daemon.wait() == 0
         assert not list(place.folder.glob("actp-worker-demo-*"))
+
+
+async def test_the_demonstration_shows_an_approval_and_a_simulated_search_of_the_web(place):
+    async with place.daemon(
+        "--demo", "--agents", "social,content", ANTHROPIC_API_KEY="", WORKER_DB_PATH=""
+    ) as daemon:
+        waiting = await daemon.until("/approvals?status=waiting", bool)
+        assert {row["tool"] for row in waiting} == {"queue_engagement_action"}
+        answer = await daemon.http.post(f"/approvals/{waiting[0]['id']}", json={"approve": True})
+        assert answer.status_code == 200
+        done = "/tasks?status=succeeded&limit=50"
+        await daemon.until(done, lambda tasks: waiting[0]["task_id"] in [t["id"] for t in tasks])
+        tasks = await daemon.until(
+            done, lambda tasks: any("Search the web" in task["goal"] for task in tasks)
+        )
+        result = next(task for task in tasks if "Search the web" in task["goal"])["result"]
+        assert "simulated search: nothing was looked up" in result["text"]
+        assert [cited["url"] for cited in result["sources"]] == [
+            "https://example.org/simulated/launches",
+            "https://example.com/simulated/first-week",
+        ]
 
 
 def test_every_flag_is_in_the_reference():

@@ -203,6 +203,7 @@ async def test_the_tail_of_an_agent_has_its_log_lines_and_output(idle_place, iso
 async def test_the_readmes_commands_find_the_demonstration(place):
     no_port = {**ANYWHERE, "WORKER_HEALTH_PORT": "0"}
     async with place.daemon("--demo", **no_port, ANTHROPIC_API_KEY="") as demo:
+        await until(lambda: "Ctrl-C" in demo.stdout)
         assert "WORKER_DB_PATH" not in demo.stdout.partition("In another terminal")[2]
         await demo.until_agent("content", "running")
         agents = json.loads((await run(place, "--list-agents", "--json", **ANYWHERE)).out)

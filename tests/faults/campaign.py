@@ -67,6 +67,11 @@ class Campaign:
     """The seconds that a start takes on this machine."""
     _numbers: count[int] = field(default_factory=lambda: count(1))
 
+    @property
+    def ended(self) -> int:
+        """How many daemons were killed or ended."""
+        return self.counts["kill_-9"] + self.counts["SIGTERM"]
+
     # The daemons.
 
     async def round(self) -> None:
@@ -206,12 +211,19 @@ class Campaign:
         return decided
 
 
-async def wage(campaign: Campaign, kills: int) -> None:
-    """Kill daemons so often, under load; then let one do what is left."""
+async def wage(campaign: Campaign, kills: int, longest: float) -> None:
+    """Kill daemons so often, under load; then let one do what is left.
+
+    Args:
+        campaign: The campaign.
+        kills: How often.
+        longest: The seconds after which it is enough, however many there were.
+    """
+    until = trio.current_time() + longest
     async with trio.open_nursery() as nursery:
         nursery.start_soon(campaign.keep_posting)
         nursery.start_soon(campaign.keep_deciding)
-        while campaign.counts["kill_-9"] + campaign.counts["SIGTERM"] < kills:
+        while campaign.ended < kills and trio.current_time() < until:
             await campaign.round()
         nursery.cancel_scope.cancel()
     await finish(campaign)
