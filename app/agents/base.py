@@ -117,8 +117,9 @@ class DomainAgent:
         hands = self.context.hands
         if hands is None:
             return False
-        named = [*hands.server_tools, *hands.tools_for_model()]
-        return any("search" in each.name for each in named)
+        names = [tool.name for tool in hands.server_tools]
+        names += [tool.name for tool in hands.tools_for_model()]
+        return any("search" in name for name in names)
 
     async def now(self) -> datetime:
         """Return the present moment, by the store's clock, in the worker's zone."""

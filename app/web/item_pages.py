@@ -29,7 +29,7 @@ VERBS: Final = {"approved": "Approve", "rejected": "Reject", "done": "Done"}
 
 def _of_each(declared: Callable[[Kind], Callable[[ViewT], ViewT]]) -> Callable[[ViewT], ViewT]:
     def declare(view: ViewT) -> ViewT:
-        for kind in reversed(KINDS.values()):
+        for kind in reversed(list(KINDS.values())):
             declared(kind)(view)
         return view
 

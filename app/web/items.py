@@ -27,7 +27,7 @@ def _of_each(declared: Callable[[Kind], Callable[[ViewT], ViewT]]) -> Callable[[
     """Declare an address for each kind of items, which one view answers."""
 
     def declare(view: ViewT) -> ViewT:
-        for kind in reversed(KINDS.values()):
+        for kind in reversed(list(KINDS.values())):
             declared(kind)(view)
         return view
 

@@ -181,7 +181,7 @@ class Pages:
     async def broken(self, error: InternalServerError) -> Response:
         """Answer for a page that failed, as is logged by now: with a page if one can be made."""
         rule = request.url_rule
-        parts = (Pages, *Pages.__subclasses__())
+        parts: tuple[type[object], ...] = (Pages, *Pages.__subclasses__())
         if rule is not None and rule.rule in {
             route.rule for part in parts for route, _ in routes_of(part)
         }:

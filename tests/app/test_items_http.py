@@ -269,9 +269,7 @@ def releasing(tmp_path):
     return load_settings({"WORKER_AGENTS": str(file)}, env_file=None)
 
 
-async def test_an_approval_posts_one_task_that_releases_the_action(
-    daemon, client, store, releasing
-):
+async def test_an_approval_posts_one_task_that_releases_it(daemon, client, store, releasing):
     daemon.settings = releasing
     await add(store, "actions")
 
