@@ -75,8 +75,8 @@ async def test_items_are_shown_and_decided_from_a_terminal(idle_place):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--show", "cats"], "invalid choice: 'cats'"),
-        (["--status", "draft"], "--status goes with --show"),
+        (["--status", "draft"], "--status goes with --retry or --cancel or --show"),
+        (["--show", "drafts", "--status", "dull"], "must be one of queued, running"),
         (["--edit", "drafts/d1"], "--edit needs --changes"),
         (["--reject", "drafts/d1", "--changes", "{}"], "--changes goes with --edit or --approve"),
         (["--reject", "cats/d1"], "kinds are drafts, actions, deals, goals, reports"),
