@@ -361,8 +361,8 @@ FLAGS: Final[tuple[Flag, ...]] = (
         name="--text",
         metavar="TEXT",
         read=_unicode,
-        help="with --retry or --cancel: only tasks with this in their goal",
-        goes_with=_BULK,
+        help="with --show, --retry, --cancel: only tasks with this in their goal",
+        goes_with=_LISTS,
     ),
     Flag(
         name="--since",

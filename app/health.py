@@ -152,7 +152,13 @@ def overall(
         others: What else is not as it should be.
     """
     enabled = {agent_id: status for agent_id, status in statuses.items() if status.enabled}
-    faults = ((agent_id, _fault(status)) for agent_id, status in enabled.items())
+    # While the daemon stops, its agents do as they should.
+    ending = _ENDING if stopping else ()
+    faults = (
+        (agent_id, _fault(status))
+        for agent_id, status in enabled.items()
+        if status.status not in ending
+    )
     reasons = [
         reason(kind, f"{agent_id} {fault}", agent_id=agent_id)
         for agent_id, (kind, fault) in faults
@@ -176,6 +182,9 @@ def overall(
     if nobody_works or blocked is not None:
         return HealthState.CRITICAL, reasons
     return (HealthState.DEGRADED if reasons else HealthState.HEALTHY), reasons
+
+
+_ENDING: Final = frozenset({AgentState.DRAINING, AgentState.STOPPING, AgentState.STOPPED})
 
 
 def _can_work(status: AgentStatus) -> bool:

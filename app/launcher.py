@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import sys
 import uuid
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 from zoneinfo import available_timezones
@@ -38,7 +39,7 @@ from app.routine import RoutineJob
 from app.settings import AgentSettings, Settings, SettingsError, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from anthropic import AsyncAnthropic
 
@@ -79,6 +80,8 @@ class AgentLauncher:
         self._prices = _load_prices(settings)
         self._agents = {agent.agent_id: agent for agent in settings.agents if agent.enabled}
         self._classes = {agent_id: _load_class(agent) for agent_id, agent in self._agents.items()}
+        self._shared: dict[str, Hands] = {}
+        """Those that several workers of an agent share, while they are open."""
         for agent in settings.agents:
             _check_hands(agent, settings)
 
@@ -96,6 +99,40 @@ class AgentLauncher:
             if not takes_context(self._classes[agent.agent_id])
         )
         return dataclasses.replace(settings, warnings=(*settings.warnings, *warnings))
+
+    @asynccontextmanager
+    async def hold(self, config: AgentSettings) -> AsyncIterator[None]:
+        """Hold the tools of the file open that all workers of an agent share.
+
+        Those of a process of its own are each worker's own.
+        """
+        if config.isolation == "process":
+            yield
+            return
+        wanted = wanted_of(hands_of(config, self._settings))
+        variables = self._settings.for_hands
+        async with open_own_hands(wanted, variables, lambda _: None) as hands:
+            if hands is not None:
+                self._shared[config.agent_id] = hands
+            try:
+                yield
+            finally:
+                self._shared.pop(config.agent_id, None)
+
+    @asynccontextmanager
+    async def _hands_of_run(
+        self, config: AgentSettings, opened: Callable[[Hands], object], *, is_routine: bool
+    ) -> AsyncIterator[Hands | None]:
+        """Give a run the hands that the agent's workers share, or its own."""
+        shared = None if is_routine else self._shared.get(config.agent_id)
+        if shared is not None:
+            opened(shared)
+            yield shared
+            return
+        wanted = wanted_of(hands_of(config, self._settings))
+        variables = self._settings.for_hands
+        async with open_own_hands(wanted, variables, opened) as hands:
+            yield hands
 
     async def run(self, config: AgentSettings, run: AgentRun) -> None:
         """Run a new instance of an agent to its end."""
@@ -206,9 +243,7 @@ class AgentLauncher:
             return
         cls = self._classes[config.agent_id]
         async with (
-            open_own_hands(
-                wanted_of(hands_of(config, self._settings)), self._settings.for_hands, opened
-            ) as hands,
+            self._hands_of_run(config, opened, is_routine=method is not None) as hands,
             open_claims(self._store, activity) as store,
         ):
             context = make_context(

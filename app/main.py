@@ -336,6 +336,7 @@ async def _show(settings: Settings, options: argparse.Namespace) -> None:
     wanted = Wanted(
         agent_id=options.agent,
         status=options.status,
+        text=options.text,
         limit=50 if options.limit is None else options.limit,
         as_json=options.json,
     )

@@ -24,6 +24,8 @@ class Wanted:
     """Only what is of this agent."""
     status: str | None = None
     """Only what stands there."""
+    text: str | None = None
+    """Only tasks with this in their goal or their error."""
     limit: int = 50
     """The most to show."""
     as_json: bool = False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from pathlib import Path
 from typing import ClassVar
 
 import anthropic
@@ -424,3 +426,31 @@ async def test_an_assistant_does_what_the_class_itself_wants_as_a_task(at_work, 
     task = await store.task(result["task_id"])
     assert (task.status, task.goal) == (TaskStatus.SUCCEEDED, "Summarize the day.")
     assert task.routine.startswith("social.run_daily_check/")
+
+
+PAGE = Path(__file__).parents[2] / "docs/how-to/use-your-own-agent.md"
+
+
+def of_the_page(name):
+    """Return a class that the how-to shows, as it stands there."""
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (block,) = (block for block in blocks if f"class {name}:" in block)
+    namespace = {"__name__": "a_page"}
+    exec(block, namespace)
+    return namespace[name]
+
+
+async def test_the_class_with_an_assistant_that_the_how_to_shows_does_a_task(at_work):
+    at_work.claude.plan(Reply(tools=(("save_note", {"text": "a"}),)), A_REPLY)
+    task = await at_work.do(cls=of_the_page("NoteKeeper"))
+    assert (task.status, task.result["tool_calls"]) == (TaskStatus.SUCCEEDED, 1)
+
+
+async def test_the_class_with_our_client_that_the_how_to_shows_is_booked(at_work, store):
+    at_work.claude.plan(A_REPLY)
+    child, _ = at_work.start(of_the_page("NotesAgent"))
+    with trio.fail_after(60):
+        while not (costs := await store.costs(since=EPOCH)):  # noqa: ASYNC110  (no event tells)
+            await trio.sleep(0.01)
+    assert costs[0].calls == 1
+    await at_work.tree.stop(child.name)

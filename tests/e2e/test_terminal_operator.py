@@ -161,8 +161,13 @@ async def test_a_conversation_is_shown_by_the_daemon_and_without_it_by_the_store
     as_json = json.loads((await run(place, "--show", task_id, "--json")).out)
     assert as_json["task"]["id"] == task_id
     assert [turn["role"] for turn in as_json["turns"]][:2] == ["user", "assistant"]
-    listed = await run(place, "--show", "tasks", "--status", "succeeded")
+    listed = await run(place, "--show", "tasks", "--status", "succeeded", "--text", "WHAT we")
     assert task_id in listed.out
+    assert (await run(place, "--show", "tasks", "--text", "nonsense")).out == (
+        "There are no such tasks.\n"
+    )
+    approvals = await run(place, "--approvals")
+    assert (approvals.code, approvals.out) == (0, "Nothing waits for approval.\n")
     assert (await run(place, "--show", "tasks", "--status", "failed")).out == (
         "There are no such tasks.\n"
     )

@@ -137,6 +137,20 @@ def all_at_once(rng: random.Random) -> list[Step]:
     ]
 
 
+def back_to_a_queue(rng: random.Random) -> list[Step]:
+    """Return steps by which a daemon that was cut off finds tasks of an agent that has moved."""
+    drawn = []
+    for number in range(6):
+        at, agent = 600.0 + 3000.0 * number, rng.choice(("social", "acquisition"))
+        away = rng.randrange(2)
+        drawn += [Step(at=at, what=What.STORE_AWAY, daemon=away, amount=900.0)]
+        drawn += [
+            Step(at=at + 860.0 + post, what=What.POST, daemon=1 - away, agent=agent, pick=0.5)
+            for post in range(5)
+        ]
+    return drawn
+
+
 def statement_in(module: ModuleType, name: str, key: Any, text: str) -> Callable[[], Any]:
     """Put something in place of one of several statements."""
     return lambda: mock.patch.dict(getattr(module, name), {key: text})
@@ -369,7 +383,7 @@ MUTATIONS = {
     "a single agent takes tasks where it does not run": Mutation(
         put_in=statement(queue, "_BARRED", "name = :agent_type and", "0 and"),
         breaks=frozenset({Rule.ONE_HOLDER}),
-        steps=work_and(What.STORE_AWAY, amount=900.0),
+        steps=back_to_a_queue,
     ),
     "a daemon that is back leaves its runs interrupted": Mutation(
         put_in=replaced(registry, "_GO_ON", []),
@@ -440,6 +454,7 @@ MUTATIONS = {
     "a single agent does not wait for its lease": Mutation(
         put_in=replaced(LeaderLease, "acquire", _none),
         breaks=frozenset({Rule.ONE_HOLDER}),
+        profile="calm",
     ),
     "an agent is always restarted at once": Mutation(
         put_in=replaced(supervisor, "AGENT_BACKOFF", Backoff()),
