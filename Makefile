@@ -16,7 +16,7 @@ help:
 	@echo "make test       run the tests"
 	@echo "make test-long  run those that take minutes: kills under load, faults (shorter: KILLS=20 API_MINUTES=1); then explore"
 	@echo "make explore    play the property tests with fresh seeds, for MINUTES=5 or with one SEED=..."
-	@echo "make simulate   run the whole daemon in virtual time: SEED= DAYS= DAEMONS= PROFILE=calm, usual, hostile"
+	@echo "make simulate   run the whole daemon in virtual time: SEED= DAYS= DAEMONS= PROFILE=calm, usual, hostile PACE= SEEDS= PROCESSES="
 	@echo "make test-wheel run the library's tests against the wheel, in an environment of its own"
 	@echo "make coverage   run the tests and print what they do not reach"
 	@echo "make lint       check style, types and architecture"
@@ -47,11 +47,12 @@ test-long: $(VENV)/dev.done .tools/postgrest.done .tools/supabase.done
 
 explore: $(VENV)/dev.done
 	$(BIN)/python tests/explore.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
-	$(if $(SEED),,$(BIN)/python -m simulation --seed $$(date +%s) --seeds 10 --daemons 2 --profile hostile)
+	$(if $(SEED),,$(BIN)/python -m simulation --seed $$(date +%s) --seeds 10 --daemons 2 --profile hostile --pace 300)
 
 simulate: $(VENV)/dev.done
 	$(BIN)/python -m simulation --seed $(or $(SEED),1) --days $(or $(DAYS),1) --daemons $(or $(DAEMONS),1) \
-		--profile $(or $(PROFILE),usual) --pace $(or $(PACE),60) $(ARGS)
+		--profile $(or $(PROFILE),usual) --pace $(or $(PACE),60) \
+		--seeds $(or $(SEEDS),1) --processes $(or $(PROCESSES),1) $(ARGS)
 
 test-wheel: $(VENV)/dev.done
 	PYTHON=$(BIN)/python tests/wheel

@@ -205,7 +205,7 @@ class Rules:
 
     def _saw_run(self, agent_id: str, instance: str) -> None:
         self._world.note("store", f"run of {agent_id} begins in {instance[:6]}")
-        if agent_id in self._single and trio.current_time() > self._disturbed_until:
+        if agent_id in self._single and trio.current_time() >= self._disturbed_until:
             rows = self._world.memory.connection.execute(
                 "select instance from actp_agent_runs"
                 " where agent_id = ? and instance <> ? and finished_at is null",
@@ -501,7 +501,12 @@ class Rules:
                 self.break_(Rule.BOUNDED, f"{life.name} has {tasks} tasks of Trio's")
         for what, statement, most in (
             ("daemons are there", "actp_workers where ended_at is null", len(living)),
-            ("approvals wait", "actp_approvals where status = 'waiting'", 0),
+            (
+                "approvals wait that people have decided on",
+                "actp_approvals where status = 'waiting'"
+                " and created_at < strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-1 hour')",
+                0,
+            ),
             ("leases are held", "actp_leases", len(self._single) + 1),
         ):
             (number,) = db.execute(f"select count(*) from {statement}").fetchone()  # noqa: S608
@@ -560,9 +565,10 @@ _OF_BEFORE: Final = frozenset(
         ReasonKind.TASKS_FAILING,
         ReasonKind.ROWS_UNREADABLE,
         ReasonKind.BUDGET_NEAR,
+        ReasonKind.APPROVALS_WAIT,
     }
 )
-"""What tells of the past, until the next run, the next task or midnight."""
+"""What tells of the past, until the next run, the next task or midnight, or waits for people."""
 
 
 def _is_unpaid(problem: Reason) -> bool:

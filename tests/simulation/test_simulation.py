@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import trio_asyncio  # noqa: F401  (before anything takes asyncio's own way to find the loop)
@@ -41,6 +42,12 @@ def test_the_same_seed_gives_the_same_run_to_the_byte():
 def test_another_seed_gives_another_run():
     plan = draw(4, days=0.02, profile="calm", pace=300.0)
     assert simulate(plan).hash != simulate(replace(plan, seed=5)).hash
+
+
+def test_each_rule_stands_in_the_explanation_beside_its_promise():
+    page = Path("docs/explanation/simulation.md").read_text(encoding="utf-8")
+    rows = {line.split(" | ")[0].removeprefix("| ") for line in page.splitlines()}
+    assert [rule for rule in Rule if rule not in rows] == []
 
 
 def test_a_plan_is_drawn_from_its_seed_alone():
@@ -92,4 +99,4 @@ def test_what_went_wrong_once(plan):
 @pytest.mark.parametrize(("profile", "daemons"), [("usual", 1), ("hostile", 2)])
 def test_a_hundred_seeds_keep_every_rule(profile, daemons):
     for seed in range(1000, 1050):
-        played(draw(seed, days=1.0, daemons=daemons, profile=profile))
+        played(draw(seed, days=1.0, daemons=daemons, profile=profile, pace=300.0))
