@@ -90,6 +90,16 @@ class WaitingApproval:
 
 
 @dataclass(frozen=True, slots=True)
+class Flagged:
+    """A report in which something needs a look."""
+
+    agent_id: str
+    at: datetime
+    flag: str
+    """What needs it."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoggedErrors:
     """The errors that an agent has logged of late."""
 
@@ -112,6 +122,7 @@ class WorkFacts:
     jobs: Sequence[JobStatus] = ()
     spend: Sequence[Spend] = ()
     approvals: Sequence[WaitingApproval] = ()
+    flagged: Sequence[Flagged] = ()
     errors: Mapping[str, LoggedErrors] = field(default_factory=dict)
     """agent_id -> the errors that it has logged."""
 
@@ -249,6 +260,7 @@ def of_work(
         *_queues(facts, statuses, longest_wait),
         *(found for job in facts.jobs if (found := _of_routine(job, now)) is not None),
         *_budgets(facts.spend, statuses),
+        *_flags(facts.flagged, now),
         *_approvals(facts.approvals),
         *_errors(facts.errors, statuses, now),
     ]
@@ -389,6 +401,13 @@ def _budgets(spend: Iterable[Spend], statuses: Mapping[str, AgentStatus]) -> Ite
                 agent_id=agent_id,
                 number=round(budget.spent / budget.limit, 3),
             )
+
+
+def _flags(flagged: Iterable[Flagged], now: datetime) -> Iterator[Reason]:
+    for each in flagged:
+        if now - each.at <= DAY:
+            text = f"{each.agent_id}: {shorten(each.flag, _SHOWN)}"
+            yield reason(ReasonKind.COSTS_UNUSUAL, text, agent_id=each.agent_id, since=each.at)
 
 
 def _approvals(waiting: Iterable[WaitingApproval]) -> Iterator[Reason]:
