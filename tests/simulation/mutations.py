@@ -20,6 +20,7 @@ from app import daemon, supervisor
 from app.agents import toolbox
 from app.agents.activity import Activity
 from app.agents.approvals import Gate
+from app.agents.claims import Claims
 from app.agents.handle import AgentStore
 from app.agents.toolbox import Toolbox
 from app.agents.transcript import Transcript
@@ -456,8 +457,10 @@ MUTATIONS = {
         put_in=both(
             statement(queue, "_BARRED", "paused_at is not null", "0"),
             replaced(AgentStore, "claim_task", Before.claim_task),
+            replaced(Claims, "claim_task", Before.claim_task),
         ),
         breaks=frozenset({Rule.PAUSED}),
+        steps=work_and(What.PAUSE, after=(-400.0, -400.0), amount=1200.0),
     ),
     "a single agent does not wait for its lease": Mutation(
         put_in=replaced(LeaderLease, "acquire", _none),
