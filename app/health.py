@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from actp_supervise.service import shorten
-from app.agents.activity import WAITING_FOR_STORE
+from app.agents.activity import ALONE, WAITING_FOR_STORE
 from app.reasons import Reason, ReasonKind, reason
 from app.status import AgentState, HealthState, JobStatus
 from app.web.words import duration, error_line
@@ -90,6 +90,16 @@ class WaitingApproval:
 
 
 @dataclass(frozen=True, slots=True)
+class Flagged:
+    """A report in which something needs a look."""
+
+    agent_id: str
+    at: datetime
+    flag: str
+    """What needs it."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoggedErrors:
     """The errors that an agent has logged of late."""
 
@@ -112,6 +122,7 @@ class WorkFacts:
     jobs: Sequence[JobStatus] = ()
     spend: Sequence[Spend] = ()
     approvals: Sequence[WaitingApproval] = ()
+    flagged: Sequence[Flagged] = ()
     errors: Mapping[str, LoggedErrors] = field(default_factory=dict)
     """agent_id -> the errors that it has logged."""
 
@@ -249,6 +260,7 @@ def of_work(
         *_queues(facts, statuses, longest_wait),
         *(found for job in facts.jobs if (found := _of_routine(job, now)) is not None),
         *_budgets(facts.spend, statuses),
+        *_flags(facts.flagged, now),
         *_approvals(facts.approvals),
         *_errors(facts.errors, statuses, now),
     ]
@@ -334,8 +346,9 @@ def is_plain(status: AgentStatus) -> bool:
     One that asks for tasks reports that at once.
     """
     health = status.health
-    runs = status.status is AgentState.RUNNING and status.uptime >= PLAIN_AFTER
-    return runs and health.progress_age is None
+    if status.status is not AgentState.RUNNING or health.progress_age is not None:
+        return False
+    return health.doing == ALONE or status.uptime >= PLAIN_AFTER
 
 
 _BAD_OUTCOMES: Final = {
@@ -388,6 +401,13 @@ def _budgets(spend: Iterable[Spend], statuses: Mapping[str, AgentStatus]) -> Ite
                 agent_id=agent_id,
                 number=round(budget.spent / budget.limit, 3),
             )
+
+
+def _flags(flagged: Iterable[Flagged], now: datetime) -> Iterator[Reason]:
+    for each in flagged:
+        if now - each.at <= DAY:
+            text = f"{each.agent_id}: {shorten(each.flag, _SHOWN)}"
+            yield reason(ReasonKind.COSTS_UNUSUAL, text, agent_id=each.agent_id, since=each.at)
 
 
 def _approvals(waiting: Iterable[WaitingApproval]) -> Iterator[Reason]:

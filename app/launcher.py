@@ -10,6 +10,7 @@ import uuid
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
+from zoneinfo import available_timezones
 
 import trio
 
@@ -27,11 +28,11 @@ from app.agents.contract import (
     takes_context,
 )
 from app.agents.host import GOAL_METHOD, run_agent, run_routine
-from app.agents.own_hands import open_own_hands
+from app.agents.own_hands import open_own_hands, wanted_of
 from app.agents.prices import PriceTable, PriceTableError, load_prices
 from app.agents.process import run_in_process
 from app.agents.setup import AgentSetup, make_context
-from app.agents.spec import SHARED_TABLES, AgentOptions, Routine
+from app.agents.spec import SHARED_TABLES, AgentOptions, Routine, WantedHand
 from app.agents.tool_list import listed_tools
 from app.agents.wire import HandsAre, Work
 from app.routine import RoutineJob
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from anthropic import AsyncAnthropic
 
-    from app.hands import Hands, Wanted
+    from app.hands import Hands
     from app.store.protocol import Store
     from app.store.schema import TableReport
     from app.supervised import AgentRun
@@ -108,7 +109,8 @@ class AgentLauncher:
         if config.isolation == "process":
             yield
             return
-        wanted, variables = _wanted(config), self._settings.for_hands
+        wanted = wanted_of(hands_of(config, self._settings))
+        variables = self._settings.for_hands
         async with open_own_hands(wanted, variables, lambda _: None) as hands:
             if hands is not None:
                 self._shared[config.agent_id] = hands
@@ -127,7 +129,8 @@ class AgentLauncher:
             opened(shared)
             yield shared
             return
-        wanted, variables = _wanted(config), self._settings.for_hands
+        wanted = wanted_of(hands_of(config, self._settings))
+        variables = self._settings.for_hands
         async with open_own_hands(wanted, variables, opened) as hands:
             yield hands
 
@@ -227,8 +230,8 @@ class AgentLauncher:
                 where=self._store.where,
                 log_fields=dict(fields_of(contextvars.copy_context())),
                 modules=sys.path,
-                hands=config.spec.hands,
-                variables=self.variables_for(config) if config.spec.hands else {},
+                hands=hands_of(config, self._settings),
+                variables=self.variables_for(config),
             )
             await run_in_process(
                 work,
@@ -261,9 +264,12 @@ class AgentLauncher:
 
     def variables_for(self, config: AgentSettings) -> dict[str, str]:
         """Return what the tools of an agent may use of the environment, and no more of it."""
+        hands = hands_of(config, self._settings)
+        if not hands:
+            return {}
         from app.hands import variables_of
 
-        names = {variable.name for variable in variables_of(h.name for h in config.spec.hands)}
+        names = {variable.name for variable in variables_of(hand.name for hand in hands)}
         names |= set(variables_in([config.spec]))
         given = self._settings.for_hands
         return {name: given[name] for name in names if name in given}
@@ -282,6 +288,8 @@ class AgentLauncher:
             daily_budget_usd=config.daily_budget_usd,
             options=AgentOptions(
                 prompt=config.spec.prompt,
+                about=config.spec.about,
+                release=config.spec.release,
                 approve=config.spec.approve,
                 approval_timeout=config.approval_timeout,
                 effort=config.effort,
@@ -326,10 +334,23 @@ def with_unknown_models(settings: Settings, prices: PriceTable) -> Settings:
     return dataclasses.replace(settings, warnings=(*settings.warnings, *warnings))
 
 
-def _wanted(config: AgentSettings) -> list[Wanted]:
-    from app.hands import Wanted
+def hands_of(config: AgentSettings, settings: Settings) -> tuple[WantedHand, ...]:
+    """Return the hands that an agent is run with: those of the file, or what is offered to it."""
+    return (*config.spec.hands, *offered_hands(config, settings))
 
-    return [Wanted(name=hand.name, options=hand.options) for hand in config.spec.hands]
+
+def offered_hands(config: AgentSettings, settings: Settings) -> list[WantedHand]:
+    """Return the hands that an agent has where it can; none where another class has its place."""
+    if config.class_path != config.spec.class_path:
+        return []
+    zone = str(settings.timezone)
+    of_the_worker = {"stripe": {"timezone": zone}} if zone in available_timezones() else {}
+    return [
+        dataclasses.replace(
+            hand, optional=True, options={**hand.options, **of_the_worker.get(hand.name, {})}
+        )
+        for hand in config.spec.offered
+    ]
 
 
 def _check_hands(config: AgentSettings, settings: Settings) -> None:
@@ -343,7 +364,7 @@ def _check_hands(config: AgentSettings, settings: Settings) -> None:
     from app.hands import check_hands
 
     where = config.spec.place
-    for problem in check_hands(_wanted(config), settings.for_hands):
+    for problem in check_hands(wanted_of(config.spec.hands), settings.for_hands):
         raise SettingsError(f"{where}: {shorten(problem)}")
 
 

@@ -30,9 +30,11 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
+import pydantic
 from anthropic.lib.tools import BetaAsyncFunctionTool, BetaFunctionTool, ToolError
 from typing_extensions import override
 
@@ -71,9 +73,10 @@ class _Mark:
     target: Target
     timeout: float | None
     approve: bool | None
+    acts: bool
 
 
-_UNMARKED: Final = _Mark(effect="once", target=(), timeout=None, approve=None)
+_UNMARKED: Final = _Mark(effect="once", target=(), timeout=None, approve=None, acts=False)
 
 
 @overload
@@ -87,6 +90,7 @@ def tool(
     target: Target = (),
     timeout: float | None = None,
     approve: bool | None = None,
+    acts: bool = False,
 ) -> Callable[[MethodT], MethodT]: ...
 
 
@@ -98,6 +102,7 @@ def tool(
     target: Target = (),
     timeout: float | None = None,
     approve: bool | None = None,
+    acts: bool = False,
 ) -> MethodT | Callable[[MethodT], MethodT]:
     """Make a method a tool of the model.
 
@@ -108,6 +113,8 @@ def tool(
             these are the same. By default all of them. ``call``, where no two calls are the same.
         timeout: Seconds that a call may take, in place of the agent's TOOL_TIMEOUT.
         approve: Whether a person has to approve each call, where the operator has not said.
+        acts: Whether it changes something that others than the operator see: then a person has to
+            approve it in a conversation that has read what other people wrote.
 
     Raises:
         ValueError: If the effect is unknown, or a target is given that no key is made of.
@@ -116,7 +123,7 @@ def tool(
         raise ValueError(f"effect must be 'read', 'keyed' or 'once', not {effect!r}")
     if target and effect != "keyed":
         raise ValueError(f"only a keyed tool has a target, and this one is {effect!r}")
-    mark = _Mark(effect=effect, target=target, timeout=timeout, approve=approve)
+    mark = _Mark(effect=effect, target=target, timeout=timeout, approve=approve, acts=acts)
 
     def decorate(method: MethodT) -> MethodT:
         named = () if target == "call" else target
@@ -197,10 +204,15 @@ class MethodTool(Tool):
 
     @override
     async def call(self, arguments: dict[str, Any]) -> JSON:
-        description, schema = self._described
-        return await BetaAsyncFunctionTool[Any](
-            self.method, description=description, input_schema=schema
-        ).call(arguments)
+        method = self.method
+        function = getattr(method, "__func__", None)
+        checked = (
+            _checked(method) if function is None else partial(_checked(function), method.__self__)
+        )
+        try:
+            return await checked(**arguments)
+        except pydantic.ValidationError as error:
+            raise ValueError(f"Invalid arguments for function {self.name}") from error
 
 
 def tools_of(agent: object) -> list[Tool]:
@@ -221,6 +233,7 @@ def _tool(method: MethodType, mark: _Mark) -> Tool:
         target=mark.target,
         timeout=mark.timeout,
         approve=mark.approve,
+        acts=mark.acts,
         method=method,
     )
 
@@ -259,6 +272,7 @@ def tool_of(function: Callable[..., Any]) -> Tool:
         target=mark.target,
         timeout=mark.timeout,
         approve=mark.approve,
+        acts=mark.acts,
         function=kind(function),
     )
 
@@ -273,6 +287,12 @@ def _described(function: Callable[..., Awaitable[JSON]]) -> tuple[str, InputSche
     return tool.description, tool.input_schema
 
 
+@functools.cache
+def _checked(function: Callable[..., Awaitable[JSON]]) -> Callable[..., Awaitable[JSON]]:
+    """Return what checks a call's arguments as the SDK does, which would make it for each call."""
+    return pydantic.validate_call(function)
+
+
 # For the tool itself.
 
 
@@ -284,6 +304,8 @@ class Call:
     """Names the effect: of a keyed tool the same for the same target in the same task."""
     task_id: str | None
     agent_id: str
+    has_read_outside: bool = False
+    """Whether the conversation has read text that other people wrote."""
 
 
 _current: ContextVar[Call] = ContextVar("call")
@@ -299,6 +321,12 @@ def current_call() -> Call:
         return _current.get()
     except LookupError:
         raise RuntimeError("current_call() is for a tool that the model has called") from None
+
+
+def has_read_outside() -> bool:
+    """Return whether what is done here is for a model that has read what other people wrote."""
+    call = _current.get(None)
+    return call is not None and call.has_read_outside
 
 
 def in_call(call: Call) -> None:

@@ -12,6 +12,8 @@ import actp_supervise
 from actp_supervise.clock import SystemWallClock, WallClock
 from app.web.api import Api
 from app.web.inputs import OBJECT_SCHEMA, STORABLE_SCHEMA, VALUE_SCHEMA, TaskRequest
+from app.web.item_pages import ItemPages
+from app.web.items import Items
 from app.web.live import Live
 from app.web.login import Login, is_open_to_read
 from app.web.page import Templates
@@ -146,7 +148,7 @@ class Description:
         return shown.response()
 
 
-PARTS: Final = (Api, Live, Scrape, Description, Pages, Login)
+PARTS: Final = (Api, Items, Live, Scrape, Description, Pages, ItemPages, Login)
 """What answers, in the order in which it is described."""
 
 ROUTES: Final = tuple(route for part in PARTS for route, _ in routes_of(part) if route.summary)
@@ -176,6 +178,9 @@ def document(agent_ids: Sequence[str], *, secured: bool, read_secured: bool = Fa
         paths.setdefault(address(route.rule), {})[route.method.lower()] = described
         if route.body is not None:
             schemas[route.body.__name__] = _body_schema(route.body)
+            schemas |= {
+                name: schema for name, schema in _within(route.body).items() if name not in schemas
+            }
     # One that only another daemon has is taken too, but when this is written nobody knows it.
     schemas[TaskRequest.__name__]["properties"]["agent_type"]["enum"] = list(agent_ids)
     return {
@@ -321,6 +326,12 @@ def _input_schema(model: type[BaseModel]) -> Schema:
     schema = plain_schema(model.model_json_schema(ref_template=REFERENCE))
     schema.pop("$defs", None)
     return schema
+
+
+def _within(model: type[BaseModel]) -> dict[str, Schema]:
+    """Return the schemas of the objects that stand within what is sent, by name."""
+    schema = model.model_json_schema(ref_template=REFERENCE)
+    return {name: plain_schema(each) for name, each in schema.get("$defs", {}).items()}
 
 
 def _body_schema(model: type[BaseModel]) -> Schema:
