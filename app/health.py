@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from actp_supervise.service import shorten
-from app.agents.activity import WAITING_FOR_STORE
+from app.agents.activity import ALONE, WAITING_FOR_STORE
 from app.reasons import Reason, ReasonKind, reason
 from app.status import AgentState, HealthState, JobStatus
 from app.web.words import duration, error_line
@@ -346,8 +346,9 @@ def is_plain(status: AgentStatus) -> bool:
     One that asks for tasks reports that at once.
     """
     health = status.health
-    runs = status.status is AgentState.RUNNING and status.uptime >= PLAIN_AFTER
-    return runs and health.progress_age is None
+    if status.status is not AgentState.RUNNING or health.progress_age is not None:
+        return False
+    return health.doing == ALONE or status.uptime >= PLAIN_AFTER
 
 
 _BAD_OUTCOMES: Final = {

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -410,6 +411,8 @@ def main() -> None:
         finally:
             for daemon in run.daemons:
                 daemon.process.kill()
+                daemon.process.wait()
+            shutil.rmtree(run.folder)
         if not columns:
             columns = list(row)
             print("| how it dies | " + " | ".join(columns) + " |")

@@ -59,6 +59,8 @@ class Assistant:
         max_tokens: Tokens of one reply, where MAX_TOKENS says nothing else.
         needs_tool: Whether a task has failed that ended without any tool having been called.
         patience: How long calls of the model that fail are repeated.
+        converse: What is called to reach a goal, with the arguments of `converse`; that itself
+            where it is not given.
         ended: Called with the name, the task and the outcome of what `do` began once its
             conversation is over, on whatever day that is; after a kill it may be called again.
     """
@@ -73,6 +75,7 @@ class Assistant:
         max_tokens: int = 32_000,
         needs_tool: bool = False,
         patience: Patience | None = None,
+        converse: Callable[..., Awaitable[Outcome]] | None = None,
         ended: Callable[[str, TaskRow, Outcome], Awaitable[None]] | None = None,
     ) -> None:
         self.context = context
@@ -83,6 +86,7 @@ class Assistant:
         self._max_tokens = max_tokens
         self._needs_tool = needs_tool
         self._patience = patience or Patience()
+        self._converse = converse or self.converse
         self._client: AsyncAnthropic | None = None
 
     async def work(self, poll_interval: float) -> None:
@@ -101,7 +105,7 @@ class Assistant:
         return await self._converse_about(task)
 
     async def _converse_about(self, task: TaskRow, *, needs_tool: bool = False) -> Outcome:
-        outcome = await self.converse(
+        outcome = await self._converse(
             task.goal,
             context=task.context,
             key=task.routine or task.id,

@@ -62,6 +62,7 @@ class DomainAgent:
             max_tokens=self.max_tokens,
             needs_tool=self.needs_tool,
             patience=self.patience,
+            converse=self.converse,
             ended=self.routine_ended,
         )
 
@@ -82,7 +83,10 @@ class DomainAgent:
         task_id: str | None = None,
         needs_tool: bool = False,
     ) -> Outcome:
-        """Have Claude reach a goal with this agent's tools: see `Assistant.converse`."""
+        """Have Claude reach a goal with this agent's tools: see `Assistant.converse`.
+
+        All tasks and routines pass through here, so that a class of its own may change how.
+        """
         return await self._assistant.converse(
             goal, context=context, key=key, task_id=task_id, needs_tool=needs_tool
         )

@@ -30,9 +30,11 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
+import pydantic
 from anthropic.lib.tools import BetaAsyncFunctionTool, BetaFunctionTool, ToolError
 from typing_extensions import override
 
@@ -202,10 +204,15 @@ class MethodTool(Tool):
 
     @override
     async def call(self, arguments: dict[str, Any]) -> JSON:
-        description, schema = self._described
-        return await BetaAsyncFunctionTool[Any](
-            self.method, description=description, input_schema=schema
-        ).call(arguments)
+        method = self.method
+        function = getattr(method, "__func__", None)
+        checked = (
+            _checked(method) if function is None else partial(_checked(function), method.__self__)
+        )
+        try:
+            return await checked(**arguments)
+        except pydantic.ValidationError as error:
+            raise ValueError(f"Invalid arguments for function {self.name}") from error
 
 
 def tools_of(agent: object) -> list[Tool]:
@@ -278,6 +285,12 @@ def _described(function: Callable[..., Awaitable[JSON]]) -> tuple[str, InputSche
     """
     tool = BetaAsyncFunctionTool[Any](MethodType(function, object()))
     return tool.description, tool.input_schema
+
+
+@functools.cache
+def _checked(function: Callable[..., Awaitable[JSON]]) -> Callable[..., Awaitable[JSON]]:
+    """Return what checks a call's arguments as the SDK does, which would make it for each call."""
+    return pydantic.validate_call(function)
 
 
 # For the tool itself.

@@ -11,7 +11,7 @@ from quart import Response
 import actp_supervise
 from actp_supervise.clock import SystemWallClock, WallClock
 from app.web.api import Api
-from app.web.inputs import OBJECT_SCHEMA, VALUE_SCHEMA, TaskRequest
+from app.web.inputs import OBJECT_SCHEMA, STORABLE_SCHEMA, VALUE_SCHEMA, TaskRequest
 from app.web.item_pages import ItemPages
 from app.web.items import Items
 from app.web.live import Live
@@ -337,6 +337,15 @@ def _within(model: type[BaseModel]) -> dict[str, Schema]:
 def _body_schema(model: type[BaseModel]) -> Schema:
     schema = _input_schema(model)
     for field in schema["properties"].values():
-        if field.get("additionalProperties") is True:
-            field |= OBJECT_SCHEMA  # pydantic cannot refer to what is not its own
+        _say_what_is_storable(field)
     return schema
+
+
+def _say_what_is_storable(schema: Schema) -> None:
+    """Add to a field of a body what `parse_body` asks of all its text, at whatever depth."""
+    if schema.get("additionalProperties") is True:
+        schema |= OBJECT_SCHEMA  # pydantic cannot refer to what is not its own
+    if "string" in schema.get("type", ()) and not schema.keys() & {"pattern", "format", "enum"}:
+        schema["pattern"] = STORABLE_SCHEMA["pattern"]
+    for option in schema.get("anyOf", ()):
+        _say_what_is_storable(option)

@@ -137,6 +137,10 @@ def test_failures_are_forgotten_after_a_day():
         ),
         (status("content", status="stopped"), "it is stopped"),
         (PLAIN, "its class takes no tasks"),
+        (
+            status("content", doing="at its own work", progress_age=None, uptime=0.5),
+            "its class takes no tasks",
+        ),
         (status("social"), "no daemon that runs has an agent content"),
     ],
 )

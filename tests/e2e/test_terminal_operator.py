@@ -61,7 +61,9 @@ async def test_an_agent_and_a_routine_are_paused_and_go_on(place):
 
         job = "content.run_daily_pipeline"
         assert (await run(place, "--pause", job)).code == 0
-        assert "paused, until --resume" in (await run(place, "--show", "routines")).out
+        shown = (await run(place, "--show", "routines")).out
+        assert "paused by " in shown
+        assert f", until --resume {job}" in shown
         assert json.loads((await run(place, "--resume", job, "--json")).out)["paused"] is False
 
 

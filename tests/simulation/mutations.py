@@ -20,7 +20,7 @@ from app import daemon, supervisor
 from app.agents import toolbox
 from app.agents.activity import Activity
 from app.agents.approvals import Gate
-from app.agents.budget import Budget
+from app.agents.claims import Claims
 from app.agents.handle import AgentStore
 from app.agents.toolbox import Toolbox
 from app.agents.transcript import Transcript
@@ -86,7 +86,7 @@ def work_and(
         amount: Of what interrupts.
         before: What goes wrong just before each is posted.
         picks: From and to which of the goals are chosen.
-        with_decisions: Whether a person decides half a minute to a minute after each.
+        with_decisions: Whether a person decides some two minutes after each.
     """
 
     def steps(rng: random.Random) -> list[Step]:
@@ -101,7 +101,7 @@ def work_and(
                 ]
             if with_decisions:
                 drawn += [
-                    Step(at=at + rng.uniform(30.0, 60.0), what=What.DECIDE, daemon=each, pick=0.5)
+                    Step(at=at + rng.uniform(100.0, 130.0), what=What.DECIDE, daemon=each, pick=0.5)
                     for each in (0, 1)
                 ]
             goal = rng.uniform(*picks)
@@ -246,8 +246,10 @@ async def _record_known_alone(self: Any, entry: Any, *, reservation: str | None 
         await _record_cost(self, entry, reservation=reservation)
 
 
-async def _same_call_again(_self: Any, _tool: Any, _use: Any, call: Any, _arguments: Any) -> Any:
-    return replace(call, key=uuid.uuid4().hex)
+async def _same_call_again(
+    _self: Any, _tool: Any, _use: Any, call: Any, _told: Any, arguments: Any
+) -> Any:
+    return replace(call, key=uuid.uuid4().hex), arguments
 
 
 def _resume_without_the_last(self: Any, turns: Any) -> None:
@@ -360,7 +362,7 @@ MUTATIONS = {
     "what was approved can be used again and again": Mutation(
         put_in=replaced(Toolbox, "_again", _same_call_again),
         breaks=frozenset({Rule.APPROVED, Rule.ONCE_OR_TOLD}),
-        steps=work_and(What.KILL_AT_WORK, after=(20.0, 29.0), picks=CONTRACTS, with_decisions=True),
+        steps=work_and(What.KILL_AT_WORK, after=(90.0, 99.0), picks=CONTRACTS, with_decisions=True),
     ),
     "what other calls have set aside is not counted": Mutation(
         put_in=replaced(ledger, "_HELD", dict.fromkeys(Scope, "select 0.0")),
@@ -406,7 +408,13 @@ MUTATIONS = {
         breaks=frozenset({Rule.CLAIMED_ONCE, Rule.ONLY_WITH_TOKEN, Rule.ATTEMPTS}),
     ),
     "a budget is not looked at": Mutation(
-        put_in=replaced(Budget, "reserve", _none), breaks=frozenset({Rule.BUDGET})
+        put_in=both(
+            replaced(ledger, "_SPENT", dict.fromkeys(Scope, "select 0.0")),
+            replaced(ledger, "_HELD", dict.fromkeys(Scope, "select 0.0")),
+        ),
+        breaks=frozenset({Rule.BUDGET}),
+        steps=all_at_once,
+        budgets={"budget": 0.02},
     ),
     "each daemon gets each due moment": Mutation(
         put_in=replaced(SqliteJournal, "claim_fire", _true),
@@ -432,7 +440,8 @@ MUTATIONS = {
     ),
     "a record is written once, or lost": Mutation(
         put_in=replaced(Outbox, "_write", _write_once),
-        breaks=frozenset({Rule.RECORDED, Rule.BOUNDED, Rule.EXIT, Rule.HEALS}),
+        breaks=frozenset({Rule.RECORDED, Rule.CRASHES, Rule.BOUNDED, Rule.EXIT, Rule.HEALS}),
+        steps=work_and(What.STORE_AWAY, after=(-0.5, -0.5), amount=900.0, before=What.CRASH),
     ),
     "costs are not booked": Mutation(
         put_in=replaced(SqliteLedger, "record_cost", _record_nothing),
@@ -448,8 +457,10 @@ MUTATIONS = {
         put_in=both(
             statement(queue, "_BARRED", "paused_at is not null", "0"),
             replaced(AgentStore, "claim_task", Before.claim_task),
+            replaced(Claims, "claim_task", Before.claim_task),
         ),
         breaks=frozenset({Rule.PAUSED}),
+        steps=work_and(What.PAUSE, after=(-400.0, -400.0), amount=1200.0),
     ),
     "a single agent does not wait for its lease": Mutation(
         put_in=replaced(LeaderLease, "acquire", _none),
@@ -459,6 +470,7 @@ MUTATIONS = {
     "an agent is always restarted at once": Mutation(
         put_in=replaced(supervisor, "AGENT_BACKOFF", Backoff()),
         breaks=frozenset({Rule.BACKOFF}),
+        steps=work_and(What.CRASH, after=BEFORE, amount=10.0),
     ),
     "the tasks of the dead are left alone": Mutation(
         put_in=both(
