@@ -22,9 +22,11 @@ from app.agents.spec import (
     PROMPTED_CLASS,
     AgentSpec,
     Given,
+    ReleaseTool,
     Routine,
     WantedHand,
 )
+from app.items import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -36,7 +38,7 @@ Table = Mapping[str, Any]
 PROMPT_FILE: Final = "file:"
 """What a prompt begins with that stands in a file of its own."""
 
-OWN_KEYS: Final = ("prompt", "tools", "approve", "routines", "mcp")
+OWN_KEYS: Final = ("prompt", "about", "tools", "approve", "release", "routines", "mcp")
 """The keys of an agent that are no settings of the environment."""
 
 AGENT_ID: Final = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
@@ -44,6 +46,10 @@ AGENT_ID: Final = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 
 _LONGEST_ID: Final = 40
 _SHIPPED: Final = {spec.agent_id: spec for spec in AGENT_SPECS}
+_RELEASED: Final = tuple(
+    dict.fromkeys(column for kind in KINDS.values() if kind.releases for column in kind.released)
+)
+"""The fields of what a person approves that a tool can be given."""
 _MCP_KEYS: Final = ("command", "args", "env", "cwd", "url", "headers", "timeout", "approve")
 
 
@@ -134,9 +140,13 @@ def _spec(
         shipped,
         tables=_tables(shipped, given),
         prompt=_prompt(table, spot, path),
+        about=_about(table, shipped, spot, path),
+        about_keys=_about_keys(table, shipped),
         hands=_hands(table, spot),
+        offered=() if {"tools", "class"} & table.keys() else shipped.offered,
         approve=tuple(_texts(table.get("approve", ()), spot.below("approve"))),
         routines=_routines(table, shipped.routines, spot.below("routines")),
+        release=_release(table, spot.below("release")),
         given=given,
         place=spot,
     )
@@ -156,7 +166,9 @@ def _shipped(agent_id: str, table: Table) -> AgentSpec:
     if "prompt" not in table:
         return shipped
     # With a prompt it is another agent, which has none of the shipped one's methods.
-    return dataclasses.replace(shipped, class_path=PROMPTED_CLASS, routines=(), tables=())
+    return dataclasses.replace(
+        shipped, class_path=PROMPTED_CLASS, routines=(), tables=(), about_keys=(), offered=()
+    )
 
 
 def _tables(shipped: AgentSpec, given: Mapping[str, Given]) -> tuple[str, ...]:
@@ -167,11 +179,30 @@ def _tables(shipped: AgentSpec, given: Mapping[str, Given]) -> tuple[str, ...]:
     return tables.get(given["class"].text, ())
 
 
+def _about_keys(table: Table, shipped: AgentSpec) -> tuple[str, ...]:
+    """Return what an agent's class reads of `about`; of a class of the user's anything."""
+    return () if "class" in table else shipped.about_keys
+
+
+def _about(table: Table, shipped: AgentSpec, spot: Spot, path: Path) -> dict[str, str]:
+    """Return what the file says of the business."""
+    here = spot.below("about")
+    given = _table(table.get("about", {}), here)
+    known = _about_keys(table, shipped)
+    if known:
+        _check_keys(given, known, here)
+    return {name: _text(value, here.below(name), path) for name, value in given.items()}
+
+
 def _prompt(table: Table, spot: Spot, path: Path) -> str | None:
     if "prompt" not in table:
         return None
-    spot = spot.below("prompt")
-    text = _string(table["prompt"], spot)
+    return _text(table["prompt"], spot.below("prompt"), path)
+
+
+def _text(value: object, spot: Spot, path: Path) -> str:
+    """Return a text; one that begins with ``file:`` stands in a file of its own."""
+    text = _string(value, spot)
     if text.startswith(PROMPT_FILE):
         file = path.parent / text.removeprefix(PROMPT_FILE).strip()
         try:
@@ -180,7 +211,7 @@ def _prompt(table: Table, spot: Spot, path: Path) -> str | None:
             why = getattr(error, "strerror", None) or error
             spot.wrong(f"{file} cannot be read: {why}")
     if not text.strip():
-        spot.wrong("is empty; write what the agent's job is")
+        spot.wrong("is empty; write what it is, or leave the line out")
     return text.strip()
 
 
@@ -200,6 +231,28 @@ def _hands(table: Table, spot: Spot) -> tuple[WantedHand, ...]:
         hands.append(WantedHand(name=name, options=options))
     servers = _servers(table, spot.below("mcp"))
     return (*hands, *([WantedHand(name="mcp", options=servers)] if servers else []))
+
+
+def _release(table: Table, spot: Spot) -> ReleaseTool | None:
+    """Return what carries out what a person has approved."""
+    if "release" not in table:
+        return None
+    given = _table(table["release"], spot)
+    _check_keys(given, ("tool", "arguments"), spot)
+    if "tool" not in given:
+        spot.wrong('needs the name of a tool, such as tool = "mcp__poster__publish"')
+    tool = _string(given["tool"], spot.below("tool"))
+    named = spot.below("arguments")
+    arguments = {}
+    for name, value in _table(given.get("arguments", {}), named).items():
+        column = _string(value, named.below(name))
+        if column not in _RELEASED:
+            hint = _hint(column, _RELEASED)
+            named.below(name).wrong(
+                f"there is no field {column!r}{hint}; known are {_all(_RELEASED)}"
+            )
+        arguments[name] = column
+    return ReleaseTool(tool=tool, arguments=arguments)
 
 
 def _servers(table: Table, spot: Spot) -> dict[str, Any]:

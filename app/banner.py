@@ -92,6 +92,7 @@ def agents_in_full(
     ]
     for agent in settings.agents:
         lines += _agent_in_full(agent, prices, today)
+        lines += _offered(agent, settings)
         lines += [
             f"    {'routine':<18} {job.method} at {job.cron}"
             + (f": {shorten(job.goal, 60)}" if job.goal else "")
@@ -118,8 +119,29 @@ def _agent_in_full(agent: AgentSettings, prices: PriceTable, today: date) -> Ite
         yield f"    {setting.key:<18} {shown}  ({source})"
     if agent.spec.hands:
         yield f"    {'tools':<18} {', '.join(map(_hand, agent.spec.hands))}"
+    if agent.spec.about:
+        yield f"    {'about':<18} {', '.join(agent.spec.about)}"
     if agent.spec.approve:
         yield f"    {'approve':<18} {', '.join(agent.spec.approve)}"
+    if agent.spec.release is not None:
+        yield f"    {'release':<18} {agent.spec.release.tool}"
+
+
+def _offered(agent: AgentSettings, settings: Settings) -> Iterator[str]:
+    """Return the tools that an agent has as their keys are set, and those that it goes without."""
+    from app.agents.own_hands import wanted_of
+    from app.hands import check_hands
+    from app.launcher import offered_hands
+
+    there = []
+    for wanted in wanted_of(offered_hands(agent, settings)):
+        problems = check_hands([wanted], settings.for_hands)
+        if problems:
+            yield f"    {'goes without':<18} {shorten(problems[0], 200)}"
+        else:
+            there.append(wanted.name)
+    if there:
+        yield f"    {'tools':<18} {', '.join(there)} (their keys are set)"
 
 
 def _hand(hand: WantedHand) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 from typing_extensions import override
 
 import actp_supervise
+from app.items import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,11 @@ WRONG: Final = 2
 
 STATUSES: Final = ("queued", "running", "waiting", "succeeded", "failed", "cancelled")
 """Where a task may stand."""
+
+OF_ITEMS: Final = tuple(
+    dict.fromkeys(status for kind in KINDS.values() for status in kind.statuses)
+)
+"""Where a draft, an action, a deal, a goal or a report may stand."""
 
 
 class Completes(StrEnum):
@@ -89,6 +95,8 @@ def _fault(options: argparse.Namespace, given: set[str]) -> str | None:
         return "--watch is for people, and goes without --json"
     if "task" in given and "agent" not in given:
         return "--task needs --agent: who is to do it"
+    if "edit" in given and "changes" not in given:
+        return "--edit needs --changes: what becomes of it"
     if options.tail and options.agent not in (None, options.tail):
         return "--tail: name one agent"
     for name in given & {"retry", "cancel"}:
@@ -98,6 +106,13 @@ def _fault(options: argparse.Namespace, given: set[str]) -> str | None:
         if not ids and not filters:
             return f"--{name}: give ids, or say which: {_listed(_WHICH)}"
     return None
+
+
+def item_in(options: argparse.Namespace) -> str | None:
+    """Return which item is decided about, as ``drafts/3f8a``; None where none is."""
+    own: str | None = options.reject or options.edit or options.done
+    shared: str = options.approve or options.deny or ""
+    return own or (shared if "/" in shared else None)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -133,8 +148,9 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def _status(text: str) -> str:
-    if text not in STATUSES:
-        raise argparse.ArgumentTypeError(f"must be one of {', '.join(STATUSES)}")
+    known = tuple(dict.fromkeys((*STATUSES, *OF_ITEMS)))
+    if text not in known:
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(known)}")
     return text
 
 
@@ -160,6 +176,7 @@ _FILTERS: Final = ("agent", "status", "text", "since", "until")
 _WHICH: Final = ("--all", *(f"--{name}" for name in _FILTERS))
 _BULK: Final = ("--retry", "--cancel")
 _LISTS: Final = (*_BULK, "--show")
+_DECISIONS: Final = ("--approve", "--deny", "--reject", "--edit", "--done")
 _CHANGES_AGENT: Final = ("--stop", "--start", "--pause", "--resume")
 
 FLAGS: Final[tuple[Flag, ...]] = (
@@ -281,15 +298,43 @@ FLAGS: Final[tuple[Flag, ...]] = (
     ),
     Flag(name="--approvals", help="show what waits for a person's approval", is_command=True),
     Flag(
-        name="--approve", metavar="ID", help="let an agent do what it asked for", is_command=True
+        name="--approve",
+        metavar="ID",
+        help="let an agent do what it asked for; or approve what it made, as in drafts/3f8a",
+        is_command=True,
     ),
     Flag(name="--deny", metavar="ID", help="do not let it", is_command=True),
+    Flag(
+        name="--reject",
+        metavar="KIND/ID",
+        help=f"reject what an agent made: {', '.join(KINDS)}",
+        is_command=True,
+    ),
+    Flag(
+        name="--edit",
+        metavar="KIND/ID",
+        help="change what an agent made, with --changes",
+        is_command=True,
+    ),
+    Flag(
+        name="--done",
+        metavar="KIND/ID",
+        help="note that a draft or an action was carried out",
+        is_command=True,
+    ),
+    Flag(
+        name="--changes",
+        metavar="JSON",
+        read=_json_object,
+        help='with --edit or --approve: what becomes of it, as in {"hook": "Tea"}',
+        goes_with=("--edit", "--approve"),
+    ),
     Flag(
         name="--comment",
         metavar="TEXT",
         read=_unicode,
-        help="with --approve or --deny: what the agent is told",
-        goes_with=("--approve", "--deny"),
+        help="with --approve, --deny, --reject, --edit, --done: what the agent is told",
+        goes_with=_DECISIONS,
     ),
     Flag(
         name="--agent",
@@ -308,16 +353,16 @@ FLAGS: Final[tuple[Flag, ...]] = (
         name="--status",
         metavar="STATUS",
         read=_status,
-        help="with --show, --retry, --cancel: only tasks that stand there",
+        help="with --show, --retry, --cancel: only what stands there",
         goes_with=_LISTS,
-        offers=STATUSES,
+        offers=tuple(dict.fromkeys((*STATUSES, *OF_ITEMS))),
     ),
     Flag(
         name="--text",
         metavar="TEXT",
         read=_unicode,
-        help="with --retry or --cancel: only tasks with this in their goal",
-        goes_with=_BULK,
+        help="with --show, --retry, --cancel: only tasks with this in their goal",
+        goes_with=_LISTS,
     ),
     Flag(
         name="--since",
@@ -411,7 +456,7 @@ FLAGS: Final[tuple[Flag, ...]] = (
         help="with --list-agents, --tail, --task, --show, --retry, --cancel, the flags of "
         "approvals and those that tell an agent something: as JSON",
         goes_with=(
-            "--list-agents", "--tail", "--task", "--approvals", "--approve", "--deny",
+            "--list-agents", "--tail", "--task", "--approvals", *_DECISIONS,
             *_LISTS, *_CHANGES_AGENT, "--run",
         ),
     ),

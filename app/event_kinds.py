@@ -91,6 +91,13 @@ class EventKind(StrEnum):
         count("actp_approvals_decided", "Approvals that were decided here.", "agent", "status"),
     )
 
+    ITEM_REVIEWED = (
+        "item_reviewed",
+        Tone.PLAIN,
+        "A person has decided about a draft, an action, a deal, a goal or a report, or changed it.",
+        count("actp_items_reviewed", "What people have said of items here.", "what", "verdict"),
+    )
+
     TOOL_CALLED = (
         "tool_called",
         Tone.OFF,

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from actp_supervise.service import shorten
-from app.agents.activity import WAITING_FOR_STORE
+from app.agents.activity import ALONE, WAITING_FOR_STORE
 from app.reasons import Reason, ReasonKind, reason
 from app.status import AgentState, HealthState, JobStatus
 from app.web.words import duration, error_line
@@ -90,6 +90,16 @@ class WaitingApproval:
 
 
 @dataclass(frozen=True, slots=True)
+class Flagged:
+    """A report in which something needs a look."""
+
+    agent_id: str
+    at: datetime
+    flag: str
+    """What needs it."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoggedErrors:
     """The errors that an agent has logged of late."""
 
@@ -112,6 +122,7 @@ class WorkFacts:
     jobs: Sequence[JobStatus] = ()
     spend: Sequence[Spend] = ()
     approvals: Sequence[WaitingApproval] = ()
+    flagged: Sequence[Flagged] = ()
     errors: Mapping[str, LoggedErrors] = field(default_factory=dict)
     """agent_id -> the errors that it has logged."""
 
@@ -141,7 +152,13 @@ def overall(
         others: What else is not as it should be.
     """
     enabled = {agent_id: status for agent_id, status in statuses.items() if status.enabled}
-    faults = ((agent_id, _fault(status)) for agent_id, status in enabled.items())
+    # While the daemon stops, its agents do as they should.
+    ending = _ENDING if stopping else ()
+    faults = (
+        (agent_id, _fault(status))
+        for agent_id, status in enabled.items()
+        if status.status not in ending
+    )
     reasons = [
         reason(kind, f"{agent_id} {fault}", agent_id=agent_id)
         for agent_id, (kind, fault) in faults
@@ -165,6 +182,9 @@ def overall(
     if nobody_works or blocked is not None:
         return HealthState.CRITICAL, reasons
     return (HealthState.DEGRADED if reasons else HealthState.HEALTHY), reasons
+
+
+_ENDING: Final = frozenset({AgentState.DRAINING, AgentState.STOPPING, AgentState.STOPPED})
 
 
 def _can_work(status: AgentStatus) -> bool:
@@ -240,6 +260,7 @@ def of_work(
         *_queues(facts, statuses, longest_wait),
         *(found for job in facts.jobs if (found := _of_routine(job, now)) is not None),
         *_budgets(facts.spend, statuses),
+        *_flags(facts.flagged, now),
         *_approvals(facts.approvals),
         *_errors(facts.errors, statuses, now),
     ]
@@ -325,8 +346,9 @@ def is_plain(status: AgentStatus) -> bool:
     One that asks for tasks reports that at once.
     """
     health = status.health
-    runs = status.status is AgentState.RUNNING and status.uptime >= PLAIN_AFTER
-    return runs and health.progress_age is None
+    if status.status is not AgentState.RUNNING or health.progress_age is not None:
+        return False
+    return health.doing == ALONE or status.uptime >= PLAIN_AFTER
 
 
 _BAD_OUTCOMES: Final = {
@@ -379,6 +401,13 @@ def _budgets(spend: Iterable[Spend], statuses: Mapping[str, AgentStatus]) -> Ite
                 agent_id=agent_id,
                 number=round(budget.spent / budget.limit, 3),
             )
+
+
+def _flags(flagged: Iterable[Flagged], now: datetime) -> Iterator[Reason]:
+    for each in flagged:
+        if now - each.at <= DAY:
+            text = f"{each.agent_id}: {shorten(each.flag, _SHOWN)}"
+            yield reason(ReasonKind.COSTS_UNUSUAL, text, agent_id=each.agent_id, since=each.at)
 
 
 def _approvals(waiting: Iterable[WaitingApproval]) -> Iterator[Reason]:

@@ -15,6 +15,8 @@ from app.web.api import Api
 from app.web.application import make_app
 from app.web.attempts import Attempts
 from app.web.commands import Commands, open_commands
+from app.web.item_pages import ItemPages
+from app.web.items import Items
 from app.web.listening import Address
 from app.web.live import Live
 from app.web.login import Login, LoginNeeded
@@ -78,7 +80,9 @@ class HealthServer:
         parts = (
             Login(self._daemon, attempts, self._daemon.wall_clock),
             Api(self._daemon, commands),
+            Items(self._daemon),
             pages,
+            ItemPages(self._daemon),
             self._live,
             Scrape(self._daemon),
             Description(self._daemon),

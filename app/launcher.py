@@ -7,8 +7,10 @@ import dataclasses
 import logging
 import sys
 import uuid
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
+from zoneinfo import available_timezones
 
 import trio
 
@@ -26,22 +28,22 @@ from app.agents.contract import (
     takes_context,
 )
 from app.agents.host import GOAL_METHOD, run_agent, run_routine
-from app.agents.own_hands import open_own_hands
+from app.agents.own_hands import open_own_hands, wanted_of
 from app.agents.prices import PriceTable, PriceTableError, load_prices
 from app.agents.process import run_in_process
 from app.agents.setup import AgentSetup, make_context
-from app.agents.spec import SHARED_TABLES, AgentOptions, Routine
+from app.agents.spec import SHARED_TABLES, AgentOptions, Routine, WantedHand
 from app.agents.tool_list import listed_tools
 from app.agents.wire import HandsAre, Work
 from app.routine import RoutineJob
 from app.settings import AgentSettings, Settings, SettingsError, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from anthropic import AsyncAnthropic
 
-    from app.hands import Hands, Wanted
+    from app.hands import Hands
     from app.store.protocol import Store
     from app.store.schema import TableReport
     from app.supervised import AgentRun
@@ -78,6 +80,8 @@ class AgentLauncher:
         self._prices = _load_prices(settings)
         self._agents = {agent.agent_id: agent for agent in settings.agents if agent.enabled}
         self._classes = {agent_id: _load_class(agent) for agent_id, agent in self._agents.items()}
+        self._shared: dict[str, Hands] = {}
+        """Those that several workers of an agent share, while they are open."""
         for agent in settings.agents:
             _check_hands(agent, settings)
 
@@ -95,6 +99,40 @@ class AgentLauncher:
             if not takes_context(self._classes[agent.agent_id])
         )
         return dataclasses.replace(settings, warnings=(*settings.warnings, *warnings))
+
+    @asynccontextmanager
+    async def hold(self, config: AgentSettings) -> AsyncIterator[None]:
+        """Hold the tools of the file open that all workers of an agent share.
+
+        Those of a process of its own are each worker's own.
+        """
+        if config.isolation == "process":
+            yield
+            return
+        wanted = wanted_of(hands_of(config, self._settings))
+        variables = self._settings.for_hands
+        async with open_own_hands(wanted, variables, lambda _: None) as hands:
+            if hands is not None:
+                self._shared[config.agent_id] = hands
+            try:
+                yield
+            finally:
+                self._shared.pop(config.agent_id, None)
+
+    @asynccontextmanager
+    async def _hands_of_run(
+        self, config: AgentSettings, opened: Callable[[Hands], object], *, is_routine: bool
+    ) -> AsyncIterator[Hands | None]:
+        """Give a run the hands that the agent's workers share, or its own."""
+        shared = None if is_routine else self._shared.get(config.agent_id)
+        if shared is not None:
+            opened(shared)
+            yield shared
+            return
+        wanted = wanted_of(hands_of(config, self._settings))
+        variables = self._settings.for_hands
+        async with open_own_hands(wanted, variables, opened) as hands:
+            yield hands
 
     async def run(self, config: AgentSettings, run: AgentRun) -> None:
         """Run a new instance of an agent to its end."""
@@ -192,8 +230,8 @@ class AgentLauncher:
                 where=self._store.where,
                 log_fields=dict(fields_of(contextvars.copy_context())),
                 modules=sys.path,
-                hands=config.spec.hands,
-                variables=self.variables_for(config) if config.spec.hands else {},
+                hands=hands_of(config, self._settings),
+                variables=self.variables_for(config),
             )
             await run_in_process(
                 work,
@@ -205,7 +243,7 @@ class AgentLauncher:
             return
         cls = self._classes[config.agent_id]
         async with (
-            open_own_hands(_wanted(config), self._settings.for_hands, opened) as hands,
+            self._hands_of_run(config, opened, is_routine=method is not None) as hands,
             open_claims(self._store, activity) as store,
         ):
             context = make_context(
@@ -226,9 +264,12 @@ class AgentLauncher:
 
     def variables_for(self, config: AgentSettings) -> dict[str, str]:
         """Return what the tools of an agent may use of the environment, and no more of it."""
+        hands = hands_of(config, self._settings)
+        if not hands:
+            return {}
         from app.hands import variables_of
 
-        names = {variable.name for variable in variables_of(h.name for h in config.spec.hands)}
+        names = {variable.name for variable in variables_of(hand.name for hand in hands)}
         names |= set(variables_in([config.spec]))
         given = self._settings.for_hands
         return {name: given[name] for name in names if name in given}
@@ -247,6 +288,8 @@ class AgentLauncher:
             daily_budget_usd=config.daily_budget_usd,
             options=AgentOptions(
                 prompt=config.spec.prompt,
+                about=config.spec.about,
+                release=config.spec.release,
                 approve=config.spec.approve,
                 approval_timeout=config.approval_timeout,
                 effort=config.effort,
@@ -291,10 +334,23 @@ def with_unknown_models(settings: Settings, prices: PriceTable) -> Settings:
     return dataclasses.replace(settings, warnings=(*settings.warnings, *warnings))
 
 
-def _wanted(config: AgentSettings) -> list[Wanted]:
-    from app.hands import Wanted
+def hands_of(config: AgentSettings, settings: Settings) -> tuple[WantedHand, ...]:
+    """Return the hands that an agent is run with: those of the file, or what is offered to it."""
+    return (*config.spec.hands, *offered_hands(config, settings))
 
-    return [Wanted(name=hand.name, options=hand.options) for hand in config.spec.hands]
+
+def offered_hands(config: AgentSettings, settings: Settings) -> list[WantedHand]:
+    """Return the hands that an agent has where it can; none where another class has its place."""
+    if config.class_path != config.spec.class_path:
+        return []
+    zone = str(settings.timezone)
+    of_the_worker = {"stripe": {"timezone": zone}} if zone in available_timezones() else {}
+    return [
+        dataclasses.replace(
+            hand, optional=True, options={**hand.options, **of_the_worker.get(hand.name, {})}
+        )
+        for hand in config.spec.offered
+    ]
 
 
 def _check_hands(config: AgentSettings, settings: Settings) -> None:
@@ -308,7 +364,7 @@ def _check_hands(config: AgentSettings, settings: Settings) -> None:
     from app.hands import check_hands
 
     where = config.spec.place
-    for problem in check_hands(_wanted(config), settings.for_hands):
+    for problem in check_hands(wanted_of(config.spec.hands), settings.for_hands):
         raise SettingsError(f"{where}: {shorten(problem)}")
 
 

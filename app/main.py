@@ -26,7 +26,7 @@ import trio
 from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Interrupted, log_what_nobody_catches, shorten
 from actp_supervise.service.signals import INTERRUPTED, SIGNALS
-from app.command_line import WRONG, read_arguments
+from app.command_line import WRONG, item_in, read_arguments
 from app.environment import SharedEnvironment
 from app.running import findable
 from app.setting_values import is_shortage
@@ -336,6 +336,7 @@ async def _show(settings: Settings, options: argparse.Namespace) -> None:
     wanted = Wanted(
         agent_id=options.agent,
         status=options.status,
+        text=options.text,
         limit=50 if options.limit is None else options.limit,
         as_json=options.json,
     )
@@ -372,8 +373,18 @@ async def _alert_test(settings: Settings, options: argparse.Namespace) -> None:
     await try_alerts(settings, print)
 
 
+async def _decide_about_item(settings: Settings, options: argparse.Namespace) -> None:
+    from app.terminal.items import decide
+
+    await decide(settings, item_in(options) or "", options)
+
+
 async def _approvals(settings: Settings, options: argparse.Namespace) -> None:
     from app.terminal.approvals import decide, show
+
+    if item_in(options) is not None:
+        await _decide_about_item(settings, options)
+        return
 
     if options.approvals:
         await show(settings, as_json=options.json)
@@ -399,6 +410,7 @@ _BESIDE: Final[Mapping[str, Callable[..., Awaitable[None]]]] = {
     **dict.fromkeys(("retry", "cancel"), _change_tasks),
     "alert_test": _alert_test,
     **dict.fromkeys(("approvals", "approve", "deny"), _approvals),
+    **dict.fromkeys(("reject", "edit", "done"), _decide_about_item),
     "completion": _completion,
 }
 """What each command that needs no daemon of ours does, by its flag."""

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from actp_supervise.clock import SystemWallClock
 from app.event_kinds import EventKind
+from app.items import KINDS
 from app.store.protocol import ApprovalStatus, Before, Lease, Store, TaskRow, TaskStatus
 
 if TYPE_CHECKING:
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
 
     from actp_supervise.clock import WallClock
     from app.event_log import EventLog
-    from app.store.protocol import ApprovalRow, CostEntry, Question, ToolCall, Turn
+    from app.store.protocol import (
+        ApprovalRow,
+        CostEntry,
+        NewReview,
+        Question,
+        ReviewRow,
+        ToolCall,
+        Turn,
+    )
     from app.store.verbs import Seconds
 
 
@@ -288,6 +297,22 @@ class ObservedStore(Before):
             tool=row.tool,
             status=str(row.status),
         )
+
+    @override
+    async def review_row(
+        self, review: NewReview, *, shown: dict[str, Any], changes: dict[str, Any]
+    ) -> ReviewRow | None:
+        row = await self.store.review_row(review, shown=shown, changes=changes)
+        kind = next(kind for kind in KINDS.values() if kind.table == review.table_name)
+        if row is not None:
+            self._events.publish(
+                EventKind.ITEM_REVIEWED,
+                f"{kind.one} {row.row_id} {row.verdict} by {row.reviewed_by}",
+                what=kind.one,
+                item=row.row_id,
+                verdict=str(row.verdict),
+            )
+        return row
 
     # What agents do.
 

@@ -125,6 +125,14 @@ class ReasonKind(StrEnum):
         "Raise the budget and reload the settings, or let it rest until midnight.",
         True,
     )
+    COSTS_UNUSUAL = (
+        "costs_unusual",
+        "The last cost audit of the revenue agent found a day that cost more than twice as much as "
+        "those of the week before, and $1 at least. It ends with the next audit that finds none, "
+        "after a day, or when a person has decided about the report.",
+        "Look what cost it on the pages of the agents. Approve the report once you know.",
+        True,
+    )
     APPROVALS_WAIT = (
         "approvals_wait",
         "A tool's call has waited for an approval for a minute.",

@@ -30,8 +30,10 @@ logger = logging.getLogger(__name__)
 
 FILE_ONLY: Final = {
     "prompt": "prompt",
-    "tools": "hands",
+    "about": "about",
+    "tools": "all_hands",
     "approve": "approve",
+    "release": "release",
     "routines": "routines",
 }
 """What only the file says of an agent -> the field of its `AgentSpec`."""

@@ -153,6 +153,7 @@ async def run_daemon(
         agents = AgentSupervisor(
             settings.agents,
             launch=launcher.run,
+            hold=launcher.hold,
             store=store,
             registry=registry,
             heartbeat=heartbeat,

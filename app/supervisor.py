@@ -10,7 +10,7 @@ import logging
 import math
 import traceback
 import uuid
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
@@ -38,6 +38,7 @@ from app.supervised import AgentRun, SupervisedAgent, Worker, state_of, status_o
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, KeysView, Sequence
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     from actp_supervise.events import Event
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
     Launch = Callable[["AgentSettings", "AgentRun"], Awaitable[object]]
     """Runs one agent to its end: see `app.launcher`."""
+
+    Hold = Callable[["AgentSettings"], AbstractAsyncContextManager[object]]
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +80,7 @@ class AgentSupervisor:
     Args:
         agents_config: The agents, with their poll intervals; those not enabled are listed only.
         launch: Runs one of them to its end.
+        hold: Holds open, for a block, what the workers of an agent share where it has several.
         store: Where runs are recorded.
         registry: Where their status is published.
         heartbeat: Knows which of them are alive.
@@ -99,6 +103,7 @@ class AgentSupervisor:
         agents_config: Sequence[AgentSettings],
         *,
         launch: Launch,
+        hold: Hold = lambda _config: nullcontext(),
         store: Store,
         registry: AgentRegistry,
         heartbeat: HealthHeartbeat,
@@ -115,6 +120,7 @@ class AgentSupervisor:
         wall_clock: WallClock | None = None,
     ) -> None:
         self._launch = launch
+        self._hold_shared = hold
         self._store = store
         self._registry = registry
         self._heartbeat = heartbeat
@@ -400,12 +406,15 @@ class AgentSupervisor:
             await self._run_once(agent, agent.workers[0])
             return
         current_child().beat(within=math.inf)  # each worker has a watchdog of its own
-        async with open_supervisor(
-            name=agent.config.agent_id,
-            limit=None,
-            shutdown_order=ShutdownOrder.TOGETHER,
-            shutdown_timeout=self._drain_timeout,
-        ) as agent.tree:
+        async with (
+            self._hold_shared(agent.config),
+            open_supervisor(
+                name=agent.config.agent_id,
+                limit=None,
+                shutdown_order=ShutdownOrder.TOGETHER,
+                shutdown_timeout=self._drain_timeout,
+            ) as agent.tree,
+        ):
             for worker in agent.workers:
                 with log_context(worker=str(worker.number)):
                     worker.child = agent.tree.start_soon(

@@ -13,9 +13,9 @@ import trio
 from actp_supervise.clock import SystemWallClock, WallClock
 from app.agents.days import start_of_day
 from app.event_kinds import EventKind
-from app.health import Ended, Spend, WorkFacts, served_by
+from app.health import Ended, Flagged, Spend, WorkFacts, served_by
 from app.looks import USUAL
-from app.store.protocol import StoreError, TaskStatus
+from app.store.protocol import DomainTable, Query, StoreError, TableMissing, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,11 +24,21 @@ if TYPE_CHECKING:
     from app.logged_errors import ErrorsOfAgents
     from app.settings import Settings
     from app.status import JobStatus
-    from app.store.protocol import Store
+    from app.store.protocol import Row, Store
     from app.waiting_approvals import WaitingApprovals
 
 RECALLED: Final = 200
 """How many tasks are read at the start, to know how the last ones ended."""
+
+FLAGS_EVERY: Final = 600.0
+"""Seconds between two looks at the reports; what ends or is decided in this daemon is seen at once.
+"""
+
+AUDITOR: Final = "revenue"
+"""The agent that audits costs, where no row says another."""
+
+MOST_AUDITS: Final = 20
+"""Cost audits that are looked through for the last one of each agent."""
 
 KEPT: Final = 500
 """How many tasks that ended are kept of an agent: those of an hour, where they are many."""
@@ -66,6 +76,11 @@ class WorkWatch:
         self._waited_before: Mapping[str, float] = {}
         self._elsewhere: frozenset[str] = frozenset()
         self._spend: Sequence[Spend] = ()
+        self._flagged: Sequence[Flagged] = ()
+        self._flags_due = 0.0
+        """When to look at the reports again, by Trio's clock."""
+        self._auditors = {AUDITOR}
+        """Agents that audit costs."""
         events.listeners.append(self._note)
 
     def facts(self, jobs: Sequence[JobStatus] = ()) -> WorkFacts:
@@ -86,6 +101,7 @@ class WorkWatch:
             jobs=jobs,
             spend=self._spend,
             approvals=self._approvals.waiting(),
+            flagged=self._flagged,
             errors=self._errors.of_agents(),
         )
 
@@ -109,6 +125,7 @@ class WorkWatch:
             if waiting:
                 self._elsewhere = await self._run_by_others()
             spend = await self._spent(settings)
+            await self._look_at_reports()
         except StoreError:
             return
         self._waited_before, self._waiting = self._waiting, waiting
@@ -119,6 +136,26 @@ class WorkWatch:
         others = [worker for worker in workers if worker.instance != self._instance]
         known = {agent_id for worker in others for agent_id in worker.agents}
         return frozenset(agent_id for agent_id in known if served_by(agent_id, others))
+
+    async def _look_at_reports(self) -> None:
+        """Look whether the last cost audit of an agent needs a look of a person's."""
+        if trio.current_time() < self._flags_due:
+            return
+        query = Query(equal={"kind": "cost_audit"}, limit=MOST_AUDITS)
+        try:
+            rows = await self._store.select(DomainTable.REPORTS, query)
+        except TableMissing:
+            rows = []
+        last: dict[str, Row] = {}
+        for row in rows:
+            last.setdefault(row["agent_id"] or AUDITOR, row)
+        self._flagged = [
+            Flagged(agent_id, row["created_at"], row["flag"])
+            for agent_id, row in last.items()
+            if row["flag"] is not None and row["status"] is None
+        ]
+        self._auditors |= last.keys()
+        self._flags_due = trio.current_time() + FLAGS_EVERY
 
     async def _spent(self, settings: Settings) -> list[Spend]:
         limits: dict[str | None, float] = {
@@ -163,6 +200,9 @@ class WorkWatch:
 
     def _note(self, event: LoggedEvent) -> None:
         outcome = event.fields.get("outcome")
+        is_audited = event.kind is EventKind.TASK_FINISHED and event.agent_id in self._auditors
+        if is_audited or event.kind is EventKind.ITEM_REVIEWED:
+            self._flags_due = 0.0
         if event.kind is EventKind.TASK_FINISHED and event.agent_id and outcome in _COUNTED:
             is_failed = outcome == TaskStatus.FAILED
             error = event.text.removeprefix(f"{event.agent_id}: task failed").removeprefix(": ")

@@ -1,18 +1,21 @@
 """What it costs to die: calls of the model that are paid, and effects outside, for each way to die.
 
-    python benchmarks/deaths.py                 about four minutes
+    python benchmarks/deaths.py                 about three minutes
+    python benchmarks/deaths.py --only WORD     the ways to die that have the word in their name
     python benchmarks/deaths.py --messages DIR  with the `fake_messages.Claude` of another folder
 
-Real daemons on a database in a file, and a Messages API that is not the project's simulated one. One
-task takes eight replies. Its sixth calls two tools at once: `mail`, which is `once`, and `pay`, which
-is `keyed`; both have had their effect outside when the fault comes. Where the fault comes during a
-call, it is the seventh.
+Real daemons on a database in a file, and a Messages API that is not the project's simulated one.
+One task takes eight replies. Its sixth calls two tools at once: `mail`, which is `once`, and `pay`,
+which is `keyed`; both have had their effect outside when the fault comes. Where the fault comes
+during a call, it is the seventh.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -204,14 +207,16 @@ class Daemon:
             )
         wait_for(lambda: self.get("/readyz") is not None)
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str) -> Any:  # noqa: ANN401  (JSON)
+        """Return what is answered; None where nothing is."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as got:
                 return json.load(got)
         except (OSError, ValueError):
             return None
 
-    def post(self, path: str, body: object) -> Any:
+    def post(self, path: str, body: object) -> Any:  # noqa: ANN401  (JSON)
+        """Post something, and return what is answered."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}",
             data=json.dumps(body).encode(),
@@ -221,6 +226,7 @@ class Daemon:
             return json.load(got)
 
     def end(self, number: signal.Signals) -> None:
+        """Send a signal, and wait for the end."""
         self.process.send_signal(number)
         self.process.wait(PATIENCE)
 
@@ -236,7 +242,7 @@ def wait_for(is_so: Callable[[], object]) -> None:
 class Run:
     """One task on its way through one fault."""
 
-    def __init__(self, claude: Any, **changes: str) -> None:
+    def __init__(self, claude: Any, **changes: str) -> None:  # noqa: ANN401  (either of two)
         self.folder = Path(tempfile.mkdtemp(prefix="deaths-"))
         (self.folder / "paying.py").write_text(AGENT)
         self.claude = claude
@@ -248,9 +254,11 @@ class Run:
         self.task_id = task["id"]
 
     def daemon(self, name: str) -> Daemon:
+        """Start a daemon."""
         return Daemon(self.folder, self.claude.url, name, **self.changes)
 
     def lines(self, name: str) -> list[str]:
+        """Return what a tool has left outside."""
         path = self.folder / name
         return path.read_text().splitlines() if path.exists() else []
 
@@ -259,9 +267,11 @@ class Run:
         wait_for(lambda: len(self.lines("mailed")) == 2 and len(self.lines("paid")) == 2)
 
     def go(self) -> None:
+        """Have the tools hang no more."""
         (self.folder / "go").touch()
 
     def rows(self, statement: str) -> list[Any]:
+        """Ask the database itself."""
         with closing(sqlite3.connect(self.folder / "w.db", timeout=30)) as db:
             found = db.execute(statement).fetchall()
             db.commit()
@@ -384,13 +394,16 @@ WAYS: dict[str, tuple[Callable[[Run], None], dict[str, str]]] = {
 
 
 def main() -> None:
-    make: Any = Claude
+    claude: Any = None
     if "--messages" in sys.argv:
         sys.path[:0] = [sys.argv[sys.argv.index("--messages") + 1]]
-        from fake_messages import Claude as make
-    claude = make()
+        claude = importlib.import_module("fake_messages").Claude()
+    claude = claude or Claude()
     columns: list[str] = []
+    only = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else ""
     for name, (fault, changes) in WAYS.items():
+        if only not in name:
+            continue
         run = Run(claude, **changes)
         try:
             fault(run)
@@ -398,6 +411,8 @@ def main() -> None:
         finally:
             for daemon in run.daemons:
                 daemon.process.kill()
+                daemon.process.wait()
+            shutil.rmtree(run.folder)
         if not columns:
             columns = list(row)
             print("| how it dies | " + " | ".join(columns) + " |")

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 WAITING_FOR_STORE: Final = "waiting for the store"
 """What an agent does while the store is away."""
 
+ALONE: Final = "at its own work"
+"""What an agent does whose class has no way to us, and so to no task."""
+
 STARTING: Final = "starting"
 """What an agent does until it says something else; code that only runs never does."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import uuid
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from app.hands import RULE
+from app.items import release_of
 
 from .claude import open_client
 from .conversation import Conversation, Manner, Work
@@ -14,11 +16,12 @@ from .handed import handed_tools
 from .lease import current_claim
 from .outcomes import HandBack, RoutineFailedError
 from .patience import Patience
+from .releasing import carry_out
 from .tools import Tool, tool_of
 from .work import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from anthropic import AsyncAnthropic
 
@@ -56,6 +59,10 @@ class Assistant:
         max_tokens: Tokens of one reply, where MAX_TOKENS says nothing else.
         needs_tool: Whether a task has failed that ended without any tool having been called.
         patience: How long calls of the model that fail are repeated.
+        converse: What is called to reach a goal, with the arguments of `converse`; that itself
+            where it is not given.
+        ended: Called with the name, the task and the outcome of what `do` began once its
+            conversation is over, on whatever day that is; after a kill it may be called again.
     """
 
     def __init__(
@@ -68,14 +75,18 @@ class Assistant:
         max_tokens: int = 32_000,
         needs_tool: bool = False,
         patience: Patience | None = None,
+        converse: Callable[..., Awaitable[Outcome]] | None = None,
+        ended: Callable[[str, TaskRow, Outcome], Awaitable[None]] | None = None,
     ) -> None:
         self.context = context
+        self._ended = ended
         self._prompt = prompt
         self._tools = [each if isinstance(each, Tool) else tool_of(each) for each in tools]
         self._max_turns = max_turns
         self._max_tokens = max_tokens
         self._needs_tool = needs_tool
         self._patience = patience or Patience()
+        self._converse = converse or self.converse
         self._client: AsyncAnthropic | None = None
 
     async def work(self, poll_interval: float) -> None:
@@ -88,9 +99,23 @@ class Assistant:
             await Worker(self.context, self._do).run(poll_interval)
 
     async def _do(self, task: TaskRow) -> Outcome:
-        return await self.converse(
-            task.goal, context=task.context, key=task.routine or task.id, task_id=task.id
+        release = release_of(task.context)
+        if release is not None:
+            return await carry_out(self.context, task.id, release)
+        return await self._converse_about(task)
+
+    async def _converse_about(self, task: TaskRow, *, needs_tool: bool = False) -> Outcome:
+        outcome = await self._converse(
+            task.goal,
+            context=task.context,
+            key=task.routine or task.id,
+            task_id=task.id,
+            needs_tool=needs_tool,
         )
+        if task.routine is not None and self._ended is not None:
+            name = task.routine.rpartition("/")[0].removeprefix(f"{self.context.agent_id}.")
+            await self._ended(name, task, outcome)
+        return outcome
 
     async def converse(
         self,
@@ -126,7 +151,7 @@ class Assistant:
         )
         hands = self.context.hands
         manner = Manner(
-            prompt=f"{self.context.options.prompt or self._prompt}\n\n{RULES}",
+            prompt=self._whole_prompt(),
             tools=[*self._tools, *handed_tools(hands)],
             server_tools=[tool.entry for tool in hands.server_tools] if hands else (),
             max_tokens=self._max_tokens,
@@ -135,6 +160,13 @@ class Assistant:
         )
         async with self._open_client() as client:
             return await Conversation(self.context, client, work, manner).hold()
+
+    def _whole_prompt(self) -> str:
+        """Return the job, what the operator says of the business, and the rules."""
+        options = self.context.options
+        said = [f"{n.replace('_', ' ').capitalize()}:\n{text}" for n, text in options.about.items()]
+        told = ["What the operator says of the business:", *said] if said else []
+        return "\n\n".join((options.prompt or self._prompt, *told, RULES))
 
     async def do(
         self,
@@ -180,15 +212,7 @@ class Assistant:
         if task is None:
             raise RoutineFailedError("its task could not be begun")
 
-        async def do(task: TaskRow) -> Outcome:
-            return await self.converse(
-                goal,
-                context=task.context,
-                key=task.routine or task.id,
-                task_id=task.id,
-                needs_tool=needs_tool,
-            )
-
+        do = partial(self._converse_about, needs_tool=needs_tool)
         try:
             outcome = await Worker(given, do).work_off(task, token)
         except HandBack as error:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from app.hands import MARK, outside_of
+
 from .assistant import Assistant
 from .patience import Patience
 from .tools import JSON, tool, tools_of
@@ -17,6 +19,8 @@ from .tools import JSON, tool, tools_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+
+    from app.store.protocol import MemoryRow, TaskRow
 
     from .contract import AgentContext
     from .outcomes import Outcome
@@ -58,6 +62,8 @@ class DomainAgent:
             max_tokens=self.max_tokens,
             needs_tool=self.needs_tool,
             patience=self.patience,
+            converse=self.converse,
+            ended=self.routine_ended,
         )
 
     async def run_as_daemon(self, poll_interval: float) -> None:
@@ -77,7 +83,10 @@ class DomainAgent:
         task_id: str | None = None,
         needs_tool: bool = False,
     ) -> Outcome:
-        """Have Claude reach a goal with this agent's tools: see `Assistant.converse`."""
+        """Have Claude reach a goal with this agent's tools: see `Assistant.converse`.
+
+        All tasks and routines pass through here, so that a class of its own may change how.
+        """
         return await self._assistant.converse(
             goal, context=context, key=key, task_id=task_id, needs_tool=needs_tool
         )
@@ -93,7 +102,28 @@ class DomainAgent:
         """Do a routine's work with Claude, as a task that is begun at once: see `Assistant.do`."""
         return await self._assistant.do(name, goal, context=context, needs_tool=needs_tool)
 
-    # For tools.
+    async def routine_ended(self, name: str, task: TaskRow, outcome: Outcome) -> None:
+        """Do what a routine has to do once its conversation is over, on whatever day that is.
+
+        It may be done again for the same task, after a kill.
+
+        Args:
+            name: The routine.
+            task: Its task, which is still claimed.
+            outcome: How the conversation ended.
+        """
+
+    # For routines and tools.
+
+    @property
+    def can_search(self) -> bool:
+        """Whether its model has a tool that searches: the API's own, or one of its hands'."""
+        hands = self.context.hands
+        if hands is None:
+            return False
+        names = [tool.name for tool in hands.server_tools]
+        names += [tool.name for tool in hands.tools_for_model()]
+        return any("search" in name for name in names)
 
     async def now(self) -> datetime:
         """Return the present moment, by the store's clock, in the worker's zone."""
@@ -132,10 +162,19 @@ class DomainAgent:
             self.agent_id, search=search, limit=most_of(cursor, limit)
         )
         told = [
-            {"key": memory.key, "value": memory.value, "kept_at": memory.updated_at}
+            {"key": memory.key, **_value_of(memory), "kept_at": memory.updated_at}
             for memory in memories
         ]
         return {"source": "own memory", **part_of("memories", told, cursor, limit)}
+
+
+def _value_of(memory: MemoryRow) -> dict[str, Any]:
+    """Return what was kept, and who may have written it where that is known."""
+    outside = outside_of(memory.value)
+    if outside is None:
+        return {"value": memory.value}
+    source, value = outside
+    return {MARK: source, "value": value}
 
 
 # For tools that list.

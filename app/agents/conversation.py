@@ -15,13 +15,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from app.hands import block
+from app.hands import block, from_outside
 from app.hands.server_tools import failures_of, sources_of
 
 from .approvals import Gate
 from .claude import ModelCalls
 from .course import Answer, Ask, Compact, End, Rules, Tell, model_of, next_step
-from .history import FORMAT, earlier_calls, last_conversation, why_not_resumed
+from .history import (
+    FORMAT,
+    earlier_calls,
+    has_read_outside,
+    last_conversation,
+    why_not_resumed,
+)
 from .outcomes import Outcome, TooLong
 from .patience import Patience
 from .spec import DEFAULT_EFFORT
@@ -183,7 +189,10 @@ class Conversation:
 
     async def _begin(self, before: Sequence[Turn]) -> None:
         self._transcript.begin()
-        opening = await self._opening(earlier_calls(before))
+        earlier: object = earlier_calls(before)
+        if earlier and has_read_outside(before):
+            earlier = from_outside("answers of tools, and what the model made of them", earlier)
+        opening = await self._opening(earlier)
         meta = {
             "format": FORMAT,
             "model": self._context.model,
@@ -192,7 +201,7 @@ class Conversation:
         }
         await self._transcript.add("user", 0, [{"type": "text", "text": opening}], meta)
 
-    async def _opening(self, earlier: Sequence[str]) -> str:
+    async def _opening(self, earlier: object) -> str:
         now = (await self._context.store.ping()).astimezone(self._context.timezone)
         parts = [f"<goal>\n{self._work.goal}\n</goal>"]
         if self._work.context:
@@ -200,7 +209,7 @@ class Conversation:
         if earlier:
             parts.append(
                 "An earlier try at this goal called these tools. What it did is done: do not do "
-                f"it again.\n{block('earlier', list(earlier))}"
+                f"it again.\n{block('earlier', earlier)}"
             )
         parts.append(f"It is {now:%A}, {now:%Y-%m-%d %H:%M} ({self._context.timezone}).")
         return "\n\n".join(parts)

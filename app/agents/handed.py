@@ -57,5 +57,5 @@ def handed_tools(hands: Hands | None) -> list[Tool]:
             hands=hands,
             tool=tool,
         )
-        for tool in hands.tools()
+        for tool in hands.tools_for_model()
     ]

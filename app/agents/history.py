@@ -109,6 +109,7 @@ class History:
         elif role == "tool":
             self._answered(content)
         else:
+            self.has_read_outside |= any(_is_outside(role, block) for block in content)
             self.told = str(known.get("note", "opening"))
             self.notes[self.told] += 1
             self._told(content)
@@ -123,7 +124,7 @@ class History:
             tokens=int(meta.get("tokens") or 0),
         )
         self.last, self.step, self.told, self._answers = said, step, None, {}
-        self.has_read_outside |= any(map(is_from_outside, content))
+        self.has_read_outside |= any(_is_outside("assistant", block) for block in content)
         self.cuts = self.cuts + 1 if said.stop_reason == "max_tokens" else 0
         self.refusals += said.stop_reason == "refusal"
         if said.stop_reason == "compaction":
@@ -203,6 +204,15 @@ def earlier_calls(turns: Sequence[Turn]) -> list[str]:
                 )
                 lines.append(f"{block.get('name')}({_short(block.get('input'))}): {ended}")
     return lines[-MOST_EARLIER:]
+
+
+def has_read_outside(turns: Sequence[Turn]) -> bool:
+    """Return whether the model was shown in any of these steps what other people wrote."""
+    return any(_is_outside(turn.role, block) for turn in turns for block in _blocks(turn))
+
+
+def _is_outside(role: str, block: dict[str, Any]) -> bool:
+    return is_from_outside(block, said_by_us=role == "user")
 
 
 def _blocks(turn: Turn) -> list[dict[str, Any]]:

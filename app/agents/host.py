@@ -13,7 +13,8 @@ from actp_supervise import current_child
 from actp_supervise.service import clean_json
 from app.store.protocol import StoreError, TaskStatus
 
-from .contract import make_agent
+from .activity import ALONE
+from .contract import make_agent, takes_context
 from .handle import end, finish_anyway
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ async def run_agent(cls: type[Agent], context: AgentContext, poll_interval: floa
         poll_interval: Seconds between two looks for work.
     """
     agent = make_agent(cls, context)
+    if not takes_context(cls):
+        context.activity.doing = ALONE
     work = agent.run_as_daemon(poll_interval)
     activity = context.activity
     try:

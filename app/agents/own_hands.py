@@ -12,12 +12,29 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from app.hands import Hands, Wanted
 
+    from .spec import WantedHand
+
 SERVERS_TIMEOUT: Final = 15.0
 """Seconds that a run waits for its MCP servers before it begins without those that are away."""
+
+
+def wanted_of(hands: Iterable[WantedHand]) -> list[Wanted]:
+    """Return the hands that an agent asks for, as they are opened."""
+    from app.hands import Wanted
+
+    return [
+        Wanted(
+            name=hand.name,
+            options=hand.options,
+            optional=hand.optional,
+            for_model=hand.for_model,
+        )
+        for hand in hands
+    ]
 
 
 @asynccontextmanager

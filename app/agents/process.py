@@ -56,6 +56,7 @@ from app.store.protocol import (
     Ledger,
     Memory,
     Queue,
+    Reviews,
     Store,
     StoreError,
     Tables,
@@ -100,6 +101,7 @@ VERBS: Final[dict[str, Verb[Any]]] = {
         name: verbs_of(Approvals)[name]
         for name in ("ask_approval", "park_task", "approval", "approvals")
     },
+    "reviews": verbs_of(Reviews)["reviews"],
     "ping": verbs_of(Store)["ping"],
 }
 """What an agent in a process of its own may ask of the store: nothing about daemons and agents,

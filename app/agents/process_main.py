@@ -36,7 +36,7 @@ from actp_supervise.service import bind_log_context
 from app.agents.activity import Activity
 from app.agents.contract import load_agent_class
 from app.agents.host import run_agent, run_routine
-from app.agents.own_hands import open_own_hands
+from app.agents.own_hands import open_own_hands, wanted_of
 from app.agents.setup import make_context
 from app.agents.tool_list import listed_tools
 from app.agents.traces import start_tracing, stop_tracing
@@ -171,15 +171,13 @@ async def _own_hands(work: Work, wire: Wire[FromDaemon]) -> AsyncIterator[Hands 
     if not work.hands:
         yield None
         return
-    from app.hands import Wanted
 
     async with trio.open_nursery() as nursery:
 
         def opened(hands: Hands) -> None:
             nursery.start_soon(_tell_of_hands, work, hands, wire)
 
-        wanted = [Wanted(name=hand.name, options=hand.options) for hand in work.hands]
-        async with open_own_hands(wanted, work.variables, opened) as hands:
+        async with open_own_hands(wanted_of(work.hands), work.variables, opened) as hands:
             yield hands
             nursery.cancel_scope.cancel(reason="the agent has ended")
 

@@ -8,14 +8,23 @@ from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
+from typing_extensions import override
 
+from app.hands import HandError
+from app.hands.telegram import MOST_TEXT as MOST_SENT
 from app.store.protocol import CostSum, DomainTable, Query, Row, TableMissing
 
+from .actuals import Actuals, look_up
 from .base import Cursor, DomainAgent, most_of, part_of
+from .direct import NoSuchHandError, call_hand, why_lacking
 from .tools import JSON, ToolError, tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from app.store.protocol import TaskRow
+
+    from .outcomes import Outcome
 
 Period = Annotated[str, Field(pattern=r"^\d{4}-(\d\d|W\d\d|\d\d-\d\d)$")]
 Week = Annotated[str, Field(pattern=r"^\d{4}-W\d\d$")]
@@ -26,8 +35,16 @@ Notes = Annotated[str, Field(min_length=1, max_length=2_000)]
 GOALS = DomainTable.REVENUE_GOALS
 SNAPSHOTS = DomainTable.WEEKLY_SNAPSHOTS
 
+REPORTS = DomainTable.REPORTS
+
 UNUSUAL = 2.0
-"""A day is unusual that costs more than so many times the mean of the days before."""
+"""How many times the mean of the days before a day costs that is unusual."""
+
+FLAGGED_FROM = 1.0
+"""US dollars from which an unusual day is a reason for the health: less is nobody's trouble."""
+
+DAILY_CHECK, WEEKLY_REPORT, COST_AUDIT = "daily_check", "weekly_report", "cost_audit"
+"""What kinds of reports there are."""
 
 
 class RevenueAnalyticsDomainAgent(DomainAgent):
@@ -39,9 +56,11 @@ on the model, and report on each week.
 
 A period is a month such as 2026-11, an ISO week such as 2026-W47, or a day such as 2026-11-23. All
 amounts are in US dollars. Compute with the numbers that the tools give, and with no others: an
-actual that nobody recorded is unknown, and not zero. Say of each goal whether it will be reached at
-the present pace, and what stands in the way. Report in plain sentences, the most important one
-first."""
+actual that nobody recorded is unknown, and not zero. Actuals of the metrics revenue_usd,
+stripe_revenue_usd and app_store_revenue_usd are looked up for you where that is possible; say what
+is lacking in them. Say of each goal whether it will be reached at the present pace, and what stands
+in the way. Your last answer is sent to the operator as it is: write plain sentences without markup,
+the most important one first."""
 
     @tool(effect="read")
     async def compare_goals(self, period: Period | None = None) -> JSON:
@@ -66,6 +85,9 @@ first."""
             notes: What is worth knowing about it.
         """
         goal_id = _id("goal", period, metric)
+        there = await self.store.select(GOALS, Query(equal={"id": goal_id, "status": "rejected"}))
+        if there:
+            raise ToolError("metric: a person has rejected this goal for this period")
         values: dict[str, Any] = {"target": target, **({"notes": notes} if notes else {})}
         await self.store.insert(GOALS, goal_id, {"period": period, "metric": metric, **values})
         return {"goal": await self.store.update(GOALS, goal_id, values)}
@@ -123,17 +145,35 @@ first."""
         return {"snapshot": await self._save_snapshot(week, metrics or {}, summary)}
 
     async def run_daily_check(self) -> dict[str, Any]:
-        """Compare the goals that run today with their actuals."""
-        goals = await self._goals(_periods((await self.now()).date()))
+        """Compare the goals that run today with their actuals, which are looked up first."""
+        today = (await self.now()).date()
+        actuals = await look_up(self.context, _first_day(today), today)
+        goals = await self._with_actuals(await self._goals(_periods(today)), actuals, today)
         if not goals:
-            return {"text": "No goal is set for today, this week or this month.", "turns": 0}
+            return await self._check_without_goals(actuals, today)
         return await self.routine(
             "run_daily_check",
             "Check the goals in the context, which run today. Compare each with its actual and "
             "with how much of its period is over, remember those that are in danger under the key "
-            "'goals in danger', and report.",
-            context={"goals": goals},
+            "'goals in danger', and report, also what is lacking in the numbers.",
+            context={
+                "goals": goals,
+                "yesterday": actuals.by_source(*_yesterday(today)),
+                "lacking": actuals.notes,
+            },
         )
+
+    async def _check_without_goals(self, actuals: Actuals, today: date) -> dict[str, Any]:
+        """Report what was taken in; without the model, for there is nothing to compare."""
+        text = "No goal is set for today, this week or this month."
+        taken = actuals.by_source(*_yesterday(today))
+        if taken:
+            amounts = ", ".join(f"{name} {usd:.2f}" for name, usd in taken.items())
+            text += f" Yesterday: {amounts}."
+        text = " ".join((text, *(f"Lacking: {note}." for note in actuals.notes)))
+        if taken:
+            await self._report(DAILY_CHECK, today.isoformat(), text, metrics=taken)
+        return {"text": text, "turns": 0}
 
     async def run_cost_audit(self) -> dict[str, Any]:
         """Audit what the agents cost; without the model, for it is arithmetic."""
@@ -142,35 +182,128 @@ first."""
         *before, spent = audit["by_day"].values()
         mean = sum(before) / len(before)
         text = f"${spent:.2f} today; ${mean:.2f} a day in the week before."
+        flag = None
         if spent > UNUSUAL * mean:
             times = f"{spent / mean:.1f} times as much as usual" if mean else "unusual"
             text += f" That is {times}."
+            if spent >= FLAGGED_FROM:
+                flag = f"the agents cost {text[0].lower()}{text[1:]}".rstrip(".")
         await self.store.remember(self.agent_id, f"cost audit {today}", text)
-        return {"text": text, "turns": 0, **audit}
+        await self._keep_report(
+            COST_AUDIT, today, text, metrics={"usd": spent, "usd_a_day_before": mean}, flag=flag
+        )
+        return {"text": text, "turns": 0, "flag": flag, **audit}
 
     async def run_weekly_report(self) -> dict[str, Any]:
         """Save the week's snapshot: its numbers first, then what Claude has to say of them."""
         today = (await self.now()).date()
         week = _week(today)
-        metrics = await self._metrics(today)
+        actuals = await look_up(self.context, _monday(today), today)
+        await self._with_actuals(await self._goals([week]), actuals, today)
+        metrics = await self._metrics(today) | actuals.by_source(_monday(today), today)
         await self._save_snapshot(week, metrics, None)
         return await self.routine(
             "run_weekly_report",
             f"Write the report of week {week}. Its numbers are in the context and saved already. "
-            "Compare them with the snapshots of the weeks before and with the goals, and save the "
-            f"report with save_weekly_snapshot for week {week}.",
-            context={"week": week, "metrics": metrics},
+            "Compare them with the snapshots of the weeks before and with the goals, save the "
+            f"report with save_weekly_snapshot for week {week}, and answer with it.",
+            context={"week": week, "metrics": metrics, "lacking": actuals.notes},
             needs_tool=True,
         )
+
+    @override
+    async def routine_ended(self, name: str, task: TaskRow, outcome: Outcome) -> None:
+        if outcome.failure is not None or task.routine is None:
+            return
+        day = date.fromisoformat(task.routine.rpartition("/")[2])
+        facts, text = task.context, str(outcome.result["text"])
+        if name == "run_daily_check":
+            numbers = facts.get("yesterday") or {}
+            await self._report(DAILY_CHECK, day.isoformat(), text, metrics=numbers, task=task.id)
+        elif name == "run_weekly_report":
+            numbers = facts.get("metrics") or {}
+            await self._report(WEEKLY_REPORT, _week(day), text, metrics=numbers, task=task.id)
+
+    # What the operator is told.
+
+    async def _report(
+        self,
+        kind: str,
+        period: str,
+        text: str,
+        *,
+        metrics: dict[str, float],
+        task: str | None = None,
+    ) -> None:
+        """Keep a report, and send it to the operator where Telegram is set up.
+
+        Args:
+            kind: What it is.
+            period: Of which day or week.
+            text: What it says.
+            metrics: Its numbers by name.
+            task: The task that wrote it.
+        """
+        row = await self._keep_report(kind, period, text, metrics=metrics, flag=None)
+        if row["sent_at"] is not None and row["text"] == text:
+            return
+        title = f"{kind.replace('_', ' ').capitalize()} of {period}"
+        try:
+            await call_hand(
+                self.context,
+                "telegram_send",
+                {"text": f"{title}\n\n{text}"[:MOST_SENT]},
+                about=f"report {row['id']} {hashlib.sha256(text.encode()).hexdigest()}",
+                task_id=task,
+            )
+        except NoSuchHandError:
+            sent: dict[str, Any] = {"not_sent": why_lacking(self.context, "telegram")}
+        except HandError as error:
+            sent = {"not_sent": str(error)}
+        else:
+            now = await self.store.ping()
+            sent = {"sent_by": "telegram", "sent_at": now, "not_sent": None}
+        await self.store.update(REPORTS, row["id"], sent)
+
+    async def _keep_report(
+        self, kind: str, period: str, text: str, *, metrics: dict[str, float], flag: str | None
+    ) -> Row:
+        """Keep a report, of which there is one for each kind and period; as it was before."""
+        row_id = _id("report", self.agent_id, kind, period)
+        values: dict[str, Any] = {"text": text, "metrics": metrics, "flag": flag}
+        row = await self.store.insert(REPORTS, row_id, {"kind": kind, "period": period, **values})
+        if row["text"] != text:
+            # It is another report by now, at which nobody has looked.
+            await self.store.update(REPORTS, row_id, {**values, "status": None})
+        return row
 
     # What the numbers are made of.
 
     async def _goals(self, periods: list[str]) -> list[dict[str, Any]]:
         found: list[Row] = []
         for period in periods:
-            query = Query(equal={"period": period}, order_by="metric", descending=False, limit=100)
+            query = Query(
+                equal={"period": period},
+                one_of={"status": [None, "approved"]},
+                order_by="metric",
+                descending=False,
+                limit=100,
+            )
             found += await self.store.select(GOALS, query)
         return [_compared(goal) for goal in found]
+
+    async def _with_actuals(
+        self, goals: list[dict[str, Any]], actuals: Actuals, today: date
+    ) -> list[dict[str, Any]]:
+        """Record the actuals that were looked up, and return the goals with them."""
+        compared = []
+        for goal in goals:
+            actual = actuals.total(goal["metric"], _begin(goal["period"], today), today)
+            row = None
+            if actual is not None:
+                row = await self.store.update(GOALS, goal["id"], {"actual": actual})
+            compared.append(goal if row is None else {**_compared(row), "looked_up": True})
+        return compared
 
     async def _audit(self, days: int) -> dict[str, Any]:
         today = (await self.now()).date()
@@ -223,7 +356,7 @@ first."""
 
 
 def _compared(goal: Row) -> dict[str, Any]:
-    names = ("id", "period", "metric", "target", "actual", "notes")
+    names = ("id", "period", "metric", "target", "actual", "notes", "from_outside")
     compared = {name: goal[name] for name in names if goal[name] is not None}
     if goal["actual"] is not None and goal["target"]:
         compared["reached_percent"] = round(100 * goal["actual"] / goal["target"], 1)
@@ -233,6 +366,26 @@ def _compared(goal: Row) -> dict[str, Any]:
 
 def _periods(day: date) -> list[str]:
     return [day.isoformat(), _week(day), f"{day:%Y-%m}"]
+
+
+def _monday(day: date) -> date:
+    return day - timedelta(days=day.weekday())
+
+
+def _yesterday(day: date) -> tuple[date, date]:
+    return day - timedelta(days=1), day - timedelta(days=1)
+
+
+def _first_day(today: date) -> date:
+    """Return the first day of what runs today: the month, the week, and yesterday."""
+    return min(today.replace(day=1), _monday(today), today - timedelta(days=1))
+
+
+def _begin(period: str, today: date) -> date:
+    """Return the first day of a period that runs today."""
+    if "W" in period:
+        return _monday(today)
+    return today if len(period) > len("2026-11") else today.replace(day=1)
 
 
 def _week(day: date) -> str:

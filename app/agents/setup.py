@@ -13,6 +13,7 @@ from actp_supervise.service import make_redactor
 from app.agents.client import make_client
 from app.agents.contract import AgentContext
 from app.agents.handle import AgentStore
+from app.agents.own_rows import OwnRows
 from app.agents.prices import PriceTable
 from app.agents.spec import AgentOptions
 
@@ -85,7 +86,7 @@ def make_context(
         worker_id=setup.worker_id,
         instance=setup.instance,
         run_id=setup.run_id,
-        store=AgentStore(store, activity, **options),
+        store=OwnRows(AgentStore(store, activity, **options), setup.agent_id),
         activity=activity,
         make_client=partial(make_client, setup.api_key, setup.base_url),
         wait_for_work=wait_in_trio,

@@ -13,7 +13,10 @@ from .tools import JSON, ToolError, current_call, tool
 
 Platform = Annotated[str, Field(min_length=1, max_length=40, pattern="^[a-z0-9_.-]+$")]
 Action = Literal["like", "comment", "follow", "reply", "share", "message"]
-Status = Literal["queued", "done", "failed", "skipped"]
+Status = Literal["queued", "approved", "rejected", "done", "failed", "unknown", "skipped"]
+
+OPEN = ("queued", "approved")
+"""What an action is that nobody has carried out."""
 
 WITH_WORDS = {"comment", "reply", "message"}
 """Actions that need something to say."""
@@ -27,13 +30,13 @@ class SocialMediaDomainAgent(DomainAgent):
     prompt: ClassVar[str] = """\
 You are the social media agent of EverReach. You decide which posts and people are worth engaging
 with, and keep the queue of engagement actions: likes, comments, follows, replies, shares and
-messages. Whoever carries the actions out reads that queue; you settle an action when you are told
-what became of it.
+messages. Nothing that you queue is carried out before a person has approved it: then a tool of
+theirs does it, or they do it themselves. You settle an action when you are told what became of it.
 
 Before you queue an action, look whether one for the same target is there already. Write comments
 and messages as a person would: specific to the target, friendly, short, without sales talk, never
 the same text twice. Give the reason for every action. Rather queue three good actions than ten
-indifferent ones."""
+indifferent ones, and learn from those that the person rejected."""
 
     @tool(effect="read")
     async def list_engagement_actions(
@@ -46,7 +49,8 @@ indifferent ones."""
         """List engagement actions, the newest first.
 
         Args:
-            status: Only those; by default all. Queued ones are not carried out yet.
+            status: Only those; by default all. Queued ones wait for a person, approved ones to be
+                carried out; of unknown ones nobody knows whether they were.
             platform: Only those on this platform, in lower case, such as "linkedin".
             limit: The most to return.
             cursor: Where to go on, from next_cursor of the answer before.
@@ -77,9 +81,14 @@ indifferent ones."""
         if action in WITH_WORDS and content is None:
             raise ToolError(f"content: a {action} needs the text that is to be said")
         same = {"platform": platform, "action": action, "target": target}
-        waiting = await self.store.select(TABLE, Query(equal={**same, "status": "queued"}))
-        if waiting and waiting[0]["id"] != current_call().key:
-            return {"already_queued": waiting[0]}
+        there = await self.store.select(
+            TABLE, Query(equal=same, one_of={"status": [*OPEN, "rejected"]})
+        )
+        others = [row for row in there if row["id"] != current_call().key]
+        if others and others[0]["status"] == "rejected":
+            return {"rejected_before_by_a_person": others[0]}
+        if others:
+            return {"already_queued": others[0]}
         values: dict[str, Any] = {**same, "content": content, "reason": reason, "status": "queued"}
         return {"queued": await self.store.insert(TABLE, current_call().key, values)}
 
@@ -100,7 +109,7 @@ indifferent ones."""
         rows = await self.store.select(TABLE, Query(equal={"id": action_id}))
         if not rows:
             raise ToolError(f"action_id: there is no action {action_id!r}")
-        if rows[0]["status"] != "queued":
+        if rows[0]["status"] not in OPEN:
             raise ToolError(f"action_id: it is settled already, as {rows[0]['status']}")
         values = {"status": status, "result": result, "settled_at": await self.now()}
         return {"settled": await self.store.update(TABLE, action_id, values)}

@@ -16,6 +16,17 @@ DEFAULT_MODEL = "claude-sonnet-5-5"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseTool:
+    """The tool of the user's by which what a person has approved is carried out."""
+
+    tool: str
+    """Its name, as the model would call it: ``mcp__poster__publish``."""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    """Its parameters -> the fields of the item that they get; empty for all fields by their names.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentOptions:
     """How an agent holds its conversations; None where its class decides, or for no limit."""
 
@@ -40,6 +51,10 @@ class AgentOptions:
     """Seconds after which what nobody has decided counts as denied; None for never."""
     total_budget_usd: float | None = None
     """What all agents together may spend in a day."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What the operator says of the business, by name: brand, audience, ideal_customer."""
+    release: ReleaseTool | None = None
+    """What carries out drafts and actions that a person has approved."""
 
 
 DEFAULT_EFFORT = {"claude-sonnet-5-5": "medium"}
@@ -76,6 +91,10 @@ class WantedHand:
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    optional: bool = False
+    """Whether the agent works without it, where it cannot be set up."""
+    for_model: bool = True
+    """Whether the model gets its tools, or the agent's own code alone."""
 
 
 class Place(Protocol):
@@ -114,12 +133,25 @@ class AgentSpec:
     prompt: str | None = None
     """Its job, where it has no class of its own."""
     hands: tuple[WantedHand, ...] = ()
+    offered: tuple[WantedHand, ...] = ()
+    """Hands that it has where their keys are set, unless the file says which it has."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What the file says of the business, by name."""
+    about_keys: tuple[str, ...] = ()
+    """What its class reads of that; empty for a class that is not ours."""
     approve: tuple[str, ...] = ()
     """Patterns of the names of tools that need a person's approval."""
+    release: ReleaseTool | None = None
+    """What carries out drafts and actions that a person has approved; None for what nobody does."""
     given: Mapping[str, Given] = field(default_factory=dict, compare=False)
     """What the file says of its settings, by their names in lower case."""
     place: Place | None = field(default=None, compare=False)
     """Where in the file it stands; None for one that ships."""
+
+    @property
+    def all_hands(self) -> tuple[tuple[WantedHand, ...], tuple[WantedHand, ...]]:
+        """The hands that it asks for, and those that it has where it can."""
+        return self.hands, self.offered
 
 
 SHARED_TABLES = (
@@ -142,6 +174,7 @@ AGENT_SPECS = (
         tables=("actp_engagement_actions",),
         # It acts for one account on others' platforms, where two at once look like a bot.
         single=True,
+        about_keys=("brand", "audience", "voice"),
     ),
     AgentSpec(
         agent_id="content",
@@ -151,6 +184,7 @@ AGENT_SPECS = (
         env_prefix="CONTENT_AGENT_",
         tables=("actp_viral_templates",),
         routines=(Routine(method="run_daily_pipeline", cron="0 6 * * *"),),
+        about_keys=("brand", "audience", "topics", "voice"),
     ),
     AgentSpec(
         agent_id="acquisition",
@@ -165,6 +199,7 @@ AGENT_SPECS = (
         ),
         # Two at work on one deal would write to the same person, each unaware of the other.
         single=True,
+        about_keys=("ideal_customer", "offer"),
     ),
     AgentSpec(
         agent_id="revenue",
@@ -172,7 +207,14 @@ AGENT_SPECS = (
         poll_interval=120.0,
         enable_flag="ENABLE_REVENUE_AGENT",
         env_prefix="REVENUE_AGENT_",
-        tables=("actp_revenue_goals", "actp_weekly_snapshots"),
+        tables=("actp_revenue_goals", "actp_weekly_snapshots", "actp_reports"),
+        about_keys=("business",),
+        offered=(
+            WantedHand(name="stripe", options={"refunds": False}),
+            WantedHand(name="app_store"),
+            # Its reports go there by its own code, which sends each once.
+            WantedHand(name="telegram", for_model=False),
+        ),
         routines=(
             Routine(method="run_daily_check", cron="0 8 * * *"),
             Routine(method="run_cost_audit", cron="0 23 * * *"),

@@ -365,7 +365,12 @@ class Toolbox:
             about = json.dumps(target, sort_keys=True, default=str)
         name = "\x1f".join((self._key, tool.name, about))
         key = hashlib.sha256(name.encode(errors="replace")).hexdigest()[:32]
-        return Call(key=key, task_id=self._transcript.task_id, agent_id=self._context.agent_id)
+        return Call(
+            key=key,
+            task_id=self._transcript.task_id,
+            agent_id=self._context.agent_id,
+            has_read_outside=self._transcript.history.has_read_outside,
+        )
 
     def _read_more(self, arguments: object) -> str:
         match arguments:

@@ -73,9 +73,10 @@ class _Mark:
     target: Target
     timeout: float | None
     approve: bool | None
+    acts: bool
 
 
-_UNMARKED: Final = _Mark(effect="once", target=(), timeout=None, approve=None)
+_UNMARKED: Final = _Mark(effect="once", target=(), timeout=None, approve=None, acts=False)
 
 
 @overload
@@ -89,6 +90,7 @@ def tool(
     target: Target = (),
     timeout: float | None = None,
     approve: bool | None = None,
+    acts: bool = False,
 ) -> Callable[[MethodT], MethodT]: ...
 
 
@@ -100,6 +102,7 @@ def tool(
     target: Target = (),
     timeout: float | None = None,
     approve: bool | None = None,
+    acts: bool = False,
 ) -> MethodT | Callable[[MethodT], MethodT]:
     """Make a method a tool of the model.
 
@@ -110,6 +113,8 @@ def tool(
             these are the same. By default all of them. ``call``, where no two calls are the same.
         timeout: Seconds that a call may take, in place of the agent's TOOL_TIMEOUT.
         approve: Whether a person has to approve each call, where the operator has not said.
+        acts: Whether it changes something that others than the operator see: then a person has to
+            approve it in a conversation that has read what other people wrote.
 
     Raises:
         ValueError: If the effect is unknown, or a target is given that no key is made of.
@@ -118,7 +123,7 @@ def tool(
         raise ValueError(f"effect must be 'read', 'keyed' or 'once', not {effect!r}")
     if target and effect != "keyed":
         raise ValueError(f"only a keyed tool has a target, and this one is {effect!r}")
-    mark = _Mark(effect=effect, target=target, timeout=timeout, approve=approve)
+    mark = _Mark(effect=effect, target=target, timeout=timeout, approve=approve, acts=acts)
 
     def decorate(method: MethodT) -> MethodT:
         named = () if target == "call" else target
@@ -228,6 +233,7 @@ def _tool(method: MethodType, mark: _Mark) -> Tool:
         target=mark.target,
         timeout=mark.timeout,
         approve=mark.approve,
+        acts=mark.acts,
         method=method,
     )
 
@@ -266,6 +272,7 @@ def tool_of(function: Callable[..., Any]) -> Tool:
         target=mark.target,
         timeout=mark.timeout,
         approve=mark.approve,
+        acts=mark.acts,
         function=kind(function),
     )
 
@@ -297,6 +304,8 @@ class Call:
     """Names the effect: of a keyed tool the same for the same target in the same task."""
     task_id: str | None
     agent_id: str
+    has_read_outside: bool = False
+    """Whether the conversation has read text that other people wrote."""
 
 
 _current: ContextVar[Call] = ContextVar("call")
@@ -312,6 +321,12 @@ def current_call() -> Call:
         return _current.get()
     except LookupError:
         raise RuntimeError("current_call() is for a tool that the model has called") from None
+
+
+def has_read_outside() -> bool:
+    """Return whether what is done here is for a model that has read what other people wrote."""
+    call = _current.get(None)
+    return call is not None and call.has_read_outside
 
 
 def in_call(call: Call) -> None:

@@ -10,9 +10,10 @@ from .contract import (
     needs_approval,
 )
 from .opening import Hands, Wanted, check_hands, open_hands, variables_of
-from .untrusted import RULE, as_data, block, from_outside, is_from_outside
+from .untrusted import MARK, RULE, as_data, block, from_outside, is_from_outside, outside_of
 
 __all__ = [
+    "MARK",
     "RULE",
     "Hand",
     "HandError",
@@ -29,5 +30,6 @@ __all__ = [
     "is_from_outside",
     "needs_approval",
     "open_hands",
+    "outside_of",
     "variables_of",
 ]

@@ -144,6 +144,8 @@ class Hand:
     server_tools: tuple[ServerTool, ...] = ()
     problem: Callable[[], str | None] = _no_problem
     """Returns why it does not work now, and what to do, in one line for the operator."""
+    for_model: bool = True
+    """Whether the model gets its tools, or the agent's own code alone."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """Texts that must be in no answer and no error, besides its secret variables."""
 

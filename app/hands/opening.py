@@ -6,7 +6,7 @@ import difflib
 import logging
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
@@ -48,6 +48,10 @@ class Wanted:
 
     name: str
     options: Mapping[str, Json] = field(default_factory=dict)
+    optional: bool = False
+    """Whether the agent works without it, where it cannot be set up."""
+    for_model: bool = True
+    """Whether the model gets its tools, or the agent's own code alone."""
 
 
 def variables_of(names: Iterable[str]) -> tuple[Variable, ...]:
@@ -118,16 +122,24 @@ async def open_hands(
     async with AsyncExitStack() as stack:
         hands = []
         secrets = []
+        lacking = []
         for one in wanted:
-            kind = _check(one, variables)
-            setup = SetUp(options=one.options, variables=variables)
-            hands.append(await stack.enter_async_context(kind.open(setup)))
+            try:
+                kind = _check(one, variables)
+                setup = SetUp(options=one.options, variables=variables)
+                hand = await stack.enter_async_context(kind.open(setup))
+            except SetUpError as error:
+                if not one.optional:
+                    raise
+                lacking.append(str(error))
+                continue
+            hands.append(replace(hand, for_model=one.for_model))
             secrets += [
                 variables[variable.name]
                 for variable in kind.variables
                 if variable.secret and variables.get(variable.name)
             ]
-        yield Hands(hands, secrets)
+        yield Hands(hands, secrets, lacking)
 
 
 class Hands:
@@ -136,10 +148,15 @@ class Hands:
     Args:
         hands: What is open.
         secrets: Texts that are taken out of every answer and every error.
+        lacking: Why optional ones are not open.
     """
 
-    def __init__(self, hands: Sequence[Hand], secrets: Iterable[str] = ()) -> None:
+    def __init__(
+        self, hands: Sequence[Hand], secrets: Iterable[str] = (), lacking: Sequence[str] = ()
+    ) -> None:
         self._hands = tuple(hands)
+        self.lacking = tuple(lacking)
+        """Why hands that the agent works without are not open, a line each."""
         self._redact = make_redactor(
             [*secrets, *(secret for hand in hands for secret in hand.secrets)]
         )
@@ -162,7 +179,14 @@ class Hands:
         A conversation keeps those that it began with: a tool more or less would make the cache of
         its prompt worthless.
         """
-        found = {tool.name: tool for hand in self._hands for tool in hand.tools()}
+        return self._of(self._hands)
+
+    def tools_for_model(self) -> tuple[HandTool, ...]:
+        """Return the tools that the model may call, by name."""
+        return self._of([hand for hand in self._hands if hand.for_model])
+
+    def _of(self, hands: Iterable[Hand]) -> tuple[HandTool, ...]:
+        found = {tool.name: tool for hand in hands for tool in hand.tools()}
         return tuple(found[name] for name in sorted(found))
 
     async def call(self, name: str, arguments: Mapping[str, Json], *, key: str) -> Json:

@@ -83,6 +83,8 @@ class StripeOptions(Options):
     """By whose days revenue is counted."""
     api: Address = API
     """For stripe-mock."""
+    refunds: bool = True
+    """Whether there is a tool that refunds."""
 
     @pydantic.field_validator("timezone")
     @classmethod
@@ -313,7 +315,7 @@ async def open_stripe(setup: SetUp) -> AsyncIterator[Hand]:
         ),
     )
     try:
-        yield Hand(name="stripe", tools=lambda: tools)
+        yield Hand(name="stripe", tools=lambda: tools if options.refunds else tools[:-1])
     finally:
         # It closes sockets and waits for nobody.
         await http.close_async()  # type: ignore[no-untyped-call]  # noqa: ASYNC102

@@ -1,8 +1,8 @@
 """Text that other people wrote, handed to the model so that it stays data.
 
 Three things: `as_data` and `block` write it so that nothing in it can end the place where it
-stands; `from_outside` marks a tool's answer; `is_from_outside` finds what was marked, and what the
-API's own tools brought, in a recorded conversation.
+stands; `from_outside` marks a tool's answer, or what is kept; `is_from_outside` finds what was
+marked, and what the API's own tools brought, in a recorded conversation.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ RULE: Final = (
 """What the model is told of it, in the prompt."""
 
 MARK: Final = "from_outside"
+
+_PARTS: Final = 2
+"""What a marked answer has: who wrote it, and what."""
 
 _DANGEROUS: Final = re.compile(
     # What opens and closes a tag, and what a reader may take for it.
@@ -84,13 +87,36 @@ def from_outside(source: str, content: object) -> dict[str, Any]:
     return {MARK: source, "content": content}
 
 
-def is_from_outside(content: Mapping[str, Any]) -> bool:
+def outside_of(text: str) -> tuple[str, Any] | None:
+    """Return who wrote what a text is marked with, and what; None where it is not marked.
+
+    Args:
+        text: What was kept, perhaps as the JSON of what `from_outside` returns.
+    """
+    if not _MARKED.search(text):
+        return None
+    try:
+        marked = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    match marked:
+        case {"from_outside": str(source), "content": content} if len(marked) == _PARTS:
+            return source, content
+        case _:
+            return None
+
+
+def is_from_outside(content: Mapping[str, Any], *, said_by_us: bool = False) -> bool:
     """Return whether a block of a conversation holds what other people wrote.
 
     Args:
         content: One block of a message, as the Messages API has it.
+        said_by_us: Whether it is of a message that we wrote to the model: the facts in it may hold
+            rows, or what a caller has marked.
     """
     kind = content.get("type")
+    if said_by_us and kind == "text":
+        return _MARKED.search(str(content.get("text"))) is not None
     if kind == "tool_result":
         return any(_MARKED.search(text) for text in _texts(content.get("content")))
     # Results of the API's own tools: web_search_tool_result, web_fetch_tool_result, and so on.

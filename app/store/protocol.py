@@ -68,6 +68,7 @@ from app.store.registry.contract import (
     RunRow,
     WorkerRow,
 )
+from app.store.reviews.contract import NewReview, ReviewRow, Reviews, Verdict
 from app.store.tables.contract import DomainTable, Obstacle, Query, Row, Tables
 from app.store.verbs import JSON, Arguments, R, Verb, verb
 
@@ -103,6 +104,7 @@ __all__ = [
     "Memory",
     "MemoryRow",
     "NamedLease",
+    "NewReview",
     "Obstacle",
     "Pause",
     "Presence",
@@ -112,6 +114,8 @@ __all__ = [
     "Registry",
     "Reservation",
     "Reserved",
+    "ReviewRow",
+    "Reviews",
     "RoutinePause",
     "RoutineTime",
     "Row",
@@ -132,6 +136,7 @@ __all__ = [
     "ToolStats",
     "Turn",
     "Verb",
+    "Verdict",
     "WorkerRow",
 ]
 
@@ -151,7 +156,7 @@ REQUIRED_TABLES = (
 """The tables of R39, in the order of the requirement."""
 
 
-class Store(Registry, Queue, Journal, Ledger, Memory, Approvals, Tables):
+class Store(Registry, Queue, Journal, Ledger, Memory, Approvals, Reviews, Tables):
     """Everything that the daemon asks of a database. See the module for the rules."""
 
     @property

@@ -18,6 +18,7 @@ from app.store.protocol import Obstacle, Store
 from app.store.queue.sqlite import SqliteQueue
 from app.store.records import read_moment
 from app.store.registry.sqlite import SqliteRegistry
+from app.store.reviews.sqlite import SqliteReviews
 from app.store.sqlite_connection import SqliteDatabase, open_database
 from app.store.sqlite_schema import missing_tables, sql
 from app.store.tables.sqlite import SqliteTables
@@ -51,6 +52,7 @@ class SqliteStore(
     SqliteLedger,
     SqliteMemory,
     SqliteApprovals,
+    SqliteReviews,
     SqliteTables,
     Store,
 ):

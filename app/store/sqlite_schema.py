@@ -257,6 +257,18 @@ _TABLES = (
         unique (task_id, about)
     )""",
     """
+    create table if not exists actp_reviews (
+        id text primary key,
+        table_name text not null,
+        row_id text not null,
+        verdict text not null check (verdict in ('approved', 'rejected', 'edited', 'done')),
+        comment text,
+        before text not null default '{}',
+        after text not null default '{}',
+        reviewed_by text not null,
+        reviewed_at text not null
+    )""",
+    """
     create table if not exists actp_job_runs (
         job_name text not null,
         scheduled_at text not null,
@@ -347,6 +359,8 @@ _INDEXES = (
         on actp_budget_reservations (agent_id)""",
     """create index if not exists actp_approvals_waiting
         on actp_approvals (expires_at) where status = 'waiting'""",
+    """create index if not exists actp_reviews_by_row
+        on actp_reviews (table_name, row_id)""",
     """create index if not exists actp_job_runs_open
         on actp_job_runs (instance) where finished_at is null""",
 )

@@ -60,15 +60,20 @@ _TAKE_TASK: Final = """
 
 
 def _quarter(moment: str) -> str:
-    """Return SQL for the quarter of an hour in which a moment is, as text."""
-    minutes = f"cast(substr({moment}, 15, 2) as integer) / 15 * 15"
-    return f"substr({moment}, 1, 14) || printf('%02d:00.000000Z', {minutes})"
+    """Return SQL for the quarter of an hour in which a moment is, as text; now if it is none."""
+    sound = f"coalesce(strftime('%Y-%m-%dT%H:%M', {moment}), strftime('%Y-%m-%dT%H:%M', 'now'))"
+    minutes = f"cast(substr({sound}, 15, 2) as integer) / 15 * 15"
+    return f"substr({sound}, 1, 14) || printf('%02d:00.000000Z', {minutes})"
 
 
 def _waited() -> str:
-    """Return SQL for the seconds for which a task that is begun has waited for a worker."""
+    """Return SQL for the seconds for which a task that is begun has waited for a worker.
+
+    None where that cannot be told: rows are made and changed by hand, too.
+    """
     ready_at = "coalesce(new.ready_at, new.created_at)"
-    return f"max(0.0, (julianday(new.started_at) - julianday({ready_at})) * 86400.0)"
+    waited = f"(julianday(new.started_at) - julianday({ready_at})) * 86400.0"
+    return f"coalesce(max(0.0, {waited}), 0.0)"
 
 
 def _add_history(moment: str, begun: str, waited: str) -> str:
@@ -112,7 +117,7 @@ _NOW: Final = "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')"
 _HISTORY_TRIGGERS: Final = {
     "actp_task_history_ended": f"""after update of status on actp_agent_tasks
         when new.status in {_ENDED} and old.status not in {_ENDED}
-        begin {_add_history(f"coalesce(new.finished_at, {_NOW})", "0", "0.0")} end""",
+        begin {_add_history("new.finished_at", "0", "0.0")} end""",
     "actp_task_history_begun": f"""after update of status on actp_agent_tasks
         when new.status = 'running' and old.status = 'queued'
         begin {_add_history("new.started_at", "1", _waited())} end""",

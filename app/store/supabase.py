@@ -18,7 +18,7 @@ from typing_extensions import override
 from app.store.errors import StoreError, WrongSettings
 from app.store.protocol import Store
 from app.store.queue.contract import TaskRow, TaskStatus, check_final
-from app.store.records import duration, moment_text, read_answer
+from app.store.records import clean, duration, moment_text, read_answer
 from app.store.supabase_connection import (
     ANSWER_WITHIN,
     PATIENCE,
@@ -27,11 +27,15 @@ from app.store.supabase_connection import (
 )
 from app.store.supabase_errors import KeyRefused, NotExposed, RoleDenied
 from app.store.supabase_schema import check_version, missing_in
+from app.store.tables.contract import DomainTable
 from app.store.tables.supabase import SupabaseTables
+from app.store.tables.values import write_domain_columns
 from app.store.verbs import SECONDS, Arguments, R, Verb, verbs_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+
+    from app.store.reviews.contract import NewReview, ReviewRow
 
 BELIEVE_AFTER: Final = 10.0
 _ASK_AGAIN_AFTER: Final = 0.5
@@ -169,6 +173,17 @@ class SupabaseStore(SupabaseTables, Store):
     ) -> bool:
         check_final(status)
         return await super().finish_task(task_id, token, status, result=result, error=error)
+
+    @override
+    async def review_row(
+        self, review: NewReview, *, shown: dict[str, Any], changes: dict[str, Any]
+    ) -> ReviewRow | None:
+        table = DomainTable(review.table_name)
+        return await super().review_row(
+            review,
+            shown=clean(write_domain_columns(table, shown)),
+            changes=clean(write_domain_columns(table, changes)),
+        )
 
     @override
     async def perform(self, verb: Verb[R], arguments: Arguments) -> R:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from app.facts import to_json
 from app.settings import SettingsError, unknown_agent
 from app.status import AgentStatus, JobStatus
+from app.store.protocol import WorkerRow
 from app.terminal.api import open_api
 from app.terminal.person import person
 from app.web.shapes import AgentCommand, JobCommand
@@ -45,7 +46,10 @@ async def command(settings: Settings, action: Command, name: str, *, as_json: bo
         DaemonError: If the daemon refuses, or none answers.
     """
     async with open_api(settings) as api:
-        agents = [agent.agent_id for agent in await api.get(list[AgentStatus], "/agents")]
+        here = [agent.agent_id for agent in await api.get(list[AgentStatus], "/agents")]
+        workers = await api.get(list[WorkerRow], "/workers")
+        # What only other daemons run is paused and resumed too; the daemon says what it cannot.
+        agents = list(dict.fromkeys([*here, *(each for row in workers for each in row.agents)]))
         if name in agents:
             path = f"/agents/{_quoted(name)}/{action}"
             told = await api.post(AgentCommand, path, {"by": person()})

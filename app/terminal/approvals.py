@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from actp_supervise.service import visible
 from app.facts import JSON, to_json
-from app.store.protocol import ApprovalRow
+from app.store.protocol import ApprovalRow, ApprovalStatus
 from app.terminal.api import open_api
+from app.terminal.looking import look
 from app.terminal.person import person
 
 if TYPE_CHECKING:
     from app.settings import Settings
+    from app.store.protocol import Store
+    from app.terminal.api import Api
+
+MOST: Final = 200
+"""Approvals that are shown."""
 
 
 async def show(settings: Settings, *, as_json: bool) -> None:
     """Write what waits for approval, with all that will be done.
 
     Raises:
-        DaemonError: If no daemon answers.
+        DaemonError: If no daemon answers, and there is no store to look at.
     """
-    async with open_api(settings) as api:
-        rows = await api.get(list[ApprovalRow], "/approvals", status="waiting", limit=200)
+
+    async def ask(api: Api) -> list[ApprovalRow]:
+        return await api.get(list[ApprovalRow], "/approvals", status="waiting", limit=MOST)
+
+    async def read(store: Store) -> list[ApprovalRow]:
+        return await store.approvals(status=ApprovalStatus.WAITING, limit=MOST)
+
+    rows = await look(settings, ask, read)
     if as_json:
         print(json.dumps(to_json(rows), indent=2))
     elif not rows:

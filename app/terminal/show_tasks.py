@@ -34,7 +34,7 @@ async def show_tasks(settings: Settings, wanted: Wanted) -> None:
         SettingsError: If what is wanted is not as it must be.
         DaemonError: If no daemon answers, and there is no store to look at.
     """
-    given = {"agent_type": wanted.agent_id, "status": wanted.status}
+    given = {"agent_type": wanted.agent_id, "status": wanted.status, "q": wanted.text}
     query = {name: value for name, value in given.items() if value is not None}
 
     async def ask(api: Api) -> list[TaskRow]:
@@ -42,7 +42,9 @@ async def show_tasks(settings: Settings, wanted: Wanted) -> None:
 
     async def read(store: Store) -> list[TaskRow]:
         status = None if wanted.status is None else TaskStatus(wanted.status)
-        return await store.tasks(status=status, agent_type=wanted.agent_id, limit=wanted.limit)
+        return await store.tasks(
+            status=status, agent_type=wanted.agent_id, limit=wanted.limit, search=wanted.text
+        )
 
     try:
         tasks = await look(settings, ask, read)

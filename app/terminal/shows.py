@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from app.items import KINDS, Kind
+
 if TYPE_CHECKING:
     from app.settings import Settings
 
@@ -21,7 +23,9 @@ class Wanted:
     agent_id: str | None = None
     """Only what is of this agent."""
     status: str | None = None
-    """Only tasks that stand there."""
+    """Only what stands there."""
+    text: str | None = None
+    """Only tasks with this in their goal or their error."""
     limit: int = 50
     """The most to show."""
     as_json: bool = False
@@ -52,9 +56,19 @@ async def _routines(settings: Settings, wanted: Wanted) -> None:
     await show_routines(settings, wanted)
 
 
+def _items(kind: Kind) -> Show:
+    async def write(settings: Settings, wanted: Wanted) -> None:
+        from app.terminal.items import show_items
+
+        await show_items(settings, kind, wanted)
+
+    return Show(f"{kind.summary[0].lower()}{kind.summary[1:]}", write)
+
+
 SHOWS: Final[dict[str, Show]] = {
     "tasks": Show("tasks, the newest first", _tasks),
     "routines": Show("the agents' routines, when they run and how they went", _routines),
+    **{kind.name: _items(kind) for kind in KINDS.values()},
 }
 """What `--show` takes besides the id of a task: its name -> what it shows."""
 

@@ -58,7 +58,7 @@ from app.web.shapes import (
 )
 from app.web.spending import Spending
 from app.web.task_search import find_tasks, link_to_next, which_tasks
-from app.web.views import STORE_TIMEOUT, answer
+from app.web.views import STORE_TIMEOUT, answer, json_body
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -341,7 +341,7 @@ class Api:
         body=TaskRequest,
     )
     async def _post_task(self) -> Response:
-        wanted = parse_body(TaskRequest, await _json_body())
+        wanted = parse_body(TaskRequest, await json_body())
         task_id = _task_id(request.headers.get("Idempotency-Key"))
         store, supervisor = self._daemon.store, self._daemon.supervisor
         local = supervisor.get_status()
@@ -482,7 +482,7 @@ class Api:
     async def _in_bulk(
         self, verb: Callable[..., Awaitable[int]], among: Sequence[TaskStatus]
     ) -> Response:
-        wanted = parse_body(BulkRequest, await _json_body())
+        wanted = parse_body(BulkRequest, await json_body())
         which = which_tasks(wanted, self._daemon.settings.timezone)
         if wanted.dry_run:
             tasks = await self._daemon.store.count_matching(which, among, limit=wanted.limit)
@@ -528,7 +528,7 @@ class Api:
         body=Decision,
     )
     async def _decide(self, approval_id: str) -> Response:
-        wanted = parse_body(Decision, await _json_body())
+        wanted = parse_body(Decision, await json_body())
         if wanted.arguments is not None and not wanted.approve:
             detail = "Goes with approve: true; what is denied is not called"
             raise unprocessable([FieldError(field="arguments", detail=detail)])
@@ -564,7 +564,7 @@ class Api:
     )
     async def _set_time(self, name: str) -> Response:
         self._job(name)
-        wanted = parse_body(TimeOfRoutine, await _json_body())
+        wanted = parse_body(TimeOfRoutine, await json_body())
         try:
             await self._daemon.routines.set_time(name, wanted.cron, wanted.by)
         except ValueError as error:
@@ -657,12 +657,6 @@ async def _said_by() -> str | None:
     """Return who gives a command, where the request says."""
     body = await request.get_data(cache=True, as_text=False, parse_form_data=False)
     return parse_body(Said, body).by if body else None
-
-
-async def _json_body() -> bytes:
-    if request.mimetype != "application/json":
-        raise Problem(415, "The request body must be application/json.")
-    return await request.get_data(cache=True, as_text=False, parse_form_data=False)
 
 
 def _task_id(idempotency_key: str | None) -> str:

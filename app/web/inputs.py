@@ -56,11 +56,12 @@ def _integral(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-_STORABLE: Final = {"type": "string", "pattern": r"^[^\u0000]*$"}
+STORABLE_SCHEMA: Final = {"type": "string", "pattern": r"^[^\u0000]*$"}
+"""A text inside of a body, as JSON Schema."""
 
 OBJECT_SCHEMA: Final = {
     "type": "object",
-    "propertyNames": _STORABLE,
+    "propertyNames": STORABLE_SCHEMA,
     "additionalProperties": {"$ref": "#/components/schemas/Value"},
 }
 """An object inside of a body with whatever the caller likes, as JSON Schema."""
@@ -72,7 +73,7 @@ VALUE_SCHEMA: Final[dict[str, Any]] = {
     ),
     "anyOf": [
         {"type": ["null", "boolean"]},
-        _STORABLE,
+        STORABLE_SCHEMA,
         {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
         {"type": "number", "not": {"type": "integer"}},
         {"type": "array", "items": {"$ref": "#/components/schemas/Value"}},
@@ -218,7 +219,16 @@ class Decision(BaseModel):
     """The body of `POST /approvals/<approval_id>`."""
 
     model_config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        json_schema_extra={
+            "not": {
+                "required": ["arguments"],
+                "properties": {"approve": {"const": False}, "arguments": {"type": "object"}},
+            }
+        },
     )
 
     approve: bool

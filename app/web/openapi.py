@@ -11,7 +11,9 @@ from quart import Response
 import actp_supervise
 from actp_supervise.clock import SystemWallClock, WallClock
 from app.web.api import Api
-from app.web.inputs import OBJECT_SCHEMA, VALUE_SCHEMA, TaskRequest
+from app.web.inputs import OBJECT_SCHEMA, STORABLE_SCHEMA, VALUE_SCHEMA, TaskRequest
+from app.web.item_pages import ItemPages
+from app.web.items import Items
 from app.web.live import Live
 from app.web.login import Login, is_open_to_read
 from app.web.page import Templates
@@ -146,7 +148,7 @@ class Description:
         return shown.response()
 
 
-PARTS: Final = (Api, Live, Scrape, Description, Pages, Login)
+PARTS: Final = (Api, Items, Live, Scrape, Description, Pages, ItemPages, Login)
 """What answers, in the order in which it is described."""
 
 ROUTES: Final = tuple(route for part in PARTS for route, _ in routes_of(part) if route.summary)
@@ -176,6 +178,9 @@ def document(agent_ids: Sequence[str], *, secured: bool, read_secured: bool = Fa
         paths.setdefault(address(route.rule), {})[route.method.lower()] = described
         if route.body is not None:
             schemas[route.body.__name__] = _body_schema(route.body)
+            schemas |= {
+                name: schema for name, schema in _within(route.body).items() if name not in schemas
+            }
     # One that only another daemon has is taken too, but when this is written nobody knows it.
     schemas[TaskRequest.__name__]["properties"]["agent_type"]["enum"] = list(agent_ids)
     return {
@@ -323,9 +328,24 @@ def _input_schema(model: type[BaseModel]) -> Schema:
     return schema
 
 
+def _within(model: type[BaseModel]) -> dict[str, Schema]:
+    """Return the schemas of the objects that stand within what is sent, by name."""
+    schema = model.model_json_schema(ref_template=REFERENCE)
+    return {name: plain_schema(each) for name, each in schema.get("$defs", {}).items()}
+
+
 def _body_schema(model: type[BaseModel]) -> Schema:
     schema = _input_schema(model)
     for field in schema["properties"].values():
-        if field.get("additionalProperties") is True:
-            field |= OBJECT_SCHEMA  # pydantic cannot refer to what is not its own
+        _say_what_is_storable(field)
     return schema
+
+
+def _say_what_is_storable(schema: Schema) -> None:
+    """Add to a field of a body what `parse_body` asks of all its text, at whatever depth."""
+    if schema.get("additionalProperties") is True:
+        schema |= OBJECT_SCHEMA  # pydantic cannot refer to what is not its own
+    if "string" in schema.get("type", ()) and not schema.keys() & {"pattern", "format", "enum"}:
+        schema["pattern"] = STORABLE_SCHEMA["pattern"]
+    for option in schema.get("anyOf", ()):
+        _say_what_is_storable(option)

@@ -27,6 +27,7 @@ DASHBOARD: Final = Path(__file__).parent.parent / "dashboard"
 NAVIGATION: Final = (
     ("overview", "/", "Overview"),
     ("tasks", "/ui/tasks", "Tasks"),
+    ("work", "/ui/drafts", "Work"),
     ("approvals", "/ui/approvals", "Approvals"),
     ("charts", "/ui/charts", "Charts"),
     ("api", "/api", "API"),

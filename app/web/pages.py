@@ -181,7 +181,10 @@ class Pages:
     async def broken(self, error: InternalServerError) -> Response:
         """Answer for a page that failed, as is logged by now: with a page if one can be made."""
         rule = request.url_rule
-        if rule is not None and rule.rule in {route.rule for route, _ in routes_of(Pages)}:
+        parts: tuple[type[object], ...] = (Pages, *Pages.__subclasses__())
+        if rule is not None and rule.rule in {
+            route.rule for part in parts for route, _ in routes_of(part)
+        }:
             # What every page shows may be what failed.
             with suppress(Exception):
                 return self._render("error.html", 500, detail=SOMETHING_WRONG).response()
@@ -299,7 +302,7 @@ class Pages:
             events=self._events(agent_id, steps=steps),
             chosen=agent_id,
             steps=steps,
-            address=_addresses("/", agent=agent_id, steps="yes" if steps else None),
+            address=addresses("/", agent=agent_id, steps="yes" if steps else None),
         )
 
     async def _render_agent(self, agent_id: str, steps: bool) -> Rendered:  # noqa: FBT001
@@ -342,7 +345,7 @@ class Pages:
             bars=bars(days, BAR_WIDTH),
             events=self._events(agent_id, steps=steps),
             steps=steps,
-            address=_addresses(f"/ui/agents/{quote(agent_id, safe='')}"),
+            address=addresses(f"/ui/agents/{quote(agent_id, safe='')}"),
         )
 
     async def _render_tasks(self, args: MultiDict[str, str]) -> Rendered:
@@ -369,7 +372,7 @@ class Pages:
             searched=bool({"q", "since", "until"} & wanted.model_fields_set),
             not_over=NOT_OVER,
             to_be_retried=TO_BE_RETRIED,
-            address=_addresses("/ui/tasks", **repeated),
+            address=addresses("/ui/tasks", **repeated),
             agent_ids=agent_ids,
         )
 
@@ -493,7 +496,7 @@ def _elsewhere(
     }
 
 
-def _addresses(path: str, **query: object) -> Callable[..., str]:
+def addresses(path: str, **query: object) -> Callable[..., str]:
     """Return what makes a page's address with some of its query changed; None leaves one out."""
 
     def address(**changes: object) -> str:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from pydantic import BaseModel
 from quart import Response
 
+from app.items import KINDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -41,6 +43,10 @@ PATH_PARAMETERS: Final = {
     "agents/<agent_id>": ("The agent.", "content"),
     "approvals/<approval_id>": ("The approval.", "9f4b2c1d0e8a47b6a1c35d7e2f60b984"),
     "tasks/<task_id>": ("The task.", "0f9d2b52-6c3e-5d0b-9d43-0b0f6d1c8b57"),
+    **{
+        f"{kind.name}/<item_id>": (f"The {kind.one}.", "3f8a1c5e9d2b4706a8e1c4f09b7d6253")
+        for kind in KINDS.values()
+    },
     "jobs/<name>": ("The job.", "revenue.run_cost_audit"),
     "static/<name>": ("The file.", "style.css"),
 }
@@ -51,6 +57,7 @@ TAGS: Final = {
     "Agents": "The agents of this daemon, what they do, and commands to them.",
     "Tasks": "The queue: what agents are to do, do, and have done.",
     "Approvals": "What agents may do only once a person has said so.",
+    "What agents make": "Drafts, actions, deals, goals and reports, and decisions about them.",
     "Scheduler": "The agents' routines and when they run.",
     "Live": "What happens, as it happens.",
     "Pages": "The same for people.",
@@ -61,6 +68,7 @@ _TAG_OF: Final = {
     "agents": "Agents",
     "tasks": "Tasks",
     "approvals": "Approvals",
+    **dict.fromkeys(KINDS, "What agents make"),
     "scheduler": "Scheduler",
     **dict.fromkeys(("events", "metrics"), "Live"),
 }

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Final
 
-from app.agents.days import begin_of
+from app.agents.days import begin_of, start_of_day
 from app.store.protocol import CostSum
 from app.web.spend import DAYS, DaySpend, spend_by_day
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from datetime import date, datetime, tzinfo
 
     from app.store.protocol import Store
@@ -55,19 +55,27 @@ class Spending:
         today = now.astimezone(self._timezone).date()
         days = [today - timedelta(days=back) for back in range(DAYS)]
         known = self._over[agent_id]
-        later: Mapping[tuple[str, str], CostSum] = {}
+        rows_of_later: list[CostSum] = []
+        end = now + timedelta(days=1)
         found: dict[date, list[CostSum]] = {}
         for number, day in enumerate(days):
             if all(older in known for older in days[number:]):
                 found |= {older: known[older] for older in days[number:]}
                 break
             begin = begin_of(day, self._timezone)
-            since = _by_name(await store.costs(since=begin, agent_id=agent_id), day)
+            rows = await store.costs(since=begin, agent_id=agent_id)
+            # Days of UTC after this one are in both answers, and what is booked on them between the
+            # two questions would be in one alone.
+            last = (end - timedelta(microseconds=1)).astimezone(UTC).date()
+            since = _by_name((cost for cost in rows if cost.day <= last), day)
+            later = _by_name((cost for cost in rows_of_later if cost.day <= last), day)
             found[day] = [
                 spent for name, total in since.items() if (spent := _less(total, later.get(name)))
             ]
-            later = since
-        settled = (now - SETTLED).astimezone(self._timezone).date()
+            rows_of_later, end = rows, begin
+        # Nor is a day remembered that is of the same day of UTC as what is booked just now.
+        until = min(now - SETTLED, start_of_day(now, UTC))
+        settled = until.astimezone(self._timezone).date()
         self._over[agent_id] = {day: spent for day, spent in found.items() if day < settled}
         return [spent for day in sorted(found) for spent in found[day]]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from app.hands import is_from_outside
 from app.web.words import as_json
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class Call:
     answer: str | None = None
     """What the model was told; None where it has not been yet."""
     failed: bool = False
+    outside: bool = False
+    """Whether the answer holds what other people wrote."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,8 @@ class Step:
     texts: list[str] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    outside: bool = False
+    """Whether what is said holds what other people wrote, such as the results of a search."""
 
 
 def transcript(turns: Sequence[Turn], logged: Iterable[ToolCall] = ()) -> list[Step]:
@@ -90,6 +95,7 @@ def transcript(turns: Sequence[Turn], logged: Iterable[ToolCall] = ()) -> list[S
             took=_took(meta),
         )
         for block in _blocks(turn.content):
+            step.outside |= is_from_outside(block, said_by_us=turn.role == "user")
             _read(block, step, waiting, durations)
         steps.append(step)
     return steps
@@ -134,6 +140,7 @@ def _answer(block: dict[str, Any], waiting: dict[str, Call]) -> None:
     if call is not None:
         call.answer = "\n".join(_texts(block.get("content")))
         call.failed = bool(block.get("is_error"))
+        call.outside = is_from_outside(block)
 
 
 def _blocks(content: JSON) -> Iterator[dict[str, Any]]:

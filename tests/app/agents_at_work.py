@@ -55,7 +55,7 @@ class Office:
 
     def context(self, store: Store | None = None, **changes: Any) -> AgentContext:
         setup = AgentSetup(
-            agent_id="social",
+            agent_id=changes.get("agent_id", "social"),
             class_path="",
             model="claude-sonnet-5-5",
             poll_interval=30.0,

@@ -86,6 +86,7 @@ def addresses(*, changing: bool) -> list[tuple[str, str]]:
         "agent_id": "social",
         "task_id": "some-task",
         "approval_id": "some-approval",
+        "item_id": "some-item",
         "name": "content-daily-pipeline",
     }
     return [

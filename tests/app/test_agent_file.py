@@ -12,9 +12,9 @@ import pytest
 
 from app.agent_file import OWN_KEYS, line_of
 from app.agents.prices import load_prices
-from app.agents.spec import AGENT_SPECS, PROMPTED_CLASS
+from app.agents.spec import AGENT_SPECS, PROMPTED_CLASS, ReleaseTool
 from app.banner import agents_in_full
-from app.launcher import AgentLauncher, with_unknown_models
+from app.launcher import AgentLauncher, offered_hands, with_unknown_models
 from app.settings import AgentSettings, SettingsError, Source, load_settings, settings_of
 
 SUPPORT = """
@@ -241,6 +241,19 @@ WRONG = {
     "[agents.a]\nprompt = 'x'\n[agents.a.mcp.t]\ncomand = 'x'\n": (
         ", line 4: agents.a.mcp.t.comand: is no key here, did you mean 'command'?"
     ),
+    "[agents.acquisition.about]\nideal_costumer = 'x'\n": (
+        ", line 2: agents.acquisition.about.ideal_costumer: is no key here, did you mean "
+        "'ideal_customer'?"
+    ),
+    "[agents.content.about]\nbrand = ''\n": ", line 2: agents.content.about.brand: is empty",
+    "[agents.content.about]\nbrand = 7\n": ", line 2: agents.content.about.brand: must be a text",
+    "[agents.social.release]\narguments = {}\n": (
+        ", line 1: agents.social.release: needs the name of a tool"
+    ),
+    "[agents.social.release]\ntool = 't'\narguments = { url = 'traget' }\n": (
+        ", line 3: agents.social.release.arguments.url: there is no field 'traget', did you mean "
+        "'target'?"
+    ),
     "[agents]\na = 7\n": ", line 2: agents.a: must be a table",
 }
 
@@ -297,8 +310,15 @@ def test_the_dry_run_shows_what_came_of_file_and_environment(load):
     morning = {cron = "0 8 * * *", goal = "Sum up."}
     [agents.content]
     enabled = false
+    [agents.content.about]
+    brand = "Engines."
+    [agents.social.release]
+    tool = "mcp__poster__publish"
+    [agents.revenue]
 """,
         SUPPORT_AGENT_EFFORT="high",
+        TELEGRAM_BOT_TOKEN="4711:secret",
+        TELEGRAM_CHAT_ID="1",
     )
     prices = load_prices(None)
     settings = with_unknown_models(settings, prices)
@@ -311,6 +331,10 @@ def test_the_dry_run_shows_what_came_of_file_and_environment(load):
     assert "workers 3 (file)" in lines
     assert "poll_interval 30 (default)" in lines
     assert "tools web_search" in lines
+    assert "about brand" in lines
+    assert "release mcp__poster__publish" in lines
+    assert "tools telegram (their keys are set)" in lines
+    assert "goes without stripe: STRIPE_SECRET_KEY must be set" in lines
     assert "routine morning at 0 8 * * *: Sum up." in lines
     (model,) = (line for line in lines if line.startswith("model claude-opus-5-6"))
     assert model.endswith("UNKNOWN: as the dearest (file)")
@@ -335,6 +359,58 @@ def test_no_field_of_an_agents_spec_is_forgotten_when_it_comes_from_the_file(loa
     assert {"prompt", "hands", "approve", "given", "place"} <= said
 
 
+# What the shipped ones are about, what they have where keys are set, and what carries things out.
+
+
+def test_what_the_file_says_of_the_business_is_given_to_the_agent(load, tmp_path):
+    (tmp_path / "voice.md").write_text("Plain.\n")
+    (content,) = load(
+        "[agents.content.about]\nbrand = ' Engines. '\nvoice = 'file:voice.md'\n"
+    ).agents
+    assert content.spec.about == {"brand": "Engines.", "voice": "Plain."}
+
+
+def test_a_class_of_one_s_own_may_be_told_anything(load):
+    text = "[agents.content]\nclass = 'several_workers:Slow'\n"
+    (content,) = load(text + "[agents.content.about]\nweather = 'Fine.'\n").agents
+    assert content.spec.about == {"weather": "Fine."}
+
+
+def offered(settings):
+    """Return the names of the hands that the revenue agent asks for and may go without."""
+    (config,) = settings.agents
+    return [wanted.name for wanted in offered_hands(config, settings)]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("", ["stripe", "app_store", "telegram"]),
+        ("tools = []", []),
+        ("tools = ['web_search']", []),
+        ("class = 'several_workers:Slow'", []),
+        ("prompt = 'You count.'", []),
+    ],
+)
+def test_the_revenue_agent_has_its_hands_unless_the_file_says_which_it_has(load, text, names):
+    assert offered(load(f"[agents.revenue]\n{text}\n")) == names
+
+
+def test_a_class_that_a_variable_names_has_no_hands_of_the_shipped_one(load):
+    settings = load("[agents.revenue]\n", REVENUE_AGENT_CLASS="several_workers:Slow")
+    assert offered(settings) == []
+
+
+def test_offered_hands_need_no_key_and_read_alone(load):
+    settings = load("[agents.revenue]\n")
+    AgentLauncher(settings, store=None, instance="i")  # which refuses a hand that lacks a key
+    (config,) = settings.agents
+    stripe, _, telegram = offered_hands(config, settings)
+    assert stripe.options["refunds"] is False
+    assert stripe.options["timezone"] == str(settings.timezone)
+    assert (telegram.for_model, telegram.optional) == (False, True)
+
+
 # The example.
 
 EXAMPLE = Path(__file__).parents[2] / "agents.example.toml"
@@ -342,7 +418,13 @@ EXAMPLE = Path(__file__).parents[2] / "agents.example.toml"
 
 def test_the_example_is_read_and_its_agents_can_be_started():
     settings = load_settings({"WORKER_AGENTS": str(EXAMPLE)}, env_file=None)
-    assert [each.agent_id for each in settings.agents] == ["support", "content", "revenue"]
+    assert [each.agent_id for each in settings.agents] == [
+        "support",
+        "content",
+        "acquisition",
+        "social",
+        "revenue",
+    ]
     launcher = AgentLauncher(settings, store=None, instance="i")
     jobs = {job.name: (job.cron, job.disabled) for job in launcher.routines()}
     assert jobs["support.morning"] == ("30 7 * * 1-5", None)
@@ -362,17 +444,24 @@ def test_the_example_names_every_key():
 def test_what_is_commented_out_in_the_example_can_be_read_too(tmp_path):
     lines = EXAMPLE.read_text().splitlines()
     shown = [
-        re.sub(r"^# (\[|command|args|url|headers|class|run_daily)", r"\1", line) for line in lines
+        re.sub(r"^# (\[|command|args|url|headers|env|tool|arguments|class|run_daily)", r"\1", line)
+        for line in lines
     ]
     assert shown != lines
     path = tmp_path / "agents.toml"
     path.write_text("\n".join(shown))
     settings = load_settings({"WORKER_AGENTS": str(path)}, env_file=None)
     assert "own" in [each.agent_id for each in settings.agents]
+    social = agent(settings, "social").spec.release
+    assert social == ReleaseTool(
+        tool="mcp__poster__publish", arguments={"url": "target", "text": "content"}
+    )
 
 
 def test_every_key_is_in_the_reference():
     reference = (EXAMPLE.parent / "docs" / "reference" / "agents-file.md").read_text()
     keys = {each.key for each in settings_of(AgentSettings).values()}
-    missing = [key for key in (*keys, "prompt", "tools", "approve") if f"`{key}`" not in reference]
+    tables = [f"[agents.ID.{key}]" for key in ("about", "release", "routines", "mcp.NAME")]
+    named = (*keys, "prompt", "tools", "approve", *tables)
+    missing = [key for key in named if f"`{key}`" not in reference]
     assert missing == []

@@ -23,6 +23,7 @@ from app.agents.contract import (
     has_routine,
     load_agent_class,
     make_agent,
+    takes_context,
 )
 from app.agents.host import run_agent, run_routine
 from app.agents.spec import AGENT_SPECS
@@ -216,6 +217,30 @@ def living(activity: Activity) -> Any:
 
 async def nothing() -> None:
     """Close nothing."""
+
+
+async def test_a_class_that_takes_no_context_is_known_to_be_at_its_own_work(autojump_clock):
+    class Alone:
+        def __init__(self) -> None:
+            pass
+
+        async def run_as_daemon(self, poll_interval):
+            await asyncio.sleep(1_000.0)
+
+    class Given(Alone):
+        def __init__(self, anything: AgentContext) -> None:
+            pass
+
+    for cls, doing in ((Alone, "at its own work"), (Given, "starting"), (Anything, "starting")):
+        assert takes_context(cls) is (doing == "starting")
+        activity = Activity(trio.lowlevel.current_clock().current_time)
+        if cls is Anything:
+            continue
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(asyncio_child(run_agent), cls, living(activity), 30.0)
+            await trio.sleep(5)
+            assert activity.doing == doing
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_heartbeat_vouches_for_the_agents_own_loop(autojump_clock):

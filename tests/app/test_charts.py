@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -9,9 +10,10 @@ from zoneinfo import ZoneInfo
 from http_daemon import make_daemon, served
 from store_calls import claim
 
-from app.store.protocol import CostEntry, CostSum, TaskStatus, TaskSum
+from app.store.protocol import CostEntry, CostSum, Store, TaskStatus, TaskSum
 from app.web.charts import MOST_SERIES, day_edges, last_days, spend_charts, task_charts
 from app.web.spend import DAYS, HEIGHT
+from app.web.spending import Spending
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 10, 26, 23, 30, tzinfo=UTC)  # the 27th in Berlin
@@ -87,6 +89,37 @@ def test_of_many_agents_those_that_spent_least_are_added_up():
     assert len(by_agent.series) == MOST_SERIES
     assert by_agent.series[-1].values[-1] == 1 + 2 + 3 + 4
     assert len({each.style for each in by_agent.series}) == MOST_SERIES
+
+
+class Costs(Store):
+    """Has booked something at some moments, and books more whenever it is asked."""
+
+    def __init__(self, booked):
+        self.booked = booked
+        self.asked = 0
+
+    async def costs(self, *, since, agent_id=None):
+        self.asked += 1
+        found = [
+            dataclasses.replace(cost("a", usd), day=at.date())
+            for at, usd in sorted(self.booked.items())
+            if at >= since
+        ]
+        self.booked[NOW - timedelta(seconds=1) + timedelta(microseconds=self.asked)] = 100.0
+        return found
+
+
+async def test_what_is_booked_while_days_are_looked_up_is_on_no_day_but_its_own():
+    edges = [edge.astimezone(UTC) for edge in day_edges(DAY_LIST, BERLIN)]
+    second = timedelta(seconds=1)
+    booked = {edges[3] - second: 1.0, edges[3]: 2.0, edges[4] - second: 4.0, edges[4]: 8.0}
+    spending, store = Spending(BERLIN), Costs(booked)
+    spent = {each.day: each.cost_usd for each in await spending.costs(store, NOW)}
+    assert [spent.get(day, 0.0) for day in DAY_LIST[2:5]] == [1.0, 6.0, 8.0]
+    assert [spent.get(day, 0.0) for day in DAY_LIST[5:12]] == [0.0] * 7
+    store.asked = 0
+    await spending.costs(store, NOW)
+    assert store.asked == 2  # yesterday is of the same day of UTC as today
 
 
 async def test_the_page_shows_each_chart_as_a_picture_with_a_title_and_as_a_table(store):

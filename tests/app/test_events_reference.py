@@ -22,7 +22,7 @@ from app.event_kinds import EventKind
 from app.happenings import tell_of_changes, tell_of_tree
 from app.looks import USUAL
 from app.status import HealthState
-from app.store.protocol import TaskStatus
+from app.store.protocol import DomainTable, NewReview, TaskStatus, Verdict
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "docs/reference/events-and-metrics.md").read_text()
@@ -90,6 +90,16 @@ async def do_everything(daemon):
     await store.park_task("t0", "k0")
     await decide(store)
     await store.cancel_task("t0")
+    await store.insert(DomainTable.DEAL_LOG, "d1", {"name": "Ada"})
+    said = NewReview(
+        id="v1",
+        table_name=DomainTable.DEAL_LOG,
+        row_id="d1",
+        verdict=Verdict.APPROVED,
+        comment=None,
+        reviewed_by="Grace",
+    )
+    await store.review_row(said, shown={}, changes={})
     await add(store)
     await claim(store)
     await store.release_task("t1", "k1")

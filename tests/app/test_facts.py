@@ -35,6 +35,8 @@ WHOLE = status(
     throttled_for=1.0,
     throttled_age=4.0,
     throttled_why="429",
+    paused_by="kim",
+    paused_at=MOMENT,
 )
 WHOLE = dataclasses.replace(WHOLE, health=dataclasses.replace(WHOLE.health, last_run_at=MOMENT))
 

@@ -142,10 +142,16 @@ def test_a_loop_that_was_blocked_is_critical_whatever_the_agents_say():
     )
 
 
+def test_while_a_daemon_stops_an_agent_that_stops_too_is_no_reason_and_one_that_crashed_is():
+    statuses = {"social": agent("draining"), "content": agent("backing_off")}
+    _, reasons = overall(statuses, stopping=True)
+    assert [reason.partition(" is ")[0] for reason in reasons] == ["the daemon", "content"]
+
+
 def test_a_daemon_that_is_stopping_is_degraded_and_not_critical():
     assert overall({"social": agent("stopped")}, stopping=True) == (
         "degraded",
-        ["the daemon is stopping", "social is stopped"],
+        ["the daemon is stopping"],
     )
 
 

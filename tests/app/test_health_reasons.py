@@ -16,6 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 from whole_daemon import whole_daemon
 
 from actp_supervise.service import log_context
+from app.event_kinds import EventKind
 from app.event_log import EventLog
 from app.health import (
     Ended,
@@ -31,9 +32,17 @@ from app.observed_store import ObservedStore
 from app.reasons import Beginnings, Reason, ReasonKind, reason
 from app.settings import load_settings
 from app.status import JobRun
-from app.store.protocol import AgentRegistration, CostEntry, StoreError, TaskStatus
+from app.store.protocol import (
+    AgentRegistration,
+    CostEntry,
+    DomainTable,
+    NewReview,
+    StoreError,
+    TaskStatus,
+    Verdict,
+)
 from app.waiting_approvals import WaitingApprovals
-from app.work_watch import WorkWatch
+from app.work_watch import FLAGS_EVERY, WorkWatch
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/health.md"
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
@@ -128,6 +137,10 @@ def test_failures_are_forgotten_after_a_day():
         ),
         (status("content", status="stopped"), "it is stopped"),
         (PLAIN, "its class takes no tasks"),
+        (
+            status("content", doing="at its own work", progress_age=None, uptime=0.5),
+            "its class takes no tasks",
+        ),
         (status("social"), "no daemon that runs has an agent content"),
     ],
 )
@@ -452,3 +465,48 @@ def test_the_reference_has_all_reasons_and_a_test_for_each():
         (kind.value, kind.when, kind.advice) for kind in ReasonKind
     ]
     assert all(re.search(r"`test_\w+`", tests) for *_, tests in rows)
+
+
+async def test_a_day_that_cost_far_more_than_the_week_before_is_a_reason_until_a_person_has_seen_it(
+    clock, store
+):
+    """$50 after a week of $0; for a day at most, and no longer than it is news."""
+    events = EventLog()
+    observed = ObservedStore(store, events)
+    work = watch_on(observed, events, "here")
+    settings = load_settings({}, env_file=None)
+
+    async def looked(*, now=None):
+        await work.look(settings)
+        return [
+            each.text
+            for each in judged(work.facts(), now=now or await store.ping())
+            if each.key is ReasonKind.COSTS_UNUSUAL
+        ]
+
+    assert await looked() == []
+    flag = "the agents cost $50.00 today; $0.00 a day in the week before. That is unusual"
+    audit = {"kind": "cost_audit", "agent_id": "revenue", "flag": flag}
+    await store.insert(DomainTable.REPORTS, "r1", audit)
+    assert await looked() == [], "it is looked for now and then"
+    events.publish(EventKind.TASK_FINISHED, "", agent_id="revenue", outcome="succeeded")
+    assert await looked() == [f"revenue: {flag}"]
+    assert await looked(now=await store.ping() + timedelta(days=1, minutes=1)) == []
+
+    said = NewReview(
+        id="v1",
+        table_name=DomainTable.REPORTS,
+        row_id="r1",
+        verdict=Verdict.APPROVED,
+        comment=None,
+        reviewed_by="Grace",
+    )
+    await observed.review_row(said, shown={}, changes={"status": "approved"})
+    assert await looked() == []
+
+    await store.insert(DomainTable.REPORTS, "r2", audit)
+    await trio.sleep(FLAGS_EVERY)
+    assert await looked() == [f"revenue: {flag}"]
+    await store.insert(DomainTable.REPORTS, "r3", {**audit, "flag": None})
+    await trio.sleep(FLAGS_EVERY)
+    assert await looked() == []

@@ -114,6 +114,35 @@ async def test_what_changes_something_is_said_to_need_the_token_where_there_is_o
         assert needing == (changing | {"GET /agents/{agent_id}/restart"} if secured else set())
 
 
+def test_what_no_body_may_hold_is_described_for_each_of_its_texts_and_objects():
+    """The database takes no NUL, in texts and names of fields, however deep."""
+    document_of_all = document(AGENT_IDS, secured=False)
+    bodies = [
+        operation["requestBody"]["content"]["application/json"]["schema"]
+        for methods in document_of_all["paths"].values()
+        for operation in methods.values()
+        if "application/json" in operation.get("requestBody", {}).get("content", {})
+    ]
+    assert len(bodies) > 4
+    waiting = [field for body in bodies for field in _resolved(body)["properties"].values()]
+    while waiting:
+        field = waiting.pop()
+        waiting += field.get("anyOf", ())
+        if "string" in field.get("type", ()):
+            assert field.keys() & {"pattern", "format", "enum"}, field
+        assert field.get("additionalProperties") is not True, field
+
+
+def _resolved(schema):
+    """Follow a reference to the description's own schemas."""
+    if "$ref" not in schema:
+        return schema
+    found = document(AGENT_IDS, secured=False)
+    for name in schema["$ref"].removeprefix("#/").split("/"):
+        found = found[name]
+    return found
+
+
 async def test_the_page_for_people_shows_every_address_without_a_script(store):
     async with served(make_daemon(store)) as client:
         page = (await client.get("/api")).text

@@ -16,6 +16,7 @@ from http_daemon import AGENT_IDS, TOKEN, make_daemon, served, status
 import app
 from actp_supervise.snapshot import ChildSnapshot, SupervisorSnapshot
 from app.event_kinds import EventKind
+from app.settings import DEMO_KEY
 from app.status import AgentHealth, AgentState, WorkerStatus
 from app.store.protocol import (
     Before,
@@ -592,3 +593,25 @@ async def test_an_agent_s_page_has_its_log_lines_in_their_order_and_no_other_s(d
     assert "<strong>error</strong>" in page
     nothing = (await client.get("/ui/agents/revenue")).text
     assert "Its own code has logged nothing" in nothing
+
+
+async def test_the_demonstration_says_so_on_each_page_and_shows_no_amount_as_dollars(store):
+    await store.add_task("t1", "content", "Do it")
+    await store.record_cost(
+        CostEntry(
+            id="c", agent_id="content", run_id=None, task_id="t1", model="m", input_tokens=1,
+            output_tokens=1, cost_usd=4.1,
+        )
+    )  # fmt: skip
+    daemon = make_daemon(store, environ={"ANTHROPIC_API_KEY": DEMO_KEY})
+    daemon.events.publish(EventKind.CHILD_CRASHED, "content spent $0.0123", agent_id="content")
+    async with served(daemon) as client:
+        for path in ("/", "/ui/tasks", "/ui/tasks/t1", "/ui/charts", "/ui/agents/content", "/api"):
+            page = (await client.get(path + "?steps=yes" * (path == "/"))).text
+            assert "<title>DEMO · " in page
+            assert '<strong class="demo">DEMO</strong>' in page
+            assert "no money is spent" in page
+            assert re.search(r"\$\d", page) is None
+        assert "4.10 play money" in (await client.get("/")).text
+    async with served(make_daemon(store)) as client:
+        assert "DEMO" not in (await client.get("/")).text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 
@@ -155,6 +156,32 @@ def test_a_tool_that_cannot_be_set_up_is_told_at_the_start_with_its_agent(tmp_pa
     with pytest.raises(SettingsError, match=r"line 1: agents\.shop: stripe: STRIPE_SECRET_KEY"):
         launcher_of(tmp_path, text)
     launcher_of(tmp_path, text, ENABLE_SHOP_AGENT="no")
+
+
+async def test_the_workers_of_an_agent_share_one_server_of_tools(store, tmp_path):
+    """A program is started once for three workers, and is gone with them."""
+    server = tmp_path / "server"
+    begun = tmp_path / "begun"
+    server.write_text(f"#!/bin/sh\necho $$ >> {begun}\nexec {sys.executable} -m mcp_server_time\n")
+    server.chmod(0o755)
+    path = tmp_path / "agents.toml"
+    path.write_text(
+        f'[agents.social]\nprompt = "x"\nsingle = false\nworkers = 3\n'
+        f"[agents.social.mcp.time]\ncommand = {str(server)!r}\n"
+    )
+    environ = {"ANTHROPIC_API_KEY": "k", "WORKER_AGENTS": str(path)}
+    settings = load_settings(environ, env_file=None)
+    launcher = AgentLauncher(replace(settings, worker_id=WORKER), store, INSTANCE)
+    async with staged(store, launcher.run, environ=environ, hold=launcher.hold) as stage:
+        await stage.supervisor.start_all()
+        with trio.fail_after(60):
+            while stage.supervisor.get_status()["social"].workers_running < 3:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+        tools = [tool.name for tool in stage.supervisor.tools("social")]
+        assert "mcp__time__get_current_time" in tools
+        (pid,) = begun.read_text().split()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)
 
 
 async def test_a_server_of_tools_that_is_away_from_an_agent_s_process_is_a_reason_of_the_agent(

@@ -45,6 +45,16 @@ DOMAIN_ROWS = {
         "metrics": {"a": 1, "b": None},
         "summary": "fine",
     },
+    DomainTable.REPORTS: {
+        "kind": "daily_check",
+        "period": "2026-11-23",
+        "text": "All is well.",
+        "metrics": {"stripe_usd": 12.5},
+        "sent_by": "telegram",
+        "sent_at": NOON,
+        "agent_id": "revenue",
+        "from_outside": "a page of the web",
+    },
 }
 
 
@@ -115,6 +125,11 @@ async def deals(store):
         (Query(equal={"id": "r2"}), ["r2"]),
         (Query(equal={"value_usd": 10}), ["r3"]),
         (Query(equal={"stage": "prospect", "value_usd": 30.0}), ["r1"]),
+        (Query(one_of={"stage": ["won", "prospect"]}), ["r3", "r2", "r1"]),
+        (Query(one_of={"stage": ["won", None]}), ["r4", "r2"]),
+        (Query(one_of={"stage": ["won"]}, equal={"name": "Birnen AG"}), ["r2"]),
+        (Query(one_of={"stage": [], "name": ["Birnen AG"]}), []),
+        (Query(one_of={"name": ['a,b"\\', "100% Obst"]}), ["r3"]),
         (Query(contains={"name": "äPFEL"}), ["r1"]),
         (Query(contains={"name": "%"}), ["r3"]),
         (Query(contains={"name": "_"}), []),

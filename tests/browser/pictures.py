@@ -35,7 +35,8 @@ LARGEST = 120_000
 """Bytes of a picture."""
 
 
-def main() -> None:
+def main(wanted: list[str]) -> None:
+    """Take all pictures, or those of the situations that are named."""
     chromium = find_chromium()
     if chromium is None:
         sys.exit("Chromium is not on PATH; install it, for example with: apt-get install chromium")
@@ -43,9 +44,12 @@ def main() -> None:
     with start_claude() as process, open_browser(chromium) as browser:
         assert process.stdout is not None
         claude = process.stdout.readline().strip()
-        with stage(claude) as daemon:
-            take_tour(browser, daemon)
+        if not wanted:
+            with stage(claude) as daemon:
+                take_tour(browser, daemon)
         for situation in SITUATIONS:
+            if wanted and situation.name not in wanted:
+                continue
             with (
                 tempfile.TemporaryDirectory(prefix="actp-pictures-") as folder,
                 situation.daemon(make_place(Path(folder), claude)) as daemon,
@@ -106,4 +110,4 @@ def take(
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -6,7 +6,7 @@ import shutil
 import signal
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +18,7 @@ from looking import ON_DEMAND, Running, running
 
 from actp_supervise.clock import SystemWallClock
 from app.demo.show import TASKS
-from app.store.protocol import Question
+from app.store.protocol import CostEntry, Question
 from app.store.records import moment_text
 from app.store.sqlite import open_sqlite_store
 
@@ -58,19 +58,15 @@ def work_failing(place: Place) -> Iterator[Running]:
 
 @contextmanager
 def nobody_serves_a_queue(place: Place) -> Iterator[Running]:
+    beforehand(place, queue_for_revenue)
     with running(place, "--agents", "social,content") as daemon:
-        for agent_id, goal in TASKS:
-            if agent_id == "revenue":
-                daemon.post(agent_id, goal)
         until_reasons(daemon, "revenue")
         yield daemon
 
 
 @contextmanager
 def approval_waits(place: Place) -> Iterator[Running]:
-    # Before the daemon is there, which looks for what others ask only now and then.
-    place.database.parent.mkdir(parents=True)
-    trio.run(ask, place.database)
+    beforehand(place, ask)
     earlier = moment_text(SystemWallClock().now() - timedelta(hours=2))
     change(place.database, "update actp_approvals set created_at = ?", earlier)
     with running(place) as daemon:
@@ -82,9 +78,9 @@ def approval_waits(place: Place) -> Iterator[Running]:
 @contextmanager
 def budget_near(place: Place) -> Iterator[Running]:
     place.environ["CONTENT_AGENT_DAILY_BUDGET_USD"] = "2"
+    beforehand(place, spend_much)
     with running(place) as daemon:
-        do_some_tasks(daemon)
-        spend(place.database, 1.85)
+        do_some_tasks(daemon, "acquisition", "revenue")  # what content has left is too little
         until_reasons(daemon, "content has spent")
         yield daemon
 
@@ -156,10 +152,11 @@ def make_place(folder: Path, claude: str) -> Place:
     return place
 
 
-def do_some_tasks(daemon: Running) -> None:
-    for agent_id in ("content", "acquisition", "revenue"):
+def do_some_tasks(daemon: Running, *agent_ids: str) -> None:
+    wanted = agent_ids or ("content", "acquisition", "revenue")
+    for agent_id in wanted:
         daemon.until_agent(agent_id, "running")
-    posted = [daemon.post(agent_id, goal) for agent_id, goal in TASKS if agent_id != "social"]
+    posted = [daemon.post(agent_id, goal) for agent_id, goal in TASKS if agent_id in wanted]
     for task_id in posted:
         daemon.until(f"/tasks/{task_id}", lambda task: task["finished_at"] is not None)
 
@@ -170,6 +167,35 @@ def end_badly(daemon: Running, agent_id: str, goal: str) -> None:
 
 def until_reasons(daemon: Running, text: str) -> None:
     daemon.until("/health", lambda health: any(text in each for each in health["reasons"]))
+
+
+def beforehand(place: Place, write: Callable[[Path], Awaitable[None]]) -> None:
+    """Write into the store before the daemon is there, which looks but once a minute."""
+    place.database.parent.mkdir(parents=True)
+    trio.run(write, place.database)
+
+
+async def queue_for_revenue(database: Path) -> None:
+    async with open_sqlite_store(database) as store:
+        for number, (agent_id, goal) in enumerate(TASKS):
+            if agent_id == "revenue":
+                await store.add_task(f"task-{number}", agent_id, goal)
+
+
+async def spend_much(database: Path) -> None:
+    async with open_sqlite_store(database) as store:
+        await store.record_cost(
+            CostEntry(
+                id="spent",
+                agent_id="content",
+                run_id=None,
+                task_id=None,
+                model="claude-sonnet-5-5",
+                input_tokens=400_000,
+                output_tokens=40_000,
+                cost_usd=1.85,
+            )
+        )
 
 
 async def ask(database: Path) -> None:

@@ -63,13 +63,16 @@ def stops(page: Page) -> list[tuple[int, bool]]:
     for _ in range(200):
         page.keyboard.press("Tab")
         stop = tuple(page.evaluate(FOCUSED))
-        if stop in found:
+        if stop in found[:-1]:
             break
-        found.append(stop)
+        if stop not in found:  # or it is within a field, as from the day to the month
+            found.append(stop)
     return found
 
 
-@pytest.mark.parametrize("path", ["/", "/ui/tasks", "/ui/charts", "/ui/agents/content"])
+@pytest.mark.parametrize(
+    "path", ["/", "/ui/tasks", "/ui/charts", "/ui/agents/content", "/ui/drafts"]
+)
 def test_the_end_of_the_page_is_few_stops_away(page: Page, daemon: Running, path: str):
     page.goto(daemon.address + path)
     expect(page.locator("#connection")).to_have_text("live")
@@ -102,6 +105,22 @@ def test_the_arrows_lead_through_a_group_and_tab_leaves_it(page: Page):
     expect(row.get_by_role("button", name="Pause content")).to_be_focused()
     page.keyboard.press("Tab")
     assert not page.evaluate("document.activeElement.closest('tr[data-key=content] .actions')")
+
+
+def test_in_a_list_of_tasks_the_arrows_go_from_row_to_row(page: Page, daemon: Running):
+    page.goto(f"{daemon.address}/ui/tasks")
+    expect(page.locator("#connection")).to_have_text("live")
+    rows = page.locator("main tbody tr")
+    rows.nth(0).locator("a").first.focus()
+    page.keyboard.press("ArrowDown")
+    expect(rows.nth(1).locator("a").first).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    expect(rows.nth(1).locator("a").first).to_be_focused()
+    page.keyboard.press("Home")
+    expect(rows.nth(0).locator("a").first).to_be_focused()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('tbody')") is None
 
 
 def test_a_question_mark_lists_the_shortcuts(page: Page):

@@ -6,9 +6,11 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 from daemons import Place
 from looking import ON_DEMAND, running
 from playwright.sync_api import expect
+from test_items import make_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +50,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, claude: str) -> Iterator[Ru
     place.environ["CONTENT_AGENT_DAILY_BUDGET_USD"] = "5"
     with running(place, "--agents", "social,content") as daemon:
         daemon.until_agent("content", "running")
+        trio.run(make_items, place.database)
         done = daemon.post("content", "Find viral templates and save the best hook 'Launch it'")
         failed = daemon.post(
             "content", f"Recall {'a-word-without-an-end' * 20} [simulate: refusal]"
@@ -71,6 +74,8 @@ def paths(daemon: Running) -> list[str]:
         "/ui/tasks",
         "/ui/tasks?status=queued",
         "/ui/agents/nobody",
+        "/ui/drafts",
+        "/ui/deals",
         *agents,
         *own,
     ]
@@ -129,7 +134,7 @@ def test_everything_can_be_reached_by_keyboard_and_shows_the_focus(look: Look, d
     reached: set[int] = set()
     while (stop := next_stop(page, "Tab")) not in reached:
         reached.add(stop)
-        while page.evaluate(IN_GROUP) and (other := next_stop(page, "ArrowDown")) not in reached:
+        while page.evaluate(IN_GROUP) and (other := next_stop(page, "ArrowRight")) not in reached:
             reached.add(other)
     assert wanted - reached == set()
     page.get_by_role("link", name="Tasks", exact=True).focus()

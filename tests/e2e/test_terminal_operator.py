@@ -61,7 +61,9 @@ async def test_an_agent_and_a_routine_are_paused_and_go_on(place):
 
         job = "content.run_daily_pipeline"
         assert (await run(place, "--pause", job)).code == 0
-        assert "paused, until --resume" in (await run(place, "--show", "routines")).out
+        shown = (await run(place, "--show", "routines")).out
+        assert "paused by " in shown
+        assert f", until --resume {job}" in shown
         assert json.loads((await run(place, "--resume", job, "--json")).out)["paused"] is False
 
 
@@ -161,8 +163,13 @@ async def test_a_conversation_is_shown_by_the_daemon_and_without_it_by_the_store
     as_json = json.loads((await run(place, "--show", task_id, "--json")).out)
     assert as_json["task"]["id"] == task_id
     assert [turn["role"] for turn in as_json["turns"]][:2] == ["user", "assistant"]
-    listed = await run(place, "--show", "tasks", "--status", "succeeded")
+    listed = await run(place, "--show", "tasks", "--status", "succeeded", "--text", "WHAT we")
     assert task_id in listed.out
+    assert (await run(place, "--show", "tasks", "--text", "nonsense")).out == (
+        "There are no such tasks.\n"
+    )
+    approvals = await run(place, "--approvals")
+    assert (approvals.code, approvals.out) == (0, "Nothing waits for approval.\n")
     assert (await run(place, "--show", "tasks", "--status", "failed")).out == (
         "There are no such tasks.\n"
     )

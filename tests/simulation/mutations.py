@@ -20,6 +20,7 @@ from app import daemon, supervisor
 from app.agents import toolbox
 from app.agents.activity import Activity
 from app.agents.approvals import Gate
+from app.agents.claims import Claims
 from app.agents.handle import AgentStore
 from app.agents.toolbox import Toolbox
 from app.agents.transcript import Transcript
@@ -439,7 +440,8 @@ MUTATIONS = {
     ),
     "a record is written once, or lost": Mutation(
         put_in=replaced(Outbox, "_write", _write_once),
-        breaks=frozenset({Rule.RECORDED, Rule.BOUNDED, Rule.EXIT, Rule.HEALS}),
+        breaks=frozenset({Rule.RECORDED, Rule.CRASHES, Rule.BOUNDED, Rule.EXIT, Rule.HEALS}),
+        steps=work_and(What.STORE_AWAY, after=(-0.5, -0.5), amount=900.0, before=What.CRASH),
     ),
     "costs are not booked": Mutation(
         put_in=replaced(SqliteLedger, "record_cost", _record_nothing),
@@ -455,8 +457,10 @@ MUTATIONS = {
         put_in=both(
             statement(queue, "_BARRED", "paused_at is not null", "0"),
             replaced(AgentStore, "claim_task", Before.claim_task),
+            replaced(Claims, "claim_task", Before.claim_task),
         ),
         breaks=frozenset({Rule.PAUSED}),
+        steps=work_and(What.PAUSE, after=(-400.0, -400.0), amount=1200.0),
     ),
     "a single agent does not wait for its lease": Mutation(
         put_in=replaced(LeaderLease, "acquire", _none),
@@ -466,6 +470,7 @@ MUTATIONS = {
     "an agent is always restarted at once": Mutation(
         put_in=replaced(supervisor, "AGENT_BACKOFF", Backoff()),
         breaks=frozenset({Rule.BACKOFF}),
+        steps=work_and(What.CRASH, after=BEFORE, amount=10.0),
     ),
     "the tasks of the dead are left alone": Mutation(
         put_in=both(

@@ -58,6 +58,39 @@ async function postTask(form) {
   });
 }
 
+const WORDS = { approved: "Approved.", rejected: "Rejected.", done: "Kept as done.", edited: "Changed." };
+
+async function review(form, button) {
+  const verdict = button.value;
+  await pending(button, async () => {
+    const said = { by: "the page", seen: form.dataset.seen, comment: form.elements.comment?.value.trim() || null };
+    if (verdict === "approved" || verdict === "rejected") {
+      said.approve = verdict === "approved";
+    } else if (verdict === "done") {
+      said.done = true;
+    }
+    const changes = verdict === "approved" || verdict === "edited" ? changesIn(form) : {};
+    if (Object.keys(changes).length > 0) {
+      said.changes = changes;
+    } else if (verdict === "edited") {
+      throw new Error("nothing was changed.");
+    }
+    await post(form.dataset.item, JSON.stringify(said));
+    say(WORDS[verdict]);
+  });
+}
+
+function changesIn(form) {
+  const changes = {};
+  for (const field of form.elements) {
+    if (field.name && field.name !== "comment" && field.value !== field.defaultValue) {
+      const text = field.value.trim();
+      changes[field.name] = text === "" ? null : "number" in field.dataset ? Number(text) : text;
+    }
+  }
+  return changes;
+}
+
 async function decide(form, button) {
   const { comment, arguments: args } = form.elements;
   const approve = button.value === "approve";
@@ -218,6 +251,8 @@ document.addEventListener("submit", (event) => {
   const dialog = event.target.closest("dialog");
   if (dialog !== null) {
     dialog.close("yes");
+  } else if (event.target.dataset.item !== undefined) {
+    review(event.target, event.submitter);
   } else if (event.target.dataset.approval !== undefined) {
     decide(event.target, event.submitter);
   } else if (event.target.goal !== undefined) {

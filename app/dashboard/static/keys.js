@@ -31,15 +31,27 @@ document.addEventListener("focusin", (event) => {
   }
 });
 
+// Up and down go from row to row, where there are rows.
+function neighbour(all, from, key) {
+  const step = STEPS[key];
+  const place = all.indexOf(from);
+  const row = key === "ArrowUp" || key === "ArrowDown" ? from.closest("tbody[data-group] tr") : null;
+  if (row === null) {
+    return step && all[place + step];
+  }
+  const others = all.filter((each) => each.closest("tr") !== row && Math.sign(all.indexOf(each) - place) === step);
+  const next = (step > 0 ? others[0] : others.at(-1))?.closest("tr");
+  return all.find((each) => each.closest("tr") === next);
+}
+
 function moveInGroup(event) {
   const group = event.target.closest("[data-group]");
   if (group === null || !event.target.matches(STOPS)) {
     return;
   }
   const all = stops(group);
-  const step = STEPS[event.key];
-  const place = all.indexOf(event.target);
-  const next = { Home: all[0], End: all.at(-1) }[event.key] ?? (step && all[place + step]);
+  const ends = { Home: all[0], End: all.at(-1) };
+  const next = ends[event.key] ?? neighbour(all, event.target, event.key);
   if (next) {
     event.preventDefault();
     next.focus();
@@ -48,7 +60,7 @@ function moveInGroup(event) {
 
 // Shortcuts. None of them has a modifier, so none is one of the browser's.
 
-const GO = { o: "/", t: "/ui/tasks", a: "/ui/approvals" };
+const GO = { o: "/", t: "/ui/tasks", w: "/ui/drafts", a: "/ui/approvals", c: "/ui/charts" };
 let began = null; // "g", of which the second key is awaited
 
 function isTyping(target) {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -18,6 +18,7 @@ class DomainTable(StrEnum):
     DEAL_LOG = "actp_deal_log"
     REVENUE_GOALS = "actp_revenue_goals"
     WEEKLY_SNAPSHOTS = "actp_weekly_snapshots"
+    REPORTS = "actp_reports"
 
 
 DOMAIN_COLUMNS: Mapping[DomainTable, Mapping[str, str]] = {
@@ -27,7 +28,7 @@ DOMAIN_COLUMNS: Mapping[DomainTable, Mapping[str, str]] = {
         "target": "text",  # a post's or a person's address or handle
         "content": "text",
         "reason": "text",
-        "status": "text",  # queued, done, failed, skipped
+        "status": "text",  # queued, approved, rejected, done, failed, unknown, skipped
         "result": "text",
         "settled_at": "moment",
     },
@@ -39,8 +40,10 @@ DOMAIN_COLUMNS: Mapping[DomainTable, Mapping[str, str]] = {
         "tags": "json",
         "score": "number",
         "uses": "integer",
-        "status": "text",  # template, draft, archived
+        "status": "text",  # template, archived; draft, approved, rejected, done, failed, unknown
         "template_id": "text",  # a draft's template
+        "source": "text",  # where a template was found
+        "result": "text",  # what came of a draft once it was approved
     },
     DomainTable.DEAL_LOG: {
         "name": "text",
@@ -52,6 +55,7 @@ DOMAIN_COLUMNS: Mapping[DomainTable, Mapping[str, str]] = {
         "next_action": "text",
         "next_action_at": "moment",
         "notes": "text",
+        "status": "text",  # approved, rejected; none for what nobody has looked at
     },
     DomainTable.REVENUE_GOALS: {
         "period": "text",  # 2026-11, 2026-W47 or 2026-11-23
@@ -59,20 +63,39 @@ DOMAIN_COLUMNS: Mapping[DomainTable, Mapping[str, str]] = {
         "target": "number",
         "actual": "number",
         "notes": "text",
+        "status": "text",  # approved, rejected; none for what nobody has looked at
     },
     DomainTable.WEEKLY_SNAPSHOTS: {
         "week": "text",  # ISO week, 2026-W47
         "metrics": "json",
         "summary": "text",
     },
+    DomainTable.REPORTS: {
+        "kind": "text",  # daily_check, weekly_report, cost_audit
+        "period": "text",  # 2026-W47 or 2026-11-23
+        "text": "text",
+        "metrics": "json",
+        "flag": "text",  # what in it needs a look of the operator's
+        "status": "text",  # approved, rejected; none for what nobody has looked at
+        "sent_by": "text",  # telegram
+        "sent_at": "moment",
+        "not_sent": "text",  # why it was not sent
+    },
 }
-"""Columns of each domain table and their kind; `id`, `created_at` and `updated_at` come on top."""
+"""Columns of each domain table and their kind, without those that all have."""
+
+COMMON_COLUMNS: Mapping[str, str] = {
+    "agent_id": "text",  # whose agent's it is
+    "from_outside": "text",  # who wrote what stands in it, where other people may have
+}
+"""Columns that every domain table has besides `id`, `created_at` and `updated_at`."""
 
 
 def domain_columns(table: DomainTable) -> dict[str, str]:
     """Return all columns of a domain table with their kind, those that every one has included."""
     own = DOMAIN_COLUMNS[table]
-    return {"id": "text", **own, "created_at": "moment", "updated_at": "moment"}
+    moments = {"created_at": "moment", "updated_at": "moment"}
+    return {"id": "text", **own, **COMMON_COLUMNS, **moments}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +103,8 @@ class Query:
     """Which rows of a domain table, in which order. Conditions are and-ed."""
 
     equal: Mapping[str, Any] = field(default_factory=dict)
+    one_of: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    """Text columns that are one of several texts, or empty."""
     contains: Mapping[str, str] = field(default_factory=dict)
     """Text columns that contain a text, upper and lower case alike."""
     order_by: str = "created_at"

@@ -54,12 +54,14 @@ begin
             ('actp_budget_reservations', 'id agent_id amount_usd created_at expires_at'),
             ('actp_effects', 'key agent_id began_at'),
             ('actp_approvals', 'id task_id agent_id tool arguments status created_at'),
+            ('actp_reviews', 'id table_name row_id verdict before after reviewed_by reviewed_at'),
             ('actp_job_runs', 'job_name scheduled_at worker_id instance claimed_at'),
             ('actp_engagement_actions', 'id'),
             ('actp_viral_templates', 'id'),
             ('actp_deal_log', 'id'),
             ('actp_revenue_goals', 'id'),
-            ('actp_weekly_snapshots', 'id')
+            ('actp_weekly_snapshots', 'id'),
+            ('actp_reports', 'id')
         ) as written (name, columns) on written.name = c.relname
         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
             and not a.attname = any (string_to_array(written.columns, ' '))
@@ -115,9 +117,9 @@ begin
                 'actp_workers', 'actp_leases', 'actp_agent_registry', 'actp_agent_runs',
                 'actp_agent_tasks', 'actp_task_totals', 'actp_agent_memory', 'actp_task_turns',
                 'actp_tool_call_log', 'anthropic_cost_log', 'actp_cost_days',
-                'actp_budget_reservations', 'actp_effects', 'actp_approvals', 'actp_job_runs',
-                'actp_engagement_actions', 'actp_viral_templates', 'actp_deal_log',
-                'actp_revenue_goals', 'actp_weekly_snapshots'
+                'actp_budget_reservations', 'actp_effects', 'actp_approvals', 'actp_reviews',
+                'actp_job_runs', 'actp_engagement_actions', 'actp_viral_templates',
+                'actp_deal_log', 'actp_revenue_goals', 'actp_weekly_snapshots', 'actp_reports'
             )
             and not pg_catalog.has_table_privilege(c.oid, needed.privilege)
         group by 1

@@ -61,18 +61,31 @@ class SqliteTables(Tables, OnSqlite):
     async def update(
         self, table: DomainTable, row_id: str, values: Mapping[str, Any]
     ) -> Row | None:
-        columns = _written(table, values)
-        statement = sql(
-            "update {table} set {assignments} updated_at = {now} where id = ?",
-            table=table,
-            assignments="".join(f"{column} = ?, " for column in columns),
-        )
+        write_domain_columns(table, values)  # what is wrong with them is told at once
 
         def change(db: sqlite3.Connection) -> Row | None:
-            db.execute(statement, [*columns.values(), row_id])
-            return next(iter(_rows(db, table, row_id)), None)
+            change_row(db, table, row_id, values)
+            return row_of(db, table, row_id)
 
         return await self.db.write(change)
+
+
+def row_of(db: sqlite3.Connection, table: DomainTable, row_id: str) -> Row | None:
+    """Return a row by its id; None if it is not there."""
+    return next(iter(_rows(db, table, row_id)), None)
+
+
+def change_row(
+    db: sqlite3.Connection, table: DomainTable, row_id: str, values: Mapping[str, Any]
+) -> None:
+    """Change columns of a row, within a transaction of the caller's."""
+    columns = _written(table, values)
+    statement = sql(
+        "update {table} set {assignments} updated_at = {now} where id = ?",
+        table=table,
+        assignments="".join(f"{column} = ?, " for column in columns),
+    )
+    db.execute(statement, [*columns.values(), row_id])
 
 
 def _conditions(table: DomainTable, query: Query) -> tuple[list[str], list[Any]]:
@@ -81,6 +94,10 @@ def _conditions(table: DomainTable, query: Query) -> tuple[list[str], list[Any]]
     for column, value in query.equal.items():
         conditions.append(f"{column} is ?")
         values.append(write_domain_value(table, column, value))
+    for column, texts in query.one_of.items():
+        found = [f"{column} is ?" for _ in texts]
+        conditions.append(f"({' or '.join(found) or 'false'})")
+        values += [write_domain_value(table, column, text) for text in texts]
     for column, text in query.contains.items():
         conditions.append(f"instr(casefold({column}), ?)")
         values.append(text.casefold())

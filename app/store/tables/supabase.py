@@ -37,6 +37,11 @@ class SupabaseTables(Tables):
                     rows = rows.filter(column, "is", "null")
                 else:
                     rows = rows.filter(column, "eq", str(clean(written)))
+            for column, texts in query.one_of.items():
+                found = [f"{column}.eq.{_quoted(text)}" for text in texts if text is not None]
+                found += [f"{column}.is.null"] * (None in texts)
+                # Where none is wanted, none is found.
+                rows = rows.or_(",".join(found) or f"and({column}.is.null,{column}.not.is.null)")
             for column, text in query.contains.items():
                 # A pattern that begins so is plain text; upper and lower case are alike.
                 rows = rows.filter(column, "imatch", "***=" + clean(text))
@@ -73,6 +78,12 @@ class SupabaseTables(Tables):
             _rows_of(table),
         )
         return changed[0] if changed else None
+
+
+def _quoted(text: str) -> str:
+    """Return a text as PostgREST reads it within a list of conditions."""
+    escaped = clean(text).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _rows_of(table: DomainTable) -> Callable[[JSON], list[Row]]:

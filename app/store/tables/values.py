@@ -68,7 +68,7 @@ def check_query(table: DomainTable, query: Query) -> None:
     for column in query.equal:
         if _kind(table, column) == "json":
             raise StoreError(f"{table}.{column} holds JSON, which has no one form to compare")
-    for column in query.contains:
+    for column in (*query.contains, *query.one_of):
         if _kind(table, column) != "text":
             raise StoreError(f"{table}.{column} is no text that could contain one")
 
