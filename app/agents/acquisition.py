@@ -161,7 +161,7 @@ where you found it. A person looks through what you add: what they rejected is n
         waiting = [deal for deal in deals if deal["stage"] not in CLOSED and _wants_look(deal, now)]
         if not waiting:
             return {"text": "No deal is due, without a next action, or quiet.", "turns": 0}
-        waiting.sort(key=lambda deal: _urgency(deal, now))
+        waiting.sort(key=lambda deal: urgency(deal, now))
         return await self.routine(
             "run_pipeline_advance",
             "Go through the deals in the context, which are due, have no next action, or have not "
@@ -265,7 +265,7 @@ def _wants_look(deal: Row, now: datetime) -> bool:
     return due is None or due <= now or quiet
 
 
-def _urgency(deal: Row, now: datetime) -> tuple[int, datetime]:
+def urgency(deal: Row, now: datetime) -> tuple[int, datetime]:
     """Return by what deals are put in order: the longest overdue, those without a step, quiet ones.
 
     Within the last two the one that has been left alone for longest comes first.

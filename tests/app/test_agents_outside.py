@@ -150,8 +150,12 @@ async def test_facts_that_are_marked_are_outside_text(at_work, facts, waits):
     await do(at_work, POST, context=facts, waits=waits)
 
 
-async def test_a_conversation_that_begins_anew_knows_what_the_one_before_had_read(at_work):
-    await do(at_work, READ, ADD, POST, waits=True)
+async def test_a_conversation_that_begins_anew_knows_what_the_one_before_had_read(at_work, store):
+    """The mark itself stands so late in the answer that it is not told of the earlier try."""
+    ours = {"name": "Grace", "notes": "Ours. " * 100, "next_action_at": await store.ping()}
+    await store.insert(DEALS, "d1", ours)
+    await store.insert(DEALS, "d2", {"name": "Ada", "notes": HOSTILE, "from_outside": SOURCE})
+    await do(at_work, ("list_deals", {}), POST, waits=True)
     (row,) = await at_work.store.approvals()
     await at_work.store.decide_approval(row.id, approve=False, decided_by="Grace")
     at_work.claude.plan(Reply(tools=(("post", {"topic": "another"}),)))

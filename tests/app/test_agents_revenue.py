@@ -161,7 +161,7 @@ async def test_actuals_are_taken_from_stripe_and_the_app_store(at_work, store, s
     in_month = yesterday.month == (await services.today()).month
     services.days[yesterday.isoformat()] = report("Notes\t3\t0.70\tUSD\t0.99")
 
-    await services.run("run_daily_check", "stripe", "app_store")
+    await services.run("run_daily_check", "stripe", "app_store", "telegram")
 
     apple = 2.1 if in_month else 0.0
     assert await actual_of(store, "stripe_revenue_usd") == pytest.approx(14.99)
@@ -298,10 +298,14 @@ async def test_a_report_that_telegram_refuses_is_kept_and_sent_with_the_next_try
 
 async def test_the_same_report_is_sent_once(at_work, store, services):
     await set_goal(store, services)
+    sent_at = []
     for text in ("All is well.", "All is well.", "One is in danger."):
         at_work.claude.plan(Reply(text=text))
         await services.run("run_daily_check", "telegram")
+        sent_at += [row["sent_at"] for row in await reports(store)]
 
+    first, again, another = sent_at
+    assert first == again < another
     assert [text.rpartition("\n")[2] for text in services.sent] == [
         "All is well.",
         "One is in danger.",

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from agents_at_work import QUICK
 
-from app.agents.acquisition import MOST_SHOWN, AcquisitionDomainAgent
+from app.agents.acquisition import MOST_SHOWN, AcquisitionDomainAgent, urgency
 from app.agents.content import OFFERED, REST, ContentCreationDomainAgent, rested_templates
 from app.agents.social import SocialMediaDomainAgent
 from app.agents.spec import AgentOptions
@@ -139,6 +139,36 @@ async def test_the_pipeline_advance_takes_the_longest_overdue_first(at_work, sto
     places = [told(at_work).index(f'"id": "{row_id}"') for row_id in ids]
     assert places == sorted(places)
     assert '"days_overdue": 30' in told(at_work)
+
+
+def test_deals_without_a_step_come_before_quiet_ones_and_the_longest_left_alone_first():
+    now = datetime(2026, 11, 29, 9, 0, tzinfo=UTC)
+
+    def deal(name, *, due=None, changed=1):
+        at = None if due is None else now + timedelta(days=due)
+        return {
+            "name": name,
+            "next_action_at": at,
+            "updated_at": now - timedelta(days=changed),
+        }
+
+    deals = [
+        deal("quiet", due=1, changed=9),
+        deal("quiet for longer", due=30, changed=20),
+        deal("without a step"),
+        deal("without a step for longer", changed=50),
+        deal("overdue", due=-1, changed=90),
+        deal("overdue for longer", due=-8),
+    ]
+    deals.sort(key=lambda deal: urgency(deal, now))
+    assert [deal["name"] for deal in deals] == [
+        "overdue for longer",
+        "overdue",
+        "without a step for longer",
+        "without a step",
+        "quiet for longer",
+        "quiet",
+    ]
 
 
 async def test_of_many_deals_those_that_waited_longest_are_shown(at_work, store):

@@ -175,7 +175,7 @@ class Campaign:
                     assert answer.status_code == 201, answer.text
                     self.posted[number] = answer.json()["id"]
                     return
-            self.counts["posts_repeated"] += 1
+                self.counts["posts_repeated"] += 1
             await trio.sleep(0.1)
 
     async def keep_deciding(self, share: float = 0.2) -> None:
