@@ -8,19 +8,21 @@ database as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from typing_extensions import override
 
 from actp_supervise import Backoff
+from actp_supervise.clock import SystemWallClock
 from app.looks import USUAL
 from app.store.protocol import Before, Lease, LeaseHolder, Store, StoreError, TaskRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from datetime import datetime
 
+    from actp_supervise.clock import WallClock
     from app.store.clock import StoreClock
     from app.store.protocol import ApprovalRow, Beat, TaskFilter, TaskStatus
     from app.store.verbs import Seconds
@@ -36,6 +38,10 @@ class _Claim:
     task: TaskRow
     wanted_until: float
     """Until when its worker may be taken to be at work, though it has not asked again."""
+    lease: float
+    """Seconds that it holds once it is prolonged."""
+    prolonged_at: datetime
+    """When it was last prolonged, by the wall clock."""
     state: Lease = Lease.HELD
 
 
@@ -56,13 +62,21 @@ class Desk(Before):
         store: The store behind it.
         clock: Told with each beat what the store's clock shows.
         fresh: Seconds for which a beat's answer is relied on.
+        wall_clock: Tells that the machine has slept, or that its clock was set.
     """
 
     def __init__(
-        self, store: Store, clock: StoreClock | None = None, *, fresh: float = USUAL.fresh
+        self,
+        store: Store,
+        clock: StoreClock | None = None,
+        *,
+        fresh: float = USUAL.fresh,
+        wall_clock: WallClock | None = None,
     ) -> None:
         super().__init__(store)
         self._fresh = fresh
+        self._wall_clock = wall_clock or SystemWallClock()
+        self._asked_at = self._wall_clock.now()
         self._clock = clock
         self.wake: Callable[[str], object] = lambda _: None
         """Called with an agent_id that has work, or a claim that ended."""
@@ -77,7 +91,7 @@ class Desk(Before):
 
     def tokens(self) -> list[str]:
         """Return the claims that are to be prolonged."""
-        now = trio.current_time()
+        now, self._asked_at = trio.current_time(), self._wall_clock.now()
         self._claims = {
             token: claim for token, claim in self._claims.items() if claim.wanted_until > now
         }
@@ -99,6 +113,8 @@ class Desk(Before):
         self._fresh_until = asked_at + self._fresh
         if self._clock is not None:
             self._clock.follow(beat.now, took=trio.current_time() - asked_at)
+        for held in self._claims.values():
+            held.prolonged_at = max(held.prolonged_at, self._asked_at)
         for ended in beat.ended:
             claim = self._claims.get(ended.token)
             if claim is not None:
@@ -166,14 +182,30 @@ class Desk(Before):
         seen = self._work.get(agent_type, 0)
         if not seen and self._is_fresh():
             return None
+        await self._prolong_what_a_sleep_has_ended(agent_type)
+        asked_at = self._wall_clock.now()
         task = await self.store.claim_task(
             agent_type, worker_id=worker_id, instance=instance, token=token, lease=lease
         )
         if task is not None:
-            self._claims[token] = _Claim(task, trio.current_time() + lease / 2)
+            wanted_until = trio.current_time() + lease / 2
+            self._claims[token] = _Claim(task, wanted_until, lease, asked_at)
         elif self._work.get(agent_type, 0) == seen:  # else there came one meanwhile
             self._work.pop(agent_type, None)
         return task
+
+    async def _prolong_what_a_sleep_has_ended(self, agent_type: str) -> None:
+        """Prolong claims that are over by the wall clock alone, as after a sleep of the machine.
+
+        No beat has come since. Else the first of an agent's workers that looks for a task would
+        take those of its siblings, which are at work.
+        """
+        now, at = trio.current_time(), self._wall_clock.now()
+        for token, claim in list(self._claims.items()):
+            is_over = (at - claim.prolonged_at).total_seconds() >= claim.lease
+            if claim.task.agent_type == agent_type and is_over and claim.wanted_until > now:
+                claim.state = await self.store.renew_task(claim.task.id, token, lease=claim.lease)
+                claim.prolonged_at = at
 
     @override
     async def renew_task(self, task_id: str, token: str, *, lease: Seconds) -> Lease:

@@ -7,21 +7,19 @@ place that sees it, whatever the class of an agent.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import trio
 from typing_extensions import override
 
-from actp_supervise.clock import SystemWallClock
 from app.event_kinds import EventKind
 from app.items import KINDS
 from app.store.protocol import ApprovalStatus, Before, Lease, Store, TaskRow, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
-    from actp_supervise.clock import WallClock
     from app.event_log import EventLog
     from app.store.protocol import (
         ApprovalRow,
@@ -40,13 +38,7 @@ class _InHand:
     """A task that is being done here."""
 
     task: TaskRow
-    lease: float
-    """The seconds that its lease was last given."""
     since: float
-    renewed: float
-    """When the lease was last given, by Trio's time."""
-    renewed_at: datetime
-    """The same by the wall clock."""
     cancel_requested: bool = False
 
     def status_after_release(self, *, count_attempt: bool) -> TaskStatus:
@@ -63,15 +55,11 @@ class ObservedStore(Before):
     Args:
         store: The store behind it.
         events: Where it is published.
-        wall_clock: Tells that the machine has slept, or that its clock was set.
     """
 
-    def __init__(
-        self, store: Store, events: EventLog, *, wall_clock: WallClock | None = None
-    ) -> None:
+    def __init__(self, store: Store, events: EventLog) -> None:
         super().__init__(store)
         self._events = events
-        self._wall_clock = wall_clock or SystemWallClock()
         self._in_hand: dict[str, _InHand] = {}  # by the token of its lease
 
     # Tasks.
@@ -110,24 +98,11 @@ class ObservedStore(Before):
     async def claim_task(
         self, agent_type: str, *, worker_id: str, instance: str, token: str, lease: Seconds
     ) -> TaskRow | None:
-        await self._renew_what_only_looks_over(agent_type)
         task = await self.store.claim_task(
             agent_type, worker_id=worker_id, instance=instance, token=token, lease=lease
         )
-        self._take(token, task, lease)
+        self._take(token, task)
         return task
-
-    async def _renew_what_only_looks_over(self, agent_type: str) -> None:
-        """Renew leases that are over by a wall clock that jumped, and not by the time that passed.
-
-        Else the first of an agent's workers to look for a task after a sleep of the machine would
-        take those of its siblings away, which have had no time to renew theirs.
-        """
-        now, wall_now = trio.current_time(), self._wall_clock.now()
-        for token, held in list(self._in_hand.items()):
-            jumped = (wall_now - held.renewed_at).total_seconds() >= held.lease
-            if held.task.agent_type == agent_type and jumped and now - held.renewed < held.lease:
-                await self.renew_task(held.task.id, token, lease=held.lease)
 
     @override
     async def begin_task(
@@ -154,19 +129,16 @@ class ObservedStore(Before):
             token=token,
             lease=lease,
         )
-        self._take(token, task, lease)
+        self._take(token, task)
         return task
 
     @override
     async def renew_task(self, task_id: str, token: str, *, lease: Seconds) -> Lease:
         state = await self.store.renew_task(task_id, token, lease=lease)
-        held = self._in_hand.get(token)
         if state is Lease.LOST:
             self._lose(token)
-        elif held is not None:
-            held.lease = lease
-            held.renewed, held.renewed_at = trio.current_time(), self._wall_clock.now()
-            held.cancel_requested |= state is Lease.CANCEL_REQUESTED
+        elif state is Lease.CANCEL_REQUESTED and token in self._in_hand:
+            self._in_hand[token].cancel_requested = True
         return state
 
     @override
@@ -380,10 +352,9 @@ class ObservedStore(Before):
             role=turn.role,
         )
 
-    def _take(self, token: str, task: TaskRow | None, lease: float) -> None:
+    def _take(self, token: str, task: TaskRow | None) -> None:
         if task is not None:
-            now = trio.current_time()
-            self._in_hand[token] = _InHand(task, lease, now, now, self._wall_clock.now())
+            self._in_hand[token] = _InHand(task, trio.current_time())
             text = f"{task.agent_type}: taken: {task.goal}"
             self._tell(EventKind.TASK_CLAIMED, text, task, attempt=task.attempts)
 

@@ -117,8 +117,8 @@ async def run_daemon(
                 open_patiently(partial(edges.open_store, settings), waiting=waiting)
             )
             report = await patiently(partial(check_required_tables, kept), waiting)
-            desk = Desk(steady(kept, report), clock, fresh=looks.fresh)
-            store = ObservedStore(desk, events, wall_clock=wall_clock)
+            desk = Desk(steady(kept, report), clock, fresh=looks.fresh, wall_clock=wall_clock)
+            store = ObservedStore(desk, events)
             if prepare is not None:
                 await prepare(store)
         settings = without_tables(settings, report)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from datetime import UTC, datetime
+
 import pytest
 import trio
 from store_calls import add, ask, claim, decide
 
+from actp_supervise.testing import TrioWallClock
 from app.desk import TASK_BACKOFF, Desk
 from app.looks import USUAL
 from app.store.protocol import Before, Lease, StoreUnavailable, TaskFilter, TaskStatus
@@ -234,3 +238,32 @@ async def test_a_task_that_was_parked_is_no_claim_any_more_and_its_decision_wake
     await decide(desk)
     assert desk.woken == ["social"]
     assert (await claim(desk, "k3")).id == "t1"
+
+
+LEASE = 1.0
+
+
+@pytest.fixture
+async def asleep(store, counted):
+    """A desk with a task at work, a beat ago; then the machine sleeps past the task's lease."""
+    clock = TrioWallClock(datetime(2026, 11, 29, tzinfo=UTC))
+    desk = Desk(counted, wall_clock=clock)
+    await add(desk)
+    await claim(desk, "at work", lease=LEASE)
+    await beat(desk, lease=LEASE)
+    # By the store's clock; Trio's stands still.
+    await trio.to_thread.run_sync(threading.Event().wait, LEASE + 0.1)
+    clock.step(3600.0)
+    desk.note_work("social")
+    return desk
+
+
+async def test_after_a_sleep_no_worker_takes_the_task_of_another_in_its_daemon(asleep, mock_clock):
+    assert await claim(asleep, "idle", lease=LEASE) is None
+    assert await asleep.finish_task("t1", "at work", TaskStatus.SUCCEEDED)
+
+
+async def test_the_task_of_a_worker_that_has_not_asked_for_long_is_taken_over(asleep, mock_clock):
+    mock_clock.jump(2 * LEASE)
+    assert (await claim(asleep, "idle", lease=LEASE)).id == "t1"
+    assert not await asleep.finish_task("t1", "at work", TaskStatus.SUCCEEDED)

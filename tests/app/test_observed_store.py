@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from datetime import UTC, datetime
-
 import pytest
-import trio
 from store_calls import LONG, SHORT, add, claim, cost, lapse, tool_call, turn
 
-from actp_supervise.testing import TrioWallClock
 from app.event_log import EventLog
 from app.observed_store import ObservedStore
 from app.store.protocol import TaskStatus
@@ -70,41 +65,6 @@ async def test_a_lost_lease_is_no_end(seen, log):
     await claim(seen)
     assert not await seen.finish_task("t1", "another", TaskStatus.SUCCEEDED)
     assert told(log)[-1][0] == "task_claimed"
-
-
-LEASE = 1.0
-
-
-async def pass_in_reality():
-    """Let a lease run out by the store's clock, while Trio's stands still."""
-    await trio.to_thread.run_sync(threading.Event().wait, LEASE + 0.1)
-
-
-async def test_after_a_sleep_no_worker_takes_the_task_of_another_in_its_daemon(
-    store, log, mock_clock
-):
-    clock = TrioWallClock(datetime(2026, 11, 29, tzinfo=UTC))
-    seen = ObservedStore(store, log, wall_clock=clock)
-    await add(seen)
-    await claim(seen, "at work", lease=LEASE)
-    await pass_in_reality()
-    clock.step(3600.0)
-    assert await claim(seen, "idle") is None
-    assert await seen.finish_task("t1", "at work", TaskStatus.SUCCEEDED)
-
-
-async def test_the_task_of_a_worker_that_has_not_renewed_it_in_time_is_taken_over(
-    store, log, mock_clock
-):
-    clock = TrioWallClock(datetime(2026, 11, 29, tzinfo=UTC))
-    seen = ObservedStore(store, log, wall_clock=clock)
-    await add(seen)
-    await claim(seen, "hung", lease=LEASE)
-    await pass_in_reality()
-    clock.step(3600.0)
-    mock_clock.jump(2 * LEASE)
-    assert (await claim(seen, "idle")).id == "t1"
-    assert not await seen.finish_task("t1", "hung", TaskStatus.SUCCEEDED)
 
 
 @pytest.mark.parametrize("verb", ["renew", "finish", "release"])
