@@ -64,6 +64,7 @@ class Talks:
         self._on_its_way: dict[tuple[Life, str], str] = {}
         """By life and task: the claim under which a whole reply came that is not recorded yet."""
         self._stale: Counter[tuple[Life, str]] = Counter()
+        self._were_over: set[str] = set()
 
     def watch(self, db: sqlite3.Connection) -> None:
         """See each change of a database from now on."""
@@ -79,7 +80,7 @@ class Talks:
         That is not known of one that was over and is wanted again.
         """
         talk = self._talks.get(task_id)
-        return None if talk is None else talk.uses[tool]
+        return None if talk is None or task_id in self._were_over else talk.uses[tool]
 
     def task_of(self, life: Life, body: Mapping[str, Any]) -> str | None:
         """Return about which task a request is; None where that is not certain."""
@@ -134,6 +135,7 @@ class Talks:
             self._forget(task_id)
 
     def _forget(self, task_id: str) -> None:
+        self._were_over.add(task_id)
         talk = self._talks.pop(task_id, None)
         if talk is not None:
             self._by_opening[talk.opening].discard(task_id)
