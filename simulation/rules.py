@@ -121,7 +121,7 @@ class Rules:
         self._held: dict[str, tuple[Life, float]] = {}
         self._paused: set[str] = set()
         self._holders: dict[str, tuple[str, float]] = {}
-        self.talks = Talks(self.break_)
+        self.talks = Talks(self.break_, self._told_within)
         self.outside = Outside(self.talks, self.break_)
         self.money = Money(world, self.break_)
 
