@@ -121,7 +121,7 @@ class Rules:
         self._held: dict[str, tuple[Life, float]] = {}
         self._paused: set[str] = set()
         self._holders: dict[str, tuple[str, float]] = {}
-        self.talks = Talks(self.break_)
+        self.talks = Talks(self.break_, self._told_within)
         self.outside = Outside(self.talks, self.break_)
         self.money = Money(world, self.break_)
 
@@ -325,6 +325,8 @@ class Rules:
             if fire in self._started and fields.get("late") is not None and _is_due(fields):
                 self.break_(Rule.FIRED_ONCE, f"{fire[0]} of {fire[1]} was run again by {life.name}")
             self._started[fire] += 1
+        elif event.kind == "agent_status" and event.agent_id and fields["status"] == "standby":
+            self._hung.pop((life, event.agent_id), None)  # its run was ended for another daemon's
         elif event.kind == "routine_finished":
             self._hung_routines.pop((life, str(fields["job"])), None)
         elif event.kind == "child_crashed" and event.agent_id is not None:

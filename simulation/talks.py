@@ -10,6 +10,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import trio
+
 from .life import current_life, current_verb
 from .promises import Rule
 
@@ -53,17 +55,21 @@ class Talks:
 
     Args:
         break_: Told of a rule that did not hold, and why.
+        told_within: Seconds within which a daemon learns that it has lost a claim.
     """
 
-    def __init__(self, break_: Callable[[Rule, str], object]) -> None:
+    def __init__(self, break_: Callable[[Rule, str], object], told_within: float) -> None:
         self._break = break_
+        self._told_within = told_within
         self._talks: dict[str, Talk] = {}
         self._by_opening: defaultdict[str, set[str]] = defaultdict(set)
         self._claims: dict[str, tuple[Life, str]] = {}
         """Of each task the claim that it is done under."""
         self._on_its_way: dict[tuple[Life, str], str] = {}
         """By life and task: the claim under which a whole reply came that is not recorded yet."""
-        self._stale: Counter[tuple[Life, str]] = Counter()
+        self._stale: dict[tuple[Life, str], float] = {}
+        """Since when a daemon goes on with a task whose claim it has lost."""
+        self._were_over: set[str] = set()
 
     def watch(self, db: sqlite3.Connection) -> None:
         """See each change of a database from now on."""
@@ -79,7 +85,7 @@ class Talks:
         That is not known of one that was over and is wanted again.
         """
         talk = self._talks.get(task_id)
-        return None if talk is None else talk.uses[tool]
+        return None if talk is None or task_id in self._were_over else talk.uses[tool]
 
     def task_of(self, life: Life, body: Mapping[str, Any]) -> str | None:
         """Return about which task a request is; None where that is not certain."""
@@ -98,8 +104,8 @@ class Talks:
         if sent >= talk.sent:
             return
         if not self._holds(life, task_id):  # it is about to learn that it has lost its lease
-            self._stale[life, task_id] += 1
-            if self._stale[life, task_id] == 1:
+            now = trio.current_time()
+            if now <= self._stale.setdefault((life, task_id), now) + self._told_within:
                 return
         self._break(
             Rule.PAID_ONCE,
@@ -134,6 +140,7 @@ class Talks:
             self._forget(task_id)
 
     def _forget(self, task_id: str) -> None:
+        self._were_over.add(task_id)
         talk = self._talks.pop(task_id, None)
         if talk is not None:
             self._by_opening[talk.opening].discard(task_id)

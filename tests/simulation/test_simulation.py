@@ -78,6 +78,18 @@ def test_people_are_told_that_the_store_is_away_and_that_it_is_back():
 
 
 FOUND = {
+    "one that pauses for its budget does not wait for Claude as well": Plan(
+        seed=14,
+        days=0.4,
+        zone="America/New_York",
+        start=datetime(2026, 3, 7, 19, 37, 35, 781205, tzinfo=UTC),
+        budget=0.02,
+        pace=300.0,
+        steps=(
+            Step(at=15408.787, what=What.NONSENSE, agent="revenue", amount=1.472),
+            Step(at=34357.257, what=What.POST, agent="revenue", pick=0.338747),
+        ),
+    ),
     "an agent that hangs in its first look for a task is found": Plan(
         seed=22,
         days=0.2,

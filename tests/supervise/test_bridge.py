@@ -263,3 +263,24 @@ async def test_a_warning_of_the_loop_is_logged_and_no_crash(isolation, clock, ca
     await asyncio_child(code, isolation=isolation)()
 
     assert "unclosed session" in caplog.text
+
+
+async def test_all_callbacks_that_are_ready_are_called_in_one_turn_of_trio(autojump_clock):
+    turns = []
+
+    class Turns(trio.abc.Instrument):
+        def before_io_wait(self, timeout):
+            turns.append(timeout)
+
+    async def code():
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        instrument = Turns()
+        trio.lowlevel.add_instrument(instrument)
+        for number in range(100):
+            loop.call_soon(done.set if number == 99 else int)
+        await done.wait()
+        trio.lowlevel.remove_instrument(instrument)
+
+    await asyncio_child(code, isolation="loop")()
+
+    assert len(turns) < 10

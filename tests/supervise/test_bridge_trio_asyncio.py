@@ -58,3 +58,20 @@ def test_a_task_can_be_taken_out_of_asyncio_s_list_and_then_ends_without_a_line_
         await task
 
     asyncio.run(main())
+
+
+async def test_a_loop_of_trio_asyncio_looks_up_each_turn_as_an_attribute_of_its_own():
+    async with trio_asyncio.open_loop() as loop:
+        turns, usual = [], loop._main_loop_one
+
+        async def turn(no_wait=False):
+            turns.append(no_wait)
+            await usual(no_wait=no_wait)
+
+        loop._main_loop_one = turn
+        called = trio.Event()
+        loop.call_soon(int)  # ends the turn under way
+        loop.call_soon(called.set)
+        await called.wait()
+        assert turns
+        assert issubclass(trio_asyncio._handles.AsyncHandle, asyncio.Handle)
