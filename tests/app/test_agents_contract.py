@@ -27,7 +27,7 @@ from app.agents.contract import (
 )
 from app.agents.host import run_agent, run_routine
 from app.agents.spec import AGENT_SPECS
-from app.store.protocol import REQUIRED_TABLES
+from app.store.protocol import REQUIRED_TABLES, DomainTable
 
 
 class Working:
@@ -186,7 +186,7 @@ def test_the_four_agents_keep_the_contract_and_have_their_routines():
         cls = load_agent_class(spec.class_path)
         assert issubclass(cls, DomainAgent)
         assert all(has_routine(cls, routine.method) for routine in spec.routines)
-        assert set(spec.tables) < set(REQUIRED_TABLES)
+        assert set(spec.tables) < {*REQUIRED_TABLES, *DomainTable}
 
 
 def test_a_routine_that_is_missing_or_not_async_is_none():

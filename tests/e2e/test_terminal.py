@@ -211,9 +211,9 @@ async def test_what_waits_is_shown_and_decided_from_a_terminal(idle_place):
 # --task
 
 
-async def test_a_task_is_posted_and_its_id_printed(idle_place):
-    async with idle_place.daemon() as daemon:
-        ended = await idle_place.run(
+async def test_a_task_is_posted_and_its_id_printed(place):
+    async with place.daemon("--agents", "social") as daemon:
+        ended = await place.run(
             *("--task", "Count to three.", "--agent", "social"),
             *("--context", '{"post": 17}', "--priority", "5"),
             *("--not-before", "2999-12-01T08:00:00+01:00", "--timeout", "90"),
@@ -221,7 +221,7 @@ async def test_a_task_is_posted_and_its_id_printed(idle_place):
             WORKER_HEALTH_PORT=port_of(daemon),
         )
         assert (ended.code, ended.err) == (0, "")
-        task = idle_place.task(ended.out.strip())
+        task = place.task(ended.out.strip())
         assert (task["goal"], task["priority"]) == ("Count to three.", 5)
         assert task["not_before"] == "2999-12-01T07:00:00.000000Z"
         assert (task["timeout"], task["max_attempts"], task["unique_key"]) == (90.0, 2, "count")
