@@ -110,13 +110,23 @@ class WorkWatch:
 
         Args:
             settings: Returns those in force.
-            every: Seconds between two looks.
+            every: Seconds between two looks, once it has looked a few times: at first it looks more
+                often, as people do who have just started the daemon.
         """
-        is_recalled = False
+        is_recalled, pause = False, every / 16
         while True:
             is_recalled = is_recalled or await self._recall()
             await self.look(settings())
-            await trio.sleep(every)
+            await trio.sleep(pause)
+            pause = min(every, 2 * pause)
+
+    def note_unserved(self, agent_id: str) -> None:
+        """Take in that a task was just queued which nobody does, as things are.
+
+        So it is told at once; the next look judges anew.
+        """
+        self._waiting = {agent_id: 0.0, **self._waiting}
+        self._waited_before = {agent_id: 0.0, **self._waited_before}
 
     async def look(self, settings: Settings) -> None:
         """Look at the store once."""

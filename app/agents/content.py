@@ -201,15 +201,15 @@ person said of earlier drafts."""
                     self._research(len(rested)),
                     "Score the templates that have no score yet.",
                     f"Then draft one piece of content from each of {OFFERED} templates, for its "
-                    "own platform: from the rested ones in the context, which have not been used "
-                    "of late, the best first, or from new ones. The context has what was drafted "
-                    "before, and what a person said of it: say something else.",
+                    "own platform: from the best ones in the context, which have not been used of "
+                    "late, or from new ones. The context has what was drafted before, and what a "
+                    "person said of it: say something else.",
                 )
             ),
             context={
                 "templates": len(templates),
                 "without_score": [_in_short(row) for row in unscored[:20]],
-                "rested": [_in_short(row) for row in rested[: OFFERED + 2]],
+                "best": [_in_short(row) for row in rested[: OFFERED + 2]],
                 "drafted_before": [
                     {**_draft_in_short(row), **said.get(row["id"], {})}
                     for row in drafts[:MOST_TOLD]

@@ -368,6 +368,8 @@ class Api:
         self._wake(task)
         known_of_it = {each.name: getattr(task, each.name) for each in dataclasses.fields(task)}
         warning = await self._why_unserved(task)
+        if warning is not None:
+            self._daemon.work.note_unserved(task.agent_type)
         posted = PostedTask(**known_of_it, warning=warning)
         return answer(posted, 201, Location=f"/tasks/{task.id}")
 

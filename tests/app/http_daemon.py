@@ -22,6 +22,7 @@ from actp_supervise.service import make_redactor
 from actp_supervise.snapshot import SupervisorSnapshot
 from app.event_log import EventLog
 from app.health_server import HealthServer
+from app.logged_errors import ErrorsOfAgents
 from app.logged_lines import LinesOfAgents
 from app.metrics import Metrics
 from app.observed_store import ObservedStore
@@ -38,6 +39,7 @@ from app.status import (
 from app.unreadable import UnreadableTasks
 from app.waiting_approvals import WaitingApprovals
 from app.web.openapi import ROUTES
+from app.work_watch import WorkWatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -199,6 +201,9 @@ def make_daemon(
         records=SimpleNamespace(away_because=None, waiting=0, given_up=[]),
         unreadable=UnreadableTasks(store),
         approvals=WaitingApprovals(store),
+        work=WorkWatch(
+            store, events, ErrorsOfAgents(), WaitingApprovals(store), instance="this start"
+        ),
         lines=LinesOfAgents(redact),
         uptime=12.5,
         supervisor=Agents(),

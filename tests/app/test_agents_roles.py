@@ -240,7 +240,7 @@ async def test_the_pipeline_is_told_of_brand_audience_and_what_was_drafted_befor
     assert "Brand:\nSteam for all.\n\nAudience:\nEngineers." in job(at_work)
     assert '"hook": "I drank tea."' in told(at_work)
     assert '"a_person_said": "rejected", "comment": "No more tea."' in told(at_work)
-    rested = told(at_work).partition('"rested"')[2].partition('"drafted_before"')[0]
+    rested = told(at_work).partition('"best"')[2].partition('"drafted_before"')[0]
     assert '"id": "t0"' not in rested
     assert '"id": "t1"' in rested
 

@@ -437,6 +437,8 @@ async def test_who_posts_a_task_that_nobody_does_is_told(store):
             "It waits in the queue."
         )
         assert "no daemon that runs has an agent mail" in await warning("mail")
+        # The health tells it at once, and not after the next two looks at the queue.
+        assert daemon.work.facts().waiting.keys() == {"content", "mail"}
         await store.touch_worker("other", "there", {"content": "running"}, silent_after=60.0)
         assert await warning("content") is None
 
