@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, ClassVar
 
@@ -26,6 +27,8 @@ from .life import current_life
 from .plan import POISON, What
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from app.agents.contract import AgentContext
     from app.store.verbs import Arguments, R, Verb
 
@@ -78,22 +81,32 @@ class Faulty(Before):
             case What.CRASH:
                 raise SimulatedBug(f"at {verb}")
             case What.HANG:
-                self._hang()
-                await asyncio.get_running_loop().create_future()
+                with self._hanging():
+                    await asyncio.get_running_loop().create_future()
             case What.BLOCK:
                 self._life.block(seconds)
             case What.SWALLOW:
-                self._hang()
-                await _stay()
+                with self._hanging():
+                    await _stay()
             case What.LEAK:
                 self._life.leaked = asyncio.ensure_future(asyncio.sleep(1e9))
             case _:
                 pass
 
-    def _hang(self) -> None:
+    @contextmanager
+    def _hanging(self) -> Iterator[None]:
+        """Tell the rules that the agent hangs, until something cancels it.
+
+        That is its run's end, or the end of a task's lease or of a tool's time.
+        """
         routine = fields_of(copy_context()).get("routine")
+        name = None if routine is None else str(routine)
         rules = self._life.world.rules
-        rules.hung(self._life, self._agent_id, None if routine is None else str(routine))
+        rules.hung(self._life, self._agent_id, name)
+        try:
+            yield
+        finally:
+            rules.freed(self._life, self._agent_id, name)
 
 
 async def _stay() -> None:

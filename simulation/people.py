@@ -70,8 +70,9 @@ class People:
                 status, _ = await self._request(life, "POST", f"/agents/{step.agent}/pause")
                 if status in (200, 202):
                     self._world.rules.paused(life, step.agent)
-                    await trio.sleep(step.amount)
-                    await self.resume(step.agent)
+                # Also where no answer came: it may be paused all the same.
+                await trio.sleep(step.amount)
+                await self.resume(step.agent)
             case What.RESTART:
                 await self.restart(life, step.agent)
             case What.ROUTINE:

@@ -358,6 +358,13 @@ class Rules:
         else:
             self._hung_routines[life, f"{agent_id}.{routine}"] = trio.current_time()
 
+    def freed(self, life: Life, agent_id: str, routine: str | None) -> None:
+        """See that it hangs no more."""
+        if routine is None:
+            self._hung.pop((life, agent_id), None)
+        else:
+            self._hung_routines.pop((life, f"{agent_id}.{routine}"), None)
+
     def _judge_hangs(self) -> None:
         for (life, job), since in list(self._hung_routines.items()):
             if life.is_dead or life.asked_to_stop:
