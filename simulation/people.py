@@ -151,7 +151,7 @@ class People:
     async def resume(self, agent: str) -> None:
         """Resume an agent, if it was paused: by any daemon that takes the word for it."""
         rules = self._world.rules
-        while rules.is_paused(agent):
+        while rules.is_paused(agent) or self._is_held(agent):
             rules.resuming(agent)
             for machine in self._world.machines:
                 if machine.life is not None:
@@ -160,6 +160,13 @@ class People:
                     if status in (200, 202):
                         rules.resumed(agent)
             await trio.sleep(60.0)
+
+    def _is_held(self, agent: str) -> bool:
+        """Whether the store has it paused, as where a word to resume it died with its daemon."""
+        found = self._world.memory.connection.execute(
+            "select paused_at from actp_agent_registry where agent_id = ?", [agent]
+        ).fetchone()
+        return found is not None and found["paused_at"] is not None
 
     async def _request(
         self,

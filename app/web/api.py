@@ -253,7 +253,9 @@ class Api:
     @_command(
         "pause",
         "Let an agent take no new task",
-        "What is in flight goes on. It lasts over restarts, until it is resumed.",
+        "What is in flight goes on. It lasts over restarts, until it is resumed. While the "
+        "database is away it holds here at once, and is forgotten where the daemon ends before "
+        "that is back.",
     )
     async def _pause(self, agent_id: str) -> Response:
         by = await _said_by() or OPERATOR

@@ -87,10 +87,28 @@ FILTERS: Final[dict[str, type[ItemFilter]]] = {
 """The query of a list of each kind of items."""
 
 
+_NOTHING: Final[dict[str, Any]] = {"type": "null"}
+_NO_CHANGES: Final[dict[str, Any]] = {"anyOf": [_NOTHING, {"type": "object", "maxProperties": 0}]}
+
+_ONE_DECISION: Final[list[dict[str, Any]]] = [
+    {
+        "required": [wanted],
+        "properties": {"approve": _NOTHING, "done": _NOTHING, "changes": _NO_CHANGES} | values,
+    }
+    for wanted, values in (
+        ("approve", {"approve": {"const": True}, "changes": {}}),
+        ("approve", {"approve": {"const": False}}),
+        ("done", {"done": {"const": True}}),
+        ("changes", {"changes": {"type": "object", "minProperties": 1}}),
+    )
+]
+"""JSON Schema: it is approved, perhaps with changes, or rejected, or carried out, or changed."""
+
+
 class ItemDecision(BaseModel):
     """What all decisions about an item have; one of `approve`, `done` and `changes` is needed."""
 
-    model_config = _STRICT
+    model_config = ConfigDict(**_STRICT, json_schema_extra={"anyOf": list(_ONE_DECISION)})
 
     approve: bool | None = None
     """True approves it, false rejects it; with `changes` it is changed, and approved as it is

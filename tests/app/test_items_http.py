@@ -6,6 +6,7 @@ import dataclasses
 import re
 from typing import get_args
 
+import jsonschema
 import pytest
 from http_daemon import TOKEN, make_daemon, served
 
@@ -14,6 +15,7 @@ from app.items import KINDS, release_of
 from app.settings import load_settings
 from app.store.protocol import DomainTable, Query, TaskStatus
 from app.web.item_inputs import BODIES, FILTERS, LINES, TEXTS
+from app.web.openapi import document
 
 ROWS = {
     "drafts": {"name": "Tea", "platform": "x", "hook": "I", "body": "Drank.", "tags": ["tea"]},
@@ -368,3 +370,22 @@ async def test_each_kind_is_what_its_table_has(store, name):
     fields = {field.name for field in dataclasses.fields(KINDS[name].row)} - {"reviews"}
     assert fields <= set(row)
     assert set(KINDS[name].shown) <= set(row)
+
+
+SAID = [
+    {"approve": approve, "done": done, "changes": changes}
+    for approve in (None, True, False)
+    for done in (None, True)
+    for changes in (None, {}, {"text": "other"})
+]
+
+
+@pytest.mark.parametrize("said", SAID, ids=str)
+async def test_the_description_says_which_decisions_there_are(client, store, said):
+    await store.insert(DomainTable.REPORTS, "r1", {"kind": "cost_audit", "text": "all well"})
+    given = {name: value for name, value in said.items() if value is not None}
+    described = document(["social"], secured=False)
+    schema = {"$ref": "#/components/schemas/ReportDecision", **described}
+    is_described = jsonschema.Draft202012Validator(schema).is_valid(given)
+    answer = await client.post("/reports/r1", json=given)
+    assert (answer.status_code != 422) is is_described, answer.text
