@@ -34,7 +34,17 @@ def serious(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)
+IN_SHORT = {"all-well", "work-failing", "approval-waits"}
+"""What `make test` looks at; `make test-long` looks at all."""
+
+
+@pytest.mark.parametrize(
+    "situation",
+    [
+        pytest.param(each, id=each.name, marks=() if each.name in IN_SHORT else pytest.mark.long)
+        for each in SITUATIONS
+    ],
+)
 @pytest.mark.timeout(400)  # a daemon that does some tasks, and two pages that are looked at
 def test_a_situation_is_seen_at_a_glance_on_a_phone_light_and_dark(
     situation: Situation, tmp_path: Path, claude: str, look: Look
@@ -62,6 +72,7 @@ SMALLEST = """() => Math.min(
 """The size of the smallest letters, in pixels."""
 
 
+@pytest.mark.long
 def test_a_picture_with_a_palette_shows_the_same(look: Look):
     page = look.at("about:blank", width=200)
     colours = "".join(f"<b style='color:rgb({n},{n},99)'>w{n}</b> " for n in range(0, 256, 4))

@@ -109,7 +109,9 @@ async def ended(daemon, task_id):
     return await daemon.until(f"/tasks/{task_id}", lambda task: task["status"] in final)
 
 
-@pytest.mark.parametrize("isolation", ["loop", "thread", "process"])
+@pytest.mark.parametrize(
+    "isolation", ["loop", pytest.param("thread", marks=pytest.mark.long), "process"]
+)
 async def test_a_task_is_one_trace_over_a_kill_down_to_its_calls(traced_place, receiver, isolation):
     traced_place.environ["SOCIAL_MEDIA_AGENT_ISOLATION"] = isolation
     async with traced_place.daemon() as daemon:

@@ -56,6 +56,7 @@ def test_a_plan_is_drawn_from_its_seed_alone():
     assert {step.is_fault for step in draw(1, days=9.0, profile="calm").steps} == {False}
 
 
+@pytest.mark.long
 def test_a_failure_is_made_short_and_is_written_as_a_script():
     plan = draw(1, days=0.2, profile="hostile")
     with MUTATIONS["a daemon's end queues its finished tasks again"].put_in():
