@@ -399,7 +399,7 @@ async def _read(store: Store, kind: Kind, rows: Sequence[Row]) -> list[Item]:
 
 
 def read_item(kind: Kind, row: Row, reviews: Sequence[ReviewRow] = ()) -> Item:
-    """Make an item of a row. What somebody wrote by hand may be of any form."""
+    """Make an item of a row. What a person wrote by hand may be of any form."""
     values = {each.name: row.get(each.name) for each in fields(kind.row)}
     values |= {"status": row["status"] or kind.new, "reviews": list(reviews)}
     if "tags" in values:

@@ -307,7 +307,7 @@ class DailyRoutineScheduler:
         await self._scheduler.run_now(name)
 
     async def pause(self, name: str, by: str = "an operator") -> None:
-        """Let a routine's times pass in every daemon, until it is resumed.
+        """Pause a routine in every daemon: its times pass, until it is resumed.
 
         Args:
             name: The routine.
@@ -324,7 +324,7 @@ class DailyRoutineScheduler:
             self._take_pauses({**self._pauses, name: pause})
 
     async def resume(self, name: str) -> None:
-        """Let a paused routine go on with its next time, in every daemon.
+        """Resume a paused routine with its next time, in every daemon.
 
         Raises:
             UnknownRoutineError: If there is no routine of that name.

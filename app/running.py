@@ -55,7 +55,7 @@ class Running:
 
 @contextmanager
 def findable(settings: Settings, port: int, *, demo: bool = False) -> Iterator[Settings]:
-    """Have commands find this daemon for the time of the block.
+    """Make commands find this daemon for the time of the block.
 
     Args:
         settings: Those of this daemon.
@@ -138,7 +138,7 @@ def _best(settings: Settings) -> list[Running]:
 
 
 def _fits(each: Running, settings: Settings) -> bool:
-    """Whether a daemon is as the settings say, as far as somebody has set them."""
+    """Whether a daemon is as the settings say, as far as they are set."""
     given = settings.given
     if "WORKER_HEALTH_PORT" in given and settings.health_port not in (0, each.port):
         return False

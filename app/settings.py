@@ -48,7 +48,7 @@ AGENTS_VARIABLE: Final = "WORKER_AGENTS"
 """The variable that names the file of agents."""
 
 SHORTEST_SECRET: Final = 6
-"""Characters that a value of somebody's own has at least that is taken out of texts."""
+"""Characters that a value of the user's own has at least that is taken out of texts."""
 
 GOOD_TOKEN: Final = 16
 """Characters that a token should have at least."""
@@ -326,7 +326,7 @@ class Settings:
     only_in_file: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """What `.env` has and the environment has not, for classes of one's own."""
     given: frozenset[str] = field(default_factory=frozenset, compare=False, repr=False)
-    """The names of the daemon's variables that somebody has set."""
+    """The names of the daemon's variables that are set."""
     data_dir: Path
     warnings: tuple[str, ...]
     """What the operator may want to know; one line each."""

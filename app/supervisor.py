@@ -232,7 +232,7 @@ class AgentSupervisor:
             agent.restarting -= 1
 
     async def restart_as_told(self, agent_id: str, by: str | None = None) -> None:
-        """Restart an agent as somebody asks this daemon to, and keep what comes of it.
+        """Restart an agent as this daemon is asked to, and keep what comes of it.
 
         Args:
             agent_id: The agent.

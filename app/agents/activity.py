@@ -218,7 +218,7 @@ class Activity:
         self.paused = self.paused_until = None
         self.wait(self._doing_between, 0.0)
 
-    # Calls of the model by code of somebody's own.
+    # Calls of the model by a class that is the user's own.
 
     @property
     def is_resting(self) -> bool:

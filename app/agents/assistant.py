@@ -126,7 +126,7 @@ class Assistant:
         task_id: str | None = None,
         needs_tool: bool = False,
     ) -> Outcome:
-        """Have Claude reach a goal.
+        """Ask Claude to reach a goal.
 
         Args:
             goal: What is to be done.
@@ -176,7 +176,7 @@ class Assistant:
         context: Mapping[str, Any] | None = None,
         needs_tool: bool = False,
     ) -> dict[str, Any]:
-        """Have Claude reach a goal of the class itself, as a task that is begun at once.
+        """Ask Claude to reach a goal of the class itself, as a task that is begun at once.
 
         So its result, its conversation and its cost are where those of every task are, and if it
         cannot go on now it is in the queue: `work` goes on with it.

@@ -83,7 +83,7 @@ class DomainAgent:
         task_id: str | None = None,
         needs_tool: bool = False,
     ) -> Outcome:
-        """Have Claude reach a goal with this agent's tools: see `Assistant.converse`.
+        """Ask Claude to reach a goal with this agent's tools: see `Assistant.converse`.
 
         All tasks and routines pass through here, so that a class of its own may change how.
         """

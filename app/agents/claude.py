@@ -161,7 +161,7 @@ class ModelCalls:
 
 
 def _tell(traced: Span, answer: Reply | Verdict) -> None:
-    """Say in a trace what came of a call."""
+    """Write into a trace what came of a call."""
     if isinstance(answer, Verdict):
         traced.fail(answer.consequence.value)
         return

@@ -128,7 +128,7 @@ def make_agent(cls: type[Agent], context: AgentContext) -> Agent:
 
 
 def takes_context(cls: type[Agent]) -> bool:
-    """Say whether the class is given a context, without which it has no queue and no tools."""
+    """Return whether the class is given a context, without which it has no queue and no tools."""
     arguments, keywords = _arguments(cls, None, str(cls))
     return bool(arguments or keywords.keys() - {"model"})
 

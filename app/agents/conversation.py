@@ -239,7 +239,7 @@ class Conversation:
         await self._transcript.add("user", self._history.step, [block], {"note": kind})
 
     async def _reply(self, request: Request, *, stream: bool = True) -> None:
-        """Have the model reply, and record it with what it took, tries that came to nothing too."""
+        """Ask the model for a reply; record it and what it took, vain tries included."""
         clock = asyncio.get_running_loop().time
         began, spent = clock(), self._calls.cost.cost_usd
         reply = await self._calls.reply(request, stream=stream)

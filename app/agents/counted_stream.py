@@ -1,4 +1,4 @@
-"""The body of a reply that is streamed, looked at while somebody else reads it."""
+"""The body of a reply that is streamed, looked at while the caller reads it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class CountedStream(httpx2.AsyncByteStream):
         self._body = body
         self._chunks = aiter(body)
         self._begun: list[bytes] = []
-        """What was read already, for whoever reads on."""
+        """What was read already, for the caller who reads on."""
         self._entry = entry
         self._activity = activity
         self._log = log

@@ -2,7 +2,7 @@
 
 What a conversation writes that has read the text of other people may be what they want, word for
 word. Rows and memories outlive the conversation, and another one reads them as its own: so they are
-marked where they are written, and whoever reads them has read outside text.
+marked where they are written, and a conversation that reads them has read outside text.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Tries:
 
         Raises:
             HandBack: If it is no use to ask on now.
-            Paused: If it is no use until somebody has done something, or for a known time.
+            Paused: If it is no use until a person has done something, or for a known time.
             Refused: If the API takes the request for wrong.
             TooLong: If it does because of its length.
         """

@@ -46,10 +46,10 @@ class Span(Protocol):
     """One step that is traced."""
 
     def set(self, **attributes: Value | None) -> None:
-        """Say more of it; ``_`` in a name stands for a dot, ``__`` for itself."""
+        """Add facts to it; ``_`` in a name stands for a dot, ``__`` for itself."""
 
     def fail(self, kind: str) -> None:
-        """Say that it failed, and by what kind of error."""
+        """Mark that it failed, and by what kind of error."""
 
 
 class _NoSpan:

@@ -64,7 +64,7 @@ async def command(settings: Settings, action: Command, name: str, *, as_json: bo
 
 
 async def run_routine(settings: Settings, name: str, *, as_json: bool) -> None:
-    """Have a routine run now.
+    """Run a routine now.
 
     Args:
         settings: Where the daemon is.

@@ -113,7 +113,7 @@ class Items:
         return answer(decided[0])
 
     async def _release(self, kind: Kind, item: Item, review: ReviewRow) -> None:
-        """Have the agent carry out what was approved, where it has a tool for it."""
+        """Post a task for the agent to carry out what was approved, where it has a tool for it."""
         agent_id = item.agent_id or kind.agent_id
         by_id = {agent.agent_id: agent for agent in self._daemon.settings.agents}
         agent = by_id.get(agent_id)

@@ -53,7 +53,7 @@ def elapsed(seconds: float) -> str:
 
 
 def money(usd: float) -> str:
-    """Say an amount of US dollars; what is little and not nothing does not look like nothing.
+    """Return an amount of US dollars; what is little and not nothing does not look like nothing.
 
     >>> money(4.1), money(0), money(0.004), money(1234.5)
     ('$4.10', '$0.00', '<$0.01', '$1,234.50')
@@ -73,7 +73,7 @@ def fine_money(usd: float) -> str:
 
 
 def unreal(text: str) -> str:
-    """Say amounts of dollars as what they are in a demonstration, where nobody pays them.
+    """Return amounts of dollars as what they are in a demonstration, where nobody pays them.
 
     >>> unreal("spent <$0.01 of $1,234.50, and a $ sign")
     'spent <0.01 play money of 1,234.50 play money, and a $ sign'
