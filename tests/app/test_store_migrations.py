@@ -42,6 +42,13 @@ RELEASES = (
         "20261129000006_routine_times.sql": "7bc3f453995d725b3662e262964ec3c0",
         "20261129000007_approvals.sql": "8964be253b9e7df74ac3b1b791a70e37",
     },
+    {
+        "20261129000008_daemons_that_come_back.sql": "4b679cc7d96d6dfac7bbe5046114cac7",
+        "20261129000009_search_and_pages_of_tasks.sql": "7d593ce01fa0e61fd8e00e20b4d0c395",
+        "20261129000010_history_of_tasks.sql": "c124cd6ea467fb43c32260781b6e1e8f",
+        "20261129000011_operators_word.sql": "076a2c59a644101fdc0cbb5e203e896a",
+        "20261129000012_reviews_and_reports.sql": "b718ae4d6e8833e724788a5b9f41554a",
+    },
 )
 """For each release, the first one first: its new files -> the begin of their SHA-256."""
 
