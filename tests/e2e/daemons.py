@@ -145,7 +145,7 @@ class Place:
         """Run the program with these arguments; at the end it is killed if it still runs."""
         environ = self.environment(**changes)
         options = {"cwd": self.folder, "env": environ, "stdout": stdout, "stderr": stderr}
-        if self.forks and not self.wrapper and can_fork(environ):
+        if self.forks and not self.wrapper and can_fork(self.folder, environ):
             process = fork(self.module, *arguments, **options)
         else:
             command = [*self.wrapper, sys.executable, "-m", self.module, *arguments]
@@ -164,7 +164,7 @@ class Place:
         environ = self.environment(**changes)
         with Path(os.devnull).open("wb") as stdout:
             options = {"cwd": self.folder, "env": environ, "stdout": stdout, "stderr": stderr}
-            if self.forks and can_fork(environ):
+            if self.forks and can_fork(self.folder, environ):
                 return fork(self.module, *arguments, **options)
             return subprocess.Popen(
                 [sys.executable, "-m", self.module, *arguments], stdin=subprocess.DEVNULL, **options

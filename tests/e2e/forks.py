@@ -51,10 +51,11 @@ STREAMS: Final = (0, 1, 2)
 PR_SET_CHILD_SUBREAPER: Final = 36  # <linux/prctl.h>
 
 
-def can_fork(environ: Mapping[str, str]) -> bool:
-    """Whether a program with that environment may be started by a fork."""
+def can_fork(cwd: Path, environ: Mapping[str, str]) -> bool:
+    """Whether a program may be started by a fork in that folder and environment."""
     changes_python = any(name.startswith(READ_AT_ONCE) and name not in BUT_FOR for name in environ)
-    return sys.platform == "linux" and not changes_python
+    has_hook = (cwd / "sitecustomize.py").exists()  # which Python runs before any program
+    return sys.platform == "linux" and not changes_python and not has_hook
 
 
 @dataclass
@@ -109,11 +110,11 @@ def fork(
         module: What to run, of `app` or from the folders of PYTHONPATH.
         arguments: Its arguments.
         cwd: The folder that it runs in.
-        env: Its whole environment, for which `can_fork` holds.
+        env: Its whole environment; `can_fork` holds for both.
         stdout: Where its output goes.
         stderr: Where its errors and its log go.
     """
-    assert can_fork(env)
+    assert can_fork(cwd, env)
     order = {"argv": [module, *arguments], "cwd": str(cwd), "env": dict(env)}
     connection = _template()
     with Path(os.devnull).open("rb") as stdin, _adopting():

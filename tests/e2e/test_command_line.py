@@ -266,7 +266,6 @@ async def test_a_task_is_done_in_either_isolation(place, isolation):
         assert await daemon.wait() == 0
 
 
-@pytest.mark.usefixtures("real_start")
 async def test_without_trio_asyncio_agents_run_in_threads(place):
     """As on Python 3.14, for which there is none."""
     (place.folder / "sitecustomize.py").write_text("import sys; sys.modules['trio_asyncio'] = None")

@@ -12,14 +12,15 @@ TELLS = """
 import os, signal, sys, threading, time, zoneinfo
 from pathlib import Path
 
+DIGITS = "0123456789 (deleted)"  # of a file without a name
+
 def tell():
-    descriptors = {name: os.readlink(f"/proc/self/fd/{name}") for name in ("0", "1", "2")}
     return {
         "arguments": sys.argv,
         "environment": dict(os.environ),
         "folder": os.getcwd(),
         "imports from": sys.path,
-        "streams": descriptors,
+        "streams": [os.readlink(f"/proc/self/fd/{number}").strip(DIGITS) for number in (0, 1, 2)],
         "open": len(os.listdir("/proc/self/fd")),
         "written at once": [stream.line_buffering for stream in (sys.stdout, sys.stderr)],
         "encoding": sys.stdout.encoding,
