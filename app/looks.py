@@ -17,7 +17,9 @@ class Looks:
     agents: float = 1.0
     """Signs of life of an agent's loop: more rarely only where it has time for 30 of them."""
     changes: float = 1.0
-    """At the health and the agents, whether something has changed that is to be told."""
+    """At the agents, whether the state of one has changed."""
+    health: float = 5.0
+    """At the health, whether it has changed; it is looked at when an agent's state has, too."""
     lag: float = 1.0
     """Measurements of how late the loop is."""
     alerts: float = 10.0

@@ -260,8 +260,9 @@ async def run_daemon(
                     tell_of_changes,
                     events,
                     health=daemon.health,
-                    statuses=agents.get_status,
+                    states=agents.states,
                     every=looks.changes,
+                    health_every=looks.health,
                 )
                 services.start_soon(tell, name="happenings")
                 alerts.start(services, daemon, looks.alerts)

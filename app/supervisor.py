@@ -34,7 +34,7 @@ from app.settings import AgentSettings, unknown_agent
 from app.status import AgentState, AgentStatus, ToolStatus
 from app.store.outbox import store_lease
 from app.store.protocol import OBEYED, AgentRegistration, RunOutcome, StoreError
-from app.supervised import AgentRun, SupervisedAgent, Worker, state_of, status_of
+from app.supervised import AgentRun, SupervisedAgent, Worker, paused_or, state_of, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, KeysView, Sequence
@@ -359,6 +359,13 @@ class AgentSupervisor:
     def statuses(self) -> dict[str, AgentState]:
         """Return agent_id -> status, in one word each."""
         return {agent_id: self._status(agent) for agent_id, agent in self._agents.items()}
+
+    def states(self) -> dict[str, AgentState]:
+        """Return agent_id -> what it is about, a pause included; less than `get_status` costs."""
+        return {
+            agent_id: paused_or(agent, self._status(agent))
+            for agent_id, agent in self._agents.items()
+        }
 
     async def get_crash_count(self, agent_id: str) -> int:
         """Return how often an agent crashed in the last 24 hours.

@@ -221,6 +221,11 @@ class Activity:
     # Calls of the model by a class that is the user's own.
 
     @property
+    def takes_no_tasks(self) -> bool:
+        """Whether it is paused, by itself or by an operator."""
+        return self.held or self.paused is not None
+
+    @property
     def is_resting(self) -> bool:
         """Whether all its calls of the model wait for something, so that none is under way."""
         return 0 < self._calls == self._resting
