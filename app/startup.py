@@ -16,6 +16,7 @@ from actp_supervise import Restart, Supervisor, open_supervisor
 from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Block, ServiceManager, open_private
 from app import banner
+from app.agents.activity import SignsOfLife
 from app.agents.traces import start_tracing
 from app.alerts.channels import make_channels
 from app.alerts.service import Alerts
@@ -150,6 +151,7 @@ async def run_daemon(
             lease=settings.task_lease,
             every=looks.beat,
         )
+        signs = SignsOfLife()
         agents = AgentSupervisor(
             settings.agents,
             launch=launcher.run,
@@ -165,6 +167,7 @@ async def run_daemon(
             watch_interval=settings.watch_interval,
             stale_threshold=settings.stale_threshold,
             sign_every=looks.agents,
+            signs=signs,
             redact=redact,
             on_status=presence.publish,
             wall_clock=wall_clock,
@@ -247,6 +250,8 @@ async def run_daemon(
                 )
                 services.start_soon(heartbeat.start, settings.heartbeat_interval, name="heartbeat")
                 await services.start(loop_watch.run, name="loop_watch")
+                give_signs = partial(signs.give, settings.stale_threshold, looks.agents)
+                services.start_soon(give_signs, name="signs_of_life")
                 shutdown.register(edges.catch)
                 banner.show(settings, where=store.where, page=page)
                 if announce is not None:
