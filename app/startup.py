@@ -186,6 +186,7 @@ async def run_daemon(
         routines.setup()
         shutdown = GracefulShutdown(agents, routines, registry, records)
         loop_watch = edges.make_loop_watch(partial(_tell_of_block, events))
+        loop_watch.on_beat = metrics.note_lag
 
         async with (
             open_worker(settings, store, records, presence, take_lock=edges.take_lock),
@@ -271,7 +272,6 @@ async def run_daemon(
                 )
                 services.start_soon(tell, name="happenings")
                 alerts.start(services, daemon, looks.alerts)
-                services.start_soon(metrics.measure_lag, looks.lag, name="loop_lag")
                 services.start_soon(forget_old, store, _kept_for(settings), name="retention")
 
                 await shutdown.stop_event.wait()

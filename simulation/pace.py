@@ -44,7 +44,6 @@ def looks(pace: float) -> Looks:
         agents=min(USUAL.agents * pace * 2.0, 22.5 * stretch(pace)),
         changes=USUAL.changes * pace,
         health=USUAL.changes * pace,
-        lag=USUAL.lag * pace,
         alerts=min(USUAL.alerts * pace, RAREST),
         work=min(USUAL.work * pace, RAREST),
         times=min(USUAL.times * pace, RAREST),
