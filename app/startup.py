@@ -21,7 +21,6 @@ from app.agents.traces import start_tracing
 from app.alerts.channels import make_channels
 from app.alerts.service import Alerts
 from app.beat import DaemonBeat
-from app.crashes import DAY
 from app.daemon import SERVICE_BACKOFF, Daemon, hold_agents, hold_services
 from app.desk import Desk
 from app.edges import Edges, MakeChannels
@@ -39,7 +38,7 @@ from app.reasons import Reason, ReasonKind, reason
 from app.redaction import Redaction
 from app.registry import AgentRegistry
 from app.reload import Reloader, catch_hangups
-from app.retention import forget_old
+from app.retention import forget_old, kept_for
 from app.routine import DailyRoutineScheduler
 from app.settings import SettingsError
 from app.shutdown import GracefulShutdown
@@ -47,7 +46,7 @@ from app.status import AgentState
 from app.store.clock import StoreClock
 from app.store.open import open_patiently, open_store, patiently
 from app.store.outbox import store_outbox
-from app.store.protocol import AgentRegistration, Kept
+from app.store.protocol import AgentRegistration
 from app.store.schema import TableReport, check_required_tables
 from app.store.steady import steady
 from app.supervisor import AgentSupervisor
@@ -272,7 +271,7 @@ async def run_daemon(
                 )
                 services.start_soon(tell, name="happenings")
                 alerts.start(services, daemon, looks.alerts)
-                services.start_soon(forget_old, store, _kept_for(settings), name="retention")
+                services.start_soon(forget_old, store, kept_for(settings), name="retention")
 
                 await shutdown.stop_event.wait()
                 service.stopping()
@@ -332,13 +331,6 @@ async def _register(registry: AgentRegistry, settings: Settings, records: Outbox
     records.put("registration of the agents", partial(registry.register_all, registrations))
     with trio.move_on_after(START_TIMEOUT):
         await records.flush()
-
-
-def _kept_for(settings: Settings) -> dict[Kept, float]:
-    """Return for how many seconds each kind of record is kept."""
-    days = dict.fromkeys(Kept, settings.retention_days)
-    days[Kept.TURNS] = settings.transcript_days
-    return {what: kept * DAY for what, kept in days.items() if kept}
 
 
 def _first_status(agent: AgentSettings) -> AgentState:
