@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from app.crashes import HOUR
+from app.crashes import DAY, HOUR
 from app.store.protocol import Kept, StoreError, StoreUnavailable
+from app.web.spend import DAYS as CHARTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from app.settings import Settings
     from app.store.protocol import Store
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,18 @@ _IN_WORDS: Final = {
     Kept.EFFECTS: "effects",
     Kept.APPROVALS: "approvals",
     Kept.WORKERS: "daemons that ended",
+    Kept.HISTORY: "sums of tasks",
 }
+
+
+def kept_for(settings: Settings) -> dict[Kept, float]:
+    """Return for how many seconds each kind of record is kept; what is not there, for ever."""
+    days = dict.fromkeys(Kept, settings.retention_days)
+    days[Kept.TURNS] = settings.transcript_days
+    if settings.retention_days:
+        # What a chart shows is there, however short the rest is kept.
+        days[Kept.HISTORY] = max(settings.retention_days, CHARTED + 1.0)
+    return {what: kept * DAY for what, kept in days.items() if kept}
 
 
 async def forget_old_turns(store: Store, older_than: float) -> None:

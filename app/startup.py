@@ -16,11 +16,11 @@ from actp_supervise import Restart, Supervisor, open_supervisor
 from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Block, ServiceManager, open_private
 from app import banner
+from app.agents.activity import SignsOfLife
 from app.agents.traces import start_tracing
 from app.alerts.channels import make_channels
 from app.alerts.service import Alerts
 from app.beat import DaemonBeat
-from app.crashes import DAY
 from app.daemon import SERVICE_BACKOFF, Daemon, hold_agents, hold_services
 from app.desk import Desk
 from app.edges import Edges, MakeChannels
@@ -38,7 +38,7 @@ from app.reasons import Reason, ReasonKind, reason
 from app.redaction import Redaction
 from app.registry import AgentRegistry
 from app.reload import Reloader, catch_hangups
-from app.retention import forget_old
+from app.retention import forget_old, kept_for
 from app.routine import DailyRoutineScheduler
 from app.settings import SettingsError
 from app.shutdown import GracefulShutdown
@@ -46,7 +46,7 @@ from app.status import AgentState
 from app.store.clock import StoreClock
 from app.store.open import open_patiently, open_store, patiently
 from app.store.outbox import store_outbox
-from app.store.protocol import AgentRegistration, Kept
+from app.store.protocol import AgentRegistration
 from app.store.schema import TableReport, check_required_tables
 from app.store.steady import steady
 from app.supervisor import AgentSupervisor
@@ -150,6 +150,7 @@ async def run_daemon(
             lease=settings.task_lease,
             every=looks.beat,
         )
+        signs = SignsOfLife()
         agents = AgentSupervisor(
             settings.agents,
             launch=launcher.run,
@@ -165,6 +166,7 @@ async def run_daemon(
             watch_interval=settings.watch_interval,
             stale_threshold=settings.stale_threshold,
             sign_every=looks.agents,
+            signs=signs,
             redact=redact,
             on_status=presence.publish,
             wall_clock=wall_clock,
@@ -183,6 +185,7 @@ async def run_daemon(
         routines.setup()
         shutdown = GracefulShutdown(agents, routines, registry, records)
         loop_watch = edges.make_loop_watch(partial(_tell_of_block, events))
+        loop_watch.on_beat = metrics.note_lag
 
         async with (
             open_worker(settings, store, records, presence, take_lock=edges.take_lock),
@@ -247,6 +250,8 @@ async def run_daemon(
                 )
                 services.start_soon(heartbeat.start, settings.heartbeat_interval, name="heartbeat")
                 await services.start(loop_watch.run, name="loop_watch")
+                give_signs = partial(signs.give, settings.stale_threshold, looks.agents)
+                services.start_soon(give_signs, name="signs_of_life")
                 shutdown.register(edges.catch)
                 banner.show(settings, where=store.where, page=page)
                 if announce is not None:
@@ -260,13 +265,13 @@ async def run_daemon(
                     tell_of_changes,
                     events,
                     health=daemon.health,
-                    statuses=agents.get_status,
+                    states=agents.states,
                     every=looks.changes,
+                    health_every=looks.health,
                 )
                 services.start_soon(tell, name="happenings")
                 alerts.start(services, daemon, looks.alerts)
-                services.start_soon(metrics.measure_lag, looks.lag, name="loop_lag")
-                services.start_soon(forget_old, store, _kept_for(settings), name="retention")
+                services.start_soon(forget_old, store, kept_for(settings), name="retention")
 
                 await shutdown.stop_event.wait()
                 service.stopping()
@@ -326,13 +331,6 @@ async def _register(registry: AgentRegistry, settings: Settings, records: Outbox
     records.put("registration of the agents", partial(registry.register_all, registrations))
     with trio.move_on_after(START_TIMEOUT):
         await records.flush()
-
-
-def _kept_for(settings: Settings) -> dict[Kept, float]:
-    """Return for how many seconds each kind of record is kept."""
-    days = dict.fromkeys(Kept, settings.retention_days)
-    days[Kept.TURNS] = settings.transcript_days
-    return {what: kept * DAY for what, kept in days.items() if kept}
 
 
 def _first_status(agent: AgentSettings) -> AgentState:

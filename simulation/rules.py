@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from app.event_log import LoggedEvent
-    from app.reasons import Reason
+    from app.reasons import Name, Reason
     from app.status import Health
 
     from .life import Life
@@ -110,6 +110,8 @@ class Rules:
         self._zone = ZoneInfo(world.plan.zone)
         self._single = {spec.agent_id for spec in AGENT_SPECS if spec.single}
         self._unhealthy_since: dict[str, float] = {}
+        self._told_of: set[Name] = set()
+        """What health has told while something could still go wrong."""
         self._hung: dict[tuple[Life, str], float] = {}
         self._hung_routines: dict[tuple[Life, str], float] = {}
         self._claims: dict[str, tuple[str, float]] = {}
@@ -431,16 +433,28 @@ class Rules:
             if away and away > NOTICED * stretch(self._world.plan.pace):
                 self.break_(Rule.HEALTHY, f"{life.name}: the store is away for {away:.0f} s")
         else:
-            since = self._unhealthy_since.setdefault(life.name, now)
-            calm = self.calm_since
-            if calm is not None and now - max(since, calm) > HEALED and not self._excused(health):
-                reasons = "; ".join(health.reasons)
-                self.break_(Rule.HEALS, f"{life.name} is {health.status}: {reasons}")
+            self._judge_trouble(life, health, now)
+
+    def _judge_trouble(self, life: Life, health: Health, now: float) -> None:
+        """Judge what is wrong when nothing goes wrong any more, after some time to heal."""
+        since = self._unhealthy_since.setdefault(life.name, now)
+        calm = self.calm_since
+        names = {problem.name for problem in health.problems if problem.key in _OF_BEFORE}
+        if calm is None or now - calm < HEALED:
+            self._told_of |= names
+            return
+        reasons = "; ".join(health.reasons)
+        # A task also fails where there is no money for it.
+        if names - self._told_of and not self._may_wait():
+            self.break_(Rule.HEALS, f"{life.name} fails anew in the calm: {reasons}")
+        if now - since > HEALED and not self._excused(health):
+            self.break_(Rule.HEALS, f"{life.name} is {health.status}: {reasons}")
 
     def _excused(self, health: Health) -> bool:
         """Whether all reasons are ones that only people, midnight or the next run can end."""
         return all(
             problem.key in _OF_BEFORE
+            or problem.key in _OF_PEOPLE
             or _is_unpaid(problem)
             # A task does not begin where there is no money for it.
             or (problem.key is ReasonKind.QUEUE_WAITS and self._may_wait())
@@ -573,11 +587,12 @@ _OF_BEFORE: Final = frozenset(
         ReasonKind.ROUTINE_MISSED,
         ReasonKind.TASKS_FAILING,
         ReasonKind.ROWS_UNREADABLE,
-        ReasonKind.BUDGET_NEAR,
-        ReasonKind.APPROVALS_WAIT,
     }
 )
-"""What tells of the past, until the next run, the next task or midnight, or waits for people."""
+"""What tells of the past, until the next run, the next task or midnight."""
+
+_OF_PEOPLE: Final = frozenset({ReasonKind.BUDGET_NEAR, ReasonKind.APPROVALS_WAIT})
+"""What only people end, or midnight."""
 
 
 def _is_unpaid(problem: Reason) -> bool:

@@ -10,7 +10,7 @@ import signal
 import tempfile
 from collections import Counter, deque
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -90,14 +90,16 @@ class World:
         self.claude = Claude(self.rng)
         self.people = People(self)
         self.machines = [Machine(self, number) for number in range(self.plan.daemons)]
-        async with trio.open_nursery() as nursery:
-            self.nursery = nursery
-            for machine in self.machines:
-                nursery.start_soon(machine.keep_running)
-            nursery.start_soon(self.rules.look)
-            nursery.start_soon(collect)
-            await self._play()
-            nursery.cancel_scope.cancel(reason="the world is over")
+        # Its triggers call the rules: open, it would keep all this, unseen by the collector.
+        with closing(self.memory.connection):
+            async with trio.open_nursery() as nursery:
+                self.nursery = nursery
+                for machine in self.machines:
+                    nursery.start_soon(machine.keep_running)
+                nursery.start_soon(self.rules.look)
+                nursery.start_soon(collect)
+                await self._play()
+                nursery.cancel_scope.cancel(reason="the world is over")
 
     @property
     def elapsed(self) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import ssl
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import default_signals  # noqa: F401  (SIGINT may be ignored)
 import property_tests  # noqa: F401  (sets hypothesis up)
 import psycopg
 import pytest
@@ -24,12 +24,6 @@ if TYPE_CHECKING:
 
 # Each of httpx's clients reads the certificates anew, which takes longer than many a test.
 ssl.create_default_context = cache(ssl.create_default_context)
-
-# A shell starts its background jobs with SIGINT ignored, nohup with SIGHUP, and what they start
-# inherits that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

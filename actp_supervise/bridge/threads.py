@@ -33,15 +33,19 @@ class DaemonThreads(ThreadPoolExecutor):
         super().__init__(max_workers=1)  # its own threads are never started
         self._lock = threading.Lock()
         self._running = 0
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[tuple[Future[Any], Callable[[], None]]] = deque()
         self._pending: set[Future[Any]] = set()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call a function in one of the threads; return the future of its result."""
+        """Call a function in one of the threads; return the future of its result.
+
+        It ends with RuntimeError where the system has no further thread.
+        """
         future: Future[T] = Future()
+        call = partial(self._call, future, partial(fn, *args, **kwargs))
         with self._lock:
             self._pending.add(future)
-            self._waiting.append(partial(self._call, future, partial(fn, *args, **kwargs)))
+            self._waiting.append((future, call))
         self._start_next()
         return future
 
@@ -55,12 +59,22 @@ class DaemonThreads(ThreadPoolExecutor):
         await asyncio.gather(*pending, return_exceptions=True)
 
     def _start_next(self) -> None:
-        with self._lock:
-            if not self._waiting or self._running == MOST_THREADS:
+        while True:
+            with self._lock:
+                if not self._waiting or self._running == MOST_THREADS:
+                    return
+                self._running += 1
+                future, call = self._waiting.popleft()
+            try:
+                start_thread_soon(call, self._ended, name="asyncio.to_thread")
+            except RuntimeError as error:
+                with self._lock:
+                    self._running -= 1
+                    self._pending.discard(future)
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(error)
+            else:
                 return
-            self._running += 1
-            call = self._waiting.popleft()
-        start_thread_soon(call, self._ended, name="asyncio.to_thread")
 
     def _ended(self, _outcome: object) -> None:
         with self._lock:

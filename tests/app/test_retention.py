@@ -7,7 +7,8 @@ from contextlib import closing
 
 import trio
 
-from app.retention import SMALLEST_STEP, STEP, forget_old, forget_old_turns
+from app.retention import SMALLEST_STEP, STEP, forget_old, forget_old_turns, kept_for
+from app.settings import load_settings
 from app.store.protocol import Kept, StoreError, StoreUnavailable
 from app.store.sqlite import open_sqlite_store
 
@@ -86,3 +87,19 @@ async def test_more_than_fifty_busy_agents_say_in_an_hour_is_deleted_in_one_pass
             while await store.turns("x", limit=1):  # noqa: ASYNC110  (no event tells)
                 await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
+
+
+def test_what_a_chart_shows_is_kept_however_short_the_rest_is():
+    settings = load_settings(
+        {"WORKER_RETENTION_DAYS": "1", "WORKER_TRANSCRIPT_DAYS": "2"}, env_file=None
+    )
+    ages = kept_for(settings)
+    assert ages.pop(Kept.HISTORY) == 15 * DAY
+    assert ages.pop(Kept.TURNS) == 2 * DAY
+    assert set(ages.values()) == {DAY}
+
+
+def test_all_but_conversations_is_kept_for_ever_on_request():
+    assert kept_for(load_settings({"WORKER_RETENTION_DAYS": "0"}, env_file=None)).keys() == {
+        Kept.TURNS
+    }

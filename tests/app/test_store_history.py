@@ -103,3 +103,14 @@ async def test_a_span_begins_with_its_edge(store):
     (row,) = await store.task_history(edges)
     assert row.since == edges[-1]
     assert await store.task_history([]) == []
+
+
+async def test_old_sums_are_deleted_and_young_ones_stay(store):
+    await add(store)
+    await claim(store)
+    await store.finish_task("t1", "k1", TaskStatus.SUCCEEDED)
+    before = await today(store)
+    assert await store.forget_old(Kept.HISTORY, older_than=2 * 3600.0, limit=10) == 0
+    assert await today(store) == before
+    assert await store.forget_old(Kept.HISTORY, older_than=0.0, limit=10) > 0
+    assert await today(store) == {}

@@ -14,14 +14,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import trio
+
 from actp_supervise import Backoff
 from actp_supervise.service import LeaderLease, Outbox
 from app import daemon, supervisor
 from app.agents import toolbox
 from app.agents.activity import Activity
 from app.agents.approvals import Gate
+from app.agents.assistant import Assistant
 from app.agents.claims import Claims
 from app.agents.handle import AgentStore
+from app.agents.outcomes import Outcome
 from app.agents.toolbox import Toolbox
 from app.agents.transcript import Transcript
 from app.desk import Desk
@@ -37,12 +41,14 @@ from app.store.protocol import Before, Effect, EffectState, Lease, Scope
 from app.store.queue import sqlite as queue
 from app.store.queue.sqlite import SqliteQueue
 from app.store.registry import sqlite as registry
-from simulation.plan import AGENTS, Plan, Step, What, draw
-from simulation.rules import Rule
+from simulation.plan import AGENTS, DAY, Plan, Step, What, draw
+from simulation.rules import HEALED, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
+
+    from app.store.protocol import TaskRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,6 +309,17 @@ def _vouch_for_ever(self: Any, _now: float) -> None:
     self.vouch(1e9)
 
 
+_CONVERSE_ABOUT = Assistant._converse_about
+
+_DAYS = 0.3
+
+
+async def _fail_in_the_end(self: Assistant, task: TaskRow, **options: Any) -> Outcome:
+    if trio.current_time() > _DAYS * DAY + HEALED:
+        return Outcome(failure="worn out")
+    return await _CONVERSE_ABOUT(self, task, **options)
+
+
 MUTATIONS = {
     "the fencing token is ignored when a task is finished": Mutation(
         put_in=statement(queue, "_FINISH", "and lease_token = :token and status = 'running'", ""),
@@ -430,6 +447,12 @@ MUTATIONS = {
     "the watchdog trusts everybody": Mutation(
         put_in=replaced(Activity, "_promise", _vouch_for_ever),
         breaks=frozenset({Rule.HANGS, Rule.NO_TASK_LOST, Rule.HEALS}),
+    ),
+    "what is begun late in the calm end fails": Mutation(
+        put_in=replaced(Assistant, "_converse_about", _fail_in_the_end),
+        breaks=frozenset({Rule.HEALS}),
+        profile="calm",
+        days=_DAYS,
     ),
     "attempts are not limited": Mutation(
         put_in=both(

@@ -245,3 +245,24 @@ trio.run(main)
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
     )
     assert ended.stdout == "stuck\nleft\n"
+
+
+def test_calls_for_which_there_was_no_thread_take_no_place_from_later_ones():
+    program = """
+import asyncio, threading, trio
+from actp_supervise.bridge import asyncio_child
+
+async def code():
+    threading.stack_size(1 << 46)  # for which there is no room: no thread can be started
+    calls = [asyncio.to_thread(int) for _ in range(100)]
+    ended = await asyncio.gather(*calls, return_exceptions=True)
+    print(*{type(each).__name__ for each in ended})
+    threading.stack_size(0)
+    print(await asyncio.wait_for(asyncio.to_thread(int, 7), 30))
+
+trio.run(asyncio_child(code, isolation="thread"))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ended.stdout == "RuntimeError\n7\n"

@@ -76,6 +76,8 @@ class Kept(StrEnum):
     EFFECTS = "effects"
     APPROVALS = "approvals"
     WORKERS = "workers"
+    HISTORY = "history"
+    """How many tasks ended, by quarters of an hour."""
 
 
 class Effect(StrEnum):

@@ -201,6 +201,7 @@ begin
                 when 'effects' then 'actp_effects'
                 when 'approvals' then 'actp_approvals'
                 when 'workers' then 'actp_workers'
+                when 'history' then 'actp_task_history'
             end,
             case
                 when p_what in ('turns', 'costs') then 'created_at'
@@ -208,6 +209,7 @@ begin
                 when p_what = 'tool_calls' then 'called_at'
                 when p_what = 'effects' then 'began_at'
                 when p_what = 'approvals' then 'decided_at'
+                when p_what = 'history' then 'quarter'
                 else 'ended_at'
             end,
             case when p_what in ('turns', 'effects', 'approvals') then

@@ -190,6 +190,7 @@ _TABLES: Final = {
     Kept.EFFECTS: "actp_effects",
     Kept.APPROVALS: "actp_approvals",
     Kept.WORKERS: "actp_workers",
+    Kept.HISTORY: "actp_task_history",
 }
 _TIMES: Final = {
     Kept.TURNS: "created_at",
@@ -201,6 +202,7 @@ _TIMES: Final = {
     Kept.EFFECTS: "began_at",
     Kept.APPROVALS: "decided_at",
     Kept.WORKERS: "ended_at",
+    Kept.HISTORY: "quarter",
 }
 """Since when it is over; null for what is not."""
 _OF_TASK_OVER: Final = """and not exists (
