@@ -12,6 +12,7 @@ import gc
 import random
 import uuid
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 COLLECT_EVERY: Final = 2 * 3600.0
-"""Seconds between two collections of garbage."""
+"""Seconds between two collections of what is new."""
+
+COLLECT_ALL: Final = 24
+"""Every so many collections is one of all there is: that takes as long as two simulated hours."""
+
+YOUNG: Final = 1
+"""The generation of objects up to which a collection looks that leaves out the old ones."""
 
 
 @contextmanager
@@ -74,9 +81,12 @@ def collected_when_asked() -> Iterator[None]:
 
 async def collect() -> None:
     """Collect garbage now and then by Trio's clock, until cancelled."""
-    while True:
+    for number in count(1):
         await trio.sleep(COLLECT_EVERY)
-        gc.collect()
+        if number % COLLECT_ALL:
+            gc.collect(YOUNG)
+        else:
+            gc.collect()
 
 
 async def _run_at_once(

@@ -54,9 +54,21 @@ class _Call(asyncio.Future[T]):
         self._scope = trio.CancelScope()
         self._cancel_asked = False
         self._context = copy_context()
-        run.token.run_sync_soon(self._begin)
+        if self._is_in_step():
+            self._begin()
+        else:
+            run.token.run_sync_soon(self._begin)
 
     # Called in the loop of the caller.
+
+    def _is_in_step(self) -> bool:
+        """Return whether this is called in a step of an asyncio task, in Trio's thread.
+
+        There a Trio task can be started at once. Elsewhere it cannot: garbage collection may close
+        a coroutine, whose clean-up calls this, in the midst of Trio's own work.
+        """
+        loop = self.get_loop()
+        return self._run.turns(loop) and asyncio.current_task(loop) is not None
 
     def cancel(self, msg: Any | None = None) -> bool:  # noqa: ANN401  (as in asyncio)
         if self.done():
@@ -98,5 +110,9 @@ class _Call(asyncio.Future[T]):
             self._settle(settle)
 
     def _settle(self, settle: Callable[[], object]) -> None:
+        loop = self.get_loop()
         with suppress(RuntimeError):  # the loop is closed
-            self.get_loop().call_soon_threadsafe(settle)
+            if self._run.handles is not None and self._run.turns(loop):
+                self._run.handles.add_by(settle)
+            else:
+                loop.call_soon_threadsafe(settle)

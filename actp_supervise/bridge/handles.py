@@ -13,10 +13,13 @@ import asyncio
 import heapq
 import math
 from collections import deque
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sniffio
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FEW_TIMERS: Final = 100
 """Cancelled timers that may be kept, as in asyncio."""
@@ -29,7 +32,8 @@ class Handles:
         from trio_asyncio._handles import AsyncHandle
 
         self._awaited = AsyncHandle
-        self._loop = loop
+        self.loop = loop
+        """Whose queue it is."""
         self._timers: list[asyncio.TimerHandle] = loop._timers
         self._cancelled_timers = 0
         self._handles: deque[asyncio.Handle] = deque()
@@ -53,6 +57,21 @@ class Handles:
     def _count_cancelled_timer(self, _handle: asyncio.TimerHandle) -> None:
         self._cancelled_timers += 1
 
+    # Called in Trio's thread, but not at any line.
+
+    def add_by(self, add: Callable[[], object]) -> None:
+        """Call a function that adds handles, and wake the main task at once.
+
+        ``run_sync_soon``, without which nothing may wake it at any line, writes to a socket and
+        takes two more turns of Trio's.
+        """
+        added, self._added = self._added, None  # so that no handle wakes it in its own way
+        try:
+            add()
+        finally:
+            self._added = added
+            self._wake()
+
     # Called in the loop's main task.
 
     async def _turn(self, no_wait: bool = False) -> None:  # noqa: FBT001, FBT002  (its signature)
@@ -75,12 +94,12 @@ class Handles:
                 heapq.heappush(self._timers, handle)
             else:
                 _call(handle)
-        while self._timers and self._timers[0].when() <= self._loop.time():
+        while self._timers and self._timers[0].when() <= self.loop.time():
             _call(heapq.heappop(self._timers))
 
     async def _wait(self) -> None:
         """Wait until there is a handle, or a timer's time has come."""
-        left = self._timers[0].when() - self._loop.time() if self._timers else math.inf
+        left = self._timers[0].when() - self.loop.time() if self._timers else math.inf
         if self._handles or left <= 0:
             await trio.lowlevel.checkpoint()
             return

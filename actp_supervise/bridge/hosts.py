@@ -65,7 +65,7 @@ async def host_in_loop(run: Run) -> None:
     try:
         async with trio_asyncio.open_loop() as loop:
             _sandbox_loop(loop, run)
-            Handles(loop)
+            run.handles = Handles(loop)
             loop.set_default_executor(_executor())
             try:
                 with run.time_left:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from types import FrameType
 
+    from .handles import Handles
+
 
 P = ParamSpec("P")
 
@@ -123,6 +125,7 @@ class Run:
         self.over = False  # the host has returned: Trio does nothing more for the code
         self.cancelled = False  # whether we have cancelled the code
         self.killed = False  # its loop must call nothing any more
+        self.handles: Handles | None = None  # of its loop, where that turns in Trio's thread
         self._cancel_timeout = cancel_timeout
         self._view: AsyncioView | None = None
         if self.record is not None and self.record.run is not None:
@@ -190,6 +193,10 @@ class Run:
         if self._view is not None:
             context.run(child_of_context.set, self._view)
         return context
+
+    def turns(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Return whether a loop is the code's own, and turns in Trio's thread."""
+        return self.handles is not None and self.handles.loop is loop
 
     def _stop_requested(self) -> None:
         if self._view is not None:
