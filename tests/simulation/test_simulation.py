@@ -43,7 +43,7 @@ def test_the_same_seed_gives_the_same_run_to_the_byte():
 def test_when_garbage_is_collected_follows_from_the_plan():
     collects = set()
     gc.enable()
-    simulate(Plan(seed=1, days=0.01), watch=lambda _line: collects.add(gc.isenabled()))
+    simulate(Plan(seed=1, days=0.01, pace=600.0), watch=lambda _line: collects.add(gc.isenabled()))
     assert collects == {False}
     assert gc.isenabled()
 

@@ -39,6 +39,45 @@ async def test_run_in_trio_passes_arguments_and_the_result(isolation, clock):
     assert record == [(1, 2)]
 
 
+async def test_a_call_from_a_step_goes_and_comes_without_trios_queue_of_callbacks(clock):
+    steps = []
+
+    class Steps(trio.abc.Instrument):
+        def before_task_step(self, task):
+            steps.append(task.name)
+
+    async def code():
+        trio.lowlevel.add_instrument(counted)
+        for _ in range(50):
+            await run_in_trio(trio.sleep, 1.0)
+        trio.lowlevel.remove_instrument(counted)
+
+    counted = Steps()
+    await asyncio_child(code)()
+
+    assert sum("run_sync_soon" in name for name in steps) <= 2
+    assert len(steps) < 50 * 6
+
+
+async def test_a_call_that_is_begun_out_of_a_step_is_made_too(isolation, clock):
+    """As the clean-up of a coroutine does that garbage collection closes."""
+    begun = []
+
+    async def in_trio():
+        begun.append(trio.lowlevel.in_trio_task())
+
+    async def code():
+        call = run_in_trio(in_trio)
+        asyncio.get_running_loop().call_soon(call.send, None)
+        while not begun:
+            await asyncio.sleep(0.01)
+        call.close()
+
+    await asyncio_child(code, isolation=isolation)()
+
+    assert begun == [True]
+
+
 async def test_run_in_trio_passes_errors_with_their_type(isolation, clock):
     error = KeyError("from Trio")
     record = []
