@@ -84,7 +84,7 @@ def paths(daemon: Running) -> list[str]:
 @pytest.mark.parametrize(
     ("scheme", "width"), [("light", 1280), pytest.param("dark", 320, marks=pytest.mark.long)]
 )
-@pytest.mark.timeout(180)  # it looks at a dozen pages, for seconds each
+@pytest.mark.timeout(900)  # it looks at a dozen pages, for seconds each on a quick machine
 def test_no_page_has_a_serious_barrier(
     look: Look, daemon: Running, paths: list[str], scheme: str, width: int
 ):
