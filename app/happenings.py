@@ -14,14 +14,13 @@ from app.event_kinds import EventKind
 from app.facts import LEFT_OUT, to_json
 from app.looks import USUAL
 from app.routine import TREE_NAME
-from app.status import AgentState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
 
     from app.event_log import EventLog
     from app.reasons import Name
-    from app.status import AgentStatus, Health, HealthState
+    from app.status import AgentState, Health, HealthState
 
 _UNTOLD: Final = (ev.ChildReady, ev.StopRequested, ev.SupervisorStopped)
 """What says nothing new to somebody who watches."""
@@ -117,27 +116,35 @@ async def tell_of_changes(
     events: EventLog,
     *,
     health: Callable[[], Health],
-    statuses: Callable[[], Mapping[str, AgentStatus]],
+    states: Callable[[], Mapping[str, AgentState]],
     every: float = USUAL.changes,
+    health_every: float = USUAL.health,
 ) -> None:
-    """Publish each change of the daemon's health and of an agent's status, for ever.
+    """Publish each change of an agent's state and of the daemon's health, for ever.
+
+    The health is judged by all that is known of all agents, which takes a hundred times as long as
+    to look at their states. So that is done more rarely, and at once when a state has changed.
 
     Args:
         events: Where to.
         health: Tells how the daemon is.
-        statuses: Tells how each agent is.
-        every: Seconds between two looks.
+        states: Tells what each agent is about, a pause included.
+        every: Seconds between two looks at the states.
+        health_every: Seconds between two looks at the health, at most.
     """
     told: dict[str, AgentState] = {}
     told_health: tuple[HealthState, frozenset[Name]] | None = None
+    due = trio.current_time()
     while True:
-        for agent_id, status in statuses().items():
-            # A wait for the model is no news: it may come and go with every call.
-            state = status.status if status.state is AgentState.WAITING else status.state
+        for agent_id, state in (seen := states()).items():
             if told.get(agent_id, state) is not state:
                 text = f"{agent_id} is {state.words}"
                 events.publish(EventKind.AGENT_STATUS, text, agent_id=agent_id, status=state.value)
-            told[agent_id] = state
+        if seen == told and trio.current_time() < due:
+            await trio.sleep(every)
+            continue
+        told = dict(seen)
+        due = trio.current_time() + health_every
         now = health()
         health_now = now.status, frozenset(each.name for each in now.problems)
         if told_health not in (None, health_now):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
+import functools
 import logging
 import sys
 import uuid
@@ -341,16 +342,21 @@ def hands_of(config: AgentSettings, settings: Settings) -> tuple[WantedHand, ...
 
 def offered_hands(config: AgentSettings, settings: Settings) -> list[WantedHand]:
     """Return the hands that an agent has where it can; none where another class has its place."""
-    if config.class_path != config.spec.class_path:
+    if config.class_path != config.spec.class_path or not config.spec.offered:
         return []
     zone = str(settings.timezone)
-    of_the_worker = {"stripe": {"timezone": zone}} if zone in available_timezones() else {}
+    of_the_worker = {"stripe": {"timezone": zone}} if _is_listed(zone) else {}
     return [
         dataclasses.replace(
             hand, optional=True, options={**hand.options, **of_the_worker.get(hand.name, {})}
         )
         for hand in config.spec.offered
     ]
+
+
+@functools.cache  # for it looks through the files of all zones
+def _is_listed(zone: str) -> bool:
+    return zone in available_timezones()
 
 
 def _check_hands(config: AgentSettings, settings: Settings) -> None:

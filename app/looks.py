@@ -8,7 +8,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looks:
-    """Seconds between two looks, beats or measurements; a simulation has them further apart."""
+    """Seconds between two looks or beats; a simulation has them further apart."""
 
     beat: float = 4.5
     """At the store: at most 15 requests a minute, and a task posted anywhere begins in 5 s."""
@@ -17,15 +17,17 @@ class Looks:
     agents: float = 1.0
     """Signs of life of an agent's loop: more rarely only where it has time for 30 of them."""
     changes: float = 1.0
-    """At the health and the agents, whether something has changed that is to be told."""
-    lag: float = 1.0
-    """Measurements of how late the loop is."""
+    """At the agents, whether the state of one has changed."""
+    health: float = 5.0
+    """At the health, whether it has changed; it is looked at when an agent's state has, too."""
     alerts: float = 10.0
     """At what people are to be told; what is new at the same look is told as one message."""
     work: float = 30.0
     """At the queue and the costs, for the health; one to three requests each."""
     times: float = 60.0
     """Whether another daemon was told another time for a routine."""
+    approvals: float = 30.0
+    """At approvals while some wait for a person, so by which one may expire late."""
     unreadable: float = 120.0
     """At tasks that cannot be read; what is told is for a person, who does not read it sooner."""
 

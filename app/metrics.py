@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import prometheus_client as prometheus
-import trio
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from typing_extensions import override
@@ -18,7 +17,6 @@ import actp_supervise
 from app.event_kinds import EventKind
 from app.facts import fields_of
 from app.figures import SECONDS, Gauge, StateGauge, Tally
-from app.looks import USUAL
 from app.status import AgentHealth, AgentState, AgentStatus, HealthState
 
 if TYPE_CHECKING:
@@ -73,16 +71,9 @@ class Metrics:
         for tally in event.kind.tallies:
             self._add(tally, event)
 
-    async def measure_lag(self, every: float = USUAL.lag) -> None:
-        """Measure how late the loop is, for ever.
-
-        Args:
-            every: Seconds between two measurements.
-        """
-        while True:
-            due = trio.current_time() + every
-            await trio.sleep_until(due)
-            self._lag.observe(trio.current_time() - due)
+    def note_lag(self, seconds: float) -> None:
+        """Count by how much the loop was late."""
+        self._lag.observe(seconds)
 
     def text(self) -> bytes:
         """Return all figures in Prometheus's text format."""

@@ -16,6 +16,7 @@ from actp_supervise import Restart, Supervisor, open_supervisor
 from actp_supervise.clock import SystemWallClock
 from actp_supervise.service import Block, ServiceManager, open_private
 from app import banner
+from app.agents.activity import SignsOfLife
 from app.agents.traces import start_tracing
 from app.alerts.channels import make_channels
 from app.alerts.service import Alerts
@@ -149,6 +150,7 @@ async def run_daemon(
             lease=settings.task_lease,
             every=looks.beat,
         )
+        signs = SignsOfLife()
         agents = AgentSupervisor(
             settings.agents,
             launch=launcher.run,
@@ -164,6 +166,7 @@ async def run_daemon(
             watch_interval=settings.watch_interval,
             stale_threshold=settings.stale_threshold,
             sign_every=looks.agents,
+            signs=signs,
             redact=redact,
             on_status=presence.publish,
             wall_clock=wall_clock,
@@ -182,6 +185,7 @@ async def run_daemon(
         routines.setup()
         shutdown = GracefulShutdown(agents, routines, registry, records)
         loop_watch = edges.make_loop_watch(partial(_tell_of_block, events))
+        loop_watch.on_beat = metrics.note_lag
 
         async with (
             open_worker(settings, store, records, presence, take_lock=edges.take_lock),
@@ -227,7 +231,7 @@ async def run_daemon(
                 reloader = Reloader(daemon, launcher, service, reread_all, take_alerts=take_alerts)
                 services.start_soon(records.run, name="records")
                 services.start_soon(unreadable.watch, looks.unreadable, name="unreadable tasks")
-                services.start_soon(approvals.watch, name="approvals")
+                services.start_soon(approvals.watch, looks.approvals, name="approvals")
                 events.listeners.append(approvals.notice)
                 _ask_on_telegram(services, settings, store, events, instance, redact)
                 await _register(registry, settings, records)
@@ -246,6 +250,8 @@ async def run_daemon(
                 )
                 services.start_soon(heartbeat.start, settings.heartbeat_interval, name="heartbeat")
                 await services.start(loop_watch.run, name="loop_watch")
+                give_signs = partial(signs.give, settings.stale_threshold, looks.agents)
+                services.start_soon(give_signs, name="signs_of_life")
                 shutdown.register(edges.catch)
                 banner.show(settings, where=store.where, page=page)
                 if announce is not None:
@@ -259,12 +265,12 @@ async def run_daemon(
                     tell_of_changes,
                     events,
                     health=daemon.health,
-                    statuses=agents.get_status,
+                    states=agents.states,
                     every=looks.changes,
+                    health_every=looks.health,
                 )
                 services.start_soon(tell, name="happenings")
                 alerts.start(services, daemon, looks.alerts)
-                services.start_soon(metrics.measure_lag, looks.lag, name="loop_lag")
                 services.start_soon(forget_old, store, kept_for(settings), name="retention")
 
                 await shutdown.stop_event.wait()

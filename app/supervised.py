@@ -198,6 +198,22 @@ def _state_of_child(agent: SupervisedAgent, child: Child, *, stopping: bool) -> 
     return _STATES.get(state) or AgentState[state.name]
 
 
+def paused_or(agent: SupervisedAgent, state: AgentState) -> AgentState:
+    """Return what an agent is about that is in this state: paused, where no worker takes tasks.
+
+    As `AgentStatus.state`, except that a wait for the model is no state of its own: it may come
+    and go with every call.
+    """
+    if state is not AgentState.RUNNING:
+        return state
+    held = agent.held_by is not None
+    paused = all(
+        held if worker.run is None else worker.run.activity.takes_no_tasks
+        for worker in agent.workers
+    )
+    return AgentState.PAUSED if paused else state
+
+
 def status_of(
     agent: SupervisedAgent, *, stopping: bool, moment: Callable[[float | None], datetime | None]
 ) -> AgentStatus:

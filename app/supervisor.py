@@ -27,14 +27,14 @@ from actp_supervise import (
 )
 from actp_supervise.clock import SystemWallClock, WallClock
 from actp_supervise.service import LeaderLease, bind_log_context, log_context, shorten
-from app.agents.activity import Activity
+from app.agents.activity import Activity, SignsOfLife
 from app.crashes import AGENT_BACKOFF, DAY, HOUR
 from app.looks import USUAL
 from app.settings import AgentSettings, unknown_agent
 from app.status import AgentState, AgentStatus, ToolStatus
 from app.store.outbox import store_lease
 from app.store.protocol import OBEYED, AgentRegistration, RunOutcome, StoreError
-from app.supervised import AgentRun, SupervisedAgent, Worker, state_of, status_of
+from app.supervised import AgentRun, SupervisedAgent, Worker, paused_or, state_of, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, KeysView, Sequence
@@ -93,6 +93,7 @@ class AgentSupervisor:
         watch_interval: The most seconds between two beats, which look for what others ask.
         stale_threshold: Seconds after which an agent that gives no sign of life is hung.
         sign_every: Seconds between two signs of life of an agent's loop, at least.
+        signs: Gives those of all agents in Trio's thread; without it each loop gives its own.
         redact: Takes secrets out of what is recorded of an error.
         on_status: Called when the status of an agent may have changed.
         wall_clock: Tells the time of day.
@@ -115,6 +116,7 @@ class AgentSupervisor:
         watch_interval: float = 10.0,
         stale_threshold: float = 90.0,
         sign_every: float = USUAL.agents,
+        signs: SignsOfLife | None = None,
         redact: Callable[[str], str] = str,
         on_status: Callable[[], object] = lambda: None,
         wall_clock: WallClock | None = None,
@@ -130,6 +132,7 @@ class AgentSupervisor:
         self.watch_interval = watch_interval
         self._stale_threshold = stale_threshold
         self._sign_every = sign_every
+        self._signs = signs
         self._redact = redact
         self._on_status = on_status
         self._wall_clock = SystemWallClock() if wall_clock is None else wall_clock
@@ -360,6 +363,13 @@ class AgentSupervisor:
         """Return agent_id -> status, in one word each."""
         return {agent_id: self._status(agent) for agent_id, agent in self._agents.items()}
 
+    def states(self) -> dict[str, AgentState]:
+        """Return agent_id -> what it is about, a pause included; less than `get_status` costs."""
+        return {
+            agent_id: paused_or(agent, self._status(agent))
+            for agent_id, agent in self._agents.items()
+        }
+
     async def get_crash_count(self, agent_id: str) -> int:
         """Return how often an agent crashed in the last 24 hours.
 
@@ -488,6 +498,7 @@ class AgentSupervisor:
                 threshold=self._stale_threshold,
                 every=self._sign_every,
                 vouch=lambda within: child.beat(within=within),
+                signs=self._signs if agent.config.isolation == "loop" else None,
             ),
             wait_for_work=worker.wait_for_work,
         )

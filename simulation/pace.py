@@ -43,9 +43,10 @@ def looks(pace: float) -> Looks:
         fresh=3.0 * beat,
         agents=min(USUAL.agents * pace * 2.0, 22.5 * stretch(pace)),
         changes=USUAL.changes * pace,
-        lag=USUAL.lag * pace,
+        health=USUAL.changes * pace,
         alerts=min(USUAL.alerts * pace, RAREST),
         work=min(USUAL.work * pace, RAREST),
+        approvals=min(USUAL.approvals * pace, RAREST),
         times=min(USUAL.times * pace, RAREST),
         unreadable=min(USUAL.unreadable * pace, RAREST),
     )

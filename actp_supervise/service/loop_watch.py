@@ -85,6 +85,8 @@ class LoopWatch:
         interval: float = BEAT_INTERVAL,
     ) -> None:
         self._on_block = on_block
+        self.on_beat: Callable[[float], object] = _nothing
+        """Called in the loop with each beat, and the seconds by which the loop was late for it."""
         self._blocked_after = blocked_after
         self._interval = interval
         self._lock = threading.Lock()
@@ -106,8 +108,10 @@ class LoopWatch:
         try:
             task_status.started()
             while True:
-                await trio.sleep(self._interval)
+                due = now() + self._interval
+                await trio.sleep_until(due)
                 self._beat(now())
+                self.on_beat(now() - due)
         finally:
             over.set()
             trio.lowlevel.remove_instrument(self._steps)
@@ -214,6 +218,10 @@ class _Steps(trio.abc.Instrument):
 
     def before_io_wait(self, timeout: float) -> None:
         self.task = None
+
+
+def _nothing(_late: float) -> None:
+    pass
 
 
 def _path_of(task: trio.lowlevel.Task) -> str | None:

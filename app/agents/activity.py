@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
+import trio
 
 from actp_supervise.service import shorten
 from app.facts import to_json
@@ -91,6 +92,7 @@ class Activity:
         every: Seconds between two signs of life of its loop, at least.
         vouch: Called with each sign of life, in whatever thread that is given: promises the next
             one within so many seconds.
+        signs: Gives them for all loops in Trio's thread; without it the agent's loop does.
     """
 
     def __init__(
@@ -100,13 +102,14 @@ class Activity:
         threshold: float = math.inf,
         every: float = USUAL.agents,
         vouch: Callable[[float], object] = lambda within: None,
+        signs: SignsOfLife | None = None,
     ) -> None:
         self._clock = clock
         self._threshold = threshold
-        self.beat_interval = every
+        self.signs = signs
+        """What gives its loop's signs of life, where that loop turns in Trio's thread."""
+        self.beat_interval = interval_of(threshold, every)
         """Seconds between two signs of life of its loop; fewer save work where there is time."""
-        if threshold < math.inf:
-            self.beat_interval = max(every, threshold / BEATS_IN_TIME)
         self.vouch = vouch
         self.pid = os.getpid()
         """The process that it runs in."""
@@ -221,6 +224,11 @@ class Activity:
     # Calls of the model by a class that is the user's own.
 
     @property
+    def takes_no_tasks(self) -> bool:
+        """Whether it is paused, by itself or by an operator."""
+        return self.held or self.paused is not None
+
+    @property
     def is_resting(self) -> bool:
         """Whether all its calls of the model wait for something, so that none is under way."""
         return 0 < self._calls == self._resting
@@ -328,6 +336,49 @@ class Activity:
         """Return its health as JSON, for the registry."""
         snapshot: dict[str, Any] = to_json(self.health())
         return snapshot
+
+
+class SignsOfLife:
+    """Signs of life of all asyncio loops that turn in Trio's thread.
+
+    Such a loop turns as long as Trio's does, so one Trio task vouches for all of them. A timer in
+    each loop would tell no more, and fifty of them cost more than all that an idle daemon does.
+    """
+
+    def __init__(self) -> None:
+        self._given: dict[Activity, None] = {}  # in the order in which their loops began
+
+    @contextmanager
+    def given(self, activity: Activity) -> Iterator[None]:
+        """Give an agent's signs of life for the block, in which its loop runs."""
+        activity.beat()
+        self._given[activity] = None
+        try:
+            yield
+        finally:
+            del self._given[activity]
+
+    async def give(self, threshold: float, every: float = USUAL.agents) -> None:
+        """Give them in Trio's loop, until cancelled.
+
+        Args:
+            threshold: Seconds without one after which an agent is hung.
+            every: Seconds between two, at least.
+        """
+        interval = interval_of(threshold, every)
+        while True:
+            await trio.sleep(interval)
+            for activity in self._given:
+                activity.beat()
+
+
+def interval_of(threshold: float, every: float) -> float:
+    """Return the seconds between two signs of life of an agent's loop.
+
+    >>> interval_of(90.0, 1.0), interval_of(6.0, 1.0), interval_of(math.inf, 1.0)
+    (3.0, 1.0, 1.0)
+    """
+    return max(every, threshold / BEATS_IN_TIME) if threshold < math.inf else every
 
 
 def _age(now: float, since: float | None) -> float | None:

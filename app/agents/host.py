@@ -162,6 +162,9 @@ def _waits_for_next_poll(work: Coroutine[Any, Any, None], poll_interval: float) 
 
 async def _alive(work: Coroutine[Any, Any, T], activity: Activity) -> T:
     """Do the work, and vouch beside it for the loop in which it runs."""
+    if activity.signs is not None:
+        with activity.signs.given(activity):
+            return await work
     beating = asyncio.ensure_future(_beat(activity))
     try:
         return await work

@@ -15,7 +15,7 @@ import trio
 
 from actp_supervise import open_supervisor
 from actp_supervise.bridge import asyncio_child
-from app.agents.activity import Activity
+from app.agents.activity import Activity, SignsOfLife
 from app.agents.base import DomainAgent
 from app.agents.contract import (
     AgentClassError,
@@ -257,6 +257,47 @@ async def test_a_heartbeat_vouches_for_the_agents_own_loop(autojump_clock):
 
     await trio.sleep(10.0)
     assert "has not turned" in activity.why_stale(2.0), "nobody vouches for what has ended"
+
+
+class Sleeping:
+    """An agent for which nothing is to be done."""
+
+    async def run_as_daemon(self, poll_interval):
+        await asyncio.sleep(100_000.0)
+
+
+class Steps(trio.abc.Instrument):
+    """How many steps Trio's tasks take."""
+
+    def __init__(self):
+        self.taken = 0
+
+    def before_task_step(self, task):
+        self.taken += 1
+
+
+async def test_one_trio_task_gives_the_signs_of_life_of_all_loops_in_its_thread(autojump_clock):
+    async def steps_in_an_hour(agents):
+        signs, steps = SignsOfLife(), Steps()
+        clock = trio.lowlevel.current_clock().current_time
+        activities = [Activity(clock, threshold=90.0, signs=signs) for _ in range(agents)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(signs.give, 90.0)
+            for activity in activities:
+                child = asyncio_child(run_agent)
+                nursery.start_soon(child, Sleeping, living(activity), 30.0)
+            await trio.sleep(100.5)
+            trio.lowlevel.add_instrument(steps)
+            await trio.sleep(3_600.0)
+            trio.lowlevel.remove_instrument(steps)
+            assert [activity.why_stale(3.0) for activity in activities] == [None] * agents
+            nursery.cancel_scope.cancel()
+        await trio.sleep(100.0)
+        assert all("has not turned" in activity.why_stale(90.0) for activity in activities)
+        return steps.taken
+
+    few, many = await steps_in_an_hour(1), await steps_in_an_hour(30)
+    assert few <= many <= few + 10, "no loop wakes by itself"
 
 
 async def test_an_agent_that_blocks_its_loop_gives_no_sign_of_life():

@@ -122,7 +122,12 @@ async def do_everything(daemon):
 
         async def tell():
             await tell_of_changes(
-                daemon.events, health=daemon.health, statuses=daemon.supervisor.get_status
+                daemon.events,
+                health=daemon.health,
+                states=lambda: {
+                    agent_id: status.status
+                    for agent_id, status in daemon.supervisor.statuses.items()
+                },
             )
 
         nursery.start_soon(tell)

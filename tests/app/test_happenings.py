@@ -9,7 +9,6 @@ from functools import partial
 
 import pytest
 import trio
-from http_daemon import status as status_of
 
 from actp_supervise import Backoff, Restart, open_supervisor
 from actp_supervise.cron import ClockJumped, Cron, open_scheduler
@@ -17,7 +16,7 @@ from actp_supervise.testing import TrioWallClock
 from app.event_log import EventLog
 from app.happenings import tell_of_changes, tell_of_tree
 from app.routine import TREE_NAME
-from app.status import Health, HealthState
+from app.status import AgentState, Health, HealthState
 
 
 @pytest.fixture
@@ -136,21 +135,44 @@ async def test_a_clock_that_jumped_is_told_of(log, autojump_clock):
 
 async def test_changes_of_health_and_status_are_told_once_each(log, autojump_clock):
     health = Health(status=HealthState.HEALTHY, agents=1, uptime=1.0, reasons=())
-    status = status_of("a")
+    state = AgentState.RUNNING
     async with trio.open_nursery() as nursery:
 
         async def tell():
-            await tell_of_changes(log, health=lambda: health, statuses=lambda: {"a": status})
+            await tell_of_changes(log, health=lambda: health, states=lambda: {"a": state})
 
         nursery.start_soon(tell)
         await trio.sleep(5)
         assert log.recent() == []
         reasons = ("the store is away",)
         health = dataclasses.replace(health, status=HealthState.DEGRADED, reasons=reasons)
-        status = status_of("a", paused="paused by an operator")
+        state = AgentState.PAUSED
         await trio.sleep(5)
         nursery.cancel_scope.cancel()
     assert [(event.kind, event.text) for event in log.recent()] == [
         ("agent_status", "a is paused"),
         ("health_changed", "degraded: the store is away"),
     ]
+
+
+async def test_what_nothing_happens_to_is_judged_rarely_and_a_change_of_state_at_once(
+    log, autojump_clock
+):
+    state, judged = AgentState.RUNNING, []
+
+    def health():
+        judged.append(trio.current_time())
+        return Health(status=HealthState.HEALTHY, agents=1, uptime=1.0, reasons=())
+
+    async with trio.open_nursery() as nursery:
+
+        async def tell():
+            await tell_of_changes(log, health=health, states=lambda: {"a": state})
+
+        nursery.start_soon(tell)
+        await trio.sleep(7.5)
+        assert judged == [0.0, 5.0]
+        state = AgentState.CRASHED
+        await trio.sleep(6)
+        nursery.cancel_scope.cancel()
+    assert judged == [0.0, 5.0, 8.0, 13.0]

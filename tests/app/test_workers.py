@@ -323,3 +323,40 @@ def test_what_was_spent_crosses_from_a_process_of_the_agents_own():
 def test_a_number_of_workers_that_makes_no_sense_is_refused(number):
     with pytest.raises(SettingsError, match="SOCIAL_MEDIA_AGENT_WORKERS"):
         load_settings({"SOCIAL_MEDIA_AGENT_WORKERS": number}, env_file=None)
+
+
+async def test_what_is_watched_for_changes_is_the_state_that_is_shown_but_for_waits(clock, store):
+    crew = Crew()
+
+    def states(stage):
+        supervisor = stage.supervisor
+        shown = {agent_id: each.state for agent_id, each in supervisor.get_status().items()}
+        assert supervisor.states() == shown
+        return supervisor.states()["social"]
+
+    async with staged(store, crew, environ=THREE) as stage:
+        assert states(stage) == "starting"
+        await stage.supervisor.start_all()
+        await trio.sleep(1)
+        assert states(stage) == "running"
+        for number, run in enumerate(crew.runs):
+            run.activity.pause("the budget is spent")
+            assert states(stage) == ("paused" if number == 2 else "running")
+        crew.runs[1].activity.resume()
+        assert states(stage) == "running"
+        await stage.supervisor.pause_agent("social")
+        crew.crash |= {0, 1, 2}
+        await trio.sleep(0.5)
+        assert states(stage) == "paused"
+        await stage.supervisor.stop_agent("social")
+        assert states(stage) == "stopped"
+
+
+async def test_a_wait_for_the_model_is_no_change_of_state(clock, store):
+    crew = Crew()
+    async with staged(store, crew) as stage:
+        await stage.supervisor.start_all()
+        await trio.sleep(1)
+        crew.runs[0].activity.throttle(5.0, "Claude is overloaded")
+        assert stage.supervisor.get_status()["social"].state == "waiting"
+        assert stage.supervisor.states()["social"] == "running"
