@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
     from app.store.protocol import Store
 
-LOOK_AT_CLOCK: Final = 60.0
-"""Seconds between two looks whether a pause is over: the machine may sleep meanwhile."""
+LOOK_AT_CLOCK: Final = 600.0
+"""Seconds between two looks whether a pause is over, each a request to the store: a machine that
+slept meanwhile is this much late at most, and one that did not is in time."""
 
 
 async def until_over(until: datetime | None, store: Store) -> None:
