@@ -523,9 +523,12 @@ async def test_a_column_that_is_changed_under_postgrest_is_an_absence(new_projec
         numbers = count()
         await ask_often()
         with psycopg.connect(new_project.db_url, autocommit=True) as db:
-            db.execute("alter table actp_agent_tasks alter column attempts type bigint")
             with pytest.raises(StoreUnavailable, match="attribute 8 of type record has wrong type"):
-                await ask_often()
+                # It may just read the schema a second time, and then begins with new connections.
+                for kind in ("bigint", "integer", "bigint", "integer"):
+                    change = "alter table actp_agent_tasks alter column attempts type"
+                    db.execute(f"{change} {kind}")
+                    await ask_often()
             db.execute("alter table actp_agent_tasks drop column settled_token")
             with pytest.raises(StoreUnavailable, match="of type record has"):
                 await ask_often()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from daemons import PATIENCE, Place
+from daemons import PATIENCE, Place, pauses
 from forks import Fork
 from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
@@ -156,11 +156,12 @@ def running(place: Place, *arguments: str, **changes: str) -> Iterator[Running]:
 def until(ask: Callable[[], Any], condition: Callable[[Any], bool]) -> Any:
     """Wait until something of another process is so, which tells nobody."""
     deadline = time.perf_counter() + PATIENCE
+    pause = pauses()
     while time.perf_counter() < deadline:
         answer = ask()
         if condition(answer):
             return answer
-        time.sleep(0.02)  # noqa: TID251  (without Trio)
+        time.sleep(next(pause))  # noqa: TID251  (without Trio)
     raise AssertionError(f"still so: {answer}")
 
 

@@ -274,12 +274,13 @@ class Daemon:
 
     async def until(self, path: str, condition: Callable[[Any], bool]) -> Any:
         """Wait until what is answered is so; gives the answer."""
+        pause = pauses()
         with trio.fail_after(PATIENCE):
             while True:
                 answer = await self.get(path)
                 if condition(answer):
                     return answer
-                await trio.sleep(0.02)
+                await trio.sleep(next(pause))
 
     async def until_agent(self, agent_id: str, status: str) -> Any:
         """Wait until an agent has a status; gives what is said of it."""
@@ -315,12 +316,21 @@ class Daemon:
 
 async def until(condition: Callable[[], Any]) -> Any:
     """Wait until something of another process is so, which tells nobody; gives what it is."""
+    pause = pauses()
     with trio.fail_after(PATIENCE):
         while True:
             found = condition()
             if found:
                 return found
-            await trio.sleep(0.02)
+            await trio.sleep(next(pause))
+
+
+def pauses() -> Iterator[float]:
+    """Give the seconds between two looks: a little more each time, for looks are work, too."""
+    pause = 0.01
+    while True:
+        yield pause
+        pause = min(1.3 * pause, 0.1)
 
 
 @contextmanager
