@@ -26,6 +26,8 @@ class Looks:
     """At the queue and the costs, for the health; one to three requests each."""
     times: float = 60.0
     """Whether another daemon was told another time for a routine."""
+    approvals: float = 30.0
+    """At approvals while some wait for a person, so by which one may expire late."""
     unreadable: float = 120.0
     """At tasks that cannot be read; what is told is for a person, who does not read it sooner."""
 

@@ -231,7 +231,7 @@ async def run_daemon(
                 reloader = Reloader(daemon, launcher, service, reread_all, take_alerts=take_alerts)
                 services.start_soon(records.run, name="records")
                 services.start_soon(unreadable.watch, looks.unreadable, name="unreadable tasks")
-                services.start_soon(approvals.watch, name="approvals")
+                services.start_soon(approvals.watch, looks.approvals, name="approvals")
                 events.listeners.append(approvals.notice)
                 _ask_on_telegram(services, settings, store, events, instance, redact)
                 await _register(registry, settings, records)

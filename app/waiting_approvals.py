@@ -12,6 +12,7 @@ import trio
 from actp_supervise.clock import SystemWallClock
 from app.event_kinds import EventKind
 from app.health import WaitingApproval
+from app.looks import USUAL
 from app.store.protocol import ApprovalStatus, StoreError
 
 if TYPE_CHECKING:
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     from app.event_log import LoggedEvent
     from app.store.protocol import ApprovalRow, Store
 
-LOOK_EVERY: Final = 30.0
-"""Seconds between two looks at the store while some wait, so by which one may expire late."""
-
 LOOK_IDLE: Final = 600.0
 """Seconds between two looks while none waits: what is asked in this daemon is seen at once, and who
 asked elsewhere looks there. An idle daemon is to ask the store little."""
+
+SHOWN: Final = 50
+"""Waiting calls that the health looks at, the youngest; of more than these only their number is
+asked for."""
 
 NEWS: Final = frozenset({EventKind.APPROVAL_ASKED, EventKind.APPROVAL_DECIDED})
 """What makes a look worth while."""
@@ -61,22 +63,26 @@ class WaitingApprovals:
             for row in self._rows
         ]
 
-    async def watch(self) -> None:
-        """Look now and then, until cancelled."""
+    async def watch(self, every: float = USUAL.approvals) -> None:
+        """Look now and then, until cancelled.
+
+        Args:
+            every: Seconds between two looks while some wait.
+        """
         while True:
             self._news = trio.Event()
             await self.look()
-            with trio.move_on_after(LOOK_EVERY if self.count else LOOK_IDLE):
+            with trio.move_on_after(every if self.count else max(every, LOOK_IDLE)):
                 await self._news.wait()
 
     async def look(self) -> None:
         """End what is overdue and count the rest; while the store is away the last count stays."""
         try:
-            self.count = await self._store.count_waiting_approvals()
-            if self.count and (expired := await self._store.expire_approvals()):
-                self.count -= len(expired)
-            self._rows = (
-                await self._store.approvals(status=ApprovalStatus.WAITING) if self.count else ()
-            )
+            rows = await self._store.approvals(status=ApprovalStatus.WAITING, limit=SHOWN)
+            expired = {row.id for row in await self._store.expire_approvals()} if rows else set()
+            waiting = [row for row in rows if row.id not in expired]
+            is_all = len(rows) < SHOWN
+            count = len(waiting) if is_all else await self._store.count_waiting_approvals()
         except StoreError:
             return
+        self._rows, self.count = waiting, count

@@ -46,6 +46,7 @@ def looks(pace: float) -> Looks:
         health=USUAL.changes * pace,
         alerts=min(USUAL.alerts * pace, RAREST),
         work=min(USUAL.work * pace, RAREST),
+        approvals=min(USUAL.approvals * pace, RAREST),
         times=min(USUAL.times * pace, RAREST),
         unreadable=min(USUAL.unreadable * pace, RAREST),
     )

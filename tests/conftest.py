@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import ssl
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import default_signals  # noqa: F401  (SIGINT may be ignored)
 import property_tests  # noqa: F401  (sets hypothesis up)
 import psycopg
 import pytest
@@ -25,11 +25,28 @@ if TYPE_CHECKING:
 # Each of httpx's clients reads the certificates anew, which takes longer than many a test.
 ssl.create_default_context = cache(ssl.create_default_context)
 
-# A shell starts its background jobs with SIGINT ignored, nohup with SIGHUP, and what they start
-# inherits that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+# To truncate a table takes long, whether or not there is anything in it.
+EMPTY = """
+    do $$
+    declare
+        name text;
+        is_used boolean;
+        used text;
+    begin
+        for name in
+            select oid::regclass::text from pg_class
+            where relnamespace = 'public'::regnamespace and relkind = 'r'
+        loop
+            execute format('select exists (select from %s)', name) into is_used;
+            if is_used then
+                used := concat_ws(', ', used, name);
+            end if;
+        end loop;
+        if used is not null then
+            execute format('truncate %s restart identity', used);
+        end if;
+    end $$
+"""
 
 
 @pytest.fixture(scope="session")
@@ -55,15 +72,17 @@ def running_project() -> Iterator[Project]:
         process.wait(timeout=120)
 
 
+@pytest.fixture(scope="session")
+def project_db(running_project: Project) -> Iterator[psycopg.Connection]:
+    """A connection to the project's database that stays open, for a new one reads all it needs."""
+    with psycopg.connect(running_project.db_url, autocommit=True) as db:
+        yield db
+
+
 @pytest.fixture
-def project(running_project: Project) -> Project:
+def project(running_project: Project, project_db: psycopg.Connection) -> Project:
     """A project with all migrations and empty tables."""
-    with psycopg.connect(running_project.db_url) as db:
-        tables = db.execute(
-            "select string_agg(oid::regclass::text, ', ') from pg_class"
-            " where relnamespace = 'public'::regnamespace and relkind = 'r'"
-        ).fetchone()
-        db.execute(f"truncate {tables[0]} restart identity")
+    project_db.execute(EMPTY)
     return running_project
 
 

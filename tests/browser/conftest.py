@@ -15,7 +15,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "e2e"))  # for `daemons`
 
-from daemons import start_claude
+from daemons import running_claude
 from looking import Look, find_chromium, open_browser
 
 if TYPE_CHECKING:
@@ -36,13 +36,11 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def claude() -> Iterator[str]:
     """Run a simulated Claude; gives its address."""
-    with start_claude() as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.kill()
+    with running_claude() as address:
+        yield address
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import signal
 import subprocess
 import time
 from contextlib import contextmanager
@@ -13,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from daemons import MAIN, PATIENCE, Place
+from daemons import PATIENCE, Place, pauses
+from forks import Fork
 from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Look:
 class Running:
     """A daemon that runs."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Fork
     address: str
     http: httpx.Client
     place: Place
@@ -141,13 +141,7 @@ def running(place: Place, *arguments: str, **changes: str) -> Iterator[Running]:
     """Run a daemon for the time of the block."""
     log = place.folder / "daemon.err"
     with log.open("wb") as stderr:
-        process = subprocess.Popen(
-            [*MAIN, *arguments],
-            cwd=place.folder,
-            env=place.environment(**changes),
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-        )
+        process = place.start_here(*arguments, stderr=stderr, **changes)
     try:
         line = until(lambda: _starting(log), lambda line: line is not None or process.poll())
         assert line is not None, log.read_text()
@@ -155,18 +149,19 @@ def running(place: Place, *arguments: str, **changes: str) -> Iterator[Running]:
         with httpx.Client(base_url=address, timeout=PATIENCE) as http:
             yield Running(process, address, http, place)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        until(process.poll, lambda code: code is not None)
 
 
 def until(ask: Callable[[], Any], condition: Callable[[Any], bool]) -> Any:
     """Wait until something of another process is so, which tells nobody."""
     deadline = time.perf_counter() + PATIENCE
+    pause = pauses()
     while time.perf_counter() < deadline:
         answer = ask()
         if condition(answer):
             return answer
-        time.sleep(0.02)  # noqa: TID251  (without Trio)
+        time.sleep(next(pause))  # noqa: TID251  (without Trio)
     raise AssertionError(f"still so: {answer}")
 
 

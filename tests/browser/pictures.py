@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in (".", "e2e"))
 
-from daemons import ROOT, start_claude
+from daemons import ROOT, running_claude
 from looking import Running, find_chromium, open_browser, running
 from situations import (
     SITUATIONS,
@@ -41,9 +41,7 @@ def main(wanted: list[str]) -> None:
     if chromium is None:
         sys.exit("Chromium is not on PATH; install it, for example with: apt-get install chromium")
     PICTURES.mkdir(exist_ok=True)
-    with start_claude() as process, open_browser(chromium) as browser:
-        assert process.stdout is not None
-        claude = process.stdout.readline().strip()
+    with running_claude() as claude, open_browser(chromium) as browser:
         if not wanted:
             with stage(claude) as daemon:
                 take_tour(browser, daemon)
@@ -55,7 +53,6 @@ def main(wanted: list[str]) -> None:
                 situation.daemon(make_place(Path(folder), claude)) as daemon,
             ):
                 take(browser, daemon.address, f"situation-{situation.name}")
-        process.kill()
     for picture in sorted(PICTURES.glob("*.png")):
         size = picture.stat().st_size
         print(f"{picture.relative_to(ROOT)}: {size // 1000} kB")

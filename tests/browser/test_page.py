@@ -123,7 +123,7 @@ def test_a_tab_in_the_background_goes_on_to_tell_how_the_daemon_is(crashing: Run
 
 def test_a_task_is_posted_and_its_conversation_seen_as_it_happens(page: Page):
     page.get_by_role("combobox", name="Agent").select_option("content")
-    page.get_by_label("Goal").fill("Find viral templates about launches [simulate: slow 0.5]")
+    page.get_by_label("Goal").fill("Find viral templates about launches [simulate: slow 3]")
     page.locator("#post summary").click()
     page.get_by_label("Facts for it").fill("{no JSON")
     press(page, "Post")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from daemons import IDLER, Place, SupabasePlace, start_claude
+from daemons import IDLER, Place, SupabasePlace, running_claude
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,15 +17,19 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def claude() -> Iterator[str]:
     """Run a simulated Claude; gives its address."""
-    with start_claude() as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.kill()
+    with running_claude() as address:
+        yield address
 
 
 @pytest.fixture
 def place(tmp_path: Path, claude: str) -> Place:
     return Place(tmp_path, claude)
+
+
+@pytest.fixture
+def real_start(place: Place) -> None:
+    """For tests of the start or the end itself, to which belongs what Python does then."""
+    place.forks = False
 
 
 @pytest.fixture

@@ -9,18 +9,20 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import tempfile
 import zoneinfo
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import httpx
 import psycopg
 import psycopg.rows
 import trio
+from forks import Fork, can_fork, fork
 from services import Project
 from typing_extensions import override
 from zones import night_zone
@@ -29,7 +31,7 @@ from actp_supervise.clock import SystemWallClock
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from datetime import datetime
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +72,10 @@ class Place:
     environ: dict[str, str] = field(default_factory=dict)
     wrapper: tuple[str, ...] = ()
     """A program that runs the daemon, such as one that limits it, with its arguments."""
+    module: str = "app.main"
+    """What runs."""
+    forks: bool = True
+    """Whether a start may be a fork, which is quicker; not where the start itself is looked at."""
 
     @property
     def database(self) -> Path:
@@ -124,16 +130,45 @@ class Place:
 
     async def run(self, *arguments: str, **changes: str) -> Ended:
         """Run a command to its end."""
-        with trio.fail_after(PATIENCE):
-            ended = await trio.run_process(
-                [*MAIN, *arguments],
-                cwd=self.folder,
-                env=self.environment(**changes),
-                capture_stdout=True,
-                capture_stderr=True,
-                check=False,
+        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+            async with self.start(*arguments, stdout=stdout, stderr=stderr, **changes) as process:
+                with trio.fail_after(PATIENCE):
+                    code = await process.wait()
+            stdout.seek(0)
+            stderr.seek(0)
+            return Ended(code, stdout.read().decode(), stderr.read().decode())
+
+    @asynccontextmanager
+    async def start(
+        self, *arguments: str, stdout: IO[bytes], stderr: IO[bytes], **changes: str
+    ) -> AsyncIterator[trio.Process | Fork]:
+        """Run the program with these arguments; at the end it is killed if it still runs."""
+        environ = self.environment(**changes)
+        options = {"cwd": self.folder, "env": environ, "stdout": stdout, "stderr": stderr}
+        if self.forks and not self.wrapper and can_fork(self.folder, environ):
+            process = fork(self.module, *arguments, **options)
+        else:
+            command = [*self.wrapper, sys.executable, "-m", self.module, *arguments]
+            process = await trio.lowlevel.open_process(command, stdin=subprocess.DEVNULL, **options)
+        try:
+            yield process
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+    def start_here(
+        self, *arguments: str, stderr: IO[bytes], **changes: str
+    ) -> subprocess.Popen[bytes] | Fork:
+        """Run a daemon without Trio; the caller ends it."""
+        environ = self.environment(**changes)
+        with Path(os.devnull).open("wb") as stdout:
+            options = {"cwd": self.folder, "env": environ, "stdout": stdout, "stderr": stderr}
+            if self.forks and can_fork(self.folder, environ):
+                return fork(self.module, *arguments, **options)
+            return subprocess.Popen(
+                [sys.executable, "-m", self.module, *arguments], stdin=subprocess.DEVNULL, **options
             )
-        return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
     @asynccontextmanager
     async def daemon(self, *arguments: str, **changes: str) -> AsyncIterator[Daemon]:
@@ -147,20 +182,11 @@ class Place:
         """Start a daemon; at the end it is killed if it still runs."""
         log = self.folder / f"daemon-{next(_numbers)}.err"
         with log.open("wb") as stderr, log.with_suffix(".out").open("wb") as stdout:
-            process = await trio.lowlevel.open_process(
-                [*self.wrapper, *MAIN, *arguments],
-                cwd=self.folder,
-                env=self.environment(**changes),
-                stdout=stdout,
-                stderr=stderr,
-            )
-        try:
-            async with httpx.AsyncClient(timeout=PATIENCE) as http:
+            async with (
+                self.start(*arguments, stdout=stdout, stderr=stderr, **changes) as process,
+                httpx.AsyncClient(timeout=PATIENCE) as http,
+            ):
                 yield Daemon(process, log, http)
-        finally:
-            process.kill()
-            with trio.CancelScope(shield=True):
-                await process.wait()
 
     def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
         """Ask the database itself."""
@@ -225,7 +251,7 @@ class SupabasePlace(Place):
 class Daemon:
     """A running daemon."""
 
-    process: trio.Process
+    process: trio.Process | Fork
     log: Path
     http: httpx.AsyncClient
     page: str = ""
@@ -248,12 +274,13 @@ class Daemon:
 
     async def until(self, path: str, condition: Callable[[Any], bool]) -> Any:
         """Wait until what is answered is so; gives the answer."""
+        pause = pauses()
         with trio.fail_after(PATIENCE):
             while True:
                 answer = await self.get(path)
                 if condition(answer):
                     return answer
-                await trio.sleep(0.02)
+                await trio.sleep(next(pause))
 
     async def until_agent(self, agent_id: str, status: str) -> Any:
         """Wait until an agent has a status; gives what is said of it."""
@@ -289,19 +316,28 @@ class Daemon:
 
 async def until(condition: Callable[[], Any]) -> Any:
     """Wait until something of another process is so, which tells nobody; gives what it is."""
+    pause = pauses()
     with trio.fail_after(PATIENCE):
         while True:
             found = condition()
             if found:
                 return found
-            await trio.sleep(0.02)
+            await trio.sleep(next(pause))
 
 
-def start_claude() -> subprocess.Popen[str]:
-    """Start a simulated Claude, which says its address first."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "app.demo.claude", "--port", "0"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def pauses() -> Iterator[float]:
+    """Give the seconds between two looks: a little more each time, for looks are work, too."""
+    pause = 0.01
+    while True:
+        yield pause
+        pause = min(1.3 * pause, 0.1)
+
+
+@contextmanager
+def running_claude() -> Iterator[str]:
+    """Run a simulated Claude for the time of the block; gives its address."""
+    command = [sys.executable, "-m", "app.demo.claude", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.kill()

@@ -64,6 +64,7 @@ async def test_a_second_signal_stops_at_once_and_the_task_is_queued_again(place)
     assert set(place.statuses().values()) == {"stopped"}
 
 
+@pytest.mark.usefixtures("real_start")
 async def test_signals_that_come_while_it_ends_do_not_change_how_it_ends(idle_place):
     async with idle_place.daemon() as daemon:
         daemon.signal(signal.SIGTERM)

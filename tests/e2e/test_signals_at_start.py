@@ -17,9 +17,13 @@ from processes import processes_of
 from app.store.sqlite import open_sqlite_store
 
 SYSTEM = Path("/proc")
-pytestmark = pytest.mark.skipif(
-    not (SYSTEM / "self/status").exists(), reason="the system does not tell what a process handles"
-)
+pytestmark = [
+    pytest.mark.usefixtures("real_start"),
+    pytest.mark.skipif(
+        not (SYSTEM / "self/status").exists(),
+        reason="the system does not tell what a process handles",
+    ),
+]
 
 OFFSETS = 4
 """Moments of a start at which a signal is sent; many more in a long run."""

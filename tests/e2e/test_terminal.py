@@ -35,20 +35,9 @@ async def command(place, *arguments, **changes):
     """Run a command beside the test; its output goes to files."""
     out, err = place.folder / "command.out", place.folder / "command.err"
     with out.open("wb") as stdout, err.open("wb") as stderr:
-        process = await trio.lowlevel.open_process(
-            [*MAIN, *arguments],
-            cwd=place.folder,
-            env=place.environment(**changes),
-            stdout=stdout,
-            stderr=stderr,
-        )
-    process.out, process.err = out, err
-    try:
-        yield process
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
+        async with place.start(*arguments, stdout=stdout, stderr=stderr, **changes) as process:
+            process.out, process.err = out, err
+            yield process
 
 
 async def interrupt(process):

@@ -142,29 +142,19 @@ async def test_no_event_is_lost_or_told_twice_over_a_restart(idle_place):
         await daemon.post("social", "before")
         out, err = idle_place.folder / "tail.out", idle_place.folder / "tail.err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            tail = await trio.lowlevel.open_process(
-                [*MAIN, "--tail", "--json"],
-                cwd=idle_place.folder,
-                env=idle_place.environment(**port),
-                stdout=stdout,
-                stderr=stderr,
-            )
-        try:
-            await until(lambda: "queued: before" in out.read_text())
-            daemon.signal(signal.SIGKILL)
-            await daemon.wait()
-            await until(lambda: "has gone" in err.read_text() or "hung up" in err.read_text())
-            told = len(out.read_text().splitlines())
-            async with idle_place.daemon(**port) as again:
-                await again.post("social", "after")  # likely before the connection is back
-                await until(lambda: "queued: after" in out.read_text())
-                assert "is back" in err.read_text()
-                events = [json.loads(line) for line in out.read_text().splitlines()]
-                numbers = [event["id"] for event in events[told:]]
-                assert numbers == list(range(1, len(numbers) + 1))
-        finally:
-            tail.kill()
-            await tail.wait()
+            async with idle_place.start("--tail", "--json", stdout=stdout, stderr=stderr, **port):
+                await until(lambda: "queued: before" in out.read_text())
+                daemon.signal(signal.SIGKILL)
+                await daemon.wait()
+                await until(lambda: "has gone" in err.read_text() or "hung up" in err.read_text())
+                told = len(out.read_text().splitlines())
+                async with idle_place.daemon(**port) as again:
+                    await again.post("social", "after")  # likely before the connection is back
+                    await until(lambda: "queued: after" in out.read_text())
+                    assert "is back" in err.read_text()
+                    events = [json.loads(line) for line in out.read_text().splitlines()]
+                    numbers = [event["id"] for event in events[told:]]
+                    assert numbers == list(range(1, len(numbers) + 1))
 
 
 class Relay:

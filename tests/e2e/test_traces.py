@@ -172,6 +172,7 @@ async def test_a_collector_that_is_away_holds_up_nothing_and_is_told_once(traced
         assert len(told) == 1, told
 
 
+@pytest.mark.usefixtures("real_start")
 async def test_without_the_variable_nothing_of_it_is_loaded(traced_place, receiver):
     traced_place.use_class(
         """

@@ -13,7 +13,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "e2e"))  # for `daemons`
 
-from daemons import Place, SupabasePlace, start_claude
+from daemons import Place, SupabasePlace, running_claude
 
 pytest.register_assert_rewrite("accounts", "campaign")
 
@@ -42,19 +42,17 @@ def figures(record_property: Callable[[str, object], None]) -> Callable[..., Non
 @pytest.fixture(scope="session")
 def claude() -> Iterator[str]:
     """Run the demo's simulated Claude; gives its address."""
-    with start_claude() as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.kill()
+    with running_claude() as address:
+        yield address
 
 
 @pytest.fixture
 def place(tmp_path: Path, claude: str) -> Place:
     """A folder with a database, for daemons that talk to the simulated Claude."""
-    return Place(tmp_path, claude)
+    return Place(tmp_path, claude, forks=False)
 
 
 @pytest.fixture
 def supabase(tmp_path: Path, claude: str, project: Project) -> SupabasePlace:
     """A place on a Supabase project with all migrations and empty tables."""
-    return SupabasePlace(tmp_path, claude, project=project)
+    return SupabasePlace(tmp_path, claude, forks=False, project=project)
