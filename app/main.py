@@ -12,11 +12,12 @@ if __name__ == "__main__":  # before the imports below, which take a while
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(130))
 
+import gc
 import json
 import logging
 import sys
 import threading
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -51,7 +52,7 @@ from app.terminal.signals import INTERRUPTS, until_interrupted
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
     from app.web.listening import Address
 
@@ -74,6 +75,9 @@ STDOUT, STDERR = 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for, and return the exit code."""
     INTERRUPTS.catch()
+    # None makes the import fail, as httpx provides for: else it loads a command line of its own,
+    # with rich and pygments, where these are installed.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     _open_missing_streams()
     options = read_arguments(arguments)
     try:
@@ -188,20 +192,38 @@ async def _loaded(settings: Settings) -> AsyncIterator[Address]:
     _import_trio_asyncio()
     with await Address.open(settings.health_host, settings.health_port) as address:
         async with open_porch(address, settings):
-            await trio.to_thread.run_sync(_load, settings, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(load_code, settings, abandon_on_cancel=True)
         yield address
 
 
-def _load(settings: Settings) -> None:
-    import anthropic  # noqa: F401  (the agents need it)
+def load_code(settings: Settings) -> None:
+    """Load the code of the daemon and of its agents, which takes seconds."""
+    with _never_collected():
+        import anthropic  # noqa: F401  (the agents need it)
 
-    import app.startup  # noqa: F401
-    from app.agents.contract import load_agent_class
+        import app.startup  # noqa: F401
+        from app.agents.contract import load_agent_class
 
-    for agent in settings.agents:
-        if agent.enabled and agent.isolation != "process":
-            with suppress(Exception):  # told when the agents are made
-                load_agent_class(agent.class_path)
+        for agent in settings.agents:
+            if agent.enabled and agent.isolation != "process":
+                with suppress(Exception):  # told when the agents are made
+                    load_agent_class(agent.class_path)
+
+
+@contextmanager
+def _never_collected() -> Iterator[None]:
+    """Keep what the block loads for good, and do not look through it for garbage.
+
+    Python looks through all objects again and again while they get more, which is a tenth of what
+    the loading takes; later each look at 200,000 objects would hold up the loop.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 async def _dry_run(settings: Settings) -> None:

@@ -2,15 +2,17 @@
 
 For the time of the block it takes the place of `uuid.uuid4`, of each generator that is made without
 a seed, and of Trio's choice which of several tasks goes first. No thread runs, for when one ends is
-nobody's choice: what is given to one is done at once.
+nobody's choice: what is given to one is done at once. Nor does Python choose when to collect
+garbage: a coroutine that is closed then still runs its clean-up.
 """
 
 from __future__ import annotations
 
+import gc
 import random
 import uuid
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
 import trio
@@ -19,6 +21,9 @@ from actp_supervise import testing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+COLLECT_EVERY: Final = 2 * 3600.0
+"""Seconds between two collections of garbage."""
 
 
 @contextmanager
@@ -47,6 +52,31 @@ def seeded(seed: int) -> Iterator[random.Random]:
         mock.patch.object(trio.to_thread, "run_sync", _run_at_once),
     ):
         yield Seeded(f"world {seed}")
+
+
+@contextmanager
+def collected_when_asked() -> Iterator[None]:
+    """Keep Python from collecting garbage by itself in the block; see `collect`.
+
+    What there is before is never looked at, or each collection took longer than a simulated hour.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    gc.collect()  # else what is garbage now would stay for the whole block
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was_enabled:
+            gc.enable()
+
+
+async def collect() -> None:
+    """Collect garbage now and then by Trio's clock, until cancelled."""
+    while True:
+        await trio.sleep(COLLECT_EVERY)
+        gc.collect()
 
 
 async def _run_at_once(

@@ -21,7 +21,7 @@ from trio.testing import MockClock
 
 from actp_supervise.testing import TrioWallClock, after_steps
 
-from .chance import seeded
+from .chance import collect, collected_when_asked, seeded
 from .claude import Claude
 from .life import Life, current_life
 from .machine import Machine
@@ -97,6 +97,7 @@ class World:
                 for machine in self.machines:
                     nursery.start_soon(machine.keep_running)
                 nursery.start_soon(self.rules.look)
+                nursery.start_soon(collect)
                 await self._play()
                 nursery.cancel_scope.cancel(reason="the world is over")
 
@@ -265,7 +266,7 @@ def simulate(plan: Plan, *, watch: Callable[[str], object] = lambda _line: None)
     """
     folder = Path(tempfile.mkdtemp(prefix="simulation-"))
     try:
-        with seeded(plan.seed) as rng, paced(plan.pace), _logged():
+        with collected_when_asked(), seeded(plan.seed) as rng, paced(plan.pace), _logged():
             clock = MockClock(autojump_threshold=0)
             world = World(plan=plan, folder=folder, rng=rng, clock=clock, watch=watch)
             broken = _outcome(partial(trio.run, world.run, clock=clock))

@@ -293,7 +293,7 @@ class _Call:
         until = None if paused.until is None else moment_text(paused.until)
         self._activity.pause(paused.reason, until=until)
         with self._activity.resting():
-            await until_over(paused.until, self._context.store)
+            await until_over(paused.until, self._context.store, self._activity)
         self._activity.unpause()
 
     async def _rest(self, delay: float, reason: str) -> None:

@@ -10,18 +10,19 @@ if TYPE_CHECKING:
 
     from app.store.protocol import Store
 
-LOOK_AT_CLOCK: Final = 60.0
-"""Seconds between two looks whether a pause is over: the machine may sleep meanwhile."""
+    from .activity import Activity
+
+BEATS_PER_LOOK: Final = 20
+"""A look whether a pause is over is a request to the store, so it is made with every 20th sign of
+life, once a minute: a machine that slept meanwhile is this much late, one that did not is in time.
+"""
 
 
-async def until_over(until: datetime | None, store: Store) -> None:
+async def until_over(until: datetime | None, store: Store, activity: Activity) -> None:
     """Wait until a moment by the store's clock; None for as long as nobody cancels it."""
-    while (seconds := await _left(until, store)) > 0:  # noqa: ASYNC110  (no event tells)
+    longest = BEATS_PER_LOOK * activity.beat_interval
+    seconds = longest
+    while seconds > 0:
+        if until is not None:
+            seconds = min((until - await store.ping()).total_seconds(), longest)
         await asyncio.sleep(seconds)
-
-
-async def _left(until: datetime | None, store: Store) -> float:
-    """Return the seconds to sleep before the next look whether a pause is over."""
-    if until is None:
-        return LOOK_AT_CLOCK
-    return min((until - await store.ping()).total_seconds(), LOOK_AT_CLOCK)

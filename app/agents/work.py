@@ -265,7 +265,7 @@ class Worker:
         until = None if paused.until is None else moment_text(paused.until)
         self._activity.pause(paused.reason, until=until)
         with current_child().cancel_on_stop():
-            await until_over(paused.until, self._store)
+            await until_over(paused.until, self._store, self._activity)
             self._activity.resume()
 
     async def _rest(self, back: HandBack) -> None:

@@ -51,6 +51,7 @@ class Stage:
     records: Outbox
     nursery: trio.Nursery
     store: Any
+    desk: Desk
 
     async def settle(self) -> None:
         """Wait until everybody waits, and all is written down."""
@@ -146,6 +147,6 @@ async def staged(
         ) as supervisor:
             presence.statuses = supervisor.statuses
             desk.wake, desk.wake_all = supervisor.wake, supervisor.wake_all
-            yield Stage(supervisor, registry, heartbeat, records, nursery, store)
+            yield Stage(supervisor, registry, heartbeat, records, nursery, store, desk)
         await records.flush()
         nursery.cancel_scope.cancel()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,14 @@ def test_a_seed_keeps_every_rule(profile, seed, daemons):
 def test_the_same_seed_gives_the_same_run_to_the_byte():
     plan = draw(4, days=0.05, daemons=2, profile="hostile", pace=300.0)
     assert simulate(plan).hash == simulate(plan).hash
+
+
+def test_when_garbage_is_collected_follows_from_the_plan():
+    collects = set()
+    gc.enable()
+    simulate(Plan(seed=1, days=0.01), watch=lambda _line: collects.add(gc.isenabled()))
+    assert collects == {False}
+    assert gc.isenabled()
 
 
 def test_another_seed_gives_another_run():
