@@ -118,6 +118,11 @@ async def new_project(
         yield project
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests of this folder itself: the last of them would run alone for long."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show the figures of the campaigns in tests/faults, which captured output would hide."""
     reports = (report for found in terminalreporter.stats.values() for report in found)

@@ -40,10 +40,12 @@ READ_AT_ONCE: Final = ("PYTHON", "LANG", "LC_", "LD_", "COVERAGE_")
 BUT_FOR: Final = ("PYTHONPATH", "PYTHONTZPATH")
 """Of these, the ones that a fork can obey."""
 LATE: Final = (
+    "actp_supervise.service.connection",
     "anyio._backends._trio",
     "hypercorn.protocol.h11",
     "hypercorn.trio.tcp_server",
     "httpcore._async.http11",
+    "httpcore2",
 )
 """What a daemon imports while it runs already."""
 ORDER_LIMIT: Final = 1 << 16

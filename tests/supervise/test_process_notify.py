@@ -42,7 +42,7 @@ async def test_without_notify_it_is_ready_at_once_and_start_returns_its_number()
     async with open_supervisor() as supervisor:
         process = python("print(os.getpid()); time.sleep(1000)", on_output=lines.append)
         number = await supervisor.start(process, name="process")
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while not lines:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         assert lines == [str(number)]
@@ -68,7 +68,7 @@ async def test_with_notify_it_is_ready_when_it_says_so(tmp_path):
         assert not started.is_set()
         assert supervisor["process"].state is ChildState.STARTING
         go.touch()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await started.wait()
         assert supervisor["process"].state is ChildState.RUNNING
         await supervisor.shutdown()

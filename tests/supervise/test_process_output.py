@@ -93,7 +93,7 @@ async def test_a_slow_reader_slows_the_process_and_loses_nothing(tmp_path):
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(python(script, on_output=on_output))
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             reached = ""
             while not reached or reached != progress.read_text():
                 reached = progress.read_text() if progress.exists() else ""
@@ -125,7 +125,7 @@ async def test_a_grandchild_that_holds_the_output_open_does_not_delay_the_end():
         "print(process.pid); print('last')"
     )
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await python(script, on_output=lines)()
 
     assert lines[1:] == ["last"]
