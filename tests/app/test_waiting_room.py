@@ -41,7 +41,8 @@ def waiting(settings, address):
             for reason in reasons or [AWAY]:
                 show(reason)
             await wait_all_tasks_blocked()
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{address.port}") as client:
+            base_url = f"http://127.0.0.1:{address.port}"
+            async with httpx.AsyncClient(base_url=base_url, timeout=60) as client:
                 yield client
 
     return waiting
