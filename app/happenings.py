@@ -140,20 +140,18 @@ async def tell_of_changes(
             if told.get(agent_id, state) is not state:
                 text = f"{agent_id} is {state.words}"
                 events.publish(EventKind.AGENT_STATUS, text, agent_id=agent_id, status=state.value)
-        if seen == told and trio.current_time() < due:
-            await trio.sleep(every)
-            continue
-        told = dict(seen)
-        due = trio.current_time() + health_every
-        now = health()
-        health_now = now.status, frozenset(each.name for each in now.problems)
-        if told_health not in (None, health_now):
-            text = now.status + (f": {'; '.join(now.reasons)}" if now.reasons else "")
-            events.publish(
-                EventKind.HEALTH_CHANGED,
-                text,
-                status=now.status.value,
-                reasons=list(now.reasons),
-            )
-        told_health = health_now
+        if seen != told or trio.current_time() >= due:
+            told = dict(seen)
+            due = trio.current_time() + health_every
+            now = health()
+            health_now = now.status, frozenset(each.name for each in now.problems)
+            if told_health not in (None, health_now):
+                text = now.status + (f": {'; '.join(now.reasons)}" if now.reasons else "")
+                events.publish(
+                    EventKind.HEALTH_CHANGED,
+                    text,
+                    status=now.status.value,
+                    reasons=list(now.reasons),
+                )
+            told_health = health_now
         await trio.sleep(every)
