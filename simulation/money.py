@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from app.agents.prices import Usage, load_prices
 
+from .plan import What
 from .promises import Rule
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import date
 
-    from .plan import Plan
     from .world import World
 
 CENT: Final = 1e-6
@@ -27,10 +27,10 @@ CENT: Final = 1e-6
 
 _TRIGGERS: Final = (
     "after insert on anthropic_cost_log begin select observe_cost(new.agent_id, new.cost_usd,"
-    " new.cost_usd * (not new.estimated)); end",
+    " new.cost_usd * (not new.estimated), new.estimated); end",
     "after update on anthropic_cost_log begin select observe_cost(new.agent_id,"
     " new.cost_usd - old.cost_usd, new.cost_usd * (not new.estimated)"
-    " - old.cost_usd * (not old.estimated)); end",
+    " - old.cost_usd * (not old.estimated), new.estimated - old.estimated); end",
 )
 
 
@@ -42,6 +42,8 @@ class _Spent:
     booked: float = 0.0
     known: float = 0.0
     """What is booked of that, and not as estimated."""
+    estimates: int = 0
+    """How many calls are booked as estimated."""
 
 
 class Money:
@@ -64,7 +66,7 @@ class Money:
 
     def watch(self, db: sqlite3.Connection) -> None:
         """See each change of a database from now on."""
-        db.create_function("observe_cost", 3, self._saw_cost)
+        db.create_function("observe_cost", 4, self._saw_cost)
         for number, trigger in enumerate(_TRIGGERS):
             db.execute(f"create temp trigger seen_cost_{number} {trigger}")
 
@@ -93,11 +95,12 @@ class Money:
                 f"{whose}: {before:.4f} of {budget} were spent, and {usd:.4f} by one more call",
             )
 
-    def _saw_cost(self, agent_id: str, usd: float, known: float) -> None:
+    def _saw_cost(self, agent_id: str, usd: float, known: float, estimates: int) -> None:
         self._world.note("store", f"cost of {agent_id} {usd:.6f}")
         spent = self._spent[agent_id]
         spent.booked += usd
         spent.known += known
+        spent.estimates += estimates
 
     def judge_books(self, db: sqlite3.Connection) -> None:
         """Judge what is booked in the end."""
@@ -113,15 +116,27 @@ class Money:
             ).fetchone()
             if twice:
                 self._break(Rule.BOOKED, f"{agent_id}: {twice} calls are booked and set aside")
-            for why in _why_wrong(spent, held, self._world.plan):
+            for why in _why_wrong(spent, held):
                 self._break(Rule.BOOKED, f"{agent_id}: {why}")
+        if not self._world.plan.has_faults:
+            self._judge_without_faults()
+
+    def _judge_without_faults(self) -> None:
+        """Judge that each reply is booked as it was, and a call without one only if cut off."""
+        for agent_id, spent in sorted(self._spent.items()):
+            if abs(spent.known - spent.delivered) > CENT:
+                why = f"{spent.delivered:.6f} were used, and {spent.known:.6f} are booked as known"
+                self._break(Rule.BOOKED, f"{agent_id}: {why}")
+        estimates = sum(spent.estimates for spent in self._spent.values())
+        cancelled = self._world.happened[What.CANCEL]
+        if estimates > cancelled:
+            why = f"{estimates} calls are booked as estimated, and {cancelled} tasks were cancelled"
+            self._break(Rule.BOOKED, why)
 
 
-def _why_wrong(spent: _Spent, held: float, plan: Plan) -> list[str]:
+def _why_wrong(spent: _Spent, held: float) -> list[str]:
     """Return what is wrong with an agent's books; `held` is set aside for calls still open."""
     wrong = []
-    if not plan.has_faults and abs(spent.booked - spent.delivered) > CENT:
-        wrong.append(f"{spent.delivered:.6f} were used, and {spent.booked:.6f} are booked")
     if spent.booked + held < spent.all - CENT:
         wrong.append(f"{spent.all:.6f} were spent, and {spent.booked + held:.6f} are booked")
     if spent.known > spent.delivered + CENT:

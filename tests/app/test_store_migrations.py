@@ -49,6 +49,9 @@ RELEASES = (
         "20261129000011_operators_word.sql": "076a2c59a644101fdc0cbb5e203e896a",
         "20261129000012_reviews_and_reports.sql": "b718ae4d6e8833e724788a5b9f41554a",
     },
+    {
+        "20261129000013_history_is_forgotten.sql": "cab8d17688acf183b51f5365ac3624a6",
+    },
 )
 """For each release, the first one first: its new files -> the begin of their SHA-256."""
 

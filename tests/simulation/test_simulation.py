@@ -108,6 +108,14 @@ FOUND = {
             Step(at=5000.0, what=What.POST, agent="content"),
         ),
     ),
+    "a call is cut off where a person cancels the task, with no fault at all": Plan(
+        seed=2,
+        days=0.1,
+        steps=(
+            Step(at=600.0, what=What.POST, agent="revenue"),
+            Step(at=600.4, what=What.CANCEL, agent="revenue"),
+        ),
+    ),
 }
 
 
