@@ -125,7 +125,8 @@ class _Connection(CleaningConnection):
 
     def _given_now(self) -> str:
         if self._now is None:
-            self._now = self._wall_clock.now().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+            now = self._wall_clock.now().replace(tzinfo=None)
+            self._now = now.isoformat(" ", "milliseconds")
         return self._now
 
     @override
