@@ -38,6 +38,7 @@ class Handles:
         self._cancelled_timers = 0
         self._handles: deque[asyncio.Handle] = deque()
         self._added: trio.Event | None = None  # the main task waits for it, or is about to
+        self._after: list[Callable[[], object]] = []
         self._token = trio.lowlevel.current_trio_token()
         old, loop._q_send, loop._q_recv = loop._q_send, self, self
         # A main task that still waits on the old queue wakes, and then looks here.
@@ -72,6 +73,10 @@ class Handles:
             self._added = added
             self._wake()
 
+    def after_turn(self, sync_fn: Callable[[], object]) -> None:
+        """Call a function at the end of the turn in which this is called, in no task's context."""
+        self._after.append(sync_fn)
+
     # Called in the loop's main task.
 
     async def _turn(self, no_wait: bool = False) -> None:  # noqa: FBT001, FBT002  (its signature)
@@ -82,6 +87,7 @@ class Handles:
         """
         if no_wait:
             await self._call_one(no_wait=True)
+            self._end_turn()
             return
         await self._wait()
         self._forget_cancelled_timers()
@@ -96,6 +102,11 @@ class Handles:
                 _call(handle)
         while self._timers and self._timers[0].when() <= self.loop.time():
             _call(heapq.heappop(self._timers))
+        self._end_turn()
+
+    def _end_turn(self) -> None:
+        while self._after:
+            self._after.pop()()
 
     async def _wait(self) -> None:
         """Wait until there is a handle, or a timer's time has come."""

@@ -283,8 +283,8 @@ class Run:
         task = getattr(callback, "__self__", None)
         try:
             self.call(callback, *args)
-            if isinstance(task, asyncio.Task) and task.done():
-                self.token.run_sync_soon(job.clear)  # not here, inside the task's context
+            if isinstance(task, asyncio.Task) and task.done() and self.handles is not None:
+                self.handles.after_turn(job.clear)  # not here, inside the task's context
         finally:
             del callback, args, task
 
