@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import anthropic
@@ -51,6 +51,9 @@ SILENCE: Final = 300.0
 
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds that the connection for it may take."""
+
+END_OF_BODY: Final = 0.5
+"""Seconds that the end of a body has once the reply is whole; a gateway may never send it."""
 
 _MOST_READ: Final = 4 * 1024 * 1024
 """Bytes of an answer that is no stream."""
@@ -247,7 +250,8 @@ class _Call:
 
     async def _streamed(self, http: httpx2.Response) -> Verdict | None:
         """Take in a stream; what is wrong with it, if it is not whole."""
-        async for event in AsyncStream.raw_events(http):
+        events = AsyncStream.raw_events(http)
+        async for event in events:
             self._hear()
             if event.event == "error":
                 return judge_event(_json_or_text(event.data), now=self._now)
@@ -255,6 +259,7 @@ class _Call:
                 continue
             self._assembly.add(parse_json(event.data))
             if self._assembly.complete:
+                await _read_out(events)
                 return None
         if self._assembly.message is None:
             raise OddReply("an empty stream")
@@ -276,6 +281,17 @@ class _Call:
             beginning = bytes(body[:80]).decode(errors="replace")
             raise OddReply(f"{kind}: {beginning!r}") from None
         return message
+
+
+async def _read_out(events: AsyncIterator[object]) -> None:
+    """Take in what follows the last event of a reply, which is the end of the body.
+
+    A connection whose answer was not read to its end is closed, and the next call needs a new one.
+    """
+    with suppress(TimeoutError, httpx2.HTTPError, UnicodeError):  # the reply is there
+        async with asyncio.timeout(END_OF_BODY):
+            async for _ in events:
+                pass
 
 
 def _json_or_text(text: str) -> object:

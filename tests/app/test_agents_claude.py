@@ -19,6 +19,7 @@ from app.agents.tools import tool
 from app.agents.usage import usage_of
 from app.agents.verdicts import Consequence, judge, judge_exception
 from app.demo.claude import Failure, Garbage, HangUp, Reply
+from app.demo.http1 import serve_connection
 from app.store.protocol import TaskStatus
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -380,6 +381,45 @@ async def test_a_reply_is_streamed(at_work):
     at_work.claude.plan(Reply(text="word by word"))
     assert (await at_work.do()).result["text"] == "word by word"
     assert at_work.claude.requests[-1]["stream"] is True
+
+
+class Unending(trio.abc.SendStream):
+    """Sends all but the chunk by which a body ends."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    async def send_all(self, data):
+        if bytes(data) != b"0\r\n\r\n":
+            await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self):
+        await self.stream.wait_send_all_might_not_block()
+
+    async def aclose(self):
+        await self.stream.aclose()
+
+
+@pytest.mark.parametrize(("ends", "connections"), [(True, 1), (False, 3)])
+async def test_calls_share_a_connection_where_each_reply_is_read_to_its_end(
+    at_work, nursery, ends, connections
+):
+    made = []
+
+    async def relay(stream):
+        made.append(stream)
+        sender = stream if ends else Unending(stream)
+        await serve_connection(trio.StapledStream(sender, stream), at_work.claude.handle)
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, relay, [listener])
+    at_work.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+    at_work.claude.plan(*[Reply(tools=(("recall", {}),))] * 2, Reply(text="Done."))
+
+    task = await at_work.do()
+
+    assert task.result["text"] == "Done."
+    assert len(made) == connections
 
 
 # The budget.
