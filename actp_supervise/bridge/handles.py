@@ -25,6 +25,15 @@ FEW_TIMERS: Final = 100
 """Cancelled timers that may be kept, as in asyncio."""
 
 
+MOST_TURNS: Final = 8
+"""Turns of asyncio in one of Trio's, at most.
+
+A task that goes on is called in a turn, what waits for it in the next: most such rows are of two to
+four turns, and between them a turn of Trio's, which asks the system what is ready, costs more than
+they do. A row without end must let others have a turn.
+"""
+
+
 class Handles:
     """Both ends of a trio-asyncio loop's queue: any code adds, the loop's main task takes."""
 
@@ -80,7 +89,7 @@ class Handles:
     # Called in the loop's main task.
 
     async def _turn(self, no_wait: bool = False) -> None:  # noqa: FBT001, FBT002  (its signature)
-        """Wait until something is to be called, and call all that is, as a turn of asyncio does.
+        """Wait until something is to be called, and call all that is, as turns of asyncio do.
 
         trio-asyncio has a scope and a checkpoint for each callback, and so half of all time that an
         idle agent takes.
@@ -91,6 +100,12 @@ class Handles:
             return
         await self._wait()
         self._forget_cancelled_timers()
+        for _ in range(MOST_TURNS):
+            await self._call_ready()
+            if not self._handles:
+                break
+
+    async def _call_ready(self) -> None:
         for _ in range(len(self._handles)):  # what they add has to wait for the next turn
             handle = self._handles.popleft()
             if isinstance(handle, self._awaited):

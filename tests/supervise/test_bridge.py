@@ -265,22 +265,48 @@ async def test_a_warning_of_the_loop_is_logged_and_no_crash(isolation, clock, ca
     assert "unclosed session" in caplog.text
 
 
-async def test_all_callbacks_that_are_ready_are_called_in_one_turn_of_trio(autojump_clock):
-    turns = []
+class Turns(trio.abc.Instrument):
+    """Counts the turns of Trio in a block."""
 
-    class Turns(trio.abc.Instrument):
-        def before_io_wait(self, timeout):
-            turns.append(timeout)
+    def __init__(self):
+        self.number = 0
+
+    def before_io_wait(self, timeout):
+        self.number += 1
+
+    def __enter__(self):
+        trio.lowlevel.add_instrument(self)
+        return self
+
+    def __exit__(self, *exc):
+        trio.lowlevel.remove_instrument(self)
+
+
+async def test_all_callbacks_that_are_ready_are_called_in_one_turn_of_trio(autojump_clock):
+    turns = Turns()
 
     async def code():
         loop, done = asyncio.get_running_loop(), asyncio.Event()
-        instrument = Turns()
-        trio.lowlevel.add_instrument(instrument)
-        for number in range(100):
-            loop.call_soon(done.set if number == 99 else int)
-        await done.wait()
-        trio.lowlevel.remove_instrument(instrument)
+        with turns:
+            for number in range(100):
+                loop.call_soon(done.set if number == 99 else int)
+            await done.wait()
 
     await asyncio_child(code, isolation="loop")()
 
-    assert len(turns) < 10
+    assert turns.number < 10
+
+
+async def test_turns_that_follow_each_other_share_one_of_trio_and_leave_others_theirs(
+    autojump_clock,
+):
+    turns = Turns()
+
+    async def code():
+        with turns:
+            for _ in range(80):
+                await asyncio.sleep(0)
+
+    await asyncio_child(code, isolation="loop")()
+
+    assert 5 < turns.number < 20
