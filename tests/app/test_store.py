@@ -32,10 +32,34 @@ from app.store.protocol import (
     DomainTable,
     Query,
     RunOutcome,
+    Store,
     StoreError,
     TaskStatus,
 )
 from app.store.schema import MIGRATION_COMMAND, check_required_tables
+from app.store.verbs import verbs_of
+
+
+def test_a_verb_is_given_its_arguments_by_name_with_its_defaults():
+    verb = verbs_of(Store)["finish_task"]
+    given = {"task_id": "t", "token": "k", "status": "failed", "result": None, "error": "so"}
+    assert verb.bind("t", "k", status="failed", error="so") == given
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        (("t", "k"), {}),
+        (("t", "k", "failed", None), {}),
+        (("t", "k", "failed"), {"token": "k"}),
+        (("t", "k", "failed"), {"why": "so"}),
+        (("t", "k"), {"why": "so"}),
+    ],
+    ids=["too few", "too many", "twice", "one too many", "another in its place"],
+)
+def test_a_verb_refuses_what_it_does_not_take(args, kwargs):
+    with pytest.raises(TypeError):
+        verbs_of(Store)["finish_task"].bind(*args, **kwargs)
 
 
 async def test_database_time_is_aware_and_in_utc(store):
