@@ -28,6 +28,8 @@ class Looks:
     """Whether another daemon was told another time for a routine."""
     approvals: float = 30.0
     """At approvals while some wait for a person, so by which one may expire late."""
+    old: float = 3600.0
+    """At what is old enough to be deleted."""
     unreadable: float = 120.0
     """At tasks that cannot be read; what is told is for a person, who does not read it sooner."""
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from app.crashes import DAY, HOUR
+from app.crashes import DAY
+from app.looks import USUAL
 from app.store.protocol import Kept, StoreError, StoreUnavailable
 from app.web.spend import DAYS as CHARTED
 
@@ -27,7 +28,7 @@ STEP: Final = 1_000
 """How much is deleted at once, at most."""
 
 SMALLEST_STEP: Final = 50
-"""Where even this takes too long, it is left for the next hour."""
+"""Where even this takes too long, it is left for the next look."""
 
 BETWEEN_STEPS: Final = 0.05
 """Seconds that others have the database for themselves between two steps."""
@@ -61,17 +62,18 @@ async def forget_old_turns(store: Store, older_than: float) -> None:
     await forget_old(store, {Kept.TURNS: older_than})
 
 
-async def forget_old(store: Store, ages: Mapping[Kept, float]) -> None:
-    """Delete what is over for long, and again every hour, for ever.
+async def forget_old(store: Store, ages: Mapping[Kept, float], every: float = USUAL.old) -> None:
+    """Delete what is over for long, and again and again, for ever.
 
     Args:
         store: Where it is.
         ages: For how many seconds each kind is kept; what is not named is kept for ever.
+        every: Seconds between two looks at what is old enough.
     """
     while True:
         for what, older_than in ages.items():
             await _forget(store, what, older_than)
-        await trio.sleep(HOUR)
+        await trio.sleep(every)
 
 
 async def _forget(store: Store, what: Kept, older_than: float) -> None:

@@ -271,7 +271,8 @@ async def run_daemon(
                 )
                 services.start_soon(tell, name="happenings")
                 alerts.start(services, daemon, looks.alerts)
-                services.start_soon(forget_old, store, kept_for(settings), name="retention")
+                ages = kept_for(settings)
+                services.start_soon(forget_old, store, ages, looks.old, name="retention")
 
                 await shutdown.stop_event.wait()
                 service.stopping()

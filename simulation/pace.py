@@ -23,6 +23,9 @@ BRISK: Final = 15.0
 RAREST: Final = 1800.0
 """Seconds between two looks at what is in the store, at any pace."""
 
+OLDEST: Final = 6 * 3600.0
+"""Seconds between two looks at what is old enough to be deleted, at any pace."""
+
 
 def stretch(pace: float) -> float:
     """Return by how much limits are longer at a pace: leases, thresholds, looks at the queue."""
@@ -43,11 +46,12 @@ def looks(pace: float) -> Looks:
         fresh=3.0 * beat,
         agents=min(USUAL.agents * pace * 2.0, 22.5 * stretch(pace)),
         changes=USUAL.changes * pace,
-        health=USUAL.changes * pace,  # with each look at the states: else an hour would pass
+        health=min(USUAL.health * pace, RAREST),
         alerts=min(USUAL.alerts * pace, RAREST),
         work=min(USUAL.work * pace, RAREST),
         approvals=min(USUAL.approvals * pace, RAREST),
         times=min(USUAL.times * pace, RAREST),
+        old=min(USUAL.old * pace, OLDEST),
         unreadable=min(USUAL.unreadable * pace, RAREST),
     )
 

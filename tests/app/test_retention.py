@@ -38,6 +38,13 @@ async def test_it_is_done_at_the_start_and_every_hour(nursery, autojump_clock):
     assert store.asked == [(began + 3_600 * n, Kept.TURNS, 30 * DAY, STEP) for n in range(3)]
 
 
+async def test_how_often_may_be_said(nursery, autojump_clock):
+    store = Forgetful()
+    nursery.start_soon(forget_old, store, {Kept.TURNS: DAY}, 600.0)
+    await trio.sleep(1_201)
+    assert len(store.asked) == 3
+
+
 async def test_it_goes_on_in_small_steps_until_nothing_is_left(nursery, autojump_clock):
     store = Forgetful(STEP, STEP, 7)
     nursery.start_soon(forget_old, store, {Kept.RUNS: DAY, Kept.COSTS: 2 * DAY})
