@@ -195,13 +195,15 @@ class SimulatedClaude:
 
     def _usage(self, content: list[dict[str, Any]], body: Body) -> dict[str, Any]:
         """Make up a usage: four characters a token, and a cache of what comes before messages."""
-        cached = _tokens({"tools": body.get("tools"), "system": body.get("system")})
-        asked = "cache_control" in json.dumps(body)
-        hit = asked and self._cached.count(json.dumps([body.get("tools"), body.get("system")])) > 1
+        prompt = json.dumps({"tools": body.get("tools"), "system": body.get("system")})
+        said = json.dumps(body["messages"])
+        asked = "cache_control" in body or "cache_control" in prompt or "cache_control" in said
+        hit = asked and self._cached.count(prompt) > 1
+        cached = _tokens(prompt)
         written = cached if asked and not hit else 0
         return {
-            "input_tokens": _tokens(body["messages"]) + (0 if asked else cached),
-            "output_tokens": _tokens(content),
+            "input_tokens": _tokens(said) + (0 if asked else cached),
+            "output_tokens": _tokens(json.dumps(content)),
             "cache_read_input_tokens": cached if hit else 0,
             "cache_creation_input_tokens": written,
             "cache_creation": {
@@ -250,8 +252,8 @@ def _parse(body: bytes) -> Any:  # noqa: ANN401  (JSON)
         raise Refusal(status=400, message=f"The request body is not valid JSON: {error}") from None
 
 
-def _tokens(value: object) -> int:
-    return len(json.dumps(value)) // 4
+def _tokens(text: str) -> int:
+    return len(text) // 4
 
 
 def _models() -> dict[str, Any]:

@@ -61,6 +61,8 @@ def clean(value: ValueT) -> ValueT:
     NUL and halves of surrogate pairs, as a careless tool may hand on, become U+FFFD.
     """
     if isinstance(value, str):
+        if value.isascii() and "\0" not in value:  # nearly always, and ten times as quick to see
+            return value
         return _UNHOLDABLE.sub("\ufffd", value)  # type: ignore[return-value]  # a str for a str
     if isinstance(value, dict):
         return {clean(key): clean(each) for key, each in value.items()}  # type: ignore[return-value]

@@ -346,8 +346,7 @@ class Api:
         wanted = parse_body(TaskRequest, await json_body())
         task_id = _task_id(request.headers.get("Idempotency-Key"))
         store, supervisor = self._daemon.store, self._daemon.supervisor
-        local = supervisor.get_status()
-        known = local.keys() | {agent.agent_id for agent in await store.agents()}
+        known = supervisor.agent_ids | {agent.agent_id for agent in await store.agents()}
         if wanted.agent_type not in known:
             detail = f"Unknown agent; known are {', '.join(sorted(known))}"
             raise unprocessable([FieldError(field="agent_type", detail=detail)])
@@ -367,7 +366,7 @@ class Api:
         # When it may begin changes with each attempt.
         if any(getattr(task, name) != value for name, value in wanted if name != "not_before"):
             raise Problem(409, "That Idempotency-Key came with another task before.")
-        self._wake(task)
+        self._daemon.supervisor.wake(task.agent_type)
         known_of_it = {each.name: getattr(task, each.name) for each in dataclasses.fields(task)}
         warning = await self._why_unserved(task)
         if warning is not None:
@@ -440,7 +439,7 @@ class Api:
         if task.status is TaskStatus.CANCELLED:
             return answer(task)
         if task.cancel_requested and task.status is TaskStatus.RUNNING:
-            self._wake(task)
+            self._daemon.supervisor.wake(task.agent_type)
             return answer(task, 202, Location=f"/tasks/{task.id}")
         raise Problem(409, f"The task is over: it {task.status}.")
 
@@ -456,7 +455,7 @@ class Api:
             raise Problem(
                 409, f"Only what failed or was cancelled is retried; it is {task.status}."
             )
-        self._wake(task)
+        self._daemon.supervisor.wake(task.agent_type)
         return answer(task)
 
     @post(
@@ -502,11 +501,6 @@ class Api:
             raise Problem(404, "There is no such task.")
         return task
 
-    def _wake(self, task: TaskRow) -> None:
-        """Wake the agent that is to do the task, if it runs in this daemon."""
-        if task.agent_type in self._daemon.supervisor.get_status():
-            self._daemon.supervisor.notify_task(task.agent_type)
-
     @get(
         "/approvals",
         "Approvals, the newest first",
@@ -550,8 +544,7 @@ class Api:
             )
         )
         _check_decided(row, wanted, by)
-        if row.agent_id in self._daemon.supervisor.get_status():
-            self._daemon.supervisor.notify_task(row.agent_id)
+        self._daemon.supervisor.wake(row.agent_id)
         return answer(row)
 
     @get("/scheduler/jobs", "Every job", list[JobStatus])

@@ -42,7 +42,7 @@ from app.web.openapi import ROUTES
 from app.work_watch import WorkWatch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, KeysView
 
 TOOLS = (
     ToolStatus(
@@ -119,8 +119,13 @@ class Agents:
     def tools(self, agent_id: str) -> tuple[ToolStatus, ...]:
         return TOOLS if agent_id == "content" else ()
 
-    def notify_task(self, agent_id: str) -> None:
-        self.asked.append(("notify", agent_id))
+    @property
+    def agent_ids(self) -> KeysView[str]:
+        return self.statuses.keys()
+
+    def wake(self, agent_id: str) -> None:
+        if agent_id in self.statuses:
+            self.asked.append(("notify", agent_id))
 
     async def restart_as_told(self, agent_id: str, by: str | None = None) -> None:
         self.said_by.append(by)

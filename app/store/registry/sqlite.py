@@ -237,7 +237,12 @@ def _touch(db: sqlite3.Connection, instance: str, presence: Presence) -> list[st
 
 
 def _record_heartbeat(db: sqlite3.Connection, beat: AgentBeat, worker_id: str | None) -> None:
-    values = {**asdict(beat), "health": json_text(beat.health), "worker_id": worker_id}
+    values = {
+        "agent_id": beat.agent_id,
+        "status": beat.status,
+        "health": json_text(beat.health),
+        "worker_id": worker_id,
+    }
     db.execute(_HEARTBEAT, values)
     db.execute(_HEARTBEAT_OF_RUN, values)
 
