@@ -397,7 +397,7 @@ class DailyRoutineScheduler:
             agent_id=routine.agent_id,
             method=routine.method,
             goal=routine.goal,
-            schedule=str(self._trigger(routine.name)),
+            schedule=str(self._triggers.get(routine.name) or self._trigger(routine.name)),
             cron=self._cron(routine),
             configured=routine.cron,
             timezone=str(self._timezone),
