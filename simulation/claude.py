@@ -108,7 +108,12 @@ class Claude:
         )
 
     async def answer(
-        self, caller: Caller, agent_id: str, request: Request, what: What | None
+        self,
+        caller: Caller,
+        agent_id: str,
+        request: Request,
+        asked: dict[str, Any],
+        what: What | None,
     ) -> Response | None:
         """Answer a call, in Trio.
 
@@ -116,6 +121,7 @@ class Claude:
             caller: The process that calls.
             agent_id: Which of its agents.
             request: The call.
+            asked: What it asks, the JSON of its body.
             what: What happens to it, where anything does.
         """
         claude = self._usual
@@ -126,8 +132,7 @@ class Claude:
         if response is not None and response.status == 200:
             usage = _usage(b"".join(response.parts))
             if usage is not None:
-                body = json.loads(request.body)
-                caller.gets(agent_id, body, usage, whole=not response.broken_off)
+                caller.gets(agent_id, asked, usage, whole=not response.broken_off)
         return response
 
     def latency(self) -> float:
@@ -152,15 +157,18 @@ class _Transport(httpx2.AsyncBaseTransport):
     @override
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         body = await request.aread()
+        asked: dict[str, Any] = json.loads(body) if body else {}
         if not self._caller.is_dead and request.url.path.endswith("/v1/messages"):
-            self._caller.asks(json.loads(body))
+            self._caller.asks(asked)
         await asyncio.sleep(self._claude.latency())
         if self._caller.is_dead:
             raise httpx2.ConnectError("the process is dead")
         what = self._troubles.popleft() if self._troubles else None
         headers = {name.lower(): value for name, value in request.headers.items()}
         call = Request(request.method, request.url.raw_path.decode(), headers, body)
-        response = await run_in_trio(self._claude.answer, self._caller, self._agent_id, call, what)
+        response = await run_in_trio(
+            self._claude.answer, self._caller, self._agent_id, call, asked, what
+        )
         if response is None:
             self._caller.note(f"{self._agent_id} asks Claude: hung up")
             raise httpx2.RemoteProtocolError("Server disconnected without sending a response.")
@@ -199,7 +207,8 @@ def _usage(body: bytes) -> dict[str, Any] | None:
 
 def _streamed_usage(body: bytes) -> dict[str, Any] | None:
     usage: dict[str, Any] = {}
-    for data in re.findall(rb"^data: (.*)$", body, re.MULTILINE):
+    events = rb"^event: message_(?:start|delta)\ndata: (.*)$"  # the others say nothing of it
+    for data in re.findall(events, body, re.MULTILINE):
         try:
             event = json.loads(data)
         except ValueError:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .http1 import Response
 from .rules import ERROR_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+WORDS: Final = 4
+"""Words that a piece of a streamed text has; the API sends a few at once, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,10 +115,10 @@ def _events(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             empty = {**block, "text": ""}
             if "citations" in block:
                 empty["citations"] = []
-            words = block["text"].split(" ")
+            words = re.findall(r"\s*\S+|\s+", block["text"])
             deltas = [
-                {"type": "text_delta", "text": word if number == 0 else f" {word}"}
-                for number, word in enumerate(words)
+                {"type": "text_delta", "text": "".join(words[first : first + WORDS])}
+                for first in range(0, len(words), WORDS)
             ]
             deltas += [
                 {"type": "citations_delta", "citation": cited}

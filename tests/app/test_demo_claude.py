@@ -66,13 +66,13 @@ async def test_a_planned_reply_is_a_message_with_a_usage_and_a_request_id(claude
 
 
 async def test_a_streamed_reply_is_put_together_by_the_sdk(claude, client):
-    claude.plan(Reply(text="One two three.", tools=(("list_things", {"n": 1}),)))
+    claude.plan(Reply(text="One two three four five.", tools=(("list_things", {"n": 1}),)))
 
     async with client.messages.stream(**ASK, tools=[TOOL]) as stream:
         texts = [text async for text in stream.text_stream]
         message = await stream.get_final_message()
 
-    assert texts == ["One", " two", " three."]
+    assert texts == ["One two three four", " five."]
     assert message.content[1].input == {"n": 1}
     assert message.stop_reason == "tool_use"
 
