@@ -134,7 +134,7 @@ class Machine:
         for prefix, path in CLASSES.items():
             environ[f"{prefix}CLASS"] = path
             environ[f"{prefix}ISOLATION"] = "loop"
-            environ[f"{prefix}POLL_INTERVAL"] = str(self.poll_interval or 60.0 * pace)
+            environ[f"{prefix}POLL_INTERVAL"] = str(self.poll_interval or 90.0 * pace)
             if plan.budget is not None:
                 environ[f"{prefix}DAILY_BUDGET_USD"] = str(plan.budget)
             if plan.task_budget is not None:

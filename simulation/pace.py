@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BRISK: Final = 15.0
 """Up to this pace no limit has to be stretched: a beat is due several times in a lease."""
 
-RAREST: Final = 1800.0
+RAREST: Final = 3600.0
 """Seconds between two looks at what is in the store, at any pace."""
 
 OLDEST: Final = 6 * 3600.0
@@ -39,8 +39,8 @@ def looks(pace: float) -> Looks:
         pace: How many times as far apart as in reality the looks are, from 1.
     """
     # So often in a lease, or in the time after which an agent counts as hung, that one that is
-    # missed does no harm, as in reality.
-    beat = min(USUAL.beat * pace, 15.0 * stretch(pace))
+    # missed does no harm, as in reality: three in a lease of which a third is over at the first.
+    beat = min(USUAL.beat * pace, 18.0 * stretch(pace))
     return Looks(
         beat=beat,
         fresh=3.0 * beat,

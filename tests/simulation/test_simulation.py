@@ -80,7 +80,7 @@ def test_a_failure_is_made_short_and_is_written_as_a_script():
 
 
 def test_people_are_told_that_the_store_is_away_and_that_it_is_back():
-    away = Step(at=3100.0, what=What.STORE_AWAY, amount=1800.0)  # between two looks
+    away = Step(at=3050.0, what=What.STORE_AWAY, amount=1800.0)  # between two looks
     lines = []
     simulate(Plan(seed=1, days=0.1, steps=(away,)), watch=lines.append)
     told = [line for line in lines if "tells people" in line]
