@@ -15,6 +15,7 @@ of tests runs on both. The rules that every verb keeps:
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from app.store.approvals.contract import ApprovalRow, Approvals, ApprovalStatus, Question
 from app.store.errors import StoreError, StoreUnavailable, TableMissing
@@ -71,6 +72,9 @@ from app.store.registry.contract import (
 from app.store.reviews.contract import NewReview, ReviewRow, Reviews, Verdict
 from app.store.tables.contract import DomainTable, Obstacle, Query, Row, Tables
 from app.store.verbs import JSON, Arguments, R, Verb, verb
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 __all__ = [
     "FINAL_STATUSES",
@@ -203,6 +207,6 @@ class Before(Store):
         """Close the store behind it."""
         await self.store.aclose()
 
-    async def perform(self, verb: Verb[R], arguments: Arguments) -> R:
-        """Pass a verb on to the store behind it."""
-        return await verb.ask(self.store, arguments)
+    def perform(self, verb: Verb[R], arguments: Arguments) -> Coroutine[Any, Any, R]:
+        """Pass a verb on to the store behind it; to be awaited."""
+        return verb.ask(self.store, arguments)

@@ -79,12 +79,12 @@ class Verb(Generic[R]):
         bound.apply_defaults()
         return bound.arguments
 
-    async def ask(self, store: Noun, arguments: Arguments) -> R:
-        """Call this verb of a store."""
+    def ask(self, store: Noun, arguments: Arguments) -> Coroutine[Any, Any, R]:
+        """Call this verb of a store; to be awaited, as a method of the store is."""
         method = getattr(store, self.name)
         if getattr(method, "verb", None) is self:  # it would bind them anew
-            return await store.perform(self, arguments)
-        answer: R = await method(**arguments)
+            return store.perform(self, arguments)
+        answer: Coroutine[Any, Any, R] = method(**arguments)
         return answer
 
 
@@ -105,8 +105,8 @@ def verb(
 class Noun:
     """The verbs about one thing; those of `Store` are the nouns together."""
 
-    async def perform(self, verb: Verb[R], arguments: Arguments) -> R:
-        """Do a verb that is not overridden.
+    def perform(self, verb: Verb[R], arguments: Arguments) -> Coroutine[Any, Any, R]:
+        """Do a verb that is not overridden; to be awaited.
 
         Raises:
             NotImplementedError: If this store cannot.
