@@ -129,8 +129,11 @@ class Handles:
         if self._handles or left <= 0:
             await trio.lowlevel.checkpoint()
             return
-        with trio.move_on_after(left):
+        if left == math.inf:  # an idle agent's loop, most of the time
             await self._until_added()
+        else:
+            with trio.move_on_after(left):
+                await self._until_added()
         self._added = None
 
     async def _until_added(self) -> None:
