@@ -10,6 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from .answers import Reply
@@ -121,6 +122,7 @@ def _ids(text: str) -> list[str]:
     return found
 
 
+@lru_cache(maxsize=1_000)  # names and descriptions of tools come with each request
 def _words(text: str) -> frozenset[str]:
     """Return the words that mean something, cut so that "drafting" is like "draft"."""
     words = re.findall(r"[a-z]+", text.lower().replace("_", " "))
