@@ -39,7 +39,7 @@ def looks(pace: float) -> Looks:
         pace: How many times as far apart as in reality the looks are, from 1.
     """
     # So often in a lease, or in the time after which an agent counts as hung, that one that is
-    # missed does no harm, as in reality: three in a lease of which a third is over at the first.
+    # missed does no harm, as in reality. A lease is of 60 s, and renewed once 20 s of it are over.
     beat = min(USUAL.beat * pace, 18.0 * stretch(pace))
     return Looks(
         beat=beat,
