@@ -43,7 +43,11 @@ _IN_WORDS: Final = {
     Kept.APPROVALS: "approvals",
     Kept.WORKERS: "daemons that ended",
     Kept.HISTORY: "sums of tasks",
+    Kept.CLAIMS: "claims",
 }
+
+CLAIMS_KEPT: Final = HOUR
+"""Seconds for which a claim is remembered: no copy of its request is still on its way then."""
 
 
 def kept_for(settings: Settings) -> dict[Kept, float]:
@@ -53,7 +57,8 @@ def kept_for(settings: Settings) -> dict[Kept, float]:
     if settings.retention_days:
         # What a chart shows is there, however short the rest is kept.
         days[Kept.HISTORY] = max(settings.retention_days, CHARTED + 1.0)
-    return {what: kept * DAY for what, kept in days.items() if kept}
+    ages = {what: kept * DAY for what, kept in days.items() if kept}
+    return {**ages, Kept.CLAIMS: CLAIMS_KEPT}
 
 
 async def forget_old_turns(store: Store, older_than: float) -> None:

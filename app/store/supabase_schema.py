@@ -30,6 +30,7 @@ WITHOUT_SEQ: Final = frozenset(
     {
         "actp_agent_registry",
         "actp_budget_reservations",
+        "actp_claims",
         "actp_cost_days",
         "actp_effects",
         "actp_job_runs",

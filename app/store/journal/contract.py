@@ -78,6 +78,8 @@ class Kept(StrEnum):
     WORKERS = "workers"
     HISTORY = "history"
     """How many tasks ended, by quarters of an hour."""
+    CLAIMS = "claims"
+    """Tokens that have claimed: see `Queue.claim_task`."""
 
 
 class Effect(StrEnum):
