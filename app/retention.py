@@ -43,11 +43,11 @@ _IN_WORDS: Final = {
     Kept.APPROVALS: "approvals",
     Kept.WORKERS: "daemons that ended",
     Kept.HISTORY: "sums of tasks",
-    Kept.CLAIMS: "claims",
+    Kept.REQUESTS: "requests",
 }
 
-CLAIMS_KEPT: Final = HOUR
-"""Seconds for which a claim is remembered: no copy of its request is still on its way then."""
+REQUESTS_KEPT: Final = HOUR
+"""Seconds for which a request is remembered: by then no copy of it is still on its way."""
 
 
 def kept_for(settings: Settings) -> dict[Kept, float]:
@@ -58,7 +58,7 @@ def kept_for(settings: Settings) -> dict[Kept, float]:
         # What a chart shows is there, however short the rest is kept.
         days[Kept.HISTORY] = max(settings.retention_days, CHARTED + 1.0)
     ages = {what: kept * DAY for what, kept in days.items() if kept}
-    return {**ages, Kept.CLAIMS: CLAIMS_KEPT}
+    return {**ages, Kept.REQUESTS: REQUESTS_KEPT}
 
 
 async def forget_old_turns(store: Store, older_than: float) -> None:

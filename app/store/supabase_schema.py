@@ -30,11 +30,11 @@ WITHOUT_SEQ: Final = frozenset(
     {
         "actp_agent_registry",
         "actp_budget_reservations",
-        "actp_claims",
         "actp_cost_days",
         "actp_effects",
         "actp_job_runs",
         "actp_leases",
+        "actp_requests",
         "actp_routine_pauses",
         "actp_routine_times",
         "actp_task_history",

@@ -78,8 +78,8 @@ class Kept(StrEnum):
     WORKERS = "workers"
     HISTORY = "history"
     """How many tasks ended, by quarters of an hour."""
-    CLAIMS = "claims"
-    """Tokens that have claimed: see `Queue.claim_task`."""
+    REQUESTS = "requests"
+    """Which claims and reservations were made, so that a copy that arrives late does nothing."""
 
 
 class Effect(StrEnum):

@@ -191,7 +191,7 @@ _TABLES: Final = {
     Kept.APPROVALS: "actp_approvals",
     Kept.WORKERS: "actp_workers",
     Kept.HISTORY: "actp_task_history",
-    Kept.CLAIMS: "actp_claims",
+    Kept.REQUESTS: "actp_requests",
 }
 _TIMES: Final = {
     Kept.TURNS: "created_at",
@@ -204,7 +204,7 @@ _TIMES: Final = {
     Kept.APPROVALS: "decided_at",
     Kept.WORKERS: "ended_at",
     Kept.HISTORY: "quarter",
-    Kept.CLAIMS: "claimed_at",
+    Kept.REQUESTS: "done_at",
 }
 """Since when it is over; null for what is not."""
 _OF_TASK_OVER: Final = """and not exists (

@@ -247,7 +247,7 @@ class Queue(Noun):
 
         A `token` claims once. Repeated, the answer is the task for as long as the token holds it,
         and None ever after, as it is where the first answer was None; so a copy of the request
-        that arrives late takes nothing. See `Kept.CLAIMS` for how long that is remembered.
+        that arrives late takes nothing. See `Kept.REQUESTS` for how long that is remembered.
         """
 
     @verb

@@ -196,7 +196,8 @@ begin
     -- A token claims once. Of a claim that its caller repeats, a copy may arrive when the task is
     -- over: it would take another one, of which nobody knows. While the first copy is still at work
     -- the next one waits here.
-    insert into public.actp_claims (token) values (p_token) on conflict (token) do nothing;
+    insert into public.actp_requests (key) values ('claim ' || p_token)
+        on conflict (key) do nothing;
     is_first = found;
     return query select * from public.actp_agent_tasks
         where lease_token = p_token and status = 'running' and agent_type = p_agent_type;
@@ -361,7 +362,7 @@ begin
         lease_until = null, finished_at = now()
     where id = p_id and lease_token = p_token and status = 'running';
     if found then
-        delete from public.actp_claims where token = p_token;
+        delete from public.actp_requests where key = 'claim ' || p_token;
     end if;
 end
 $$;

@@ -422,8 +422,8 @@ _HISTORY = """
 # A token claims once. Of a claim that its caller repeats, a copy may arrive when the task is over:
 # it would take another one, of which nobody knows.
 _NOTE_CLAIM = sql("""
-    insert into actp_claims (token, claimed_at) values (:token, {now})
-    on conflict (token) do nothing
+    insert into actp_requests (key, done_at) values ('claim ' || :token, {now})
+    on conflict (key) do nothing
 """)
 _CLAIMED_ALREADY = """
     select * from actp_agent_tasks where agent_type = :agent_type and status = 'running'

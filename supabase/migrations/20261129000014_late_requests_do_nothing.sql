@@ -1,19 +1,19 @@
--- A token claims once.
+-- Late requests do nothing: a copy of a claim or a reservation that arrives when its repeat was answered.
 --
 -- Safe to run again. Daemons of the release before may still be at work on this database, so what
 -- they call keeps its parameters and the shape of its answer.
 
--- Tokens that have claimed, so that a copy of a claim that arrives late takes nothing.
-create table if not exists public.actp_claims (token text primary key);
-alter table public.actp_claims
-    add column if not exists claimed_at timestamptz not null default now();
+-- Which claims and reservations were made, for as long as copies of them may be on their way.
+create table if not exists public.actp_requests (key text primary key);
+alter table public.actp_requests
+    add column if not exists done_at timestamptz not null default now();
 
-create index if not exists actp_claims_by_time on public.actp_claims (claimed_at);
+create index if not exists actp_requests_by_time on public.actp_requests (done_at);
 
 -- Only the service role gets in, as to the other tables.
-alter table public.actp_claims enable row level security;
-revoke all on table public.actp_claims from public, anon, authenticated;
-grant select, insert, update, delete on table public.actp_claims to service_role;
+alter table public.actp_requests enable row level security;
+revoke all on table public.actp_requests from public, anon, authenticated;
+grant select, insert, update, delete on table public.actp_requests to service_role;
 
 create or replace function public.actp_forget_old(
     p_what text, p_older_than double precision, p_limit integer
@@ -55,7 +55,7 @@ begin
                 when 'approvals' then 'actp_approvals'
                 when 'workers' then 'actp_workers'
                 when 'history' then 'actp_task_history'
-                when 'claims' then 'actp_claims'
+                when 'requests' then 'actp_requests'
             end,
             case
                 when p_what in ('turns', 'costs') then 'created_at'
@@ -64,7 +64,7 @@ begin
                 when p_what = 'effects' then 'began_at'
                 when p_what = 'approvals' then 'decided_at'
                 when p_what = 'history' then 'quarter'
-                when p_what = 'claims' then 'claimed_at'
+                when p_what = 'requests' then 'done_at'
                 else 'ended_at'
             end,
             case when p_what in ('turns', 'effects', 'approvals') then
@@ -79,6 +79,66 @@ begin
 end
 $$;
 
+create or replace function public.actp_reserve(
+    p_call jsonb, p_since timestamptz, p_limits jsonb, p_lifetime double precision
+) returns jsonb language plpgsql set search_path = '' as $$
+declare
+    wanted record;
+    bound record;
+    spent double precision;
+    held double precision;
+begin
+    select * into wanted from jsonb_to_record(p_call) as c (
+        id text, agent_id text, run_id text, task_id text, model text, amount_usd double precision
+    );
+    -- One at a time, for all agents where they share a limit and else for one; each statement after
+    -- it sees what the one before committed. The second lock is also that of older daemons.
+    if p_limits ->> 'total' is not null then
+        perform pg_advisory_xact_lock(hashtextextended('actp_budget', 0));
+    end if;
+    perform pg_advisory_xact_lock(hashtextextended('actp_budget ' || wanted.agent_id, 0));
+    perform public.actp_book_lost(null);
+    -- Reserved once: a copy of this request may arrive when its call is over, and the money would be
+    -- held, and booked at last, for a call that is none.
+    if exists (select from public.actp_requests where key = 'reserve ' || wanted.id)
+        or exists (select from public.actp_budget_reservations where id = wanted.id)
+    then
+        return '{}';
+    end if;
+    for bound in
+        select * from (values
+            ('task', (p_limits ->> 'task')::double precision),
+            ('agent', (p_limits ->> 'agent')::double precision),
+            ('total', (p_limits ->> 'total')::double precision)
+        ) as bounds (scope, usd)
+        where usd is not null
+    loop
+        select coalesce(sum(cost_usd), 0) into spent from public.anthropic_cost_log
+        where case bound.scope
+            when 'task' then task_id = wanted.task_id
+            when 'agent' then agent_id = wanted.agent_id and created_at >= p_since
+            else created_at >= p_since
+        end;
+        select coalesce(sum(amount_usd), 0) into held from public.actp_budget_reservations
+        where case bound.scope
+            when 'task' then task_id = wanted.task_id
+            when 'agent' then agent_id = wanted.agent_id
+            else true
+        end;
+        -- The tolerance is for sums of floats: three tenths are not three times a tenth.
+        if spent + held + wanted.amount_usd > bound.usd + 1e-9 then
+            return jsonb_build_object('over', bound.scope, 'spent', spent, 'held', held);
+        end if;
+    end loop;
+    insert into public.actp_budget_reservations
+        (id, agent_id, run_id, task_id, model, amount_usd, created_at, expires_at)
+    values (wanted.id, wanted.agent_id, wanted.run_id, wanted.task_id, wanted.model,
+        wanted.amount_usd, now(), now() + make_interval(secs => p_lifetime));
+    insert into public.actp_requests (key) values ('reserve ' || wanted.id);
+    return '{}';
+end
+$$;
+
 create or replace function public.actp_claim_task(
     p_agent_type text, p_worker_id text, p_instance text, p_token text, p_lease double precision
 ) returns setof public.actp_agent_tasks
@@ -90,7 +150,8 @@ begin
     -- A token claims once. Of a claim that its caller repeats, a copy may arrive when the task is
     -- over: it would take another one, of which nobody knows. While the first copy is still at work
     -- the next one waits here.
-    insert into public.actp_claims (token) values (p_token) on conflict (token) do nothing;
+    insert into public.actp_requests (key) values ('claim ' || p_token)
+        on conflict (key) do nothing;
     is_first = found;
     return query select * from public.actp_agent_tasks
         where lease_token = p_token and status = 'running' and agent_type = p_agent_type;
@@ -157,7 +218,7 @@ begin
         lease_until = null, finished_at = now()
     where id = p_id and lease_token = p_token and status = 'running';
     if found then
-        delete from public.actp_claims where token = p_token;
+        delete from public.actp_requests where key = 'claim ' || p_token;
     end if;
 end
 $$;
@@ -169,6 +230,8 @@ $$;
 
 revoke all on function public.actp_forget_old(text, double precision, integer) from public, anon, authenticated;
 grant execute on function public.actp_forget_old(text, double precision, integer) to service_role;
+revoke all on function public.actp_reserve(jsonb, timestamp with time zone, jsonb, double precision) from public, anon, authenticated;
+grant execute on function public.actp_reserve(jsonb, timestamp with time zone, jsonb, double precision) to service_role;
 revoke all on function public.actp_claim_task(text, text, text, text, double precision) from public, anon, authenticated;
 grant execute on function public.actp_claim_task(text, text, text, text, double precision) to service_role;
 revoke all on function public.actp_settle_unreadable(text, text, text) from public, anon, authenticated;
