@@ -325,8 +325,6 @@ _INDEXES = (
         on actp_agent_tasks (agent_type, lease_until) where status = 'running'""",
     """create index if not exists actp_agent_tasks_by_status
         on actp_agent_tasks (status)""",
-    """create index if not exists actp_requests_by_time
-        on actp_requests (done_at)""",
     """create index if not exists actp_agent_tasks_over
         on actp_agent_tasks (finished_at) where status in ('succeeded', 'failed', 'cancelled')""",
     """create index if not exists actp_agent_runs_over

@@ -220,11 +220,14 @@ _MORE: Final = {
         where later.job_name = actp_job_runs.job_name
     )""",
 }
+_ORDERS: Final = {Kept.REQUESTS: "rowid"}
+"""The order where it is not that of the times: an index for it would cost each claim."""
 _OLD: Final = {
     what: sql(
-        "select rowid from {table} where {time} < {now :older_than} {more} order by {time}"
+        "select rowid from {table} where {time} < {now :older_than} {more} order by {order}"
         " limit :limit",
         table=table,
+        order=_ORDERS.get(what, _TIMES[what]),
         time=_TIMES[what],
         more=_MORE.get(what, ""),
     )

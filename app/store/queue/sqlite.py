@@ -187,10 +187,10 @@ class SqliteQueue(Queue, OnSqlite):
         }
 
         def claim(db: sqlite3.Connection) -> TaskRow | None:
-            is_first = db.execute(_NOTE_CLAIM, values).rowcount
-            claimed = db.execute(_CLAIMED_ALREADY, values).fetchall()
-            may_claim = is_first and not claimed
-            if may_claim and db.execute(_BARRED, values).fetchone() is None:
+            claimed = []
+            if not db.execute(_NOTE_CLAIM, values).rowcount:
+                claimed = db.execute(_CLAIMED_ALREADY, values).fetchall()
+            elif db.execute(_BARRED, values).fetchone() is None:
                 # Apart from the claim: with all in one `where`, no index would serve any.
                 db.execute(_LEASE_RAN_OUT, values)
                 db.execute(_IS_TIME, values)
