@@ -12,13 +12,13 @@ from actp_supervise import events as ev
 from actp_supervise.cron import ClockJumped, Run, RunFailed, RunFinished, RunMissed, RunStarted
 from app.event_kinds import EventKind
 from app.facts import LEFT_OUT, to_json
-from app.looks import USUAL
+from app.looks import USUAL, next_look
 from app.routine import TREE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
 
-    from app.event_log import EventLog
+    from app.event_log import EventLog, LoggedEvent
     from app.reasons import Name
     from app.status import AgentState, Health, HealthState
 
@@ -122,6 +122,7 @@ async def tell_of_changes(
 ) -> None:
     """Publish each change of an agent's state and of the daemon's health, for ever.
 
+    Nearly all that changes them is told as an event, so what is looked for without one can wait.
     The health is judged by all that is known of all agents, which takes a hundred times as long as
     to look at their states. So that is done more rarely, and at once when a state has changed.
 
@@ -129,29 +130,74 @@ async def tell_of_changes(
         events: Where to.
         health: Tells how the daemon is.
         states: Tells what each agent is about, a pause included.
-        every: Seconds between two looks at the states.
-        health_every: Seconds between two looks at the health, at most.
+        every: Seconds between two looks where something happens.
+        health_every: Seconds between two looks at the health, and where nothing happens.
     """
-    told: dict[str, AgentState] = {}
-    told_health: tuple[HealthState, frozenset[Name]] | None = None
-    due = trio.current_time()
-    while True:
-        for agent_id, state in (seen := states()).items():
+    changes = _Changes(events, health, states)
+    happened = trio.Event()
+
+    def hear(_event: LoggedEvent) -> None:
+        happened.set()
+
+    events.listeners.append(hear)
+    try:
+        due = trio.current_time()
+        while True:
+            happened = trio.Event()
+            begun = trio.current_time()
+            if changes.tell_of_states() or begun >= due:
+                changes.tell_of_health()
+                due = next_look(health_every)
+            with trio.move_on_at(due):
+                await happened.wait()
+                await trio.sleep_until(begun + every)
+    finally:
+        events.listeners.remove(hear)
+
+
+class _Changes:
+    """What has been told of the states and the health, and what differs from that."""
+
+    def __init__(
+        self,
+        events: EventLog,
+        health: Callable[[], Health],
+        states: Callable[[], Mapping[str, AgentState]],
+    ) -> None:
+        self._events = events
+        self._health = health
+        self._states = states
+        self._told: dict[str, AgentState] = {}
+        self._told_health: tuple[HealthState, frozenset[Name]] | None = None
+
+    def tell_of_states(self) -> bool:
+        """Publish the changes of the agents' states, and return whether there are any."""
+        told, self._told = self._told, dict(self._states())
+        for agent_id, state in self._told.items():
             if told.get(agent_id, state) is not state:
-                text = f"{agent_id} is {state.words}"
-                events.publish(EventKind.AGENT_STATUS, text, agent_id=agent_id, status=state.value)
-        if seen != told or trio.current_time() >= due:
-            told = dict(seen)
-            due = trio.current_time() + health_every
-            now = health()
-            health_now = now.status, frozenset(each.name for each in now.problems)
-            if told_health not in (None, health_now):
-                text = now.status + (f": {'; '.join(now.reasons)}" if now.reasons else "")
-                events.publish(
-                    EventKind.HEALTH_CHANGED,
-                    text,
-                    status=now.status.value,
-                    reasons=list(now.reasons),
+                self._events.publish(
+                    EventKind.AGENT_STATUS,
+                    f"{agent_id} is {state.words}",
+                    agent_id=agent_id,
+                    status=state.value,
                 )
-            told_health = health_now
-        await trio.sleep(every)
+        return told != self._told
+
+    def tell_of_health(self) -> None:
+        """Publish how the daemon is, if that has changed."""
+        now = self._health()
+        told, self._told_health = (
+            self._told_health,
+            (
+                now.status,
+                frozenset(each.name for each in now.problems),
+            ),
+        )
+        if told not in (None, self._told_health):
+            text = now.status + (f": {'; '.join(now.reasons)}" if now.reasons else "")
+            self._events.publish(
+                EventKind.HEALTH_CHANGED,
+                text,
+                status=now.status.value,
+                reasons=list(now.reasons),
+            )

@@ -275,14 +275,24 @@ class NotPossible(Exception):
     """It cannot be decided so, as it stands; the message says why, for a person."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemPage:
+    """Some of the items that are wanted."""
+
+    items: list[Item]
+    next: str | None
+    """The cursor of the page behind it; None where it is the last one."""
+
+
 async def items_of(
     store: Store,
     kind: Kind,
     *,
     status: str | None = None,
     agent_id: str | None = None,
+    cursor: str | None = None,
     limit: int = 50,
-) -> list[Item]:
+) -> ItemPage:
     """Return items with what was said of them, the newest first.
 
     Args:
@@ -290,15 +300,22 @@ async def items_of(
         kind: What they are.
         status: Only those that stand there.
         agent_id: Only those of this agent.
+        cursor: The id of an item: only those behind it, and none if it is not there.
         limit: The most to return.
     """
     wanted = kind.statuses if status is None else (status,)
     query = Query(
         equal={} if agent_id is None else {"agent_id": agent_id},
         one_of={} if status is None and not _shares_table(kind) else _with_status(wanted),
-        limit=limit,
+        before=cursor,
+        limit=limit + 1,  # one more, by which it is known that there is a next page
     )
-    return await _read(store, kind, await store.select(kind.table, query))
+    rows = await store.select(kind.table, query)
+    shown = rows[:limit]
+    return ItemPage(
+        items=await _read(store, kind, shown),
+        next=str(shown[-1]["id"]) if len(rows) > len(shown) else None,
+    )
 
 
 async def item_of(store: Store, kind: Kind, item_id: str) -> tuple[Item, Row] | None:

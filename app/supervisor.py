@@ -639,6 +639,8 @@ class AgentSupervisor:
             await self._records.flush()
 
     def _set_held(self, agent: SupervisedAgent, by: str | None, at: datetime | None) -> None:
+        if (by, at) == (agent.held_by, agent.held_at):  # with nearly each beat
+            return
         agent.held_by, agent.held_at = by, at
         for run in agent.runs:
             run.activity.held = by is not None

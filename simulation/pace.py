@@ -43,7 +43,7 @@ def looks(pace: float) -> Looks:
         fresh=3.0 * beat,
         agents=min(USUAL.agents * pace * 2.0, 22.5 * stretch(pace)),
         changes=USUAL.changes * pace,
-        health=USUAL.changes * pace,  # with each look at the states: else an hour would pass
+        health=max(USUAL.health, USUAL.changes * pace),  # else hours would pass
         alerts=min(USUAL.alerts * pace, RAREST),
         work=min(USUAL.work * pace, RAREST),
         approvals=min(USUAL.approvals * pace, RAREST),

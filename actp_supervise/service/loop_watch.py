@@ -1,21 +1,23 @@
 """LoopWatch, which logs whose code blocks Trio's loop, while it does.
 
-A task in Trio's loop beats, and a thread looks for the beats. Time in which the thread itself did
-not run is not counted, so a laptop that slept or a process that was suspended is not reported;
-unless the process was computing all the while, for then some code held the interpreter (a regular
-expression that takes for ever).
+Trio says when a turn of its loop begins and when it waits again, and a thread looks how long the
+turn has lasted: so a loop that has nothing to do wakes for nothing. Time in which the process was
+suspended is not counted, also that of a laptop that slept; unless it was computing all the while,
+for then some code held the interpreter (a regular expression that takes for ever).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import sys
 import sysconfig
 import threading
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -34,10 +36,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BLOCKED_AFTER: Final = 2.0
-"""Seconds without a beat after which the loop counts as blocked."""
+"""Seconds that a turn takes after which the loop counts as blocked."""
 
-BEAT_INTERVAL: Final = 0.5
-"""Seconds between two beats, and between two looks for them."""
+BEAT_INTERVAL: Final = 10.0
+"""Seconds between two beats, by which is seen how late the loop is."""
+
+LATE: Final = 1.0
+"""Seconds by which the thread may be late on a busy machine; more, and all of it stood still."""
 
 REMEMBERED: Final = 300.0
 """Seconds for which `problem` still reports a block that is over."""
@@ -73,8 +78,8 @@ class LoopWatch:
 
     Args:
         on_block: Called in the loop with each block that is over.
-        blocked_after: Seconds without a beat after which the loop counts as blocked.
-        interval: Seconds between two beats, and between two looks for them.
+        blocked_after: Seconds that a turn takes after which the loop counts as blocked.
+        interval: Seconds between two beats.
     """
 
     def __init__(
@@ -89,69 +94,90 @@ class LoopWatch:
         """Called in the loop with each beat, and the seconds by which the loop was late for it."""
         self._blocked_after = blocked_after
         self._interval = interval
-        self._lock = threading.Lock()
-        self._steps = _Steps()
-        self._beats = Beats(interval)
-        self._ongoing: Block | None = None
+        self._turns = _Turns(lambda: 0.0)
+        self._ongoing: tuple[Turn, Block] | None = None
+        """The latest block that is not known to be over; set in the thread."""
         self._last: tuple[float, Block] | None = None  # and when it was over
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch the loop in which this runs, until cancelled."""
         now = trio.lowlevel.current_clock().current_time
-        self._beats = Beats(self._interval, now())
-        over = threading.Event()
-        watching = (over, now, threading.get_ident())
+        token = trio.lowlevel.current_trio_token()
+        self._turns = _Turns(now)
+        over, reported = threading.Event(), _Bell(token)
+        watching = (over, now, reported, threading.get_ident())
         # A daemon thread, which does not keep the process from ending.
         thread = threading.Thread(target=self._watch, args=watching, name="watch", daemon=True)
-        trio.lowlevel.add_instrument(self._steps)
+        trio.lowlevel.add_instrument(self._turns)
         thread.start()
         try:
             task_status.started()
+            due = now()
             while True:
-                due = now() + self._interval
-                await trio.sleep_until(due)
-                self._beat(now())
-                self.on_beat(now() - due)
+                # At whole intervals, so that what else is due then wakes the loop with it.
+                due = (due // self._interval + 1) * self._interval
+                while await reported.rings(due):
+                    self._tell_of_end(now())
+                self.on_beat(max(0.0, now() - due))
+                due = max(due, now())
         finally:
             over.set()
-            trio.lowlevel.remove_instrument(self._steps)
+            trio.lowlevel.remove_instrument(self._turns)
 
     def problem(self) -> str | None:
         """Return the text of a block that is not long over; None if there is none."""
         now = trio.current_time()
-        ongoing = self._ongoing  # or just over, before the next beat
+        ongoing = self._ongoing  # or just over, before that is told
         if ongoing is not None:
-            return dataclasses.replace(ongoing, seconds=self._beats.seconds(now)).text
+            turn, block = ongoing
+            return dataclasses.replace(block, seconds=now - turn.since).text
         if self._last is None:
             return None
         over_at, block = self._last
         return block.text if now < over_at + REMEMBERED else None
 
-    def _beat(self, now: float) -> None:
-        with self._lock:
-            seconds = self._beats.beat(now)
-            block, self._ongoing = self._ongoing, None
-        if block is None:
+    def _tell_of_end(self, now: float) -> None:
+        ongoing, self._ongoing = self._ongoing, None
+        if ongoing is None:
             return
-        block = dataclasses.replace(block, seconds=seconds)
+        turn, begun = ongoing
+        block = dataclasses.replace(begun, seconds=now - turn.since)
         self._last = (now, block)
-        extra = {"action": "loop_blocked_over", "seconds": round(seconds, 1), **block.fields}
+        extra = {"action": "loop_blocked_over", "seconds": round(block.seconds, 1), **block.fields}
         logger.warning("The loop turns again: %s", block.text, extra=extra)
         if self._on_block is not None:
             self._on_block(block)
 
     # In the thread.
 
-    def _watch(self, over: threading.Event, now: Callable[[], float], loop_thread: int) -> None:
-        while not over.wait(self._interval):
-            with self._lock:
-                seconds = self._beats.look(now(), time.process_time())
-                if self._ongoing is None and seconds >= self._blocked_after:
-                    frames = sys._current_frames()  # noqa: SLF001  (documented)
-                    self._ongoing = self._report(seconds, frames.get(loop_thread))
+    def _watch(
+        self,
+        over: threading.Event,
+        now: Callable[[], float],
+        reported: _Bell,
+        loop_thread: int,
+    ) -> None:
+        looks = Looks(now(), time.process_time())
+        wait = self._blocked_after
+        suspect: Turn | None = None
+        while not over.wait(wait):
+            counts = looks.counts_from(now(), time.process_time(), wait)
+            turn, wait = self._turns.turn, self._blocked_after
+            if turn is None:
+                continue
+            turn.since = max(turn.since, counts)
+            seconds = now() - turn.since
+            if seconds < self._blocked_after:  # looked at again when it would be
+                wait = self._blocked_after - seconds
+            elif turn is not suspect:  # if the process was suspended, it is over very soon
+                suspect, wait = turn, self._blocked_after / 8
+            elif self._ongoing is None or self._ongoing[0] is not turn:
+                frames = sys._current_frames()  # noqa: SLF001  (documented)
+                self._ongoing = (turn, self._report(seconds, frames.get(loop_thread)))
+                reported.ring()
 
     def _report(self, seconds: float, frame: FrameType | None) -> Block:
-        task = self._steps.task
+        task = self._turns.task
         stack = _stack(frame)
         block = Block(
             who=None if task is None else _path_of(task),
@@ -170,54 +196,79 @@ class LoopWatch:
         return block
 
 
-class Beats:
-    """How long there has been no beat, counting only time in which one was possible. Pure.
+class Looks:
+    """Finds out by its looks whether the process was suspended between two of them. Pure.
 
     Args:
-        interval: Seconds between two looks.
         now: The time by any clock that only goes forward.
+        computed: The seconds of processor time that the process has used by then.
     """
 
-    def __init__(self, interval: float, now: float = 0.0) -> None:
-        self._longest = 2 * interval
-        self._since = now
-        self._looked_at = now
-        self._computed = 0.0
+    def __init__(self, now: float, computed: float) -> None:
+        self._at = now
+        self._computed = computed
 
-    def beat(self, now: float) -> float:
-        """Take note of a beat, and return the seconds since the one before."""
-        seconds, self._since = self.seconds(now), now
-        return seconds
-
-    def seconds(self, now: float) -> float:
-        """Return the seconds since the latest beat."""
-        return now - self._since
-
-    def look(self, now: float, computed: float) -> float:
-        """Return the seconds since the latest beat.
+    def counts_from(self, now: float, computed: float, waited: float) -> float:
+        """Return the moment from which on time counts: all of it, where it was not suspended.
 
         Args:
             now: The time.
             computed: The seconds of processor time that the process has used.
+            waited: Seconds after the look before at which this one was due.
         """
-        passed, self._looked_at = now - self._looked_at, now
+        late, self._at = now - self._at - waited, now
         used, self._computed = computed - self._computed, computed
-        asleep = passed - max(self._longest, used)
-        if asleep > 0:
-            self._since = min(self._since + asleep, now)
-        return self.seconds(now)
+        return now - used if late > max(LATE, used) else -math.inf
 
 
-class _Steps(trio.abc.Instrument):
-    """Remembers which task is on its step, for the thread."""
+@dataclass(slots=True)
+class Turn:
+    """A turn of the loop, in which it takes a step of each task that can go on."""
 
-    task: trio.lowlevel.Task | None = None
+    since: float
+    """When it began; later, where the process was suspended since."""
+
+
+class _Turns(trio.abc.Instrument):
+    """Remembers which turn the loop is at, and which task is on its step, for the thread."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self.turn: Turn | None = Turn(now())
+        """None while the loop waits for something to happen."""
+        self.task: trio.lowlevel.Task | None = None
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self.task = task
 
     def before_io_wait(self, timeout: float) -> None:
-        self.task = None
+        self.turn = self.task = None
+
+    def after_io_wait(self, timeout: float) -> None:
+        self.turn = Turn(self._now())
+
+
+class _Bell:
+    """Wakes a task of the loop from a thread."""
+
+    def __init__(self, token: trio.lowlevel.TrioToken) -> None:
+        self._token = token
+        self._rung = trio.Event()
+
+    def ring(self) -> None:
+        """Wake it, as soon as the loop turns; from any thread."""
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._ring)
+
+    def _ring(self) -> None:
+        self._rung.set()
+
+    async def rings(self, until: float) -> bool:
+        """Wait for it until then, and return whether it has rung."""
+        with trio.move_on_at(until):
+            await self._rung.wait()
+        rung, self._rung = self._rung.is_set(), trio.Event()
+        return rung
 
 
 def _nothing(_late: float) -> None:

@@ -22,7 +22,7 @@ import trio
 
 from actp_supervise.service import shorten
 from app.facts import to_json
-from app.looks import USUAL
+from app.looks import USUAL, next_look
 from app.status import PAUSED_BY_OPERATOR, AgentHealth
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ ALONE: Final = "at its own work"
 STARTING: Final = "starting"
 """What an agent does until it says something else; code that only runs never does."""
 
-BEATS_IN_TIME: Final = 30.0
+BEATS_IN_TIME: Final = 9.0
 """Signs of life of which all but one may fail before an agent counts as hung."""
 
 LATE: Final = 1.0
@@ -367,7 +367,7 @@ class SignsOfLife:
         """
         interval = interval_of(threshold, every)
         while True:
-            await trio.sleep(interval)
+            await trio.sleep_until(next_look(interval))
             for activity in self._given:
                 activity.beat()
 
@@ -376,7 +376,7 @@ def interval_of(threshold: float, every: float) -> float:
     """Return the seconds between two signs of life of an agent's loop.
 
     >>> interval_of(90.0, 1.0), interval_of(6.0, 1.0), interval_of(math.inf, 1.0)
-    (3.0, 1.0, 1.0)
+    (10.0, 1.0, 1.0)
     """
     return max(every, threshold / BEATS_IN_TIME) if threshold < math.inf else every
 

@@ -42,6 +42,7 @@ from app.web.inputs import (
     parse_body,
     parse_query,
 )
+from app.web.next_page import link_to_next
 from app.web.problem_details import FieldError
 from app.web.problems import Problem, unprocessable
 from app.web.routes import ViewT, get, post, put
@@ -57,7 +58,7 @@ from app.web.shapes import (
     restart_of,
 )
 from app.web.spending import Spending
-from app.web.task_search import find_tasks, link_to_next, which_tasks
+from app.web.task_search import find_tasks, which_tasks
 from app.web.views import STORE_TIMEOUT, answer, json_body
 
 if TYPE_CHECKING:
@@ -409,7 +410,7 @@ class Api:
         page = await find_tasks(
             daemon.store, wanted, timezone=daemon.settings.timezone, redact=daemon.redact
         )
-        return answer(page.tasks, 200, **link_to_next("/tasks", wanted, page))
+        return answer(page.tasks, 200, **link_to_next("/tasks", wanted, page.next))
 
     @get("/tasks/<task_id>", "One task", TaskRow, problems=(404, 503))
     async def _task(self, task_id: str) -> Response:

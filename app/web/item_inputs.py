@@ -40,6 +40,8 @@ class ItemFilter(BaseModel):
     """The agent that made them."""
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 50
     """The most to list."""
+    cursor: Id | None = None
+    """Those behind an item, as the `Link` of the page before has it."""
 
 
 class DraftFilter(ItemFilter):

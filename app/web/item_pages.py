@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from quart import request
 
-from app.items import KINDS, Kind, item_of, items_of
+from app.items import KINDS, Kind, item_of
 from app.web.inputs import is_id, parse_query
 from app.web.item_inputs import FILTERS, LINES, TEXTS
+from app.web.items import find_items
 from app.web.pages import Pages, addresses
 from app.web.problems import Problem
 from app.web.routes import ViewT, page
@@ -75,12 +76,13 @@ class ItemPages(Pages):
 
     async def _render_items(self, kind: Kind, args: MultiDict[str, str]) -> Rendered:
         wanted = parse_query(FILTERS[kind.name], args)
-        found = await self._in_time(partial(items_of, self._daemon.store, kind, **dict(wanted)))
-        repeated = wanted.model_dump(exclude_unset=True)
+        found = await self._in_time(partial(find_items, self._daemon.store, kind, wanted))
+        repeated = wanted.model_dump(exclude={"cursor"}, exclude_unset=True)
         return self._render_found(
             kind,
-            found,
+            found.items,
             wanted=wanted,
+            next=found.next,
             address=addresses(f"/ui/{kind.name}", **repeated),
             whole=None,
         )

@@ -9,7 +9,8 @@ from quart import Response, request
 from app.items import KINDS, Kind, NotPossible, Release, Said, decide, item_of, items_of
 from app.store.protocol import Verdict
 from app.web.inputs import is_id, parse_body, parse_query
-from app.web.item_inputs import BODIES, FILTERS, ItemDecision, changes_of
+from app.web.item_inputs import BODIES, FILTERS, ItemDecision, ItemFilter, changes_of
+from app.web.next_page import link_to_next, page_is_gone
 from app.web.problem_details import FieldError
 from app.web.problems import Problem, unprocessable
 from app.web.routes import ViewT, get, post
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from app.daemon import Daemon
-    from app.items import Item
-    from app.store.protocol import ReviewRow
+    from app.items import Item, ItemPage
+    from app.store.protocol import ReviewRow, Store
 
 
 def _of_each(declared: Callable[[Kind], Callable[[ViewT], ViewT]]) -> Callable[[ViewT], ViewT]:
@@ -58,12 +59,14 @@ class Items:
             details=f"{kind.summary}.",
             problems=(422, 503),
             query=FILTERS[kind.name],
+            has_pages=True,
         )
     )
     async def _items(self) -> Response:
         kind = _kind()
         wanted = parse_query(FILTERS[kind.name], request.args)
-        return answer(await items_of(self._daemon.store, kind, **dict(wanted)))
+        page = await find_items(self._daemon.store, kind, wanted)
+        return answer(page.items, 200, **link_to_next(f"/{kind.name}", wanted, page.next))
 
     @_of_each(
         lambda kind: get(
@@ -123,6 +126,24 @@ class Items:
         await self._daemon.store.add_task(
             release.task_id, agent_id, release.goal, context=release.context
         )
+
+
+async def find_items(store: Store, kind: Kind, wanted: ItemFilter) -> ItemPage:
+    """Return a page of items.
+
+    Args:
+        store: Where they are.
+        kind: What they are.
+        wanted: Which of them, and which page.
+
+    Raises:
+        Problem: 422 if the item behind which the page begins is gone.
+    """
+    page = await items_of(store, kind, **dict(wanted))
+    cursor = wanted.cursor
+    if not page.items and cursor is not None and await item_of(store, kind, cursor) is None:
+        raise page_is_gone(kind.name)
+    return page
 
 
 def _said(wanted: ItemDecision) -> Said:

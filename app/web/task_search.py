@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Final
 
 from app.agents.days import start_of_day, start_of_next_day
 from app.store.protocol import TaskFilter as WhichTasks
 from app.store.protocol import TaskRow
-from app.web.problem_details import FieldError
-from app.web.problems import unprocessable
+from app.web.next_page import page_is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,19 +68,9 @@ async def find_tasks(
             break
         before = rows[-1].id
     if not found and wanted.cursor is not None and await store.task(wanted.cursor) is None:
-        detail = "That page is gone with its tasks; begin with the first one"
-        raise unprocessable([FieldError(field="cursor", detail=detail)])
+        raise page_is_gone("tasks")
     shown = found[: wanted.limit]
     return Page(tasks=shown, next=shown[-1].id if len(found) > len(shown) else None)
-
-
-def link_to_next(path: str, wanted: TaskFilter, page: Page) -> dict[str, str]:
-    """Return the header that leads to the next page (RFC 8288); none where there is none."""
-    if page.next is None:
-        return {}
-    asked: dict[str, Any] = wanted.model_dump(mode="json", exclude_unset=True)
-    address = f"{path}?{urlencode(asked | {'cursor': page.next})}"
-    return {"Link": f'<{address}>; rel="next"'}
 
 
 def which_tasks(wanted: BulkRequest, timezone: tzinfo) -> WhichTasks:

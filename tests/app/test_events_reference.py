@@ -134,7 +134,7 @@ async def do_everything(daemon):
         await trio.testing.wait_all_tasks_blocked(0.01)
         daemon.state = dataclasses.replace(daemon.state, status=HealthState.DEGRADED)
         daemon.supervisor.statuses["social"] = status("social", status="backing_off")
-        await trio.sleep(USUAL.changes * 1.5)
+        await trio.sleep(USUAL.health * 1.5)
         nursery.cancel_scope.cancel()
 
 

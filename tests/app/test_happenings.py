@@ -13,6 +13,7 @@ import trio
 from actp_supervise import Backoff, Restart, open_supervisor
 from actp_supervise.cron import ClockJumped, Cron, open_scheduler
 from actp_supervise.testing import TrioWallClock
+from app.event_kinds import EventKind
 from app.event_log import EventLog
 from app.happenings import tell_of_changes, tell_of_tree
 from app.routine import TREE_NAME
@@ -142,12 +143,12 @@ async def test_changes_of_health_and_status_are_told_once_each(log, autojump_clo
             await tell_of_changes(log, health=lambda: health, states=lambda: {"a": state})
 
         nursery.start_soon(tell)
-        await trio.sleep(5)
+        await trio.sleep(21)
         assert log.recent() == []
         reasons = ("the store is away",)
         health = dataclasses.replace(health, status=HealthState.DEGRADED, reasons=reasons)
         state = AgentState.PAUSED
-        await trio.sleep(5)
+        await trio.sleep(20)
         nursery.cancel_scope.cancel()
     assert [(event.kind, event.text) for event in log.recent()] == [
         ("agent_status", "a is paused"),
@@ -155,7 +156,7 @@ async def test_changes_of_health_and_status_are_told_once_each(log, autojump_clo
     ]
 
 
-async def test_what_nothing_happens_to_is_judged_rarely_and_a_change_of_state_at_once(
+async def test_what_nothing_happens_to_is_judged_rarely_and_a_change_of_state_after_an_event(
     log, autojump_clock
 ):
     state, judged = AgentState.RUNNING, []
@@ -170,9 +171,12 @@ async def test_what_nothing_happens_to_is_judged_rarely_and_a_change_of_state_at
             await tell_of_changes(log, health=health, states=lambda: {"a": state})
 
         nursery.start_soon(tell)
-        await trio.sleep(7.5)
-        assert judged == [0.0, 5.0]
+        await trio.sleep(22.5)
+        assert judged == [0.0, 20.0]
+        log.publish(EventKind.TASK_QUEUED, "")
+        await trio.sleep(0.25)
         state = AgentState.CRASHED
-        await trio.sleep(6)
+        log.publish(EventKind.CHILD_CRASHED, "")
+        await trio.sleep(20)
         nursery.cancel_scope.cancel()
-    assert judged == [0.0, 5.0, 8.0, 13.0]
+    assert judged == [0.0, 20.0, 23.5, 40.0]  # looked at again a second after 22.5

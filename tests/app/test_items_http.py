@@ -90,6 +90,43 @@ async def test_items_are_listed_by_status_and_agent(client, store, name):
     assert await ids(agent_id="one") == ["i1"]
 
 
+@kinds
+async def test_the_next_page_has_what_is_behind_this_one(client, store, name):
+    for number in range(5):
+        await add(store, name, f"i{number}", agent_id="one")
+    await add(store, name, "other", agent_id="two")
+    address, pages = f"/{name}?agent_id=one&limit=2", []
+    while address is not None:
+        answer = await client.get(address)
+        pages.append([item["id"] for item in answer.json()])
+        link = re.fullmatch(r'<(.+)>; rel="next"', answer.headers.get("link", ""))
+        address = None if link is None else link[1]
+        await add(store, name, f"new{len(pages)}", agent_id="one")
+    assert pages == [["i4", "i3"], ["i2", "i1"], ["i0"]]
+
+
+@kinds
+async def test_a_page_behind_an_item_that_is_gone_says_so(client, store, name):
+    await add(store, name)
+    answer = await client.get(f"/{name}?cursor=i2")
+    assert answer.status_code == 422
+    assert "begin with the first one" in answer.json()["errors"][0]["detail"]
+    assert (await client.get(f"/{name}?cursor=i1")).json() == []
+
+
+async def test_a_list_of_items_leads_to_the_older_ones_and_back(client, store):
+    for number in range(3):
+        await add(store, "drafts", f"i{number}")
+    first = (await client.get("/ui/drafts?limit=2")).text
+    assert "Newest" not in first
+    (older,) = re.findall(r'href="([^"]+)" rel="next"', first)
+    second = (await client.get(older.replace("&amp;", "&"))).text
+    assert 'id="draft-i0"' in second
+    assert 'id="draft-i1"' not in second
+    assert "Newest" in second
+    assert 'rel="next"' not in second
+
+
 async def test_templates_are_no_drafts(client, store):
     await add(store, "drafts", "t1", status="template")
 

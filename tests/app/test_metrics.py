@@ -213,9 +213,9 @@ async def test_a_server_that_starts_again_has_each_figure_once(daemon):
 async def test_the_lag_of_the_loop_is_measured_with_each_beat_of_its_watch(autojump_clock):
     metrics, watch = Metrics(), LoopWatch()
     watch.on_beat = metrics.note_lag
-    with trio.move_on_after(3.25):
+    with trio.move_on_after(31):
         await watch.run()
-    assert "actp_event_loop_lag_seconds_count 6.0" in metrics.text().decode()
+    assert "actp_event_loop_lag_seconds_count 3.0" in metrics.text().decode()
 
 
 async def test_promtool_finds_nothing_to_complain_of(daemon):

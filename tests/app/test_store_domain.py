@@ -169,6 +169,26 @@ async def test_texts_of_a_query_are_plain_texts(store, text):
         assert [row["id"] for row in rows] == ["r2"]
 
 
+async def test_rows_behind_another_are_those_made_before_it_page_by_page(store):
+    for number in range(7):
+        await store.insert(DomainTable.DEAL_LOG, f"r{number}", {"stage": "won"})
+    await store.insert(DomainTable.DEAL_LOG, "lost", {"stage": "lost"})
+    pages, before = [], None
+    while True:
+        query = Query(equal={"stage": "won"}, before=before, limit=3)
+        rows = await store.select(DomainTable.DEAL_LOG, query)
+        if not rows:
+            break
+        pages.append([row["id"] for row in rows])
+        before = rows[-1]["id"]
+    assert pages == [["r6", "r5", "r4"], ["r3", "r2", "r1"], ["r0"]]
+    query = Query(one_of={"stage": ["won", None]}, before="lost", limit=2)
+    assert [row["id"] for row in await store.select(DomainTable.DEAL_LOG, query)] == ["r6", "r5"]
+    assert await store.select(DomainTable.DEAL_LOG, Query(before="nobody's")) == []
+    with pytest.raises(StoreError, match="made before it"):
+        await store.select(DomainTable.DEAL_LOG, Query(before="r1", order_by="value_usd"))
+
+
 async def test_rows_are_selected_by_a_moment(store):
     await store.insert(DomainTable.DEAL_LOG, "r1", {"next_action_at": NOON})
     await store.insert(DomainTable.DEAL_LOG, "r2", {"next_action_at": NOON + timedelta(hours=1)})

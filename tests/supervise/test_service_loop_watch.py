@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import os
 import re
 import signal
@@ -13,53 +14,40 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
 import trio
 
 from actp_supervise import Restart, open_supervisor
 from actp_supervise.service import Block, LoopWatch, log_context
-from actp_supervise.service.loop_watch import REMEMBERED, Beats
+from actp_supervise.service.loop_watch import LATE, REMEMBERED, Looks
 
 # These tests really wait, for a thread and a loop that is blocked know no virtual time.
 SOON = 0.5
 INTERVAL = 0.1
 
 
-def beats():
-    return Beats(0.5, now=100.0)
+ALL = -math.inf
 
 
-def test_the_age_of_the_latest_beat_counts():
-    watched = beats()
-    ages = [watched.look(now, 0.0) for now in (100.5, 101.0, 101.5)]
-    assert ages == [0.5, 1.0, 1.5]
-    assert watched.beat(101.75) == 1.75
-    assert watched.look(102.0, 0.0) == 0.25
+def looks():
+    return Looks(100.0, 7.0)
 
 
-def test_time_in_which_nothing_ran_does_not_count():
-    watched = beats()
-    watched.look(100.5, 0.0)
-    assert watched.look(3700.5, 0.1) == 1.5  # of the hour one second, which a look may take
-    assert watched.beat(3700.75) == 1.75
+def test_a_look_that_comes_in_time_or_a_little_late_lets_all_time_count():
+    watched = looks()
+    assert watched.counts_from(102.0, 7.0, 2.0) == ALL
+    assert watched.counts_from(104.0 + LATE, 7.0, 2.0) == ALL
 
 
-def test_a_beat_given_just_before_or_after_the_sleep_changes_nothing():
-    before = beats()
-    before.look(100.5, 0.0)
-    before.beat(100.6)
-    assert before.look(3700.5, 0.0) == pytest.approx(0.9)
-    after = beats()
-    after.look(100.5, 0.0)
-    after.beat(3700.4)
-    assert after.look(3700.5, 0.0) == 0.0
-    assert after.look(3701.0, 0.0) == 0.5
+def test_of_a_sleep_and_the_time_before_it_nothing_counts():
+    watched = looks()
+    assert watched.counts_from(3702.0, 7.0, 2.0) == 3702.0
+    assert watched.counts_from(3704.0, 7.0, 2.0) == ALL
 
 
-def test_time_in_which_the_process_was_computing_counts_in_full():
-    watched = beats()
-    watched.look(100.5, 7.0)
-    assert watched.look(110.5, 17.0) == 10.5
+def test_time_in_which_the_process_was_computing_counts():
+    watched = looks()
+    assert watched.counts_from(112.0, 17.0, 2.0) == ALL  # it held the interpreter all the while
+    assert watched.counts_from(3714.0, 18.5, 2.0) == 3712.5
 
 
 def test_a_block_is_told_in_one_line():
@@ -164,6 +152,53 @@ async def test_code_that_never_lets_go_of_the_interpreter_is_found_out(caplog):
 async def test_a_loop_with_nothing_to_do_is_not_blocked():
     told, _ = await watched(trio.sleep, 2 * SOON)
     assert told == []
+
+
+async def test_a_turn_of_many_tasks_is_as_long_as_their_steps_together():
+    def step():
+        time.sleep(SOON / 4)  # noqa: TID251  (what must not be done)
+
+    async def child():
+        await trio.lowlevel.checkpoint()
+        step()
+
+    async def children():
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(child)
+
+    (block,), _ = await watched(children)
+    assert block.seconds >= 8 * SOON / 4
+
+
+async def test_a_loop_that_always_has_something_to_do_is_not_blocked():
+    async def work():
+        with trio.move_on_after(3 * SOON):
+            while True:
+                await trio.lowlevel.checkpoint()
+
+    told, _ = await watched(work)
+    assert told == []
+
+
+async def test_each_block_that_takes_long_enough_is_seen_whenever_it_begins():
+    async def child():
+        for number in range(4):
+            await trio.sleep(SOON * (0.2 + 0.23 * number))
+            sleep_too_long()
+
+    told, _ = await watched(child)
+    assert len(told) == 4
+
+
+async def test_how_late_the_loop_is_is_measured_at_whole_intervals(autojump_clock):
+    beats = []
+    watch = LoopWatch(interval=3.0)
+    watch.on_beat = lambda late: beats.append((trio.current_time(), late))
+    await trio.sleep(1.25)
+    with trio.move_on_at(10.0):
+        await watch.run()
+    assert beats == [(3.0, 0.0), (6.0, 0.0), (9.0, 0.0)]
 
 
 async def test_a_block_stays_a_problem_for_some_time(autojump_clock):

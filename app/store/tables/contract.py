@@ -110,6 +110,8 @@ class Query:
     order_by: str = "created_at"
     """Rows without a value there come last, in either direction."""
     descending: bool = True
+    before: str | None = None
+    """The id of a row: only rows that come behind it, the newest first; none if it is not there."""
     limit: int = 20
 
 

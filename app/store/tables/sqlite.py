@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from typing_extensions import override
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+_BEFORE: Final = (
+    "(created_at, rowid) < (select created_at, rowid from {table} as last where last.id = ?)"
+)
+
+
 class SqliteTables(Tables, OnSqlite):
     """Tables in a file of SQLite."""
 
@@ -25,6 +30,9 @@ class SqliteTables(Tables, OnSqlite):
     async def select(self, table: DomainTable, query: Query) -> list[Row]:
         check_query(table, query)
         conditions, values = _conditions(table, query)
+        if query.before is not None:
+            conditions.append(sql(_BEFORE, table=table))
+            values.append(query.before)
         statement = sql(
             "select * from {table} {where} order by {order_by} {direction} nulls last,"
             " rowid {direction} limit ?",

@@ -29,6 +29,11 @@ class SupabaseTables(Tables):
     @override
     async def select(self, table: DomainTable, query: Query) -> list[Row]:
         check_query(table, query)
+        behind = None
+        if query.before is not None:
+            behind = await self._behind(table, query.before)
+            if behind is None:
+                return []
 
         def refine(rows: AsyncSelectRequestBuilder) -> AsyncSelectRequestBuilder:
             for column, value in query.equal.items():
@@ -45,11 +50,23 @@ class SupabaseTables(Tables):
             for column, text in query.contains.items():
                 # A pattern that begins so is plain text; upper and lower case are alike.
                 rows = rows.filter(column, "imatch", "***=" + clean(text))
+            if behind is not None:
+                rows = rows.or_(behind)
             return rows.order(query.order_by, desc=query.descending, nullsfirst=False).order(
                 "seq", desc=query.descending
             )
 
         return await self.db.rows(table, _rows_of(table), refine, limit=query.limit)
+
+    async def _behind(self, table: DomainTable, row_id: str) -> str | None:
+        """Return the condition of what was made before a row; None if it is not there."""
+        found = await self.db.ask(
+            lambda client: client.table(table).select("created_at,seq").eq("id", clean(row_id))
+        )
+        if not found:
+            return None
+        at, seq = _quoted(str(found[0]["created_at"])), found[0]["seq"]
+        return f"created_at.lt.{at},and(created_at.eq.{at},seq.lt.{seq})"
 
     @override
     async def insert(self, table: DomainTable, row_id: str, values: Mapping[str, Any]) -> Row:

@@ -65,6 +65,8 @@ def check_query(table: DomainTable, query: Query) -> None:
         StoreError: If it does not.
     """
     _kind(table, query.order_by)
+    if query.before is not None and (query.order_by, query.descending) != ("created_at", True):
+        raise StoreError(f"rows of {table} behind another are those that were made before it")
     for column in query.equal:
         if _kind(table, column) == "json":
             raise StoreError(f"{table}.{column} holds JSON, which has no one form to compare")
