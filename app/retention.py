@@ -44,7 +44,11 @@ _IN_WORDS: Final = {
     Kept.APPROVALS: "approvals",
     Kept.WORKERS: "daemons that ended",
     Kept.HISTORY: "sums of tasks",
+    Kept.REQUESTS: "requests",
 }
+
+REQUESTS_KEPT: Final = HOUR
+"""Seconds for which a request is remembered: by then no copy of it is still on its way."""
 
 
 def kept_for(settings: Settings) -> dict[Kept, float]:
@@ -54,7 +58,8 @@ def kept_for(settings: Settings) -> dict[Kept, float]:
     if settings.retention_days:
         # What a chart shows is there, however short the rest is kept.
         days[Kept.HISTORY] = max(settings.retention_days, CHARTED + 1.0)
-    return {what: kept * DAY for what, kept in days.items() if kept}
+    ages = {what: kept * DAY for what, kept in days.items() if kept}
+    return {**ages, Kept.REQUESTS: REQUESTS_KEPT}
 
 
 async def forget_old_turns(store: Store, older_than: float) -> None:

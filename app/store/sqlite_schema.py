@@ -164,6 +164,11 @@ _TABLES = (
         statuses=str(STATUSES),
     ),
     """
+    create table if not exists actp_requests (
+        key text primary key,
+        done_at text not null
+    )""",
+    """
     create table if not exists actp_agent_memory (
         agent_id text not null,
         key text not null,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
@@ -49,6 +51,9 @@ FUNCTIONS: Final = {
     "set_routine_time": "change_routine_time",
 }
 """Verbs whose function has another name than ``actp_`` and the verb's."""
+
+_SETTLE_UNREADABLE: Final = "actp_settle_unreadable"
+"""What ends a claim of a task that cannot be read: no verb, as only a claim does it."""
 
 PARAMETERS: Final[Mapping[str, Mapping[str, str]]] = {
     "start_run": {"run_id": "id"},
@@ -159,7 +164,8 @@ class SupabaseStore(SupabaseTables, Store):
             )
             if task is None or task.unreadable is None:
                 return task
-            await self.finish_task(task.id, token, TaskStatus.FAILED, error=task.unreadable)
+            values = {"p_id": task.id, "p_token": token, "p_error": task.unreadable}
+            await self.db.call(_SETTLE_UNREADABLE, values, partial(read_answer, NoneType))
 
     @override
     async def finish_task(
@@ -207,13 +213,12 @@ def function_of(verb: str) -> str:
 def functions_in_use() -> tuple[str, ...]:
     """Return the functions of the database that the store calls, by name."""
     as_tables = verbs_of(SupabaseTables)
-    return tuple(
-        sorted(
-            function_of(verb)
-            for verb in verbs_of(Store)
-            if verb not in as_tables and verb != "check_tables"
-        )
-    )
+    of_verbs = {
+        function_of(verb)
+        for verb in verbs_of(Store)
+        if verb not in as_tables and verb != "check_tables"
+    }
+    return tuple(sorted(of_verbs | {_SETTLE_UNREADABLE}))
 
 
 def _written(value: object, hint: Any) -> object:  # noqa: ANN401  (a type)

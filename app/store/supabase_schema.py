@@ -34,6 +34,7 @@ WITHOUT_SEQ: Final = frozenset(
         "actp_effects",
         "actp_job_runs",
         "actp_leases",
+        "actp_requests",
         "actp_routine_pauses",
         "actp_routine_times",
         "actp_task_history",

@@ -7,7 +7,14 @@ from contextlib import closing
 
 import trio
 
-from app.retention import SMALLEST_STEP, STEP, forget_old, forget_old_turns, kept_for
+from app.retention import (
+    REQUESTS_KEPT,
+    SMALLEST_STEP,
+    STEP,
+    forget_old,
+    forget_old_turns,
+    kept_for,
+)
 from app.settings import load_settings
 from app.store.protocol import Kept, StoreError, StoreUnavailable
 from app.store.sqlite import open_sqlite_store
@@ -103,10 +110,10 @@ def test_what_a_chart_shows_is_kept_however_short_the_rest_is():
     ages = kept_for(settings)
     assert ages.pop(Kept.HISTORY) == 15 * DAY
     assert ages.pop(Kept.TURNS) == 2 * DAY
+    assert ages.pop(Kept.REQUESTS) == REQUESTS_KEPT
     assert set(ages.values()) == {DAY}
 
 
-def test_all_but_conversations_is_kept_for_ever_on_request():
-    assert kept_for(load_settings({"WORKER_RETENTION_DAYS": "0"}, env_file=None)).keys() == {
-        Kept.TURNS
-    }
+def test_all_records_but_conversations_are_kept_for_ever_on_request():
+    settings = load_settings({"WORKER_RETENTION_DAYS": "0"}, env_file=None)
+    assert kept_for(settings).keys() == {Kept.TURNS, Kept.REQUESTS}

@@ -167,7 +167,7 @@ async def test_no_task_of_a_paused_agent_can_be_claimed_by_any_daemon(open_store
     assert await store.set_paused("social", None)
     told = await beat(other)
     assert (told.work, told.pauses) == (["social"], [])
-    assert (await claim(other)).id == "t1"
+    assert (await claim(other, "k3")).id == "t1"
 
 
 async def test_a_pause_says_who_and_since_when_and_the_first_stands(store):

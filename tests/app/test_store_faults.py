@@ -328,6 +328,32 @@ async def test_a_fault_that_passes_is_not_noticed_and_nothing_is_done_twice(
         assert gateway.fault is None
 
 
+async def test_requests_that_arrive_when_their_repeats_were_answered_do_nothing(
+    address, project, gateway
+):
+    on_its_way = []
+
+    async def late(forward):
+        on_its_way.append(forward)
+        return []
+
+    async with open_supabase_store(address, project.service_key, patience=60) as store:
+        for name in ("t1", "t2"):
+            await add(store, name)
+        once(late, gateway)
+        assert (await claim(store, "k1")).id == "t1"
+        assert await store.finish_task("t1", "k1", TaskStatus.SUCCEEDED)
+        once(late, gateway)
+        assert await reserve(store, "b1", amount=6)
+        await store.release_budget("b1")
+
+        answers = [await forward() for forward in on_its_way]
+
+        assert [answer.split()[1] for answer in answers] == [b"200", b"200"]
+        assert (await store.task("t2")).status is TaskStatus.QUEUED
+        assert await reserve(store, "b2", amount=10)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("fault", ["lost", "cut", "unheard", "slow", "502", "deadlock"])
 async def test_daemons_leases_and_turns_outlive_a_fault_that_passes(
@@ -497,10 +523,10 @@ async def keeps_time(store):
     assert await claim(store, "k2") is None
     await store.renew_task("t1", "k1", lease=SHORT)
     await lapse()
-    assert (await claim(store, "k2")).attempts == 2
-    await store.release_task("t1", "k2", delay=SHORT)
+    assert (await claim(store, "k3")).attempts == 2
+    await store.release_task("t1", "k3", delay=SHORT)
     await lapse()
-    assert (await claim(store, "k3")).id == "t1"
+    assert (await claim(store, "k4")).id == "t1"
     await store.start_run("r1", "social", "w1-run")
     await store.finish_run("r1", "crashed")
     (age,) = await store.crash_ages("social", within=LONG)

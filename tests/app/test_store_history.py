@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import trio
-from store_calls import add, claim, lapse
+from store_calls import add, claim, claimed_ids, lapse
 
 from app.store.protocol import Kept, TaskStatus
 
@@ -61,7 +61,7 @@ async def test_a_wait_is_from_when_a_task_could_have_been_claimed(store):
     assert waited >= 0.1
     now = await store.ping()
     await add(store, "t2", "content", not_before=now + timedelta(seconds=0.3))
-    while await claim(store, "k2", "content") is None:  # noqa: ASYNC110  (no event tells)
+    while not await claimed_ids(store, "content"):  # noqa: ASYNC110  (no event tells)
         await trio.sleep(0.02)
     row = (await today(store))["content"]
     assert row.begun == 1

@@ -51,6 +51,22 @@ async def test_a_claim_repeated_while_the_first_is_at_work_waits_for_it(store, p
         assert second.execute(ask).fetchall() == [("t1",)]
 
 
+async def test_a_word_on_an_unreadable_task_that_comes_late_lets_no_token_claim_again(
+    store, project
+):
+    for name in ("bad", "good", "next"):
+        await add(store, name)
+    settle = "select actp_settle_unreadable('bad', 'k1', 'cannot be read')"
+    with psycopg.connect(project.db_url, autocommit=True) as db:
+        assert (await claim(store, "k1")).id == "bad"
+        db.execute(settle)
+        assert (await claim(store, "k1")).id == "good"
+        await store.finish_task("good", "k1", TaskStatus.SUCCEEDED)
+        db.execute(settle)
+        assert await claim(store, "k1") is None
+    assert (await store.task("bad")).status is TaskStatus.FAILED
+
+
 async def test_two_claims_at_once_with_one_token_get_one_task(store):
     for number in range(10):
         await add(store, f"t{number}")

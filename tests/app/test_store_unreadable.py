@@ -92,6 +92,17 @@ async def test_a_task_that_cannot_be_read_is_shown_and_its_claim_settles_it(stor
     assert await store.unreadable_tasks(within=LONG) == ["bad"]
 
 
+async def test_a_claim_passes_by_several_that_cannot_be_read_and_takes_one_task(store, write):
+    for name in ("bad", "worse", "good", "next"):
+        await add(store, name)
+    write(f"update actp_agent_tasks set created_at = {BAD} where id in ('bad', 'worse')")
+    assert (await claim(store, "k1")).id == "good"
+    assert await store.finish_task("good", "k1", TaskStatus.SUCCEEDED)
+    assert await claim(store, "k1") is None
+    assert set(await store.unreadable_tasks(within=LONG)) == {"bad", "worse"}
+    assert (await store.task("next")).status is TaskStatus.QUEUED
+
+
 async def test_a_task_on_hold_until_infinity_is_listed_and_waits(store, write, request):
     if "sqlite" in request.node.name:
         pytest.skip("SQLite has no such time")

@@ -78,6 +78,8 @@ class Kept(StrEnum):
     WORKERS = "workers"
     HISTORY = "history"
     """How many tasks ended, by quarters of an hour."""
+    REQUESTS = "requests"
+    """Which claims and reservations were made, so that a copy that arrives late does nothing."""
 
 
 class Effect(StrEnum):

@@ -202,6 +202,7 @@ begin
                 when 'approvals' then 'actp_approvals'
                 when 'workers' then 'actp_workers'
                 when 'history' then 'actp_task_history'
+                when 'requests' then 'actp_requests'
             end,
             case
                 when p_what in ('turns', 'costs') then 'created_at'
@@ -210,6 +211,7 @@ begin
                 when p_what = 'effects' then 'began_at'
                 when p_what = 'approvals' then 'decided_at'
                 when p_what = 'history' then 'quarter'
+                when p_what = 'requests' then 'done_at'
                 else 'ended_at'
             end,
             case when p_what in ('turns', 'effects', 'approvals') then

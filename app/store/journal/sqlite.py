@@ -191,6 +191,7 @@ _TABLES: Final = {
     Kept.APPROVALS: "actp_approvals",
     Kept.WORKERS: "actp_workers",
     Kept.HISTORY: "actp_task_history",
+    Kept.REQUESTS: "actp_requests",
 }
 _TIMES: Final = {
     Kept.TURNS: "created_at",
@@ -203,6 +204,7 @@ _TIMES: Final = {
     Kept.APPROVALS: "decided_at",
     Kept.WORKERS: "ended_at",
     Kept.HISTORY: "quarter",
+    Kept.REQUESTS: "done_at",
 }
 """Since when it is over; null for what is not."""
 _OF_TASK_OVER: Final = """and not exists (
@@ -218,11 +220,14 @@ _MORE: Final = {
         where later.job_name = actp_job_runs.job_name
     )""",
 }
+_ORDERS: Final = {Kept.REQUESTS: "rowid"}
+"""The order where it is not that of the times: an index for it would cost each claim."""
 _OLD: Final = {
     what: sql(
-        "select rowid from {table} where {time} < {now :older_than} {more} order by {time}"
+        "select rowid from {table} where {time} < {now :older_than} {more} order by {order}"
         " limit :limit",
         table=table,
+        order=_ORDERS.get(what, _TIMES[what]),
         time=_TIMES[what],
         more=_MORE.get(what, ""),
     )

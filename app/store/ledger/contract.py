@@ -140,7 +140,8 @@ class Ledger(Noun):
         """Set money aside for a call, if with it every limit is kept; the narrowest is asked first.
 
         Args:
-            call: The call; one that is there already is granted again.
+            call: The call; one that was granted is granted again, and where it is over meanwhile
+                nothing is set aside for it.
             since: When the day began.
             limits: What may be spent, open reservations included.
             lifetime: Seconds after which the call counts as lost.

@@ -132,7 +132,11 @@ begin
     end if;
     perform pg_advisory_xact_lock(hashtextextended('actp_budget ' || wanted.agent_id, 0));
     perform public.actp_book_lost(null);
-    if exists (select from public.actp_budget_reservations where id = wanted.id) then
+    -- Reserved once: a copy of this request may arrive when its call is over, and the money would be
+    -- held, and booked at last, for a call that is none.
+    if exists (select from public.actp_requests where key = 'reserve ' || wanted.id)
+        or exists (select from public.actp_budget_reservations where id = wanted.id)
+    then
         return '{}';
     end if;
     for bound in
@@ -164,6 +168,7 @@ begin
         (id, agent_id, run_id, task_id, model, amount_usd, created_at, expires_at)
     values (wanted.id, wanted.agent_id, wanted.run_id, wanted.task_id, wanted.model,
         wanted.amount_usd, now(), now() + make_interval(secs => p_lifetime));
+    insert into public.actp_requests (key) values ('reserve ' || wanted.id);
     return '{}';
 end
 $$;

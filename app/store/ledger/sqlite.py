@@ -65,6 +65,7 @@ class SqliteLedger(Ledger, OnSqlite):
                 if spent + held + call.amount_usd > limit + 1e-9:
                     return Reserved(over=scope, spent=spent, held=held)
             db.execute(_RESERVE, values)
+            db.execute(_NOTE_RESERVATION, values)
             return Reserved()
 
         return await self.db.write(reserve)
@@ -132,7 +133,16 @@ _BOOK = """
     from actp_budget_reservations where {which}
     on conflict (id) do nothing
 """
-_RESERVATION = "select 1 from actp_budget_reservations where id = :id"
+# Reserved once: a copy of the request may arrive when its call is over, and the money would be
+# held, and booked at last, for a call that is none.
+_RESERVATION = """
+    select 1 from actp_requests where key = 'reserve ' || :id
+    union all
+    select 1 from actp_budget_reservations where id = :id
+"""
+_NOTE_RESERVATION = sql(
+    "insert into actp_requests (key, done_at) values ('reserve ' || :id, {now})"
+)
 _RESERVE = sql("""
     insert into actp_budget_reservations
         (id, agent_id, run_id, task_id, model, amount_usd, created_at, expires_at)

@@ -241,9 +241,13 @@ class Queue(Noun):
         """Claim the next task of an agent: priority first, then age.
 
         Expired leases of that agent go back to the queue first, or to failed after
-        `max_attempts`. Claiming counts an attempt. A `token` that already holds a task gets that
-        one again. A paused agent (`Registry.set_paused`) gets none, and neither does a *single* one
-        that runs elsewhere: whose lease (`Registry.hold_lease`, by its name) another instance has.
+        `max_attempts`. Claiming counts an attempt. A paused agent (`Registry.set_paused`) gets
+        none, and neither does a *single* one that runs elsewhere: whose lease
+        (`Registry.hold_lease`, by its name) another instance has.
+
+        A `token` claims once. Repeated, the answer is the task for as long as the token holds it,
+        and None ever after, as it is where the first answer was None; so a copy of the request
+        that arrives late takes nothing. See `Kept.REQUESTS` for how long that is remembered.
         """
 
     @verb

@@ -191,12 +191,17 @@ create or replace function public.actp_claim_task(
 language plpgsql set search_path = '' as $$
 declare
     expired public.actp_agent_tasks;
+    is_first boolean;
 begin
-    -- A caller that gave up waiting may repeat its claim while the first is still at work.
-    perform pg_advisory_xact_lock(hashtextextended('actp_claim ' || p_token, 0));
+    -- A token claims once. Of a claim that its caller repeats, a copy may arrive when the task is
+    -- over: it would take another one, of which nobody knows. While the first copy is still at work
+    -- the next one waits here.
+    insert into public.actp_requests (key) values ('claim ' || p_token)
+        on conflict (key) do nothing;
+    is_first = found;
     return query select * from public.actp_agent_tasks
         where lease_token = p_token and status = 'running' and agent_type = p_agent_type;
-    if found then
+    if found or not is_first then
         return;
     end if;
     if exists (
@@ -345,6 +350,20 @@ begin
     return query select * from public.actp_agent_tasks
         where id = p_id
             and status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled');
+end
+$$;
+
+-- Ends a claim whose task cannot be read, and lets its token claim the next one.
+create or replace function public.actp_settle_unreadable(p_id text, p_token text, p_error text)
+returns void language plpgsql set search_path = '' as $$
+begin
+    update public.actp_agent_tasks set
+        status = 'failed', error = p_error, instance = null, lease_token = null,
+        lease_until = null, finished_at = now()
+    where id = p_id and lease_token = p_token and status = 'running';
+    if found then
+        delete from public.actp_requests where key = 'claim ' || p_token;
+    end if;
 end
 $$;
 

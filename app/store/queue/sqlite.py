@@ -187,8 +187,10 @@ class SqliteQueue(Queue, OnSqlite):
         }
 
         def claim(db: sqlite3.Connection) -> TaskRow | None:
-            claimed = db.execute(_CLAIMED_ALREADY, values).fetchall()
-            if not claimed and db.execute(_BARRED, values).fetchone() is None:
+            claimed = []
+            if not db.execute(_NOTE_CLAIM, values).rowcount:
+                claimed = db.execute(_CLAIMED_ALREADY, values).fetchall()
+            elif db.execute(_BARRED, values).fetchone() is None:
                 # Apart from the claim: with all in one `where`, no index would serve any.
                 db.execute(_LEASE_RAN_OUT, values)
                 db.execute(_IS_TIME, values)
@@ -417,6 +419,12 @@ _HISTORY = """
     from actp_task_history where quarter >= (select min(edge) from edges)
     group by agent_type, since order by since, agent_type
 """
+# A token claims once. Of a claim that its caller repeats, a copy may arrive when the task is over:
+# it would take another one, of which nobody knows.
+_NOTE_CLAIM = sql("""
+    insert into actp_requests (key, done_at) values ('claim ' || :token, {now})
+    on conflict (key) do nothing
+""")
 _CLAIMED_ALREADY = """
     select * from actp_agent_tasks where agent_type = :agent_type and status = 'running'
         and lease_token = :token
