@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from app.crashes import DAY
+from app.crashes import DAY, HOUR
 from app.looks import USUAL
 from app.store.protocol import Kept, StoreError, StoreUnavailable
 from app.web.spend import DAYS as CHARTED
