@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from actp_supervise.service import shorten
@@ -268,9 +269,9 @@ def of_work(
 
 def _failing(ended: Mapping[str, Sequence[Ended]], now: datetime) -> Iterator[Reason]:
     for agent_id, every in ended.items():
-        of_day = [each for each in every if now - each.at <= DAY]
+        of_day = _since(now - DAY, every)
         row = _last_failures(of_day)
-        of_hour = [each for each in of_day if now - each.at <= HOUR]
+        of_hour = _since(now - HOUR, of_day)
         failed = [each for each in of_hour if each.failed]
         if len(row) >= LAST_FAILED:
             told, text = row, f"the last {len(row)} tasks all failed"
@@ -286,6 +287,12 @@ def _failing(ended: Mapping[str, Sequence[Ended]], now: datetime) -> Iterator[Re
             number=len(told),
             since=told[0].at,
         )
+
+
+def _since(moment: datetime, ended: Sequence[Ended]) -> list[Ended]:
+    """Return the tasks that ended since then, of some in their order: hundreds may be older."""
+    newest = list(takewhile(lambda each: each.at >= moment, reversed(ended)))
+    return newest[::-1]
 
 
 def _last_failures(ended: Sequence[Ended]) -> list[Ended]:
