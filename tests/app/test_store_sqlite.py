@@ -20,7 +20,8 @@ import trio
 from store_calls import LONG, add, claim, register, turn
 from trio.testing import wait_all_tasks_blocked
 
-from app.store.protocol import StoreError, StoreUnavailable, TableMissing, TaskStatus
+from app.store.journal import sqlite as sqlite_journal
+from app.store.protocol import Kept, StoreError, StoreUnavailable, TableMissing, TaskStatus
 from app.store.queue import sqlite as sqlite_queue
 from app.store.schema import check_required_tables
 from app.store.sqlite import open_sqlite_store
@@ -282,6 +283,15 @@ async def test_the_claim_looks_at_no_task_but_what_waits_in_that_queue(store, pa
 
 
 PARAMETERS = ("agent_type", "worker_id", "instance", "token", "lease")
+
+
+async def test_what_is_old_among_the_tasks_is_found_without_a_look_at_the_others(store, path):
+    with outside(path) as db:
+        db.create_function("given_now", 0, lambda: "2026-11-29 00:00:00.000")
+        values = {"older_than": 1.0, "limit": 10}
+        statement = "explain query plan " + sqlite_journal._OLD[Kept.TASKS]
+        plan = [row[3] for row in db.execute(statement, values)]
+    assert plan == ["SEARCH actp_agent_tasks USING INDEX actp_agent_tasks_over (finished_at<?)"]
 
 
 # -- other processes

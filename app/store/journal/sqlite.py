@@ -222,11 +222,14 @@ _MORE: Final = {
 }
 _ORDERS: Final = {Kept.REQUESTS: "rowid"}
 """The order where it is not that of the times: an index for it would cost each claim."""
+_INDEXES: Final = {Kept.TASKS: "indexed by actp_agent_tasks_over"}
+"""The index where SQLite takes another one, by which it looks at all tasks that are over."""
 _OLD: Final = {
     what: sql(
-        "select rowid from {table} where {time} < {now :older_than} {more} order by {order}"
+        "select rowid from {table} {index} where {time} < {now :older_than} {more} order by {order}"
         " limit :limit",
         table=table,
+        index=_INDEXES.get(what, ""),
         order=_ORDERS.get(what, _TIMES[what]),
         time=_TIMES[what],
         more=_MORE.get(what, ""),
