@@ -130,9 +130,9 @@ def test_each_sign_of_life_promises_the_next_for_as_long_as_both_clocks_have_tim
 def test_where_there_is_time_the_signs_of_life_are_fewer(clock):
     intervals = {
         threshold: Activity(clock, threshold=threshold).beat_interval
-        for threshold in (2.0, 90.0, 600.0, math.inf)
+        for threshold in (2.0, 90.0, 450.0, math.inf)
     }
-    assert intervals == {2.0: 1.0, 90.0: 3.0, 600.0: 20.0, math.inf: 1.0}
+    assert intervals == {2.0: 1.0, 90.0: 10.0, 450.0: 50.0, math.inf: 1.0}
 
 
 def test_a_wait_stays_at_the_same_task_and_a_throttle_ends_with_the_next_word(clock, activity):

@@ -20,7 +20,6 @@ from actp_supervise import cron
 from actp_supervise import events as ev
 from app.event_kinds import EventKind
 from app.happenings import tell_of_changes, tell_of_tree
-from app.looks import USUAL
 from app.status import HealthState
 from app.store.protocol import DomainTable, NewReview, TaskStatus, Verdict
 
@@ -80,6 +79,9 @@ def daemon(store):
     return make_daemon(store)
 
 
+SOON = 0.2
+
+
 async def do_everything(daemon):
     """Have most kinds of events that are not the tree's happen."""
     store = daemon.store
@@ -128,13 +130,15 @@ async def do_everything(daemon):
                     agent_id: status.status
                     for agent_id, status in daemon.supervisor.statuses.items()
                 },
+                every=SOON,
+                health_every=SOON,
             )
 
         nursery.start_soon(tell)
         await trio.testing.wait_all_tasks_blocked(0.01)
         daemon.state = dataclasses.replace(daemon.state, status=HealthState.DEGRADED)
         daemon.supervisor.statuses["social"] = status("social", status="backing_off")
-        await trio.sleep(USUAL.health * 1.5)
+        await trio.sleep(3 * SOON)
         nursery.cancel_scope.cancel()
 
 
