@@ -186,13 +186,8 @@ class _Changes:
     def tell_of_health(self) -> None:
         """Publish how the daemon is, if that has changed."""
         now = self._health()
-        told, self._told_health = (
-            self._told_health,
-            (
-                now.status,
-                frozenset(each.name for each in now.problems),
-            ),
-        )
+        told = self._told_health
+        self._told_health = now.status, frozenset(each.name for each in now.problems)
         if told not in (None, self._told_health):
             text = now.status + (f": {'; '.join(now.reasons)}" if now.reasons else "")
             self._events.publish(

@@ -112,14 +112,14 @@ class LoopWatch:
         thread.start()
         try:
             task_status.started()
-            due = now()
             while True:
                 # At whole intervals, so that what else is due then wakes the loop with it.
-                due = (due // self._interval + 1) * self._interval
+                due = (now() // self._interval + 1) * self._interval
+                if due <= now():  # as they are rounded: 1.0 // 0.1 is 9.0
+                    due += self._interval
                 while await reported.rings(due):
                     self._tell_of_end(now())
                 self.on_beat(max(0.0, now() - due))
-                due = max(due, now())
         finally:
             over.set()
             trio.lowlevel.remove_instrument(self._turns)

@@ -201,6 +201,15 @@ async def test_how_late_the_loop_is_is_measured_at_whole_intervals(autojump_cloc
     assert beats == [(3.0, 0.0), (6.0, 0.0), (9.0, 0.0)]
 
 
+async def test_time_goes_on_though_that_of_a_beat_is_rounded(autojump_clock):
+    beats = []
+    watch = LoopWatch(interval=0.1)
+    watch.on_beat = lambda late: beats.append(late)
+    with trio.move_on_at(2.05):
+        await watch.run()
+    assert 20 <= len(beats) <= 22  # 1.0 // 0.1 is 9.0, and ten times 0.1 is 1.0 again
+
+
 async def test_a_block_stays_a_problem_for_some_time(autojump_clock):
     watch = LoopWatch()
     watch._last = (trio.current_time(), Block(who=None, where="own.py:1", seconds=3.0))
