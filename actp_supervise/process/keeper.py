@@ -44,7 +44,8 @@ TO_GROUP = 1
 """A signal for the program's process group."""
 
 KEPT = 0
-"""An answer: the run keeper exists. It comes with the process id of the run keeper."""
+"""An answer: the run keeper exists. It comes with the process id of the run keeper. Both
+keepers send it: the other may be suspended or killed before it can."""
 STARTED = 1
 """An answer: the program runs. It comes with the process id of the program."""
 FAILED = 2
@@ -155,6 +156,7 @@ class RunKeeper:
 
     def serve(self) -> None:
         """Run a program to its end, and leave nothing of it behind."""
+        self._send(KEPT, os.getpid())
         order, descriptors = self._receive_order()
         if order is None:
             return
@@ -475,7 +477,7 @@ class Keeper:
             if pid == 0:
                 self._become_run_keeper(descriptor)
             self._runs[pid] = descriptor
-            _send(descriptor, KEPT, pid)  # not by itself: it may be suspended before it can
+            _send(descriptor, KEPT, pid)
 
     def _become_run_keeper(self, descriptor: int) -> NoReturn:
         status = 1

@@ -77,6 +77,16 @@ async def output_of(command: list[str], **options) -> str:
     return done.stdout.decode()
 
 
+async def output_as_process_1(command: list[str]) -> str:
+    """Run a command as process 1 of its own PID namespace, and return what it wrote."""
+    namespace = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if shutil.which("unshare") is None:
+        pytest.skip("makes a PID namespace")
+    if (await trio.run_process([*namespace, "true"], check=False, capture_stderr=True)).returncode:
+        pytest.skip("it may not make one here")
+    return await output_of([*namespace, *command])
+
+
 # At the end of a run.
 
 
@@ -386,7 +396,6 @@ async def test_a_status_is_not_lost_where_sigchld_was_ignored_before():
     assert written == "'/bin/sh' exited with status 3\n"
 
 
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="makes a PID namespace")
 @pytest.mark.parametrize("killed", ["nothing", "keeper", "children_of(keeper)[0]"])
 async def test_process_1_is_left_no_zombie(killed):
     command = program(f"""
@@ -401,11 +410,40 @@ async def test_process_1_is_left_no_zombie(killed):
             print(os.getpid(), children_of(1), [p for p in os.listdir("/proc") if p.isdigit()])
         trio.run(main)
     """)
-    namespace = ["unshare", "--pid", "--fork", "--mount-proc"]
-    if (await trio.run_process([*namespace, "true"], check=False, capture_stderr=True)).returncode:
-        pytest.skip("it may not make one here")
+    assert await output_as_process_1(command) == "1 [] ['1']\n"
 
-    assert await output_of([*namespace, *command]) == "1 [] ['1']\n"
+
+async def test_process_1_reaps_a_run_keeper_of_which_the_killed_keeper_has_not_told(tmp_path):
+    """After each fork the keeper rests for longer than the program takes to start."""
+    rests = """
+        import os, time
+        fork, me = os.fork, os.getpid()
+        def fork_and_rest():
+            child = fork()
+            if child and os.getpid() == me: time.sleep(3600)
+            return child
+        os.fork = fork_and_rest
+    """
+    python = tmp_path / "python"
+    python.write_text(f"""#!{sys.executable}
+import os, sys
+python, (*options, script, label, channel, owner) = sys.executable, sys.argv[1:]
+rests = {textwrap.dedent(rests)!r}
+os.execv(python, [python, *options, rests + script, label, channel, owner])
+""")
+    python.chmod(0o755)
+    command = program(f"""
+        from actp_supervise.process import keeping
+        keeping.PYTHON = {str(python)!r}
+        async def main():
+            async with open_supervisor() as supervisor:
+                await supervisor.start(sh("exec sleep 1000"), restart=Restart.TEMPORARY)
+                (keeper,) = children_of(os.getpid())
+                os.kill(keeper, signal.SIGKILL)
+            print(children_of(1), [p for p in os.listdir("/proc") if p.isdigit()])
+        trio.run(main)
+    """)
+    assert await output_as_process_1(command) == "[] ['1']\n"
 
 
 # Where there is no descriptor left.
