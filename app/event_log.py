@@ -48,8 +48,20 @@ class LoggedEvent:
     """What happened, on one line."""
     fields: dict[str, Any]
     """Facts by name."""
-    json: str
-    """All of that, written once for all readers."""
+
+    def to_json(self) -> str:
+        """Return all of that as JSON."""
+        return json.dumps(
+            {
+                "id": self.id,
+                "time": self.time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                "kind": self.kind,
+                "agent_id": self.agent_id,
+                "task_id": self.task_id,
+                "text": self.text,
+                **self.fields,
+            }
+        )
 
 
 class EventLog:
@@ -104,28 +116,14 @@ class EventLog:
             fields: Facts, as values that JSON can hold.
         """
         self._last_id += 1
-        now = self._wall_clock.now()
-        shown = shorten(self._redact(text), MOST_TEXT)
-        facts = clean_json(fields, lambda fact: self._redact(fact)[:MOST_FACT])
         event = LoggedEvent(
             id=self._last_id,
-            time=now,
+            time=self._wall_clock.now(),
             kind=kind,
             agent_id=agent_id,
             task_id=task_id,
-            text=shown,
-            fields=facts,
-            json=json.dumps(
-                {
-                    "id": self._last_id,
-                    "time": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                    "kind": kind,
-                    "agent_id": agent_id,
-                    "task_id": task_id,
-                    "text": shown,
-                    **facts,
-                }
-            ),
+            text=shorten(self._redact(text), MOST_TEXT),
+            fields=clean_json(fields, lambda fact: self._redact(fact)[:MOST_FACT]),
         )
         self._kept.append(event)
         if not kind.is_step:

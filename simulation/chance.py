@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 COLLECT_EVERY: Final = 2 * 3600.0
 """Seconds between two collections of what is new."""
 
-COLLECT_ALL: Final = 24
+COLLECT_ALL: Final = 48
 """Every so many collections is one of all there is: that takes as long as two simulated hours."""
 
 YOUNG: Final = 1

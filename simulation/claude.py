@@ -112,7 +112,6 @@ class Claude:
         caller: Caller,
         agent_id: str,
         request: Request,
-        asked: dict[str, Any],
         what: What | None,
     ) -> Response | None:
         """Answer a call, in Trio.
@@ -120,8 +119,7 @@ class Claude:
         Args:
             caller: The process that calls.
             agent_id: Which of its agents.
-            request: The call.
-            asked: What it asks, the JSON of its body.
+            request: The call, its body parsed.
             what: What happens to it, where anything does.
         """
         claude = self._usual
@@ -132,7 +130,7 @@ class Claude:
         if response is not None and response.status == 200:
             usage = _usage(b"".join(response.parts))
             if usage is not None:
-                caller.gets(agent_id, asked, usage, whole=not response.broken_off)
+                caller.gets(agent_id, request.parsed, usage, whole=not response.broken_off)
         return response
 
     def latency(self) -> float:
@@ -165,10 +163,8 @@ class _Transport(httpx2.AsyncBaseTransport):
             raise httpx2.ConnectError("the process is dead")
         what = self._troubles.popleft() if self._troubles else None
         headers = {name.lower(): value for name, value in request.headers.items()}
-        call = Request(request.method, request.url.raw_path.decode(), headers, body)
-        response = await run_in_trio(
-            self._claude.answer, self._caller, self._agent_id, call, asked, what
-        )
+        call = Request(request.method, request.url.raw_path.decode(), headers, body, asked)
+        response = await run_in_trio(self._claude.answer, self._caller, self._agent_id, call, what)
         if response is None:
             self._caller.note(f"{self._agent_id} asks Claude: hung up")
             raise httpx2.RemoteProtocolError("Server disconnected without sending a response.")

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 BRISK: Final = 15.0
 """Up to this pace no limit has to be stretched: a beat is due several times in a lease."""
 
-RAREST: Final = 3600.0
+RAREST: Final = 2 * 3600.0
 """Seconds between two looks at what is in the store, at any pace."""
 
-OLDEST: Final = 6 * 3600.0
+OLDEST: Final = 24 * 3600.0
 """Seconds between two looks at what is old enough to be deleted, at any pace."""
 
 

@@ -121,7 +121,7 @@ class _Connection(CleaningConnection):
         """Take the time of day from this clock; for one statement it stands still."""
         self._wall_clock = wall_clock
         self._now: str | None = None
-        self.create_function("given_now", 0, self._given_now)
+        self.create_function("given_now", 0, self._given_now, deterministic=True)
 
     def _given_now(self) -> str:
         if self._now is None:

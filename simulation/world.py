@@ -108,9 +108,9 @@ class World:
 
     def note(self, who: str, text: str) -> None:
         """Write a line into the log of the run."""
-        line = f"{self.elapsed:.3f} {who} {text}"
         self.events += 1
         self.ended_at = self.elapsed
+        line = f"{self.ended_at:.3f} {who} {text}"
         self.digest.update(line.encode(errors="surrogatepass") + b"\n")
         daemon = who.partition(".")[0]
         self.last.setdefault(daemon, deque(maxlen=KEPT)).append(line)

@@ -99,7 +99,12 @@ class _Conversation:
                 for block in message["content"]
                 if block["type"] == "tool_use"
             ),
-            has_searched='"server_tool_use"' in json.dumps(messages),
+            has_searched=any(
+                block["type"] == "server_tool_use"
+                for message in messages
+                if isinstance(message["content"], list)
+                for block in message["content"]
+            ),
             last_result=results[-1] if results else "",
             known_ids=tuple(found for text in told for found in _ids(text)),
         )

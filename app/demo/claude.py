@@ -114,7 +114,7 @@ class SimulatedClaude:
             # A path in front is what a gateway's address has.
             if request.method != "POST" or not path.endswith("/v1/messages"):
                 raise Refusal(status=404, message="Not Found")
-            body = check_body(_parse(request.body), request.headers)
+            body = check_body(_parse(request), request.headers)
         except Refusal as refusal:
             failure = Failure(status=refusal.status, message=refusal.message)
             return error_response(failure, request_id)
@@ -245,9 +245,11 @@ def _changed(reply: Reply, marker: str, body: Body) -> Reply:
     return reply
 
 
-def _parse(body: bytes) -> Any:  # noqa: ANN401  (JSON)
+def _parse(request: Request) -> Any:  # noqa: ANN401  (JSON)
+    if request.parsed is not None:
+        return request.parsed
     try:
-        return json.loads(body)
+        return json.loads(request.body)
     except ValueError as error:
         raise Refusal(status=400, message=f"The request body is not valid JSON: {error}") from None
 

@@ -21,6 +21,8 @@ from app.store.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from _typeshed import DataclassInstance
+
     from app.store.verbs import JSON
 
 RowT = TypeVar("RowT")
@@ -55,6 +57,16 @@ def moment_text(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
+def values_of(row: DataclassInstance) -> dict[str, Any]:
+    """Return the fields of a row by name, their values as they are."""
+    return {name: getattr(row, name) for name in _names_of(type(row))}
+
+
+@cache
+def _names_of(row_type: type[DataclassInstance]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(row_type))
+
+
 def clean(value: ValueT) -> ValueT:
     """Replace what no database can hold in a text, also within lists and dicts.
 
@@ -81,6 +93,9 @@ def json_text(value: JSON) -> str:
         StoreError: If it is not JSON.
     """
     try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        if "\\u0000" not in text and (text.isascii() or _UNHOLDABLE.search(text) is None):
+            return text  # nearly always, and a walk through the value takes longer
         return json.dumps(clean(value), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise StoreError(f"cannot be stored as JSON: {error}") from error

@@ -395,8 +395,11 @@ class CleaningConnection(sqlite3.Connection):
 
 def _cleaned(parameters: Any) -> Any:  # noqa: ANN401  (by name or in order, as sqlite3 takes them)
     if isinstance(parameters, dict):
-        return {name: clean(value) for name, value in parameters.items()}
-    return [clean(value) for value in parameters]
+        return {
+            name: clean(value) if isinstance(value, str) else value
+            for name, value in parameters.items()
+        }
+    return [clean(value) if isinstance(value, str) else value for value in parameters]
 
 
 def _casefold(text: str | None) -> str | None:

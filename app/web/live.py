@@ -108,6 +108,6 @@ class Live:
         lines = (
             f"id: {self._events.start}-{event.id}",
             f"event: {event.kind}",
-            f"data: {event.json}",
+            f"data: {event.to_json()}",
         )
         return ("\n".join(lines) + "\n\n").encode()

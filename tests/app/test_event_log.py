@@ -35,7 +35,7 @@ async def test_an_event_says_what_when_and_of_whom(log, autojump_clock):
         EventKind.TASK_CLAIMED, "content: taken", agent_id="content", task_id="t1", attempt=2
     )
     (event,) = log.recent()
-    assert json.loads(event.json) == {
+    assert json.loads(event.to_json()) == {
         "id": 1,
         "time": "2026-11-23T06:00:00.000Z",
         "kind": "task_claimed",
@@ -51,7 +51,7 @@ async def test_no_secret_is_published_and_a_text_is_one_line(log, autojump_clock
     (event,) = log.recent()
     assert event.text.startswith("the key is [redacted] aaa")
     assert len(event.text) == 500
-    assert "hunter2" not in event.json
+    assert "hunter2" not in event.to_json()
 
 
 async def test_no_secret_is_published_however_deep_it_lies(log, autojump_clock):
@@ -66,7 +66,7 @@ async def test_facts_are_bounded_and_json_can_hold_them(log, autojump_clock):
     log.publish(EventKind.STORE_BACK, "", error="a" * 10_000, delay=float("inf"), path=Path("/tmp"))
     (event,) = log.recent()
     assert len(event.fields["error"]) == 2000
-    assert json.loads(event.json)["delay"] == "inf"
+    assert json.loads(event.to_json())["delay"] == "inf"
 
 
 async def test_the_newest_events_are_kept(log, autojump_clock):

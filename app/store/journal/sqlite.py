@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from typing_extensions import override
 
-from app.store.records import json_text, moment_text, read_json
+from app.store.records import json_text, moment_text, read_json, values_of
 from app.store.sqlite_connection import OnSqlite
 from app.store.sqlite_schema import WORKER_OF_INSTANCE, before, sql, where_equal
 
@@ -33,7 +32,7 @@ class SqliteJournal(Journal, OnSqlite):
         self, turn: Turn, *, call: ToolCall, effect: str | None = None, token: str | None = None
     ) -> bool:
         values = _turn_values(turn, token)
-        logged = {**asdict(call), "arguments": json_text(call.arguments)}
+        logged = {**values_of(call), "arguments": json_text(call.arguments)}
 
         def record(db: sqlite3.Connection) -> bool:
             db.execute(_RECORD_TOOL_CALL, logged)
@@ -64,7 +63,7 @@ class SqliteJournal(Journal, OnSqlite):
 
     @override
     async def record_tool_call(self, call: ToolCall) -> None:
-        values = {**asdict(call), "arguments": json_text(call.arguments)}
+        values = {**values_of(call), "arguments": json_text(call.arguments)}
         await self.db.execute(_RECORD_TOOL_CALL, values)
 
     @override
@@ -154,7 +153,7 @@ def _ids(db: sqlite3.Connection, rows: list[tuple[int]]) -> list[tuple[str]]:
 
 def _turn_values(turn: Turn, token: str | None) -> dict[str, Any]:
     meta = None if turn.meta is None else json_text(turn.meta)
-    return {**asdict(turn), "content": json_text(turn.content), "meta": meta, "token": token}
+    return {**values_of(turn), "content": json_text(turn.content), "meta": meta, "token": token}
 
 
 def _record_turn(db: sqlite3.Connection, values: dict[str, Any]) -> bool:

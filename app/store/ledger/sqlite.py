@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from app.store.records import moment_text, read_record
+from app.store.records import moment_text, read_record, values_of
 from app.store.sqlite_connection import OnSqlite
 from app.store.sqlite_schema import after, sql
 
@@ -34,7 +33,7 @@ class SqliteLedger(Ledger, OnSqlite):
     @override
     async def record_cost(self, entry: CostEntry, *, reservation: str | None = None) -> None:
         def record(db: sqlite3.Connection) -> None:
-            db.execute(_RECORD_COST, asdict(entry))
+            db.execute(_RECORD_COST, values_of(entry))
             db.execute(_RELEASE_BUDGET, {"id": reservation})
 
         await self.db.write(record)
@@ -50,7 +49,7 @@ class SqliteLedger(Ledger, OnSqlite):
     async def reserve(
         self, call: Reservation, *, since: datetime, limits: Limits, lifetime: float
     ) -> Reserved:
-        values = {**asdict(call), "since": moment_text(since), "lifetime": after(lifetime)}
+        values = {**values_of(call), "since": moment_text(since), "lifetime": after(lifetime)}
 
         def reserve(db: sqlite3.Connection) -> Reserved:
             _book(db, sql("expires_at < {now}"), {})

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
 from app.store.queue.contract import Lease
 from app.store.queue.sqlite import REQUEUE_TASKS_OF_WORKER
-from app.store.records import json_text, read_moment, read_record
+from app.store.records import json_text, read_moment, read_record, values_of
 from app.store.sqlite_connection import OnSqlite
 from app.store.sqlite_schema import WORKER_OF_INSTANCE, after, before, sql
 
@@ -42,7 +42,7 @@ class SqliteRegistry(Registry, OnSqlite):
 
     @override
     async def register_agents(self, worker_id: str, agents: Sequence[AgentRegistration]) -> None:
-        rows = [{**asdict(agent), "worker_id": worker_id} for agent in agents]
+        rows = [{**values_of(agent), "worker_id": worker_id} for agent in agents]
         await self.db.write(lambda db: db.executemany(_REGISTER_AGENT, rows))
 
     @override
