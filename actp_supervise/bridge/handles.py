@@ -94,26 +94,39 @@ class Handles:
         """Wait until something is to be called, and call all that is, as turns of asyncio do.
 
         trio-asyncio has a scope and a checkpoint for each callback, and so half of all time that an
-        idle agent takes.
+        idle agent takes. Here one scope is for all waits until a timer's time has come.
         """
         if no_wait:
             await self._call_one(no_wait=True)
             self._end_turn()
             return
-        await self._wait()
+        with trio.CancelScope() as until_timer:
+            while not self._is_next_awaited():
+                await self._wait(until_timer)
+                self._call_ready()
+        if until_timer.cancelled_caught:
+            self._call_ready()
+        else:
+            await self._call_one()
+            self._end_turn()
+
+    def _is_next_awaited(self) -> bool:
+        """Return whether the next handle has to be awaited, and so to be called by trio-asyncio."""
+        return bool(self._handles) and isinstance(self._handles[0], self._awaited)
+
+    def _call_ready(self) -> None:
         self._forget_cancelled_timers()
         for _ in range(MOST_TURNS):
-            await self._call_ready()
-            if not self._handles:
-                break
+            self._call_turn()
+            if not self._handles or self._is_next_awaited():
+                return
 
-    async def _call_ready(self) -> None:
+    def _call_turn(self) -> None:
         for _ in range(len(self._handles)):  # what they add has to wait for the next turn
+            if self._is_next_awaited():
+                break
             handle = self._handles.popleft()
-            if isinstance(handle, self._awaited):
-                self._handles.appendleft(handle)
-                await self._call_one()
-            elif isinstance(handle, asyncio.TimerHandle):
+            if isinstance(handle, asyncio.TimerHandle):
                 heapq.heappush(self._timers, handle)
             else:
                 _call(handle)
@@ -125,18 +138,18 @@ class Handles:
         while self._after:
             self._after.pop()()
 
-    async def _wait(self) -> None:
-        """Wait until there is a handle, or a timer's time has come."""
-        left = self._timers[0].when() - self.loop.time() if self._timers else math.inf
-        if self._handles or left <= 0:
+    async def _wait(self, until_timer: trio.CancelScope) -> None:
+        """Wait until there is a handle; the scope is cancelled when a timer's time has come."""
+        deadline = self._timers[0].when() if self._timers else math.inf
+        if until_timer.deadline != deadline:
+            until_timer.deadline = deadline
+        if self._handles or deadline <= self.loop.time():
             await trio.lowlevel.checkpoint()
             return
-        if left == math.inf:  # an idle agent's loop, most of the time
+        try:
             await self._until_added()
-        else:
-            with trio.move_on_after(left):
-                await self._until_added()
-        self._added = None
+        finally:
+            self._added = None
 
     async def _until_added(self) -> None:
         while not self._handles:
