@@ -51,7 +51,7 @@ explore: $(VENV)/dev.done
 
 simulate: $(VENV)/dev.done
 	$(BIN)/python -m simulation --seed $(or $(SEED),1) --days $(or $(DAYS),1) --daemons $(or $(DAEMONS),1) \
-		--profile $(or $(PROFILE),usual) --pace $(or $(PACE),60) \
+		--profile $(or $(PROFILE),usual) $(if $(PACE),--pace $(PACE)) \
 		--seeds $(or $(SEEDS),1) --processes $(or $(PROCESSES),1) $(ARGS)
 
 test-wheel: $(VENV)/dev.done

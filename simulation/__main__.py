@@ -42,7 +42,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--days", type=float, default=1.0)
     parser.add_argument("--daemons", type=int, default=1)
     parser.add_argument("--profile", choices=sorted(PROFILES), default="usual")
-    parser.add_argument("--pace", type=float, default=60.0, help="how rarely the daemon looks")
+    parser.add_argument("--pace", type=float, help="how rarely the daemon looks, from 1")
     parser.add_argument("--processes", type=int, default=1, help="how many seeds at once")
     parser.add_argument("--log", action="store_true", help="print each event")
     parser.add_argument(
@@ -59,8 +59,10 @@ def _tell(result: Result, given: argparse.Namespace, took: float) -> None:
             _print("\n".join(lines))
         day = int(result.ended_at // 86_400) + 1
         _print(f"--- seed {result.plan.seed}, day {day}: {result.broken}")
-        options = f"SEED={result.plan.seed} DAYS={given.days:g} DAEMONS={given.daemons}"
-        _print(f"To repeat it: make simulate {options} PROFILE={given.profile} PACE={given.pace:g}")
+        span = f"SEED={result.plan.seed} DAYS={given.days:g} DAEMONS={given.daemons}"
+        _print(
+            f"To repeat it: make simulate {span} PROFILE={given.profile} PACE={result.plan.pace:g}"
+        )
         if given.shrink:
             shortest = shrink(result, _print)
             _print(f"{script(shortest.plan)}\n{shortest.broken}")

@@ -27,6 +27,15 @@ OLDEST: Final = 24 * 3600.0
 """Seconds between two looks at what is old enough to be deleted, at any pace."""
 
 
+SHORT: Final = 10.0
+"""Days up to which the looks are as close as time allows."""
+
+
+def usual_pace(days: float) -> float:
+    """Return the pace for a span of days: so that a year takes minutes, as ten days do."""
+    return 60.0 if days <= SHORT else 1800.0
+
+
 def stretch(pace: float) -> float:
     """Return by how much limits are longer at a pace: leases, thresholds, looks at the queue."""
     return max(1.0, pace / BRISK)

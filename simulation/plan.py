@@ -15,6 +15,8 @@ from enum import StrEnum
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from .pace import usual_pace
+
 DAY: Final = 86_400.0
 
 POISON: Final = "by hand: whoever does this crashes"
@@ -189,8 +191,8 @@ class Profile:
     """How often what happens, on each day to each daemon."""
 
     rates: Mapping[What, float] = field(default_factory=dict)
-    posts: float = 20.0
-    """Tasks a day, all daemons together."""
+    posts: float = 14.0
+    """Tasks that people post a day, all daemons together; the routines begin six more."""
 
 
 _WORK: Final = {What.CANCEL: 1.0, What.RETRY: 0.5, What.ROUTINE: 0.3, What.DECIDE: 8.0}
@@ -270,7 +272,7 @@ def draw(
     days: float,
     daemons: int = 1,
     profile: str = "usual",
-    pace: float = 60.0,
+    pace: float | None = None,
 ) -> Plan:
     """Draw a plan from a seed.
 
@@ -279,7 +281,7 @@ def draw(
         days: For how long.
         daemons: How many share the store.
         profile: How much goes wrong: one of `PROFILES`.
-        pace: As in `Plan`.
+        pace: As in `Plan`; `usual_pace` of the span where not given.
     """
     rng = random.Random(f"plan {seed}")
     zone = rng.choice(ZONES)
@@ -297,7 +299,7 @@ def draw(
         budget=None if calm else rng.choice((None, 0.02, 0.1)),
         total_budget=None if calm else rng.choice((None, None, 0.2)),
         task_budget=None if calm else rng.choice((None, None, 0.05)),
-        pace=pace,
+        pace=usual_pace(days) if pace is None else pace,
         steps=tuple(sorted(steps)),
     )
 
