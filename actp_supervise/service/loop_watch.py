@@ -60,7 +60,8 @@ class Block:
     who: str | None
     """The child whose code it was, by its path in the tree; None where it was no child's."""
     where: str
-    """The line that was under way, as ``file.py:12``."""
+    """The line that was under way, as ``file.py:12``; where code held the interpreter, the line at
+    which it let go, which may come a little later."""
     seconds: float
     """How long it took, or has taken so far."""
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -169,7 +170,8 @@ class LoopWatch:
             seconds = now() - turn.since
             if seconds < self._blocked_after:  # looked at again when it would be
                 wait = self._blocked_after - seconds
-            elif turn is not suspect:  # if the process was suspended, it is over very soon
+            elif turn is not suspect and looks.held < self._blocked_after:
+                # If the process was suspended, it is over very soon.
                 suspect, wait = turn, self._blocked_after / 8
             elif self._ongoing is None or self._ongoing[0] is not turn:
                 frames = sys._current_frames()  # noqa: SLF001  (documented)
@@ -207,6 +209,8 @@ class Looks:
     def __init__(self, now: float, computed: float) -> None:
         self._at = now
         self._computed = computed
+        self.held = 0.0
+        """Seconds for which the process computed and did not let the last look be in time."""
 
     def counts_from(self, now: float, computed: float, waited: float) -> float:
         """Return the moment from which on time counts: all of it, where it was not suspended.
@@ -218,6 +222,7 @@ class Looks:
         """
         late, self._at = now - self._at - waited, now
         used, self._computed = computed - self._computed, computed
+        self.held = min(late, used - waited) if late > LATE else 0.0
         return now - used if late > max(LATE, used) else -math.inf
 
 

@@ -32,7 +32,7 @@ def played(plan):
 )
 def test_a_seed_keeps_every_rule(profile, seed, daemons):
     result = played(draw(seed, days=0.1, daemons=daemons, profile=profile))
-    assert result.happened["post"] >= 2
+    assert result.happened["post"] >= 1
 
 
 def test_the_same_seed_gives_the_same_run_to_the_byte():

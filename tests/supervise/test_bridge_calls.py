@@ -39,7 +39,7 @@ async def test_run_in_trio_passes_arguments_and_the_result(isolation, clock):
     assert record == [(1, 2)]
 
 
-async def test_a_call_from_a_step_goes_and_comes_without_trios_queue_of_callbacks(clock):
+async def test_a_call_from_a_step_goes_and_comes_without_trios_queue_of_callbacks(autojump_clock):
     steps = []
 
     class Steps(trio.abc.Instrument):

@@ -47,7 +47,11 @@ def test_of_a_sleep_and_the_time_before_it_nothing_counts():
 def test_time_in_which_the_process_was_computing_counts():
     watched = looks()
     assert watched.counts_from(112.0, 17.0, 2.0) == ALL  # it held the interpreter all the while
+    assert watched.held == 8.0
     assert watched.counts_from(3714.0, 18.5, 2.0) == 3712.5
+    assert watched.held < 0.0
+    assert watched.counts_from(3716.5, 21.0, 2.0) == ALL
+    assert watched.held == 0.0
 
 
 def test_a_block_is_told_in_one_line():
@@ -136,17 +140,25 @@ async def test_it_is_logged_while_the_loop_is_still_blocked():
     assert seen == [True]
 
 
-async def test_code_that_never_lets_go_of_the_interpreter_is_found_out(caplog):
-    async def search():
-        before = time.process_time()
-        size = 18
-        while time.process_time() - before < 4 * SOON:  # on a fast machine once more
-            size += 2
-            re.match("(a+)+b", "a" * size)
+def search_for(seconds):
+    """Return a text in which to search takes at least so long, and less than twice that."""
+    size, took = 14, 0.0
+    while took < 0.05:
+        size += 1
+        took = time.process_time()
+        re.match("(a+)+b", "a" * size)
+        took = time.process_time() - took
+    return "a" * (size + math.ceil(math.log2(seconds / took)))  # one more takes twice as long
 
-    (block, *_), _ = await watched(search)
+
+async def test_code_that_never_lets_go_of_the_interpreter_is_found_out():
+    async def search():
+        re.match("(a+)+b", text)
+
+    text = search_for(2 * SOON + LATE)
+    (block,), _ = await watched(search)
     assert block.who == "worker/content"
-    assert block.where.startswith("test_service_loop_watch.py:")
+    assert block.seconds >= SOON
 
 
 async def test_a_loop_with_nothing_to_do_is_not_blocked():
