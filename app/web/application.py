@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from quart import Request
+    from werkzeug.routing import Map
 
     from app.facts import JSON
     from app.settings import Settings
@@ -63,13 +65,13 @@ def make_app(
         (route, getattr(part, name)) for part in parts for route, name in routes_of(type(part))
     ]
     answers = (kind for route, _ in views for kind in route.answers.values())
-    ours = field_names([ProblemDetails, *(kind for kind in answers if not isinstance(kind, str))])
+    ours = field_names((ProblemDetails, *(kind for kind in answers if not isinstance(kind, str))))
     refused = {route.rule for route, _ in views if route.refuses}
     app = QuartTrio(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = guard.MAX_BODY
     app.config["BODY_TIMEOUT"] = BODY_TIMEOUT
-    # A doubled slash is another address, and not one to be redirected from.
-    app.url_map.merge_slashes = False
+    app.url_map = _addresses(tuple((route.method, route.rule) for route, _ in views))
+    app.view_functions = {str(route): view for route, view in views}
     answer_errors(app)
 
     async def check() -> None:
@@ -101,9 +103,18 @@ def make_app(
 
     app.before_request(check)
     app.after_request(finish)
-    for route, view in views:
-        app.add_url_rule(route.rule, str(route), view, methods=[route.method])
     return app
+
+
+@cache
+def _addresses(routes: tuple[tuple[str, str], ...]) -> Map:
+    """Return the router for methods of addresses, which is made once: it compiles each of them."""
+    app = QuartTrio(__name__, static_folder=None)
+    # A doubled slash is another address, and not one to be redirected from.
+    app.url_map.merge_slashes = False
+    for method, rule in routes:
+        app.add_url_rule(rule, f"{method} {rule}", methods=[method])
+    return app.url_map
 
 
 def _who(request: Request) -> tuple[str, bool]:

@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import textwrap
 from copy import deepcopy
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
 
@@ -41,7 +42,8 @@ def schemas_of(types: Iterable[Any]) -> tuple[dict[Any, Schema], dict[str, Schem
     return named, components
 
 
-def field_names(types: Iterable[Any]) -> frozenset[str]:
+@cache
+def field_names(types: tuple[Any, ...]) -> frozenset[str]:
     """Return what the fields of types are called in JSON, and of those that they refer to."""
     return frozenset(
         json_name(field.name) for kind in dataclasses_in(types) for field in fields_of(kind)
