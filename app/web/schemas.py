@@ -25,7 +25,11 @@ Schema = dict[str, JSON]
 
 def schemas_of(types: Iterable[Any]) -> tuple[dict[Any, Schema], dict[str, Schema]]:
     """Return the schema of each type that is answered, and those that they refer to."""
-    types = list(dict.fromkeys(types))
+    return deepcopy(_schemas_of(tuple(dict.fromkeys(types))))
+
+
+@cache  # it takes half a second
+def _schemas_of(types: tuple[Any, ...]) -> tuple[dict[Any, Schema], dict[str, Schema]]:
     made, shared = TypeAdapter.json_schemas(
         [(number, "serialization", TypeAdapter(kind)) for number, kind in enumerate(types)],
         ref_template=REFERENCE,
