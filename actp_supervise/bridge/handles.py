@@ -53,7 +53,7 @@ class Handles:
         # A main task that still waits on the old queue wakes, and then looks here.
         old.send_nowait(asyncio.Handle(lambda: None, (), loop))
         loop._timer_handle_cancelled = self._count_cancelled_timer
-        # asyncio checks in debug mode alone that a callback is one; trio-asyncio at each, for long.
+        # Whether a callback is one, asyncio checks in debug mode alone, for it takes long.
         loop._check_callback = lambda _callback, _method: None
         self._call_one = loop._main_loop_one
         loop._main_loop_one = self._turn
