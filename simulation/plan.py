@@ -19,6 +19,9 @@ from .pace import usual_pace
 
 DAY: Final = 86_400.0
 
+BELOW_ONE: Final = 0.999999
+"""The highest `Step.pick`, which is rounded: 1 picks nothing."""
+
 POISON: Final = "by hand: whoever does this crashes"
 """The goal of a task at which its agent crashes each time."""
 
@@ -321,7 +324,7 @@ def _drawn(
                 daemon=rng.randrange(daemons),
                 agent=rng.choice(AGENTS),
                 amount=round(amount, 3),
-                pick=round(rng.random(), 6),
+                pick=min(round(rng.random(), 6), BELOW_ONE),
             )
         )
     return steps
