@@ -121,6 +121,8 @@ class _Connection(CleaningConnection):
         """Take the time of day from this clock; for one statement it stands still."""
         self._wall_clock = wall_clock
         self._now: str | None = None
+        # Deterministic is for SQLite what is the same within one statement: it is asked once, and
+        # not for each row.
         self.create_function("given_now", 0, self._given_now, deterministic=True)
 
     def _given_now(self) -> str:

@@ -222,7 +222,7 @@ class Looks:
         """
         late, self._at = now - self._at - waited, now
         used, self._computed = computed - self._computed, computed
-        self.held = min(late, used - waited) if late > LATE else 0.0
+        self.held = max(0.0, min(late, used - waited)) if late > LATE else 0.0
         return now - used if late > max(LATE, used) else -math.inf
 
 

@@ -35,6 +35,17 @@ def test_a_seed_keeps_every_rule(profile, seed, daemons):
     assert result.happened["post"] >= 1
 
 
+def test_a_span_of_more_than_ten_days_is_looked_at_more_rarely():
+    paces = {days: draw(1, days=days, profile="calm").pace for days in (1.0, 10.0, 11.0)}
+    assert paces == {1.0: 60.0, 10.0: 60.0, 11.0: 1800.0}
+    assert draw(1, days=11.0, profile="calm", pace=2.0).pace == 2.0
+
+
+def test_what_is_drawn_to_choose_by_is_below_one():
+    steps = draw(225, days=5.0, daemons=2, profile="hostile").steps  # where it was 1 as rounded
+    assert 0.999 < max(step.pick for step in steps) < 1.0
+
+
 def test_the_same_seed_gives_the_same_run_to_the_byte():
     plan = draw(4, days=0.05, daemons=2, profile="hostile", pace=300.0)
     assert simulate(plan).hash == simulate(plan).hash
